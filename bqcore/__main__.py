@@ -1,0 +1,86 @@
+"""The command line: ``python -m bqcore run | ledger | publish``."""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; give 0, or 2 after a one-line error."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bqcore", description="Measure how quantization moves a classifier's decision boundary."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    run = commands.add_parser(
+        "run", help="train, quantize and measure over seeds; a stopped run goes on where it stopped",
+        description="Train, quantize and measure over seeds. Finished runs are kept in data/runs, so a stopped sweep goes on.",
+        epilog="Settings: " + _settings(),
+    )  # fmt: skip
+    run.add_argument("dataset", choices=["digits"])
+    run.add_argument("settings", nargs="*", metavar="name=value", help="such as seed=3 bits=[8,5]")
+    run.add_argument("--workers", type=int, help="processes (default: one a core)")
+    run.add_argument("--out", type=Path, metavar="FILE", help="also write the joined result to FILE")
+
+    ledger = commands.add_parser("ledger", help="print every claim of the paper with our verdict")
+    ledger.add_argument("--json", action="store_true", help="as a list of objects")
+    ledger.add_argument(
+        "--results", type=Path, metavar="FOLDER", help="judge these result files (default: data/results)"
+    )
+
+    commands.add_parser("publish", help="make the fresh runs the published ones: data/results and README's table")
+
+    options = parser.parse_args(arguments)
+    try:
+        return {"run": _run, "ledger": _ledger, "publish": _publish}[options.command](options)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"bqcore {options.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            f"\nbqcore {options.command}: stopped; finished runs are kept, and the same command goes on.",
+            file=sys.stderr,
+        )
+        return 130
+
+
+def _settings() -> str:
+    from .runs import Spec, settings_of
+
+    return ", ".join(settings_of(Spec()))
+
+
+def _run(options) -> int:
+    from . import runs
+    from .results import save_dataset
+
+    settings = runs.parse(options.settings)
+    seeds = settings.pop("seeds", runs.SEEDS)
+    spec = runs.Spec(dataset=options.dataset, **settings)
+    dataset = runs.sweep(spec, seeds, workers=options.workers)
+    if options.out:
+        save_dataset(dataset, options.out)
+    print(f"{spec.dataset}: {seeds} runs in {options.out or spec.folder()}")
+    return 0
+
+
+def _ledger(options) -> int:
+    import json
+
+    from . import claims
+
+    rows = claims.ledger(**({"results": options.results} if options.results else {}))
+    print(json.dumps(rows, indent=2, ensure_ascii=False) if options.json else claims.table(rows))
+    return 0
+
+
+def _publish(options) -> int:
+    from . import claims
+
+    for line in claims.publish():
+        print(line)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""Checks of what comes in, with one wording: what is wrong, how much of it, where first, what to do."""
+
+import numbers
+
+import numpy as np
+
+
+def to_numpy(values) -> np.ndarray:
+    """Give *values* (a tensor on any device, an array or nested lists) as a NumPy array, without a copy if possible."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        if values.dtype.is_floating_point and values.element_size() == 2 and "bfloat16" in str(values.dtype):
+            values = values.float()  # NumPy has no bfloat16; float32 holds every one of its values
+        return values.numpy()
+    return np.asarray(values)
+
+
+def check_finite(name: str, values: np.ndarray, advice: str, axes: tuple[str, ...] = ()) -> None:
+    """Refuse NaN and infinity in *values*; *axes* name the place of the first one, *advice* ends the message."""
+    bad = ~np.isfinite(values)
+    if bad.any():
+        first = [int(i) for i in np.argwhere(bad)[0]]
+        place = ", ".join(f"{axis} {i}" for axis, i in zip(axes, first)) if axes else f"index {tuple(first)}"
+        raise ValueError(
+            f"{name} hold {int(bad.sum())} non-finite values of {values.size}, first at {place}: {advice}."
+        )
+
+
+def check_logits(logits, name: str = "Logits") -> np.ndarray:
+    """Give *logits* as a finite float array of shape (N, K), N >= 1 and K >= 2, or raise ValueError."""
+    array = to_numpy(logits)
+    if array.ndim != 2:
+        raise ValueError(f"{name} have shape {array.shape}: give one row a sample and one column a class, (N, K).")
+    if array.shape[0] == 0:
+        raise ValueError(f"{name} hold no samples (shape {array.shape}): give at least one.")
+    if array.shape[1] < 2:
+        raise ValueError(
+            f"{name} have K = {array.shape[1]} class: a decision boundary needs two; "
+            "turn one score s into the two columns (0, s)."
+        )
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"{name} are of type {array.dtype}: give real numbers.")
+    if array.dtype.kind != "f":
+        array = array.astype(np.float64)
+    check_finite(name, array, "the model diverged or its input was not scaled", ("sample", "class"))
+    return array
+
+
+def check_labels(labels, name: str = "Labels", ndim: int = 1) -> np.ndarray:
+    """Give *labels* as a non-empty integer array of *ndim* dimensions, or raise ValueError."""
+    array = to_numpy(labels)
+    if array.ndim != ndim:
+        raise ValueError(f"{name} have shape {array.shape}: expected {ndim} dimension{'s' if ndim > 1 else ''}.")
+    if array.size == 0:
+        raise ValueError(f"{name} are empty (shape {array.shape}): give at least one.")
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"{name} are of type {array.dtype}: give class indices as integers.")
+    return array
+
+
+def check_same_shape(name_a: str, a: np.ndarray, name_b: str, b: np.ndarray) -> None:
+    """Refuse two arrays that do not describe the same samples, nodes or cells."""
+    if a.shape != b.shape:
+        raise ValueError(
+            f"{name_a} have shape {a.shape} and {name_b} {b.shape}: both must come from the same inputs, in one order."
+        )
+
+
+def check_integer(name: str, value, low: int, high: int | None = None) -> int:
+    """Give *value* as an int in [low, high], or raise ValueError; True and 8.0 are no integers here."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
+        raise ValueError(f"{name} is {value!r}: give an integer.")
+    if value < low or (high is not None and value > high):
+        span = f"from {low} to {high}" if high is not None else f"of at least {low}"
+        raise ValueError(f"{name} is {value}: give an integer {span}.")
+    return int(value)
+
+
+def check_share(name: str, value, low: float = 0.0, high: float = 1.0) -> float:
+    """Give *value* as a float in [low, high], or raise ValueError."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real) or not low <= value <= high:
+        raise ValueError(f"{name} is {value!r}: give a number from {low:g} to {high:g}.")
+    return float(value)
+
+
+def check_choice(name: str, value, choices: tuple) -> str:
+    """Refuse a *value* that is not one of *choices*."""
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}: choose one of {', '.join(map(repr, choices))}.")
+    return value

@@ -1,0 +1,103 @@
+"""Result files: written whole or not at all, the same bytes for the same content, refused when damaged."""
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+
+def save_bytes(content: bytes, path: str | Path) -> None:
+    """
+    Write *content* to *path* whole or not at all: a draft in the same folder, then a move into place.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written (a full disk, say); what stood at *path* before is still there.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(draft, 0o644)  # mkstemp's 0600 would keep colleagues out
+        os.replace(draft, path)
+    except OSError as error:
+        raise OSError(
+            error.errno, f"{path} could not be written ({error.strerror}): nothing was lost; make room and run again."
+        ) from None
+    finally:
+        Path(draft).unlink(missing_ok=True)
+
+
+def save_dataset(dataset: xr.Dataset, path: str | Path) -> None:
+    """
+    Write *dataset* to *path* as NetCDF, compressed, with checksums, by :func:`save_bytes`.
+
+    The file is made in memory, since the HDF5 library is not safe against a full disk; by netCDF4, which takes a sixth
+    of h5netcdf's time on files of many small variables.
+    """
+    encoding = {
+        name: {"zlib": True, "complevel": 4, "shuffle": True, "fletcher32": True}
+        for name, variable in dataset.variables.items()
+        if variable.ndim and variable.dtype.kind in "biuf"
+    }
+    save_bytes(bytes(dataset.to_netcdf(engine="netcdf4", encoding=encoding)), path)
+
+
+def load_dataset(path: str | Path) -> xr.Dataset:
+    """
+    Read a result file into memory.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    ValueError
+        If it is truncated, damaged or not NetCDF.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"There is no result file {path}: `make book` computes the fresh ones.")
+    try:
+        with xr.open_dataset(path, engine="netcdf4") as dataset:
+            return dataset.load()
+    except Exception as error:
+        raise ValueError(
+            f"{path} is not a whole result file ({path.stat().st_size} bytes; {type(error).__name__}): "
+            "delete it and run the command again."
+        ) from error
+
+
+def digest(path: str | Path) -> str:
+    """Give the SHA-256 of a file's bytes."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def largest_difference(first: xr.Dataset, second: xr.Dataset) -> tuple[float, str]:
+    """
+    Give the largest absolute difference between two result sets over the values that both hold, and its variable.
+
+    Raises
+    ------
+    ValueError
+        If they have no variable, seed or level in common.
+    """
+    first, second = xr.align(first, second, join="inner")
+    worst, where, compared = 0.0, "", 0
+    for name in first.data_vars:
+        if name in second and first[name].dtype.kind in "biuf":
+            a, b = first[name].values.astype(float), second[name].values.astype(float)
+            compared += a.size
+            gap = np.where(np.isnan(a) & np.isnan(b), 0.0, np.abs(a - b))
+            if gap.size and not gap.max() <= worst:  # also true for a NaN on one side only
+                worst, where = float(gap.max()), name
+    if compared == 0:
+        raise ValueError("The two result sets have no variable, seed or level in common: there is nothing to compare.")
+    return worst, where

@@ -1,0 +1,397 @@
+"""
+Two-dimensional slices of a decision boundary: the plane, its label grid, boundary masks, junctions.
+
+A slice is the plane x = origin + a · axis_1 + b · axis_2 over a box, with n × n nodes. Label grids have shape (n, n):
+rows run along b, columns along a. Cells lie between four nodes, so cell arrays have shape (n − 1, n − 1). Grids are
+computed in float64.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy import ndimage
+from sklearn.decomposition import PCA
+from torch import nn
+
+from .checks import check_finite, check_integer, check_labels, check_same_shape, check_share, to_numpy
+
+_BATCH = 2048  # nodes at a time: 64 hidden values each stay in a core's cache
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """A box on a plane in input space; the axes are orthonormal, so its coordinates are input units."""
+
+    origin: np.ndarray  # (D,)
+    axes: np.ndarray  # (2, D)
+    low: np.ndarray  # (2,) smallest a and b
+    high: np.ndarray  # (2,) largest a and b
+    explained: np.ndarray  # (2,) share of the variance along each axis
+    shape: tuple[int, ...]  # of one input
+
+    def nodes(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """
+        Give the n coordinates along each axis, ends included.
+
+        The nodes of n are exactly every other node of 2n − 1, so that resolutions nest.
+        """
+        n = check_integer("Nodes a side", n, 2)
+        t = np.arange(n) / (n - 1)
+        return tuple(low + (high - low) * t for low, high in zip(self.low, self.high))
+
+    def steps(self, n: int) -> tuple[float, float]:
+        """Give the grid steps (h_a, h_b) for n nodes a side, in input units."""
+        n = check_integer("Nodes a side", n, 2)
+        return tuple(float(d) / (n - 1) for d in self.high - self.low)
+
+    def points(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Give the inputs at the coordinates *a* and *b* (broadcast together), shape (..., D)."""
+        a, b = np.broadcast_arrays(a, b)
+        return self.origin + a[..., None] * self.axes[0] + b[..., None] * self.axes[1]
+
+    def project(self, inputs) -> np.ndarray:
+        """Give the slice coordinates (N, 2) of *inputs* (N, ...)."""
+        return (to_numpy(inputs).reshape(len(inputs), -1) - self.origin) @ self.axes.T
+
+
+class Jaccard(NamedTuple):
+    """Boundary-mask Jaccard distance; ``both_empty`` says that there was no boundary to compare."""
+
+    distance: float
+    both_empty: bool
+
+
+class Transition(NamedTuple):
+    """
+    Cells of a path of label grids between two quantization levels.
+
+    Changed cells, visited cells and their neighbourhoods are taken from one step to the next and pooled over the steps.
+    """
+
+    junctions: np.ndarray  # (S,) junction cells at each step
+    union: int  # cells that are a junction cell at some step
+    union_changed: int  # of these, the ones inside the changed region
+    changed: int  # the changed region: cells with a corner whose label changes at some step
+    share_changed: float  # share of the cells that the boundary visits that change
+    share_near: float  # share of the changed cells within one cell of a junction; NaN if nothing changed
+    chance_boundary: float  # the same share of all cells that the boundary visits: chance along the boundary
+    chance_slice: float  # the same share of all cells: chance anywhere on the slice
+    rearranged: int  # cells, summed over the steps, that stay on the boundary while the set of classes there changes
+    share_rearranged_near: float  # share of these within one cell of a junction; NaN if there is none
+
+
+def pca_plane(inputs, *, padding: float = 0.0) -> Plane:
+    """
+    Span the slice by the first two principal components of *inputs*, over the range of their scores.
+
+    Parameters
+    ----------
+    inputs : array or tensor, shape (N, ...), N >= 3
+        The split that the slice is fitted on.
+    padding : float
+        Share of the range added on each side, 0 to 1.
+
+    Returns
+    -------
+    Plane
+        Axes by full singular value decomposition in float64, signs fixed by scikit-learn's rule.
+
+    Raises
+    ------
+    ValueError
+        If inputs are not finite, fewer than three, or vary in fewer than two directions.
+    """
+    padding = check_share("Padding", padding)
+    array = to_numpy(inputs)
+    if array.ndim < 2 or len(array) < 3 or array[0].size < 2:
+        raise ValueError(f"Inputs have shape {array.shape}: a PCA slice needs at least 3 samples of at least 2 values.")
+    flat = array.reshape(len(array), -1).astype(np.float64)
+    check_finite("Inputs", flat, "clean the data before fitting a slice", ("sample", "value"))
+    if np.linalg.matrix_rank(flat[:2000] - flat[:2000].mean(0)) < 2 and np.linalg.matrix_rank(flat - flat.mean(0)) < 2:
+        raise ValueError(f"The {len(flat)} inputs vary in fewer than two directions: they span no plane.")
+    pca = PCA(2, svd_solver="full").fit(flat)
+    scores = pca.transform(flat)
+    low, high = scores.min(0), scores.max(0)
+    margin = padding * (high - low)
+    return Plane(
+        pca.mean_, pca.components_, low - margin, high + margin, pca.explained_variance_ratio_, array.shape[1:]
+    )
+
+
+def slice_labels(classifier: Callable, plane: Plane, n: int, *, batch_size: int = _BATCH) -> np.ndarray:
+    """
+    Label every node of an n × n grid on *plane*.
+
+    A torch module is evaluated in a float64 copy; where it starts with a linear layer (after flattening), that layer
+    is folded onto the plane, so nodes never leave two dimensions. Any other callable gets float64 arrays.
+
+    Parameters
+    ----------
+    classifier : torch module in eval mode, or callable
+        Inputs (N, ...) to logits (N, K) or to integer labels (N,).
+    plane : Plane
+    n : int
+        Nodes a side, at least 2.
+    batch_size : int
+        Nodes that go through the classifier at once; it bounds the memory.
+
+    Returns
+    -------
+    labels : int16 array, shape (n, n)
+
+    Raises
+    ------
+    ValueError
+        If the classifier's output is neither logits nor labels, or holds NaN.
+    """
+    batch_size = check_integer("Batch size", batch_size, 1)
+    out = np.empty((n, n), dtype=np.int16)
+    height, width = max(1, batch_size // n), min(n, batch_size)
+    with torch.inference_mode():
+        evaluate = _evaluator(classifier, plane, *plane.nodes(n), height * width)
+        for top in range(0, n, height):
+            for left in range(0, n, width):
+                block = slice(top, top + height), slice(left, left + width)
+                out[block] = _labels_of(evaluate(*block), out[block].size).reshape(out[block].shape)
+    return out
+
+
+def _evaluator(classifier: Callable, plane: Plane, a: np.ndarray, b: np.ndarray, largest: int) -> Callable:
+    """Turn *classifier* into a function of a block of rows and columns, of *largest* nodes, of the grid a × b."""
+
+    def points(rows: slice, columns: slice) -> np.ndarray:
+        return plane.points(a[columns], b[rows, None]).reshape(-1, *plane.shape)
+
+    if not isinstance(classifier, nn.Module):
+        return lambda rows, columns: classifier(points(rows, columns))
+    model = copy.deepcopy(classifier).double()
+    layers = [layer for layer in model if not isinstance(layer, nn.Flatten)] if isinstance(model, nn.Sequential) else []
+    if not layers or not isinstance(layers[0], nn.Linear):
+        return lambda rows, columns: model(torch.from_numpy(points(rows, columns)))
+    first, rest = layers[0], nn.Sequential(*layers[1:])
+    for layer in rest:
+        if isinstance(layer, nn.ReLU):
+            layer.inplace = True  # its input below is fresh
+    slope = torch.from_numpy(plane.axes) @ first.weight.T
+    offset = torch.from_numpy(plane.origin) @ first.weight.T + (0 if first.bias is None else first.bias)
+    along_a = torch.from_numpy(a)[:, None] * slope[0]
+    along_b = torch.from_numpy(b)[:, None, None] * slope[1] + offset
+    buffer = torch.empty(largest, len(offset), dtype=torch.float64)  # fresh memory a block would take half the time
+
+    def folded(rows: slice, columns: slice) -> torch.Tensor:
+        in_a, in_b = along_a[columns], along_b[rows]
+        hidden = buffer[: len(in_a) * len(in_b)]
+        torch.add(in_a, in_b, out=hidden.view(len(in_b), len(in_a), -1))
+        return rest(hidden)
+
+    return folded
+
+
+def _labels_of(output, count: int) -> np.ndarray:
+    if isinstance(output, torch.Tensor) and output.ndim == 2 and output.is_floating_point():
+        # NaN wins torch's argmax, so one look at the winners finds it without a mask of all logits.
+        values, labels = output.max(dim=1)
+        if output.shape[1] >= 2 and len(output) == count and torch.isfinite(values).all():
+            return labels.numpy()
+    array = to_numpy(output)
+    if array.ndim == 1 and array.dtype.kind in "iu" and len(array) == count:
+        return array
+    if array.ndim != 2 or len(array) != count or array.shape[1] < 2:
+        raise ValueError(
+            f"The classifier gave shape {array.shape} for {count} nodes: expected logits (N, K >= 2) or labels (N,)."
+        )
+    check_finite("Logits on the slice", array, "the model diverged or the slice leaves its range", ("node", "class"))
+    return array.argmax(axis=1)
+
+
+def corner_classes(labels: np.ndarray) -> np.ndarray:
+    """
+    Count the distinct labels on the four corners of each grid cell.
+
+    Parameters
+    ----------
+    labels : int array, shape (n, m), n and m >= 2
+        Predicted class at each node.
+
+    Returns
+    -------
+    counts : uint8 array, shape (n - 1, m - 1), from 1 to 4
+
+    Raises
+    ------
+    ValueError
+        If *labels* is not two-dimensional or has fewer than two nodes along an axis.
+
+    Examples
+    --------
+    >>> corner_classes(np.array([[0, 0, 1], [0, 2, 1]]))
+    array([[2, 3]], dtype=uint8)
+    """
+    labels = check_labels(labels, "Grid labels", ndim=2)
+    if min(labels.shape) < 2:
+        raise ValueError(f"Grid labels have shape {labels.shape}: a cell needs two nodes along each axis.")
+    p, q, r, s = labels[:-1, :-1], labels[:-1, 1:], labels[1:, :-1], labels[1:, 1:]
+    counts = 1 + (q != p).astype(np.uint8)
+    counts += (r != p) & (r != q)
+    counts += (s != p) & (s != q) & (s != r)
+    return counts
+
+
+def boundary_mask(labels: np.ndarray) -> np.ndarray:
+    """
+    Mark the grid cells that a decision boundary crosses: those whose four corners do not share one label.
+
+    The mask is one cell thick, so any measure made from it depends on the grid step: report the step with it.
+
+    Parameters
+    ----------
+    labels : int array, shape (n, m)
+
+    Returns
+    -------
+    mask : bool array, shape (n - 1, m - 1)
+
+    Examples
+    --------
+    >>> boundary_mask(np.array([[0, 0, 1], [0, 0, 1]]))
+    array([[False,  True]])
+    """
+    return corner_classes(labels) > 1
+
+
+def junction_cells(labels: np.ndarray) -> np.ndarray:
+    """
+    Mark the multiclass junctions: the triple-junction cells, with at least three distinct labels on their corners.
+
+    Parameters
+    ----------
+    labels : int array, shape (n, m)
+
+    Returns
+    -------
+    junctions : bool array, shape (n - 1, m - 1)
+
+    Examples
+    --------
+    >>> junction_cells(np.array([[0, 0, 1], [0, 2, 1]]))
+    array([[False,  True]])
+    """
+    return corner_classes(labels) >= 3
+
+
+def boundary_jaccard(mask_a: np.ndarray, mask_b: np.ndarray) -> Jaccard:
+    """
+    Give the boundary-mask Jaccard distance 1 − |A ∩ B| / |A ∪ B|: 0 for equal masks, 1 for disjoint ones.
+
+    Parameters
+    ----------
+    mask_a, mask_b : bool arrays of one shape, on the same grid
+
+    Returns
+    -------
+    Jaccard
+        Distance 0 with ``both_empty`` set if neither mask has a cell; 1 if just one is empty.
+
+    Examples
+    --------
+    >>> boundary_jaccard(np.array([[True, True]]), np.array([[True, False]]))
+    Jaccard(distance=0.5, both_empty=False)
+    """
+    a, b = (np.asarray(mask, dtype=bool) for mask in (mask_a, mask_b))
+    check_same_shape("The first mask", a, "the second", b)
+    union = int(np.count_nonzero(a | b))
+    if union == 0:
+        return Jaccard(0.0, True)
+    return Jaccard(1.0 - int(np.count_nonzero(a & b)) / union, False)
+
+
+def effective_displacement(distance, steps: tuple[float, float]):
+    """
+    Turn a boundary-mask Jaccard distance into the straight-line shift that would cause it, d_eff = w J / (2 − J).
+
+    w = 2 (h_a + h_b) / π is the mean width of a one-cell mask over all directions (4h/π on square cells). Unlike J,
+    d_eff does not depend on the grid step, as long as the shift is below it.
+
+    Parameters
+    ----------
+    distance : float or array in [0, 1]
+    steps : (h_a, h_b) in input units
+
+    Returns
+    -------
+    d_eff : float or array, input units
+    """
+    width = 2.0 * (steps[0] + steps[1]) / np.pi
+    return width * distance / (2.0 - distance)
+
+
+def grid_change(labels_a: np.ndarray, labels_b: np.ndarray) -> float:
+    """
+    Give the grid prediction change: the share of nodes whose label differs, in [0, 1].
+
+    Parameters
+    ----------
+    labels_a, labels_b : int arrays of one shape (n, m)
+    """
+    a, b = (check_labels(labels, "Grid labels", ndim=2) for labels in (labels_a, labels_b))
+    check_same_shape("The first grid's labels", a, "the second's", b)
+    return float((a != b).mean())
+
+
+def transition(path: np.ndarray) -> Transition:
+    """
+    Say where a slice reconfigures along a path of label grids between two quantization levels.
+
+    If visible reconfigurations sit at multiclass junctions, ``share_near`` exceeds ``chance_boundary``, the share to
+    expect if changes fell anywhere along the boundary.
+
+    Parameters
+    ----------
+    path : int array, shape (S, n, n), S >= 2
+        Labels at successive interpolation steps, both ends included.
+
+    Returns
+    -------
+    Transition
+    """
+    path = np.asarray(path)
+    if path.ndim != 3 or len(path) < 2:
+        raise ValueError(f"The path of label grids has shape {path.shape}: give (S, n, n) with S >= 2.")
+    counts = np.stack([corner_classes(labels) for labels in path])
+    junctions, masks = counts >= 3, counts > 1
+    moved = path[1:] != path[:-1]
+    changed = moved[:, :-1, :-1] | moved[:, :-1, 1:] | moved[:, 1:, :-1] | moved[:, 1:, 1:]
+    visited = masks[1:] | masks[:-1] | changed
+    either = junctions[1:] | junctions[:-1]
+    near = ndimage.binary_dilation(either, np.ones((1, 3, 3), bool))
+    union, union_changed = junctions.any(axis=0), changed.any(axis=0)
+    rearranged = _rearranged(path, masks)
+    share = [float(near[cells].mean()) if cells.any() else np.nan for cells in (changed, visited, rearranged)]
+    return Transition(
+        junctions=junctions.sum(axis=(1, 2)),
+        union=int(union.sum()),
+        union_changed=int((union & union_changed).sum()),
+        changed=int(union_changed.sum()),
+        share_changed=float(changed.sum() / visited.sum()) if visited.any() else 0.0,
+        share_near=share[0],
+        chance_boundary=share[1],
+        chance_slice=float(near.mean()),
+        rearranged=int(rearranged.sum()),
+        share_rearranged_near=share[2],
+    )
+
+
+def _rearranged(path: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Mark, from each step to the next, the cells on both boundaries whose corners hold another set of classes."""
+    out = masks[1:] & masks[:-1]
+    step, row, column = np.nonzero(out)
+    before, after = (
+        np.stack([path[step + later, row + i, column + j] for i in (0, 1) for j in (0, 1)], axis=1) for later in (0, 1)
+    )
+    same = before[:, :, None] == after[:, None, :]
+    out[step, row, column] = ~(same.any(axis=2).all(axis=1) & same.any(axis=1).all(axis=1))
+    return out
