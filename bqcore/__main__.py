@@ -6,7 +6,21 @@ from pathlib import Path
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; give 0, or 2 after a one-line error."""
+    """Run one command; give 0, 2 after a one-line error, or 130 if it was stopped from the keyboard."""
+    command = "bqcore"
+    try:
+        options = _options(arguments)
+        command = f"bqcore {options.command}"
+        return {"run": _run, "ledger": _ledger, "publish": _publish}[options.command](options)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"{command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\n{command}: stopped; finished runs are kept, and the same command goes on.", file=sys.stderr)
+        return 130
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bqcore", description="Measure how quantization moves a classifier's decision boundary."
     )
@@ -15,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     run = commands.add_parser(
         "run", help="train, quantize and measure over seeds; a stopped run goes on where it stopped",
         description="Train, quantize and measure over seeds. Finished runs are kept in data/runs, so a stopped sweep goes on.",
-        epilog="Settings: " + _settings(),
+        epilog=_settings(), formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     run.add_argument("dataset", choices=["digits"])
     run.add_argument("settings", nargs="*", metavar="name=value", help="such as seed=3 bits=[8,5]")
@@ -30,24 +44,13 @@ def main(arguments: list[str] | None = None) -> int:
 
     commands.add_parser("publish", help="make the fresh runs the published ones: data/results and README's table")
 
-    options = parser.parse_args(arguments)
-    try:
-        return {"run": _run, "ledger": _ledger, "publish": _publish}[options.command](options)
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"bqcore {options.command}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(
-            f"\nbqcore {options.command}: stopped; finished runs are kept, and the same command goes on.",
-            file=sys.stderr,
-        )
-        return 130
+    return parser.parse_args(arguments)
 
 
 def _settings() -> str:
-    from .runs import Spec, settings_of
+    from .runs import parameters
 
-    return ", ".join(settings_of(Spec()))
+    return "settings:\n" + "\n".join(f"  {f'{name}={default}':<24} {says}" for name, _, default, says in parameters())
 
 
 def _run(options) -> int:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .checks import check_integer, check_logits
+from .checks import check_finite, check_integer, check_logits, check_same_shape, to_numpy
 from .decisions import top_pair
 
 Classifier = Callable[[torch.Tensor], torch.Tensor]
@@ -51,7 +51,7 @@ def radius(classifier: Classifier, inputs: torch.Tensor, *, batch_size: int = 40
     classifier : callable, inputs (N, ...) -> logits (N, K)
     inputs : float tensor, shape (N, ...), N >= 1
     batch_size : int
-        Rows that go through the classifier at once; each input takes K of them (at least one input goes at a time).
+        Inputs that go through the classifier at once.
 
     Returns
     -------
@@ -61,7 +61,7 @@ def radius(classifier: Classifier, inputs: torch.Tensor, *, batch_size: int = 40
     Raises
     ------
     ValueError
-        If inputs or logits are empty, not finite or of the wrong shape, or K < 2.
+        If inputs or logits are empty, not finite or of the wrong shape, K < 2, or the logits have no finite gradient.
 
     Examples
     --------
@@ -72,34 +72,24 @@ def radius(classifier: Classifier, inputs: torch.Tensor, *, batch_size: int = 40
     """
     inputs = _check_inputs(inputs)
     batch_size = check_integer("Batch size", batch_size, 1)
-    with torch.no_grad():
-        classes = check_logits(classifier(inputs[:1])).shape[1]
-    parts = [_radius(classifier, x, classes) for x in inputs.split(max(1, batch_size // classes))]
-    return Radius(*(np.concatenate(column) for column in list(zip(*parts))[:3]), sum(part[3] for part in parts))
+    parts = [_radius(classifier, x, start) for x, start in _batches(inputs, batch_size)]
+    *columns, flat = zip(*parts)
+    return Radius(*(np.concatenate(column) for column in columns), sum(flat))
 
 
-def _radius(classifier: Classifier, x: torch.Tensor, classes: int):
-    # One forward pass of K copies and one backward pass give all K gradients: copy k asks for the gradient of logit k.
-    copies = x.detach().repeat(classes, *[1] * (x.ndim - 1)).requires_grad_(True)
-    with torch.enable_grad():
-        logits = classifier(copies)
-        asked = torch.eye(classes, dtype=logits.dtype, device=logits.device).repeat_interleave(len(x), dim=0)
-        (gradients,) = torch.autograd.grad(logits, copies, asked)
-    check_logits(logits)
-    z = logits.detach()[: len(x)]
-    winner = z.argmax(dim=1)
-    rows = torch.arange(len(x), device=z.device)
-    gradients = gradients.reshape(classes, len(x), -1)
-    norms = torch.linalg.vector_norm(gradients[winner, rows] - gradients, dim=2).T
-    gaps = z[rows, winner][:, None] - z
+def _radius(classifier: Classifier, x: torch.Tensor, start: int):
+    logits, gradient = _logits(classifier, x, "Logits", start)
+    values, order = logits.detach().sort(dim=1, descending=True, stable=True)
+    # One forward pass, then one backward pass for each rank: the memory does not grow with the number of classes.
+    pairs = (_pair(logits, order[:, :1], order[:, k : k + 1]) for k in range(1, order.shape[1]))
+    norms = torch.stack([torch.linalg.vector_norm(gradient(pair), dim=1) for pair in pairs], dim=1)
+    _check_norms(norms, "Logits", start)
+    gaps = values[:, :1] - values[:, 1:]
     distances = torch.where(norms > 0, gaps / norms, torch.inf)
     distances[gaps == 0] = 0.0
-    flat = (norms == 0).sum() - len(x)  # the winner against itself is flat by construction
-    distances[rows, winner] = torch.inf
-    gaps[rows, winner] = torch.inf
-    shortest, rival = distances.min(dim=1)
-    rival = torch.where(torch.isinf(shortest), gaps.argmin(dim=1), rival)  # no pair has a gradient: name the runner-up
-    return shortest.cpu().numpy(), winner.cpu().numpy(), rival.cpu().numpy(), int(flat)
+    shortest, nearest = distances.min(dim=1)  # the runner-up if no pair has a gradient
+    rival = order.gather(1, nearest[:, None] + 1)[:, 0]
+    return to_numpy(shortest), to_numpy(order[:, 0]), to_numpy(rival), int((norms == 0).sum())
 
 
 def local_change(
@@ -128,46 +118,67 @@ def local_change(
     Raises
     ------
     ValueError
-        If inputs or logits are empty, not finite or of the wrong shape, K < 2, or the classifiers differ in K.
+        As :func:`radius`, or if the classifiers differ in K.
     """
     inputs = _check_inputs(inputs)
     batch_size = check_integer("Batch size", batch_size, 1)
-    parts = [_local_change(reference, candidate, x) for x in inputs.split(batch_size)]
+    parts = [_local_change(reference, candidate, x, start) for x, start in _batches(inputs, batch_size)]
     *columns, flat_reference, flat_candidate = zip(*parts)
     return LocalChange(*(np.concatenate(column) for column in columns), sum(flat_reference), sum(flat_candidate))
 
 
-def _local_change(reference: Classifier, candidate: Classifier, x: torch.Tensor):
-    z_f, back_f = _logits(reference, x, "Reference logits")
-    z_q, back_q = _logits(candidate, x, "Candidate logits")
-    if z_f.shape != z_q.shape:
-        raise ValueError(f"Reference logits have shape {tuple(z_f.shape)} and candidate logits {tuple(z_q.shape)}.")
+def _local_change(reference: Classifier, candidate: Classifier, x: torch.Tensor, start: int):
+    z_f, gradient_f = _logits(reference, x, "Reference logits", start)
+    z_q, gradient_q = _logits(candidate, x, "Candidate logits", start)
+    check_same_shape("Reference logits", z_f, "candidate logits", z_q)
     a, b = top_pair(z_f)
-    pair = torch.from_numpy(np.stack([a, b], axis=1)).to(z_f.device)
-    asked = torch.zeros_like(z_f).scatter_(
-        1, pair, torch.tensor([[1.0, -1.0]], dtype=z_f.dtype).expand(len(a), 2).to(z_f.device)
-    )
+    asked = _pair(z_f, *(torch.from_numpy(index).to(z_f.device)[:, None] for index in (a, b)))
     m_f, m_q = (z_f.detach() * asked).sum(1), (z_q.detach() * asked).sum(1)
-    g_f, g_q = back_f(asked), back_q(asked)
+    g_f, g_q = gradient_f(asked), gradient_q(asked.to(z_q.dtype))
     n_f, n_q = torch.linalg.vector_norm(g_f, dim=1), torch.linalg.vector_norm(g_q, dim=1)
+    _check_norms(n_f[:, None], "Reference logits", start)
+    _check_norms(n_q[:, None], "Candidate logits", start)
     displacement = torch.where(n_f > 0, (m_q - m_f) / n_f, torch.nan)
     # 1 − cos as half the squared chord of the unit normals: exact 0 for equal normals, no loss for near ones.
     chord = g_f / n_f[:, None] - g_q / n_q[:, None]
     variation = torch.where((n_f > 0) & (n_q > 0), chord.square().sum(1) / 2, torch.nan).clamp(max=2.0)
-    decision = z_q.detach().argmax(1).cpu().numpy()
+    decision = to_numpy(z_q.detach().argmax(1))
     third = (decision != a) & (decision != b)
-    return (
-        displacement.cpu().numpy(), variation.cpu().numpy(), a, b, third,
-        int((n_f == 0).sum()), int((n_q == 0).sum()),
-    )  # fmt: skip
+    flat_f, flat_q = int((n_f == 0).sum()), int((n_q == 0).sum())
+    return to_numpy(displacement), to_numpy(variation), a, b, third, flat_f, flat_q
 
 
-def _logits(classifier: Classifier, x: torch.Tensor, name: str):
+def _batches(inputs: torch.Tensor, size: int) -> zip:
+    return zip(inputs.split(size), range(0, len(inputs), size))
+
+
+def _logits(classifier: Classifier, x: torch.Tensor, name: str, start: int):
+    """Give the logits at *x*, and a function from weights of the logits to the gradient of their sum, flattened."""
     leaf = x.detach().clone().requires_grad_(True)
     with torch.enable_grad():
         logits = classifier(leaf)
-    check_logits(logits, name)
-    return logits, lambda asked: torch.autograd.grad(logits, leaf, asked)[0].flatten(1)
+    check_logits(logits, name, start)
+    if len(logits) != len(x):
+        raise ValueError(
+            f"{name} have {len(logits)} rows for {len(x)} inputs: the classifier must give one row an input."
+        )
+    if not isinstance(logits, torch.Tensor) or not logits.requires_grad:
+        raise ValueError(f"{name} have no gradient: the classifier must be differentiable by torch, without no_grad.")
+
+    def gradient(weights: torch.Tensor) -> torch.Tensor:
+        return torch.autograd.grad(logits, leaf, weights, retain_graph=True, materialize_grads=True)[0].flatten(1)
+
+    return logits, gradient
+
+
+def _pair(logits: torch.Tensor, winner: torch.Tensor, rival: torch.Tensor) -> torch.Tensor:
+    """Give the weights of the logits whose sum is the margin of the classes *winner* and *rival*, both (N, 1)."""
+    return torch.zeros_like(logits).scatter_(1, winner, 1.0).scatter_(1, rival, -1.0)
+
+
+def _check_norms(norms: torch.Tensor, name: str, start: int) -> None:
+    place = ("sample", "rank")
+    check_finite(f"{name}: margin gradients", to_numpy(norms), "move or rescale that input", place, (start,))
 
 
 def _check_inputs(inputs) -> torch.Tensor:
@@ -177,7 +188,8 @@ def _check_inputs(inputs) -> torch.Tensor:
         )
     if inputs.ndim < 2 or inputs.numel() == 0:
         raise ValueError(f"Inputs have shape {tuple(inputs.shape)}: give at least one sample, (N, ...).")
-    if not torch.isfinite(inputs).all():
+    # One sum sees any NaN or infinity at a tenth of the cost of a mask; only then is the place looked for.
+    if not torch.isfinite(inputs.sum()) and not torch.isfinite(inputs).all():
         bad = int((~torch.isfinite(inputs)).sum())
         first = int((~torch.isfinite(inputs.flatten(1))).any(1).nonzero()[0])
         raise ValueError(

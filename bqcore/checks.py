@@ -15,19 +15,30 @@ def to_numpy(values) -> np.ndarray:
     return np.asarray(values)
 
 
-def check_finite(name: str, values: np.ndarray, advice: str, axes: tuple[str, ...] = ()) -> None:
-    """Refuse NaN and infinity in *values*; *axes* name the place of the first one, *advice* ends the message."""
+def check_finite(
+    name: str, values: np.ndarray, advice: str, axes: tuple[str, ...] = (), start: tuple[int, ...] = ()
+) -> None:
+    """
+    Refuse NaN and infinity in *values*; *axes* name the place of the first one, *advice* ends the message.
+
+    *start* is where *values* begin along their first axes, if they are one batch of many.
+    """
     bad = ~np.isfinite(values)
     if bad.any():
         first = [int(i) for i in np.argwhere(bad)[0]]
+        first = [i + s for i, s in zip(first, start)] + first[len(start) :]
         place = ", ".join(f"{axis} {i}" for axis, i in zip(axes, first)) if axes else f"index {tuple(first)}"
         raise ValueError(
             f"{name} hold {int(bad.sum())} non-finite values of {values.size}, first at {place}: {advice}."
         )
 
 
-def check_logits(logits, name: str = "Logits") -> np.ndarray:
-    """Give *logits* as a finite float array of shape (N, K), N >= 1 and K >= 2, or raise ValueError."""
+def check_logits(logits, name: str = "Logits", start: int = 0) -> np.ndarray:
+    """
+    Give *logits* as a finite float array of shape (N, K), N >= 1 and K >= 2, or raise ValueError.
+
+    *start* is the index of the first sample, if they are one batch of many.
+    """
     array = to_numpy(logits)
     if array.ndim != 2:
         raise ValueError(f"{name} have shape {array.shape}: give one row a sample and one column a class, (N, K).")
@@ -42,7 +53,7 @@ def check_logits(logits, name: str = "Logits") -> np.ndarray:
         raise ValueError(f"{name} are of type {array.dtype}: give real numbers.")
     if array.dtype.kind != "f":
         array = array.astype(np.float64)
-    check_finite(name, array, "the model diverged or its input was not scaled", ("sample", "class"))
+    check_finite(name, array, "the model diverged or its input was not scaled", ("sample", "class"), (start,))
     return array
 
 

@@ -1,5 +1,6 @@
 """The ledger: every claim of the paper against our runs, judged by the rule that data/claims.yml states."""
 
+import io
 import json
 import subprocess
 from dataclasses import asdict
@@ -9,12 +10,13 @@ import numpy as np
 import xarray as xr
 import yaml
 
-from . import runs, stats
+from . import plots, runs, stats
 from .results import digest, largest_difference, load_dataset, save_bytes, save_dataset
 
 CLAIMS = Path("data/claims.yml")
 PUBLISHED = Path("data/results")
 README = Path("README.md")
+HEADLINE = Path("book/_static/levels.png")
 VERDICTS = ("reproduced", "not reproduced", "inconclusive", "not attempted")
 _MARKS = "<!-- ledger: written by `make publish`, compared by a test -->", "<!-- end of ledger -->"
 
@@ -28,17 +30,24 @@ def load_claims(path: str | Path = CLAIMS) -> tuple[dict, list[dict]]:
     ValueError
         If the file is not of the form that its head describes; the claim is named.
     """
-    content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
+    claim = {}
     try:
         rule, claims = content["rule"], content["claims"]
+        [rule[key] for key in ("level", "too_wide")]
         for claim in claims:
             [claim[key] for key in ("id", "dataset", "says", "reported", "kind", "where")]
             if "not_attempted" not in claim:
                 needed = {"value": ("from", "select", "span", "means_of"), "direction": ("from", "first", "second")}
                 needed["qualitative"] = needed["direction"] + ("most",)
                 [claim[key] for key in needed[claim["kind"]]]
+            if claim["kind"] == "value" and not isinstance(claim["reported"], (int, float)):
+                raise TypeError(f"'reported' ({claim['reported']!r} is no number)")
     except (KeyError, TypeError) as error:
-        where = f"claim {claim.get('id', '?')}" if isinstance(error, KeyError) and "claim" in locals() else "the file"
+        where = f"claim {claim['id']}" if isinstance(claim, dict) and "id" in claim else "the file or one of its claims"
         raise ValueError(f"{path}: {where} lacks or misstates {error}: its first lines say what is needed.") from None
     names = [claim["id"] for claim in claims]
     if len(set(names)) < len(names):
@@ -79,8 +88,21 @@ def ledger(path: str | Path = CLAIMS, results: str | Path = PUBLISHED) -> list[d
         if name not in files:
             files[name] = load_published(name, results)
         judge = _judge_value if claim["kind"] == "value" else _judge_direction
-        rows.append(row | judge(claim, files[name], rule) | {"command": files[name].attrs["command"]})
+        try:
+            judged = judge(claim, files[name], rule)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: claim {claim['id']} cannot be judged from {name}: {error}") from error
+        rows.append(row | judged | {"command": files[name].attrs["command"]})
     return rows
+
+
+def reported_values(path: str | Path = CLAIMS) -> dict[tuple[str, int], float]:
+    """Give the paper's single numbers on the digits levels by measure and bits, for figures."""
+    return {
+        (claim["select"]["measure"], claim["select"]["bits"]): claim["reported"]
+        for claim in load_claims(path)[1]
+        if "bits" in claim.get("select", {}) and claim["from"] == "digits_levels.nc"
+    }
 
 
 def load_published(name: str, folder: str | Path = PUBLISHED) -> xr.Dataset:
@@ -103,7 +125,11 @@ def _select(dataset: xr.Dataset, select: dict) -> xr.DataArray:
 
 def _judge_value(claim: dict, dataset: xr.Dataset, rule: dict) -> dict:
     """Judge one number by the prediction interval of our runs."""
-    values = _select(dataset, claim["select"]).values.ravel()
+    selected = _select(dataset, claim["select"])
+    loose = sorted(set(selected.dims) - {"seed", claim.get("pool")})
+    if loose:
+        raise ValueError(f"its select leaves {', '.join(loose)} open: name one, or pool it.")
+    values = selected.values.ravel()
     interval = stats.prediction_interval(values, claim["means_of"], rule["level"])
     others = {key: value for key, value in claim["select"].items() if key != claim["span"]}
     medians = _select(dataset, others).median("seed")
@@ -244,11 +270,19 @@ def publish() -> list[str]:
             "commit": _git("rev-parse", "HEAD"),
         }  # fmt: skip
     save_bytes((json.dumps(manifest, indent=2) + "\n").encode(), PUBLISHED / "manifest.json")
-    written = [str(PUBLISHED / name) for name in [*files, "manifest.json"]]
+    save_bytes(_headline(files["digits_slice.nc"]), HEADLINE)
+    written = [str(PUBLISHED / name) for name in [*files, "manifest.json"]] + [str(HEADLINE)]
     if README.exists():
         save_bytes(readme_with(table(ledger())).encode(), README)
         written.append(str(README))
     return [f"wrote {name}" for name in written]
+
+
+def _headline(run: xr.Dataset) -> bytes:
+    """Draw the picture that README opens with."""
+    picture = io.BytesIO()
+    plots.levels_figure(run.sel(bits=[runs.FLOAT, 8, 4])).savefig(picture, format="png", metadata={"Software": None})
+    return picture.getvalue()
 
 
 def readme_with(text: str) -> str:

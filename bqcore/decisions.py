@@ -142,7 +142,7 @@ def boundary_band(reference, share: float = 0.2) -> np.ndarray:
     if len(m) < 5:
         raise ValueError(f"A boundary band needs at least 5 inputs, and there are {len(m)}.")
     # 0.2 * 450 is 90.00000000000001 in floating point for some N: nine digits hold any share a person writes.
-    return np.argsort(m, kind="stable")[: math.ceil(round(share * len(m), 9))]
+    return np.argsort(m, kind="stable")[: max(1, math.ceil(round(share * len(m), 9)))]
 
 
 def band_flip_rate(reference, candidate, share: float = 0.2) -> float:

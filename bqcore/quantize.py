@@ -16,7 +16,7 @@ from .checks import check_choice, check_finite, check_integer, check_share
 SCHEMES = ("narrow", "full")
 GRANULARITIES = ("tensor", "channel")
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_CHUNK = 1 << 16  # values worked on at a time: they stay in a core's cache through the four passes
+_CHUNK = 1 << 16  # values worked on at a time: they stay in a core's cache through the five passes
 
 
 def level_range(bits: int, scheme: str = "narrow") -> tuple[int, int]:
@@ -58,25 +58,17 @@ def step_size(weight: torch.Tensor, bits: int, *, scheme: str = "narrow", granul
 
     Returns
     -------
-    step : tensor of the weight's type, shape () or (channels, 1, ...); 1 where all weights are zero.
+    step : tensor, shape () or (channels, 1, ...)
+        Of the weight's type, but float32 for 16-bit floats, whose range holds no such step. 1 where all weights are
+        zero; never below the smallest normal number (as torchao), so that 1/step is finite.
 
     Raises
     ------
     ValueError
-        If a weight is not finite, there is none, or *bits* is out of range.
+        If a weight is not finite, there is none, *bits* is out of range, or the lowest level overflows.
     """
     level_range(bits, scheme)
-    check_choice("Granularity", granularity, GRANULARITIES)
-    _check_weight(weight)
-    if granularity == "tensor":
-        largest = torch.maximum(weight.amax(), -weight.amin())
-    else:
-        if weight.ndim < 2:
-            raise ValueError(f"Weights have shape {tuple(weight.shape)}: a step per channel needs two axes or more.")
-        axes = tuple(range(1, weight.ndim))
-        largest = torch.maximum(weight.amax(axes, keepdim=True), -weight.amin(axes, keepdim=True))
-    divisor = 2 ** (bits - 1) - (1 if scheme == "narrow" else 0.5)
-    return torch.where(largest > 0, largest / divisor, torch.ones_like(largest))
+    return _step(*_extremes(weight, granularity), bits, scheme, weight.dtype)
 
 
 def quantize(weight: torch.Tensor, bits: int, *, scheme: str = "narrow", granularity: str = "tensor") -> torch.Tensor:
@@ -105,27 +97,24 @@ def quantize(weight: torch.Tensor, bits: int, *, scheme: str = "narrow", granula
     tensor([-1., 0., 0., 1.])
     """
     low, high = level_range(bits, scheme)
-    step = step_size(weight, bits, scheme=scheme, granularity=granularity)
-    if weight.numel() > 1 and weight.amax() == weight.amin():
+    smallest, largest = _extremes(weight, granularity)
+    if weight.numel() > 1 and smallest.amin() == largest.amax():
         raise ValueError(
             f"Weights are all equal ({weight.numel()} values of {weight.flatten()[0].item():g}): the layer is untrained "
             "or masked; leave it in float."
         )
-    out = torch.empty_like(weight, memory_format=torch.contiguous_format)
-    source = weight.detach().contiguous()
-    if granularity == "tensor":
-        pieces = [(source.view(-1), out.view(-1), step, 1.0 / step)]
-    else:
-        rows, steps = source.flatten(1), step.flatten(1)
-        pieces = [(rows, out.flatten(1), steps, 1.0 / steps)]
-    for x, y, s, inverse in pieces:
-        length = _CHUNK if x.ndim == 1 else max(1, _CHUNK // x.shape[1])
-        for start in range(0, len(x), length):
-            part = slice(start, start + length)
-            scale, unscale = (s, inverse) if x.ndim == 1 else (s[part], inverse[part])
-            torch.mul(x[part], unscale, out=y[part])
-            y[part].round_().clamp_(low, high).mul_(scale)
-    return out
+    step = _step(smallest, largest, bits, scheme, weight.dtype)
+    inverse = 1.0 / step
+    source = _at_least_float32(weight.detach()).contiguous()
+    rows = source.view(-1) if granularity == "tensor" else source
+    out = torch.empty_like(rows)
+    length = max(1, _CHUNK * len(rows) // rows.numel())
+    for start in range(0, len(rows), length):
+        part = slice(start, start + length)
+        scale, unscale = (step, inverse) if granularity == "tensor" else (step[part], inverse[part])
+        # Adding 0 turns the -0 of a small negative weight into the 0 that torch and torchao give.
+        torch.mul(rows[part], unscale, out=out[part]).round_().clamp_(low, high).add_(0.0).mul_(scale)
+    return out.view(weight.shape).to(weight.dtype)
 
 
 def quantize_model(model: nn.Module, bits: int, *, scheme: str = "narrow", granularity: str = "tensor") -> nn.Module:
@@ -151,6 +140,8 @@ def quantize_model(model: nn.Module, bits: int, *, scheme: str = "narrow", granu
         if isinstance(layer, LAYERS):
             found = True
             try:
+                if not isinstance(layer.weight, nn.Parameter):
+                    raise ValueError("its weight is computed from other parameters: remove that parametrization first.")
                 with torch.no_grad():
                     layer.weight.copy_(quantize(layer.weight, bits, scheme=scheme, granularity=granularity))
             except ValueError as error:
@@ -193,13 +184,41 @@ def interpolate(model_a: nn.Module, model_b: nn.Module, t: float) -> nn.Module:
     return out
 
 
-def _check_weight(weight: torch.Tensor) -> None:
+def _extremes(weight: torch.Tensor, granularity: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give the smallest and the largest weight of all or of each channel, shape () or (channels, 1, ...)."""
+    check_choice("Granularity", granularity, GRANULARITIES)
     if not isinstance(weight, torch.Tensor) or not weight.is_floating_point():
         raise ValueError(
             f"Weights are {type(weight).__name__} of {getattr(weight, 'dtype', 'no type')}: give a float tensor."
         )
     if weight.numel() == 0:
         raise ValueError(f"Weights are empty (shape {tuple(weight.shape)}): there is nothing to quantize.")
-    # One sum sees any NaN or infinity at a fraction of the cost of a mask; only then is the place looked for.
-    if not torch.isfinite(weight.detach().sum()) and not torch.isfinite(weight).all():
-        check_finite("Weights", weight.detach().double().cpu().numpy(), "the model diverged or its file is damaged")
+    weight = _at_least_float32(weight.detach())
+    if granularity == "tensor":
+        smallest, largest = torch.aminmax(weight)
+    else:
+        if weight.ndim < 2:
+            raise ValueError(f"Weights have shape {tuple(weight.shape)}: a step per channel needs two axes or more.")
+        axes = tuple(range(1, weight.ndim))
+        smallest, largest = weight.amin(axes, keepdim=True), weight.amax(axes, keepdim=True)
+    if not torch.isfinite(largest - smallest).all():  # NaN and infinity reach the extremes: no mask of all weights
+        check_finite("Weights", weight.double().cpu().numpy(), "the model diverged or its file is damaged")
+    return smallest, largest
+
+
+def _step(
+    smallest: torch.Tensor, largest: torch.Tensor, bits: int, scheme: str, kind: torch.dtype
+) -> torch.Tensor:  # fmt: skip
+    reach = torch.maximum(largest, -smallest)
+    divisor = 2 ** (bits - 1) - (1 if scheme == "narrow" else 0.5)
+    step = (reach / divisor).clamp(min=torch.finfo(reach.dtype).smallest_normal)
+    step = torch.where(reach > 0, step, torch.ones_like(step))
+    if not torch.isfinite((step * level_range(bits, scheme)[0]).to(kind)).all():
+        raise ValueError(
+            f"Weights reach {reach.max().item():g}, so that the lowest level overflows {kind}: scale them down."
+        )
+    return step
+
+
+def _at_least_float32(weight: torch.Tensor) -> torch.Tensor:
+    return weight.float() if weight.element_size() < 4 else weight

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+_SEAL = hashlib.sha256().digest_size
+
 
 def save_bytes(content: bytes, path: str | Path) -> None:
     """
@@ -18,10 +20,10 @@ def save_bytes(content: bytes, path: str | Path) -> None:
     OSError
         If it cannot be written (a full disk, say); what stood at *path* before is still there.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    path, draft = Path(path), None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
@@ -33,22 +35,26 @@ def save_bytes(content: bytes, path: str | Path) -> None:
             error.errno, f"{path} could not be written ({error.strerror}): nothing was lost; make room and run again."
         ) from None
     finally:
-        Path(draft).unlink(missing_ok=True)
+        if draft is not None:
+            Path(draft).unlink(missing_ok=True)
 
 
 def save_dataset(dataset: xr.Dataset, path: str | Path) -> None:
     """
-    Write *dataset* to *path* as NetCDF, compressed, with checksums, by :func:`save_bytes`.
+    Write *dataset* to *path* as NetCDF, compressed, sealed with the SHA-256 of its bytes, by :func:`save_bytes`.
 
     The file is made in memory, since the HDF5 library is not safe against a full disk; by netCDF4, which takes a sixth
-    of h5netcdf's time on files of many small variables.
+    of h5netcdf's time on files of many small variables. The seal stands behind the end that HDF5 reads to: its own
+    checksums leave scalars and attributes out.
     """
     encoding = {
-        name: {"zlib": True, "complevel": 4, "shuffle": True, "fletcher32": True}
+        name: {"zlib": True, "complevel": 4, "shuffle": True}
         for name, variable in dataset.variables.items()
         if variable.ndim and variable.dtype.kind in "biuf"
     }
-    save_bytes(bytes(dataset.to_netcdf(engine="netcdf4", encoding=encoding)), path)
+    plain = dataset[sorted(dataset.variables)].drop_encoding()  # as made, and as loaded: the same bytes
+    content = bytes(plain.to_netcdf(engine="netcdf4", encoding=encoding))
+    save_bytes(content + hashlib.sha256(content).digest(), path)
 
 
 def load_dataset(path: str | Path) -> xr.Dataset:
@@ -60,19 +66,19 @@ def load_dataset(path: str | Path) -> xr.Dataset:
     FileNotFoundError
         If there is none.
     ValueError
-        If it is truncated, damaged or not NetCDF.
+        If it is truncated, damaged or was not written by :func:`save_dataset`.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is no result file {path}: `make book` computes the fresh ones.")
-    try:
-        with xr.open_dataset(path, engine="netcdf4") as dataset:
-            return dataset.load()
-    except Exception as error:
+    content = path.read_bytes()
+    if hashlib.sha256(content[:-_SEAL]).digest() != content[-_SEAL:]:
         raise ValueError(
-            f"{path} is not a whole result file ({path.stat().st_size} bytes; {type(error).__name__}): "
+            f"{path} is not a whole result file ({len(content)} bytes, and they do not end in their digest): "
             "delete it and run the command again."
-        ) from error
+        )
+    with xr.open_dataset(path, engine="netcdf4") as dataset:
+        return dataset.load()
 
 
 def digest(path: str | Path) -> str:
@@ -83,6 +89,8 @@ def digest(path: str | Path) -> str:
 def largest_difference(first: xr.Dataset, second: xr.Dataset) -> tuple[float, str]:
     """
     Give the largest absolute difference between two result sets over the values that both hold, and its variable.
+
+    Equal infinities, or NaN on both sides, differ by 0; NaN on one side only differs by infinity.
 
     Raises
     ------
@@ -95,8 +103,11 @@ def largest_difference(first: xr.Dataset, second: xr.Dataset) -> tuple[float, st
         if name in second and first[name].dtype.kind in "biuf":
             a, b = first[name].values.astype(float), second[name].values.astype(float)
             compared += a.size
-            gap = np.where(np.isnan(a) & np.isnan(b), 0.0, np.abs(a - b))
-            if gap.size and not gap.max() <= worst:  # also true for a NaN on one side only
+            same = (a == b) | (np.isnan(a) & np.isnan(b))
+            with np.errstate(invalid="ignore"):
+                gap = np.where(same, 0.0, np.abs(a - b))
+            gap[np.isnan(gap)] = np.inf
+            if gap.size and gap.max() > worst:
                 worst, where = float(gap.max()), name
     if compared == 0:
         raise ValueError("The two result sets have no variable, seed or level in common: there is nothing to compare.")

@@ -4,19 +4,17 @@ import copy
 import difflib
 import hashlib
 import json
-import os
 import shlex
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from importlib.metadata import version
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
 import xarray as xr
+from joblib import Parallel, cpu_count, delayed
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm import tqdm
 
 from . import boundary, data, decisions, models, quantize, slices, train
@@ -27,45 +25,28 @@ FRESH = Path("data/runs")
 FLOAT = 32  # the bit-width that stands for the float classifier itself
 SEEDS = 100
 GRID_DIMS = {"a", "b", "cell_a", "cell_b", "sample"}
-_MODULES = ("checks", "quantize", "boundary", "slices", "decisions", "data", "models", "train", "runs")
+_MODULES = ("checks", "quantize", "boundary", "slices", "decisions", "data", "models", "train", "results", "runs")
 _PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "xarray")
+
+
+def _of(default, says: str):
+    return field(default=default, metadata={"says": says})
 
 
 @dataclass(frozen=True)
 class Spec:
-    """
-    Everything that a run depends on.
+    """Everything that a run depends on; the defaults are the baseline that is judged, :func:`parameters` explains them."""
 
-    Attributes
-    ----------
-    dataset : "digits"
-    seed : int
-        Of the split, the initial weights and the batches.
-    bits : tuple of int
-        PTQ-W levels, each once, 2 to 16; transitions lead from each to the next.
-    width : int
-        Hidden units.
-    epochs : int
-    nodes : tuple of int
-        Nodes a side of the slice grids; the first is the resolution that is judged, drawn and interpolated on.
-    scheme, granularity : str
-        Of the quantizer, see :func:`bqcore.quantize.step_size`.
-    steps : int
-        Interpolation steps of a transition, both ends included.
-    share : float
-        Of the inputs in the low-margin boundary band.
-    """
-
-    dataset: str = "digits"
-    seed: int = 0
-    bits: tuple[int, ...] = (8, 7, 6, 5, 4, 3, 2)
-    width: int = 64
-    epochs: int = 60
-    nodes: tuple[int, ...] = (201, 101, 401)
-    scheme: str = "narrow"
-    granularity: str = "tensor"
-    steps: int = 11
-    share: float = 0.2
+    dataset: str = _of("digits", "data set")
+    seed: int = _of(0, "seed of the split, the initial weights and the order of the batches")
+    bits: tuple[int, ...] = _of((8, 7, 6, 5, 4, 3, 2), "PTQ-W levels, 2 to 16; transitions lead from each to the next")
+    width: int = _of(64, "hidden units")
+    epochs: int = _of(60, "epochs of training")
+    nodes: tuple[int, ...] = _of((201, 101, 401), "nodes a side of the slice grids; the first is drawn and interpolated on")
+    scheme: str = _of("narrow", "step of the quantizer: narrow (2^b - 1 levels) or full (2^b)")
+    granularity: str = _of("tensor", "one step for each weight tensor, or for each output channel")
+    steps: int = _of(11, "interpolation steps of a transition, both ends included")
+    share: float = _of(0.2, "share of the inputs in the low-margin boundary band")
 
     def __post_init__(self):
         check_choice("dataset", self.dataset, ("digits",))
@@ -104,7 +85,15 @@ class Spec:
 def settings_of(spec: Spec, seeds: int = SEEDS) -> list[str]:
     """Give *spec* as the ``name=value`` settings that :func:`parse` reads."""
     values = {name: value for name, value in asdict(spec).items() if name != "dataset"} | {"seeds": seeds}
-    return [f"{name}={_text(value)}" for name, value in values.items()]
+    return [f"{name}={text(value)}" for name, value in values.items()]
+
+
+def parameters() -> list[tuple[str, str, str, str]]:
+    """Give name, type, default and meaning of every ``name=value`` setting of a run."""
+    known = [(f.name, f.default, f.metadata["says"]) for f in fields(Spec) if f.name != "dataset"]
+    known.insert(1, ("seeds", SEEDS, "number of runs, one seed each, from `seed` on"))
+    kinds = {tuple: "list of integers", int: "integer", float: "number", str: "word"}
+    return [(name, kinds[type(default)], text(default), says) for name, default, says in known]
 
 
 def parse(settings: list[str]) -> dict:
@@ -124,7 +113,7 @@ def parse(settings: list[str]) -> dict:
     known = {f.name: f.default for f in fields(Spec) if f.name != "dataset"} | {"seeds": SEEDS}
     out = {}
     for setting in settings:
-        name, equals, text = setting.partition("=")
+        name, equals, given = setting.partition("=")
         if not equals:
             raise ValueError(f"{setting!r} is no setting: write name=value, such as seed=3.")
         if name not in known:
@@ -136,13 +125,13 @@ def parse(settings: list[str]) -> dict:
         if name in out:
             raise ValueError(f"{name} is given twice: give it once.")
         try:
-            value = json.loads(text)
+            value = json.loads(given)
         except json.JSONDecodeError:
-            value = text
+            value = given
         kind = list if isinstance(known[name], tuple) else type(known[name])
         fits = isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
         if not fits:
-            raise ValueError(f"{name} is {text!r}: give a value of type {kind.__name__}, such as {_text(known[name])}.")
+            raise ValueError(f"{name} is {given!r}: give a value of type {kind.__name__}, such as {text(known[name])}.")
         out[name] = value
     if "seeds" in out:
         check_integer("seeds", out["seeds"], 1)
@@ -174,15 +163,23 @@ def run(spec: Spec) -> xr.Dataset:
         to ``spec.file()``, whole or not at all.
     """
     path = spec.file()
-    if path.exists():
-        try:
-            found = load_dataset(path)
-            if found.attrs.get("spec") == _spec_text(spec):
-                return found
-        except ValueError:
-            pass  # damaged from outside: made again and replaced below
-    save_dataset(measure(spec), path)
-    return load_dataset(path)
+    found = _kept(path, spec)
+    if found is None:
+        _make(spec, path)
+        found = load_dataset(path)
+    return found
+
+
+def _make(spec: Spec, path: Path) -> None:
+    save_dataset(measure(spec), path)  # its result is read from the file: sending it between processes would cost more
+
+
+def _kept(path: Path, spec: Spec) -> xr.Dataset | None:
+    try:
+        found = load_dataset(path)
+    except (FileNotFoundError, ValueError):
+        return None  # none yet, or damaged from outside: made again and replaced
+    return found if found.attrs.get("spec") == _spec_text(spec) else None
 
 
 def measure(spec: Spec) -> xr.Dataset:
@@ -338,10 +335,11 @@ def sweep(spec: Spec, seeds: int = SEEDS, *, workers: int | None = None, progres
         Of :func:`run`, without the arrays that only pictures need.
     """
     seeds = check_integer("seeds", seeds, 1)
-    workers = check_integer("workers", len(os.sched_getaffinity(0)) if workers is None else workers, 1)
+    workers = check_integer("workers", cpu_count() if workers is None else workers, 1)
     joined = spec.folder() / f"seeds-{spec.seed:03d}-{spec.seed + seeds - 1:03d}.nc"
-    if joined.exists():
-        return load_dataset(joined)
+    found = _kept(joined, spec)
+    if found is not None:
+        return found
     specs = [replace(spec, seed=spec.seed + i) for i in range(seeds)]
     missing = [s for s in specs if not s.file().exists()]
     bar = tqdm(
@@ -352,33 +350,17 @@ def sweep(spec: Spec, seeds: int = SEEDS, *, workers: int | None = None, progres
         disable=not progress or not missing,
     )
     with bar:
-        if workers == 1 or len(missing) < 2:
-            for s in missing:
-                run(s)
+        # joblib's processes start afresh (a forked copy of torch's threads can hang) and need no guard in a script.
+        pool = Parallel(min(workers, max(1, len(missing))), return_as="generator_unordered")
+        try:
+            for _ in pool(delayed(_make)(s, s.file().absolute()) for s in missing):
                 bar.update()
-        else:
-            _run_parallel(missing, min(workers, len(missing)), bar)
+        except TerminatedWorkerError:
+            raise RuntimeError(
+                "A worker was ended from outside (out of memory?): finished runs are kept, and the same command goes on."
+            ) from None
     save_dataset(combine([run(s) for s in specs], spec, seeds), joined)
     return load_dataset(joined)
-
-
-def _run_parallel(specs: list[Spec], workers: int, bar: tqdm) -> None:
-    # "spawn": a forked copy of a process with torch's threads can hang.
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
-    try:
-        for done in as_completed([pool.submit(_run_quietly, s) for s in specs]):
-            done.result()
-            bar.update()
-    except BrokenProcessPool:
-        raise RuntimeError(
-            "A worker was ended from outside (out of memory?): the runs done so far are kept, and the same command goes on."
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _run_quietly(spec: Spec) -> None:
-    run(spec)  # its result is read from the file: sending it between processes would cost more
 
 
 def combine(runs: list[xr.Dataset], spec: Spec, seeds: int) -> xr.Dataset:
@@ -398,7 +380,8 @@ def _spec_text(spec: Spec) -> str:
     return json.dumps(asdict(spec), sort_keys=True)
 
 
-def _text(value) -> str:
+def text(value) -> str:
+    """Write a parameter's value as it stands in ``name=value``."""
     return json.dumps(value, separators=(",", ":")) if not isinstance(value, str) else value
 
 
@@ -442,6 +425,8 @@ _LONG_NAMES = {
     "labels": ("predicted class at each node", "class"),
     "score": ("test inputs projected onto the slice", _UNITS),
     "target": ("true class", "class"),
+    "axis": ("axis of the slice", "1"),
+    "transition": ("from one bit-width to the next", "bit"),
     "bits": ("bit-width of the weights; 32 is the float classifier", "bit"),
     "nodes": ("nodes a side of the slice grid", "count"),
     "quantile": ("quantile over the test inputs", "1"),

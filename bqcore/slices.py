@@ -41,7 +41,7 @@ class Plane:
         """
         n = check_integer("Nodes a side", n, 2)
         t = np.arange(n) / (n - 1)
-        return tuple(low + (high - low) * t for low, high in zip(self.low, self.high))
+        return tuple((1 - t) * low + t * high for low, high in zip(self.low, self.high))
 
     def steps(self, n: int) -> tuple[float, float]:
         """Give the grid steps (h_a, h_b) for n nodes a side, in input units."""
@@ -126,8 +126,9 @@ def slice_labels(classifier: Callable, plane: Plane, n: int, *, batch_size: int 
     """
     Label every node of an n × n grid on *plane*.
 
-    A torch module is evaluated in a float64 copy; where it starts with a linear layer (after flattening), that layer
-    is folded onto the plane, so nodes never leave two dimensions. Any other callable gets float64 arrays.
+    A torch module is evaluated in a float64 copy; where it is an nn.Sequential that starts with a linear layer (after
+    flattening), that layer is folded onto the plane, so nodes never leave two dimensions. Any other callable gets
+    float64 arrays.
 
     Parameters
     ----------
@@ -146,8 +147,9 @@ def slice_labels(classifier: Callable, plane: Plane, n: int, *, batch_size: int 
     Raises
     ------
     ValueError
-        If the classifier's output is neither logits nor labels, or holds NaN.
+        If the classifier's output is neither finite logits nor labels from 0 to 32767, or it takes other inputs.
     """
+    n = check_integer("Nodes a side", n, 2)
     batch_size = check_integer("Batch size", batch_size, 1)
     out = np.empty((n, n), dtype=np.int16)
     height, width = max(1, batch_size // n), min(n, batch_size)
@@ -156,7 +158,7 @@ def slice_labels(classifier: Callable, plane: Plane, n: int, *, batch_size: int 
         for top in range(0, n, height):
             for left in range(0, n, width):
                 block = slice(top, top + height), slice(left, left + width)
-                out[block] = _labels_of(evaluate(*block), out[block].size).reshape(out[block].shape)
+                out[block] = _labels_of(evaluate(*block), out[block].shape, (top, left))
     return out
 
 
@@ -169,10 +171,21 @@ def _evaluator(classifier: Callable, plane: Plane, a: np.ndarray, b: np.ndarray,
     if not isinstance(classifier, nn.Module):
         return lambda rows, columns: classifier(points(rows, columns))
     model = copy.deepcopy(classifier).double()
-    layers = [layer for layer in model if not isinstance(layer, nn.Flatten)] if isinstance(model, nn.Sequential) else []
-    if not layers or not isinstance(layers[0], nn.Linear):
+    # A subclass or a hook may do more than its layers say.
+    plain = type(model) is nn.Sequential and not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    layers = list(model) if plain else []
+    if layers and type(layers[0]) is nn.Flatten and (layers[0].start_dim, layers[0].end_dim) == (1, -1):
+        layers = layers[1:]
+    elif len(plane.shape) > 1:
+        layers = []
+    if not layers or type(layers[0]) is not nn.Linear:
         return lambda rows, columns: model(torch.from_numpy(points(rows, columns)))
     first, rest = layers[0], nn.Sequential(*layers[1:])
+    if first.in_features != len(plane.origin):
+        raise ValueError(
+            f"The classifier takes {first.in_features} values and the plane lies in {len(plane.origin)}: "
+            "span the plane by the classifier's own inputs."
+        )
     for layer in rest:
         if isinstance(layer, nn.ReLU):
             layer.inplace = True  # its input below is fresh
@@ -191,21 +204,24 @@ def _evaluator(classifier: Callable, plane: Plane, a: np.ndarray, b: np.ndarray,
     return folded
 
 
-def _labels_of(output, count: int) -> np.ndarray:
-    if isinstance(output, torch.Tensor) and output.ndim == 2 and output.is_floating_point():
-        # NaN wins torch's argmax, so one look at the winners finds it without a mask of all logits.
-        values, labels = output.max(dim=1)
-        if output.shape[1] >= 2 and len(output) == count and torch.isfinite(values).all():
-            return labels.numpy()
+def _labels_of(output, shape: tuple[int, int], start: tuple[int, int]) -> np.ndarray:
+    """Turn *output* at a block of nodes, of *shape* and beginning at the row and column *start*, into labels."""
+    count = shape[0] * shape[1]
     array = to_numpy(output)
     if array.ndim == 1 and array.dtype.kind in "iu" and len(array) == count:
-        return array
-    if array.ndim != 2 or len(array) != count or array.shape[1] < 2:
+        if array.min() < 0 or array.max() > np.iinfo(np.int16).max:
+            raise ValueError(f"The classifier's labels run from {array.min()} to {array.max()}: give 0 to 32767.")
+        return array.reshape(shape)
+    if array.ndim != 2 or len(array) != count or array.shape[1] < 2 or array.dtype.kind not in "fiu":
         raise ValueError(
-            f"The classifier gave shape {array.shape} for {count} nodes: expected logits (N, K >= 2) or labels (N,)."
+            f"The classifier gave shape {array.shape} of {array.dtype} for {count} nodes: "
+            "expected logits (N, K >= 2) or integer labels (N,)."
         )
-    check_finite("Logits on the slice", array, "the model diverged or the slice leaves its range", ("node", "class"))
-    return array.argmax(axis=1)
+    place = ("row", "column", "class")
+    check_finite("Logits on the slice", array.reshape(*shape, -1), "the model diverged there", place, start)
+    if isinstance(output, torch.Tensor):
+        return output.max(dim=1).indices.numpy().reshape(shape)  # as argmax, ties included, in a third of the time
+    return array.argmax(axis=1).reshape(shape)
 
 
 def corner_classes(labels: np.ndarray) -> np.ndarray:

@@ -1,0 +1,92 @@
+# For GNU make 3.81 and newer. Paths are relative, so that the clone may lie anywhere, also below a folder with spaces.
+.PHONY: help book test bench lab publish lint clean lock
+
+P =
+PY = .venv/bin/python
+PYTHON =
+ARGS =
+export P
+
+ifeq ($(wildcard Snakefile),)
+$(error Run make in the folder of the clone, or name that folder: make -C FOLDER book)
+endif
+
+help:
+	@printf '%s\n' \
+	'make book     runs, notebooks and book; prints the path of the book    first time 4 min, 1.7 GB; then seconds' \
+	'make test     all tests, with warnings as errors                       first time 6 min; then 4 min' \
+	'make bench    our measures beside those of other packages              1 min' \
+	'make lab      the notebooks in JupyterLab                              first time 20 s and 100 MB more' \
+	'make publish  puts the fresh runs into data/results                    seconds after make book' \
+	'make lint     style of the code                                        1 s' \
+	'make clean    removes the book, fresh runs and caches, keeps .venv     1 s' \
+	'' \
+	'The first of them makes .venv, which is 90 s and 1.7 GB of the above (2 cores, fast line); to undo it, remove that' \
+	'folder. Only pip writes outside of this folder, its cache of downloads.' \
+	'' \
+	'make book P="seed=3 bits=[8,5]"  other parameters, named in the first cell of the notebooks' \
+	'make test ARGS="-k slices"       arguments for pytest; likewise for bench and lab' \
+	'make book PYTHON=python3.12      which Python makes .venv; else the first on the PATH that is 3.11 or newer' \
+	'make book PY=python              a ready environment, such as one of conda; .venv is not used'
+
+# environment.py makes .venv if it is not whole, or looks whether a ready environment (PY=) has the groups named.
+READY = $(filter-out file,$(origin PY))
+environment = \
+	for python in $(if $(READY),"$(PY)",$(if $(PYTHON),"$(PYTHON)",python3 python3.13 python3.12 python3.11 python)); do \
+	  "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && \
+	    exec "$$python" environment.py $(if $(READY),check) $(1); \
+	done; \
+	echo "Python 3.11 or newer is missing:" \
+	  "$(if $(READY),$(PY) is none,$(if $(PYTHON),$(PYTHON) is none,the PATH has none))." \
+	  "Install one or name one, as make PYTHON=/usr/local/bin/python3.12." >&2; exit 1
+
+# The tools keep what they keep in .cache, so that a missing or read-only home does not matter and no one's own settings
+# change a result; pip alone, called by environment.py, keeps the user's cache. Only a ready environment may need a
+# PYTHONPATH of its own.
+RUN = PYTHONPATH="$$PWD$(if $(READY),$${PYTHONPATH:+:$$PYTHONPATH})" PYTHONUTF8=1 XDG_CACHE_HOME="$$PWD/.cache" \
+	XDG_CONFIG_HOME="$$PWD/.cache/config" MPLCONFIGDIR="$$PWD/.cache/matplotlib" IPYTHONDIR="$$PWD/.cache/ipython" \
+	JUPYTER_CONFIG_DIR="$$PWD/.cache/jupyter" JUPYTER_DATA_DIR="$$PWD/.cache/jupyter" \
+	JUPYTER_RUNTIME_DIR="$$PWD/.cache/jupyter/runtime" "$(PY)"
+# The Snakefile lets errors through --quiet, but for those in itself: if it fails, ask whether it can be read.
+define snakemake
+@$(RUN) -m snakemake --cores all --quiet all --nolock --rerun-incomplete --max-checksum-file-size 1000000000 $(1) || \
+{ $(RUN) -m snakemake --list-rules >/dev/null; exit 1; }
+endef
+
+book:
+	@$(call environment,book)
+	@test -z "$$P" || $(RUN) notebooks/execute.py --check "$$P"
+	$(call snakemake)
+	@echo "$$PWD/_build/html/index.html"
+
+test:
+	@$(call environment,book test)
+	@MPLBACKEND=agg $(RUN) -m pytest $(ARGS)
+
+bench:
+	@$(call environment,test)
+	@MPLBACKEND=agg $(RUN) -m pytest -o addopts= tests/bench.py --benchmark-group-by=group \
+	  --benchmark-columns=min,median,rounds $(ARGS)
+
+lab:
+	@$(call environment,book lab)
+	@$(RUN) -m jupytext --quiet --sync notebooks/[0-9]*.py
+	@$(RUN) -m jupyterlab --ContentsManager.allow_hidden=True $(ARGS)
+
+publish:
+	@$(call environment,book)
+	$(call snakemake,runs)
+	@$(RUN) -m bqcore publish
+
+lint:
+	@$(call environment,test)
+	@$(RUN) -m ruff check --no-cache .
+	@$(RUN) -m ruff format --check --no-cache .
+
+clean:
+	@rm -rf _build .cache .snakemake data/runs notebooks/executed notebooks/.paired .pytest_cache .hypothesis .benchmarks
+	@find . -name .venv -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
+
+# For whoever changes a version in pyproject.toml: constraints.txt anew, with the oldest Python that is to work (1 min).
+lock:
+	@$(call environment,lock)

@@ -1,0 +1,205 @@
+"""
+Numbers and verdicts in pages, read from result files while the book is built, so that none is typed.
+
+    {value}`digits_levels boundary_jaccard bits=8 nodes=201 median .3f`
+        a variable of data/results/digits_levels.nc at these coordinates, reduced over what is left (median, mean, min,
+        max, std, sum, count, or a percentile such as q2.5) and formatted; one number alone needs no reduction
+    {value}`digits_levels @command`  {value}`digits_levels boundary_jaccard @units`
+        an attribute of the file or of a variable
+    {claim}`D2 low`  {claim}`D2 low .2f`  {claim}`D2 verdict`
+        a field of a row of the ledger
+    {ledger}, a directive with the options :id:, :dataset: and :verdict:
+        the ledger as a table: all of it, or the rows with these values (several with commas between)
+    {parameters}, a directive
+        the parameters of a run as a table, as bqcore.runs knows them
+
+What is not there is an error with its page and line, which `make book` does not let pass.
+"""
+
+import functools
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from docutils import nodes
+from docutils.parsers.rst import directives
+from docutils.statemachine import StringList
+from sphinx.application import Sphinx
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+REDUCTIONS = {"median": np.median, "mean": np.mean, "min": np.min, "max": np.max, "std": np.std, "sum": np.sum}
+REDUCTIONS["count"] = np.size
+VERDICTS = ("reproduced", "not reproduced", "inconclusive", "not attempted")
+logger = logging.getLogger(__name__)
+
+
+@functools.cache
+def load(path: Path) -> xr.Dataset:
+    """Load a result file, once for all pages."""
+    return xr.load_dataset(path)
+
+
+@functools.cache
+def ledger() -> list[dict]:
+    """Judge the claims, once for all pages."""
+    from bqcore import claims
+
+    return claims.ledger()
+
+
+def pick(things, key, what: str):
+    """Return things[key], or say which keys there are."""
+    if key not in things:
+        raise ValueError(f"there is no {what} {key!r}, there is {', '.join(map(str, things)) or 'none at all'}")
+    return things[key]
+
+
+def formatted(number, form: str) -> str:
+    """Format a number; text stays as it is, and what is missing is a dash."""
+    if not isinstance(number, int | float) or isinstance(number, bool):
+        return "–" if number is None else str(number)
+    if number != number:
+        raise ValueError("the number is undefined (NaN)")
+    try:
+        return format(int(number) if form.endswith("d") and number == int(number) else number, form).replace("-", "−")
+    except ValueError:
+        known = f"a reduction ({', '.join(REDUCTIONS)}, q2.5)"
+        raise ValueError(f"{form!r} is neither name=value nor {known} nor a format for {number}") from None
+
+
+def select(array: xr.DataArray, name: str, text: str) -> xr.DataArray:
+    """Select one coordinate value that is given as text."""
+    values = pick({str(d): array[d].values.tolist() for d in array.dims if d in array.coords}, name, "coordinate")
+    known = {f"{v:g}" if isinstance(v, float) else str(v): index for index, v in enumerate(values)}
+    return array.isel({name: pick(known, text, name)})
+
+
+def value(text: str, results: Path) -> str:
+    """Return what {value}`text` stands for; raise ValueError if a part of it is not there."""
+    file, *words = text.split()
+    owner = load(pick({path.stem: path for path in sorted(results.glob("*.nc"))}, file, "result file"))
+    if words and not words[0].startswith("@"):
+        owner = pick({str(name): owner[name] for name in owner.data_vars}, words.pop(0), "variable")
+    number, form = None, ""
+    for word in words:
+        name, equals, coordinate = word.partition("=")
+        if word.startswith("@"):
+            return str(pick(owner.attrs, word[1:], "attribute"))
+        if equals:
+            owner = select(owner, name, coordinate)
+        elif re.fullmatch(r"q\d+(\.\d+)?", word):
+            number = np.percentile(owner.values, float(word[1:])).item()
+        elif word in REDUCTIONS:
+            number = np.asarray(REDUCTIONS[word](owner.values)).item()
+        else:
+            form = word
+    if isinstance(owner, xr.Dataset):
+        raise ValueError("it names no variable")
+    if number is None and owner.size != 1:
+        raise ValueError(f"{owner.size} numbers are left over {', '.join(map(str, owner.dims))}: select or reduce them")
+    return formatted(owner.values.item() if number is None else number, form)
+
+
+def claim(text: str, rows: list[dict]) -> str:
+    """Return what {claim}`text` stands for; raise ValueError if a part of it is not there."""
+    key, field, form, *_ = [*text.split(), ".4g", ""] if len(text.split()) > 1 else [text, "", ""]
+    return formatted(pick(pick({row["id"]: row for row in rows}, key, "claim"), field, "field"), form)
+
+
+def badge(verdict: str) -> nodes.inline:
+    """Return a verdict with the class that colours it."""
+    return nodes.inline("", verdict, classes=["verdict", "verdict-" + verdict.replace(" ", "-")])
+
+
+class Value(SphinxRole):
+    """The role {value}."""
+
+    def text_of(self) -> str:
+        """Return the text to show; raise ValueError if there is none."""
+        results = Path(self.env.srcdir, "data", "results")
+        self.env.note_dependency(str(results / f"{self.text.split()[0]}.nc"))
+        return value(self.text, results)
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """Put the text into the page."""
+        try:
+            text = self.text_of()
+        except (ValueError, OSError) as error:
+            logger.error("{%s}`%s`: %s.", self.name, self.text, str(error).rstrip("."), location=self.get_location())
+            text = "?"
+        return [badge(text) if text in VERDICTS else nodes.Text(text)], []
+
+
+class Claim(Value):
+    """The role {claim}."""
+
+    def text_of(self) -> str:
+        """Return the text to show; raise ValueError if there is none."""
+        note_ledger(self.env)
+        return claim(self.text, ledger())
+
+
+class Ledger(SphinxDirective):
+    """The directive {ledger}."""
+
+    option_spec = {"id": directives.unchanged, "dataset": directives.unchanged, "verdict": directives.unchanged}
+
+    def run(self) -> list[nodes.Node]:
+        """Put the table into the page, its verdicts as badges."""
+        from bqcore import claims
+
+        note_ledger(self.env)
+        try:
+            rows = ledger()
+            for field, wanted in self.options.items():
+                rows = [row for row in rows if str(row[field]) in re.split(r"\s*,\s*", wanted.strip())]
+            if not rows:
+                raise ValueError(f"no claim has {self.options}")
+        except (ValueError, OSError) as error:
+            logger.error("{ledger}: %s.", str(error).rstrip("."), location=self.get_location())
+            return []
+        table = table_of(self, claims.table(rows), "ledger")
+        for entry in table.findall(nodes.entry):
+            if entry.astext() in VERDICTS:
+                entry.children = [nodes.paragraph("", "", badge(entry.astext()))]
+        return [table]
+
+
+class Parameters(SphinxDirective):
+    """The directive {parameters}."""
+
+    def run(self) -> list[nodes.Node]:
+        """Put the table into the page."""
+        from bqcore import runs
+
+        self.env.note_dependency(runs.__file__)
+        lines = ["| name | type | default | meaning |", "| --- | --- | --- | --- |"]
+        lines += [f"| `{name}` | {kind} | `{default}` | {says} |" for name, kind, default, says in runs.parameters()]
+        return [table_of(self, "\n".join(lines), "parameters")]
+
+
+def table_of(directive: SphinxDirective, markdown: str, name: str) -> nodes.container:
+    """Return a Markdown table as nodes, in a container of the class *name*."""
+    table = nodes.container(classes=[name])
+    lines = StringList(markdown.strip().splitlines(), source=directive.get_source_info()[0])
+    directive.state.nested_parse(lines, directive.content_offset, table)
+    return table
+
+
+def note_ledger(env) -> None:
+    """Rebuild this page when a claim or a published result changes."""
+    for path in [Path(env.srcdir, "data", "claims.yml"), *sorted(Path(env.srcdir, "data", "results").glob("*.nc"))]:
+        env.note_dependency(str(path))
+
+
+def setup(app: Sphinx) -> dict:
+    """Register the roles and the directive."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # bqcore, also where it is not installed
+    app.add_role("value", Value())
+    app.add_role("claim", Claim())
+    app.add_directive("ledger", Ledger)
+    app.add_directive("parameters", Parameters)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,94 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Transitions: where the boundary reconfigures
+#
+# **Question.** Between two adjacent bit-widths the weights can be moved in a straight line. The paper says that the visible
+# reconfigurations of the decision regions then sit at multiclass junctions. Do they, and more than chance would give?
+#
+# [](definitions) says what counts as a junction cell, a changed cell and a rearranged cell.
+
+# %% [markdown]
+# ## Parameters
+#
+# The same as in [](01_levels); a transition leads from each listed bit-width to the next, in `steps` steps.
+
+# %% tags=["parameters"]
+seed = 0
+seeds = 100
+bits = [8, 7, 6, 5, 4, 3, 2]
+width = 64
+epochs = 60
+nodes = [201, 101, 401]
+scheme = "narrow"
+granularity = "tensor"
+steps = 11
+share = 0.2
+
+# %% tags=["remove-cell"]
+from bqcore import notebook
+
+settings = notebook.settings(get_ipython(), "seed seeds bits width epochs nodes scheme granularity steps share")
+
+# %%
+from bqcore import plots, runs
+
+spec = runs.Spec(**settings.spec)
+one = runs.run(spec)
+many = runs.sweep(spec, settings.seeds)
+
+# %% [markdown]
+# ## One run, as the paper has it
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "figure-2", "caption": "Triple-junction cells along the interpolation between adjacent levels, one run. Regions and dark masks: the level that the transition starts from; red masks: the one that it ends at; dots: junction cells, coloured by t."}}
+plots.transitions_figure(one)
+
+# %% tags=["hide-input"]
+plots.Table(plots.steps_table(one), "Junction cells at each interpolation step, one run.", "table-2-steps")
+
+# %% tags=["hide-input"]
+plots.Table(plots.transitions_table(one), "Transitions between adjacent levels, one run: junction cells over all steps, and where the changes are.", "table-2")
+
+# %% tags=["remove-input"]
+notebook.source(one, "digits_slice.nc")
+
+# %% [markdown]
+# ## Claim J1 as a test
+#
+# A cell *changes* in a step when a corner's label does. If changes fell anywhere along the boundary, the share of them near
+# a junction (within one cell) would be the share of all boundary cells near one: that is chance. The test pairs the two
+# shares seed by seed.
+#
+# Most changed cells are swept by a boundary that merely shifts. So there is a stricter reading of "reconfigure": a cell is
+# *rearranged* when it stays on the boundary while the set of classes that meet there changes. At small steps this can
+# hardly happen away from a junction, so it is a follow-up and not the judged reading.
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "figure-junction-test", "caption": "Share of cells within one cell of a junction, over the seeds: changed and rearranged cells against chance. The dotted line is one half."}}
+plots.junction_test_figure(many)
+
+# %% tags=["hide-input"]
+plots.Table(plots.transitions_table(many), "Transitions over all seeds: median and 95 % prediction interval of a single run.", "table-2-seeds")
+
+# %% tags=["remove-input"]
+notebook.source(many, "digits_levels.nc")
+
+# %% [markdown]
+# ## What was seen
+
+# %% tags=["remove-input"]
+notebook.transitions_summary(many)
+
+# %% [markdown]
+# The verdicts on claims J1 to J4, judged on the published baseline runs, stand in [](ledger). The paper gives three junction
+# counts for "selected" transitions without saying which, and a count depends on how it is taken: at one step, or over all
+# of them.

@@ -1,0 +1,157 @@
+"""
+Execute a notebook with parameters: python notebooks/execute.py 01_levels seed=3 "bits=[8, 5]"
+
+Reads notebooks/01_levels.py and writes notebooks/executed/01_levels.ipynb once all cells have run. A value is JSON or a
+bare word. A parameter that the notebook does not declare, or one of another type, is refused before anything runs;
+--check in place of a name looks at all notebooks that declare any and runs none.
+"""
+
+import ast
+import difflib
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jupytext
+import nbformat
+
+FOLDER = Path(__file__).resolve().parent
+
+
+def declared(notebook) -> dict:
+    """Return the names and defaults in the cells tagged `parameters`."""
+    cells = [cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    nodes = [node for node in ast.parse("\n".join(cells)).body if isinstance(node, ast.Assign | ast.AnnAssign)]
+    return {ast.unparse(getattr(n, "target", None) or n.targets[0]): ast.literal_eval(n.value) for n in nodes}
+
+
+def fits(value, default) -> bool:
+    """Tell whether a value has the type of a default: an integer is a number too, and None takes anything."""
+    if isinstance(default, list):
+        return isinstance(value, list) and (not default or all(fits(v, default[0]) for v in value))
+    return default is None or type(value) is type(default) or (type(default) is float and type(value) is int)
+
+
+def kind(value) -> str:
+    """Name the type of a value for a reader."""
+    if isinstance(value, list) and value:
+        return "list of " + " and ".join(sorted({kind(v) for v in value}))
+    return {int: "integer", float: "number", bool: "true or false", str: "word"}.get(type(value), type(value).__name__)
+
+
+def parse(words: list[str], defaults: dict, name: str) -> dict:
+    """Turn `name=value` words into parameters; raise ValueError for one that the notebook *name* does not take."""
+    given = {}
+    # A blank separates parameters only where a name follows, so that "seed=3 bits=[8, 5]" may come as one word or two.
+    for word in filter(None, re.split(r"\s+(?=\w+=)", " ".join(words).strip())):
+        key, equals, text = word.partition("=")
+        if not equals:
+            raise ValueError(f"Parameters are written name=value, {word!r} is not.")
+        if key not in defaults:
+            near = difflib.get_close_matches(key, defaults, n=1)
+            hint = f"did you mean {near[0]}" if near else f"it has {', '.join(defaults) or 'none'}"
+            raise ValueError(f"Notebook {name} has no parameter {key}: {hint}{'?' if near else '.'}")
+        if key in given:
+            raise ValueError(f"Parameter {key} is given twice, as {given[key]!r} and as {text}: give it once.")
+        try:
+            given[key] = json.loads(text)
+        except json.JSONDecodeError:
+            given[key] = text
+        if not fits(given[key], defaults[key]):
+            raise ValueError(
+                f"Parameter {key} of notebook {name} must be of type {kind(defaults[key])}, such as "
+                f"{json.dumps(defaults[key])}; {text} is of type {kind(given[key])}."
+            )
+    return given
+
+
+def execute(notebook, parameters: dict):
+    """Run all cells in a kernel of this very interpreter; raise RuntimeError with the cell that failed."""
+    import papermill
+    from traitlets.config import Config
+
+    # papermill asks the notebook for its language, which a source may leave out.
+    notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    # A socket's name has at most 107 characters, so sockets lie in a short folder and not in the clone; they need names
+    # of their own, for two notebooks at once would else share theirs. A kernel in JUPYTER_PATH goes before one of the
+    # same name among the user's.
+    with tempfile.TemporaryDirectory(prefix="bq-") as folder:
+        kernel = Path(folder, "kernels", "python3", "kernel.json")
+        kernel.parent.mkdir(parents=True)
+        # What goes wrong in a cell is in the notebook; on its log the kernel only complains about being shut down.
+        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=CRITICAL"]
+        kernel.write_text(json.dumps({"argv": command, "display_name": "Python 3", "language": "python"}), "utf-8")
+        path = os.pathsep.join(filter(None, [str(FOLDER.parent), os.environ.get("PYTHONPATH")]))
+        os.environ |= {"JUPYTER_PATH": folder, "JUPYTER_RUNTIME_DIR": folder, "IPYTHONDIR": folder, "PYTHONPATH": path}
+        os.environ.pop("MPLBACKEND", None)  # the kernel's own puts figures into the notebook
+        sockets = {"transport": "ipc", "ip": f"{folder}/ipc"} if os.name == "posix" and len(folder) < 90 else {}
+        try:
+            return papermill.execute_notebook(
+                notebook,
+                None,
+                parameters,
+                kernel_name="python3",
+                progress_bar=False,
+                cwd=FOLDER.parent,
+                config=Config({"KernelManager": sockets}),
+            )
+        except papermill.PapermillExecutionError as error:
+            source = error.source.strip().replace("\n", "\n    ")
+            raise RuntimeError(f"this cell failed:\n\n    {source}\n\n{error.ename}: {error.evalue}") from None
+
+
+def settled(notebook, parameters: dict, defaults: dict) -> str:
+    """Return a notebook as text without what differs between equal runs: times, paths and random ids."""
+    notebook.metadata["papermill"] = {"parameters": parameters, "default_parameters": defaults}
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number:02d}"
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+    seen = {}  # xarray's tables name their parts by random ids
+    uuid = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+    return re.sub(uuid, lambda found: seen.setdefault(found[0], f"id-{len(seen)}"), nbformat.writes(notebook)) + "\n"
+
+
+def main(words: list[str]) -> int:
+    """Execute the notebook that is named first with the parameters that follow; return the exit status."""
+    if not words or words[0] in ("-h", "--help"):
+        print(__doc__.strip())
+        return 0 if words else 2
+    check, words = words[0] == "--check", words[1:] if words[0] == "--check" else words
+    names = [p.stem for p in sorted(FOLDER.glob("[0-9][0-9]_*.py"))] if check else [Path(words.pop(0)).stem]
+    try:
+        for name in names:
+            if not (FOLDER / f"{name}.py").is_file():
+                raise ValueError(f"There is no notebook {name}.py in {FOLDER}.")
+            notebook = jupytext.read(FOLDER / f"{name}.py", fmt="py:percent")
+            defaults = declared(notebook)
+            parameters = parse(words if defaults or not check else [], defaults, name)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if check:
+        return 0
+    start = time.monotonic()
+    print(f"Notebook {name}: started", flush=True)
+    try:
+        text = settled(execute(notebook, parameters), parameters, defaults)
+    except RuntimeError as error:
+        print(f"Notebook {name}: {error}", file=sys.stderr)
+        return 1
+    (FOLDER / "executed").mkdir(exist_ok=True)
+    draft = FOLDER / "executed" / f".{name}.{os.getpid()}.draft"
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(FOLDER / "executed" / f"{name}.ipynb")
+    finally:
+        draft.unlink(missing_ok=True)
+    print(f"Notebook {name}: done in {time.monotonic() - start:.0f} s", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,51 @@
+"""What the tests share: repeatable generated input, one trained model, and the table of ratios after a benchmark."""
+
+import os
+from typing import NamedTuple
+
+import pytest
+import torch
+from hypothesis import settings
+
+from bqcore import data, models, train
+
+# The same examples each time, nothing kept between runs, and no limit of time, which depends on the machine.
+settings.register_profile("repeatable", derandomize=True, database=None, deadline=None, max_examples=60)
+settings.load_profile("repeatable")
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # the workers share the cores already
+
+
+class Trained(NamedTuple):
+    """The digits model of seed 0 in float32, with its data."""
+
+    model: torch.nn.Sequential
+    split: data.Split
+
+
+@pytest.fixture(scope="session")
+def trained() -> Trained:
+    split = data.digits(0)
+    model = models.mlp((64, 64, 10), 0)
+    return Trained(train.fit(model, split.train_inputs, split.train_classes, epochs=60, seed=0), split)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """After a benchmark, print how many times faster than each other way ours is, group by group."""
+    session = getattr(config, "_benchmarksession", None)
+    groups = {}
+    for benchmark in getattr(session, "benchmarks", ()):
+        if benchmark.has_error or not benchmark.stats.rounds:
+            continue
+        groups.setdefault(benchmark.group, {})[benchmark.extra_info.get("way", benchmark.name)] = benchmark.stats
+    for group, ways in groups.items():
+        if "ours" not in ways:
+            continue
+        ours = ways.pop("ours")
+        terminalreporter.section(group)
+        terminalreporter.write_line(f"{'':44}{'median':>10}{'fastest':>10}{'ours is so many times faster':>32}")
+        terminalreporter.write_line(f"{'ours':44}{ours.median * 1e3:7.2f} ms{ours.min * 1e3:7.2f} ms")
+        for way, other in ways.items():
+            ratio = f"{other.median / ours.median:.1f} (fastest: {other.min / ours.min:.1f})"
+            terminalreporter.write_line(f"{way:44}{other.median * 1e3:7.2f} ms{other.min * 1e3:7.2f} ms{ratio:>32}")
