@@ -13,7 +13,7 @@ endif
 
 help:
 	@printf '%s\n' \
-	'make book     runs, notebooks and book; prints the path of the book    first time 4 min, 1.7 GB; then seconds' \
+	'make book     runs, notebooks and book; prints the path of the book    first time 4 min, 1.8 GB; then seconds' \
 	'make test     all tests, with warnings as errors                       first time 6 min; then 4 min' \
 	'make bench    our measures beside those of other packages              1 min' \
 	'make lab      the notebooks in JupyterLab                              first time 20 s and 100 MB more' \
@@ -21,7 +21,7 @@ help:
 	'make lint     style of the code                                        1 s' \
 	'make clean    removes the book, fresh runs and caches, keeps .venv     1 s' \
 	'' \
-	'The first of them makes .venv, which is 90 s and 1.7 GB of the above (2 cores, fast line); to undo it, remove that' \
+	'The first of them makes .venv, which is 90 s and 1.8 GB of the above (2 cores, fast line); to undo it, remove that' \
 	'folder. Only pip writes outside of this folder, its cache of downloads.' \
 	'' \
 	'make book P="seed=3 bits=[8,5]"  other parameters, named in the first cell of the notebooks' \

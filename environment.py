@@ -29,6 +29,7 @@ BASE = ("book", "test")
 # What pip says when no registry answers.
 OFFLINE = re.compile(
     "connection broken by|Max retries exceeded|Failed to establish|NewConnection|NameResolution|Proxy|Timeout|timed out"
+    "|Could not fetch URL|SSLError|not a trusted or secure host"
 )
 
 
@@ -161,7 +162,7 @@ def make(*, lab: bool) -> None:
     """Make .venv if it is not whole, and add JupyterLab if asked to."""
     folder = packages_folder(VENV)
     if folder is None or not (folder / stamp(BASE)).exists():
-        print("Making .venv (about 90 s and 1.7 GB, this first time only)", file=sys.stderr, flush=True)
+        print("Making .venv (about 90 s and 1.8 GB, this first time only)", file=sys.stderr, flush=True)
         create(VENV)
         folder = packages_folder(VENV)
         install(VENV, requirements(BASE), "--constraint", str(CONSTRAINTS), "--no-compile")

@@ -69,11 +69,12 @@ def check_labels(labels, name: str = "Labels", ndim: int = 1) -> np.ndarray:
     return array
 
 
-def check_same_shape(name_a: str, a: np.ndarray, name_b: str, b: np.ndarray) -> None:
-    """Refuse two arrays that do not describe the same samples, nodes or cells."""
+def check_same_shape(name_a: str, a, name_b: str, b) -> None:
+    """Refuse two arrays or tensors that do not describe the same samples, nodes or cells."""
     if a.shape != b.shape:
         raise ValueError(
-            f"{name_a} have shape {a.shape} and {name_b} {b.shape}: both must come from the same inputs, in one order."
+            f"{name_a} have shape {tuple(a.shape)} and {name_b} {tuple(b.shape)}: "
+            "both must come from the same inputs, in one order."
         )
 
 
