@@ -188,6 +188,13 @@ def table(rows: list[dict]) -> str:
     return "\n".join(f"| {line} |" for line in [lines[0], rule, *lines[1:]])
 
 
+def judged_table(rows: list[dict]) -> str:
+    """Give the table of the claims that have a verdict, and say in a line how many have none yet."""
+    judged = [row for row in rows if row["verdict"] != "not attempted"]
+    rest = len(rows) - len(judged)
+    return f"{table(judged)}\n\n{rest} more claims are not attempted yet; `python -m bqcore ledger` lists them all."
+
+
 def _number(value) -> str:
     if value is None or isinstance(value, str):
         return value or ""
@@ -273,7 +280,7 @@ def publish() -> list[str]:
     save_bytes(_headline(files["digits_slice.nc"]), HEADLINE)
     written = [str(PUBLISHED / name) for name in [*files, "manifest.json"]] + [str(HEADLINE)]
     if README.exists():
-        save_bytes(readme_with(table(ledger())).encode(), README)
+        save_bytes(readme_with(judged_table(ledger())).encode(), README)
         written.append(str(README))
     return [f"wrote {name}" for name in written]
 

@@ -96,8 +96,8 @@ def flips(reference, candidate, targets=None) -> Flips:
 
     Examples
     --------
-    >>> flips([[2.0, 0], [2.0, 0], [0, 1.0]], [[2.0, 0], [0, 1.0], [1.0, 0]], [0, 0, 0])
-    Flips(rate=0.6666666666666666, right_to_wrong=0.3333333333333333, wrong_to_right=0.3333333333333333, wrong_to_other=0.0)
+    >>> flips([[2.0, 0], [2.0, 0], [0, 1.0], [0, 1.0]], [[2.0, 0], [0, 1.0], [1.0, 0], [0, 1.0]], [0, 0, 0, 0])
+    Flips(rate=0.5, right_to_wrong=0.25, wrong_to_right=0.25, wrong_to_other=0.0)
     """
     before, after = _both(reference, candidate)
     a, b = before.argmax(axis=1), after.argmax(axis=1)

@@ -57,6 +57,9 @@ class Table:
         return {"text/markdown": markdown, "text/html": plain, "text/plain": self.frame.to_string()}
 
 
+# Figures are closed before they are returned: a notebook shows what a cell returns, and any open figure again.
+
+
 def level_name(bits: int) -> str:
     """Name a level: float, or its bits."""
     return "float" if bits == FLOAT else f"{bits} bits"
@@ -77,7 +80,9 @@ def draw_regions(axes: Axes, labels: xr.DataArray) -> None:
             # The node deepest inside the region is inside it even where the centroid is not.
             depth = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
             row, column = np.unravel_index(depth.argmax(), depth.shape)
-            axes.text(labels.a[column], labels.b[row], str(label), ha="center", va="center", fontsize=9, color="#333333")
+            axes.text(
+                labels.a[column], labels.b[row], str(label), ha="center", va="center", fontsize=9, color="#333333"
+            )
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set_visible(False)
@@ -139,6 +144,7 @@ def levels_figure(run: xr.Dataset) -> Figure:
         )  # fmt: skip
         for axes in panels.flat[len(levels) :]:
             axes.set_axis_off()
+    plt.close(figure)
     return figure
 
 
@@ -164,13 +170,22 @@ def transitions_figure(run: xr.Dataset) -> Figure:
             _mark_cells(axes, boundary_mask(after.values), run, QUANTIZED_COLOUR, 0.55)
             step, b, a = np.nonzero(run.junction_map.sel(transition=name).values)
             dots = axes.scatter(
-                run.cell_a[a], run.cell_b[b], c=run.t.values[step], cmap="viridis", vmin=0, vmax=1, s=16, lw=0.4, ec="white"
+                run.cell_a[a],
+                run.cell_b[b],
+                c=run.t.values[step],
+                cmap="viridis",
+                vmin=0,
+                vmax=1,
+                s=16,
+                lw=0.4,
+                ec="white",
             )
             axes.set_title(f"{name} bits: {int(run.junction_union.sel(transition=name))} junction cells")
         for axes in panels.flat[len(names) :]:
             axes.set_axis_off()
         bar = figure.colorbar(dots, ax=panels, shrink=0.6, label="interpolation t")
         bar.set_ticks([0, 0.5, 1])
+    plt.close(figure)
     return figure
 
 
@@ -195,11 +210,16 @@ def resolution_figure(runs: xr.Dataset, reported: dict[tuple[str, int], float]) 
                 legend=axes is panels[0],
             )  # fmt: skip
             axes.set(xlabel="bits", ylabel=runs[name].attrs["long_name"])
-        here = [(order.index(b), value) for (name, b), value in reported.items() if name == "boundary_jaccard" and b in order]
+        here = [
+            (order.index(b), value)
+            for (name, b), value in reported.items()
+            if name == "boundary_jaccard" and b in order
+        ]
         if here:
             panels[0].plot(*zip(*here), "D", color=QUANTIZED_COLOUR, mec="white", ms=7, label="the paper")
         panels[0].legend(title="nodes a side", frameon=False)
         panels[1].set_ylabel("d_eff, input units")
+    plt.close(figure)
     return figure
 
 
@@ -224,11 +244,21 @@ def spread_figure(runs: xr.Dataset, reported: dict[tuple[str, int], float]) -> F
         for axes, (values, name) in zip(panels.flat, shown):
             frame = values.sel(bits=order).to_dataframe().reset_index()
             sns.stripplot(
-                frame, x="bits", y=values.name, order=order, color=FLOAT_COLOUR, alpha=0.35, size=2.5, ax=axes, jitter=0.25
+                frame,
+                x="bits",
+                y=values.name,
+                order=order,
+                color=FLOAT_COLOUR,
+                alpha=0.35,
+                size=2.5,
+                ax=axes,
+                jitter=0.25,
             )
             middle = values.sel(bits=order).median("seed")
             axes.plot(range(len(order)), middle, "_", color="black", ms=22, mew=1.6, label="median")
-            here = [(order.index(b), value) for (measure, b), value in reported.items() if measure == name and b in order]
+            here = [
+                (order.index(b), value) for (measure, b), value in reported.items() if measure == name and b in order
+            ]
             if here:
                 axes.plot(*zip(*here), "D", color=QUANTIZED_COLOUR, mec="white", ms=7, label="the paper")
             title = values.attrs["long_name"].replace(", magnitude", "")
@@ -241,6 +271,7 @@ def spread_figure(runs: xr.Dataset, reported: dict[tuple[str, int], float]) -> F
                 axes.set_ylim(-0.001, 1)
             if here:
                 axes.legend(frameon=False)
+    plt.close(figure)
     return figure
 
 
@@ -269,6 +300,7 @@ def junction_test_figure(runs: xr.Dataset) -> Figure:
         axes.axhline(0.5, color="black", lw=0.8, ls=":")
         axes.set(xlabel="transition, bits", ylabel="share within one cell of a junction", ylim=(-0.02, 1.02))
         axes.legend(title=None, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 1.16))
+    plt.close(figure)
     return figure
 
 
@@ -336,7 +368,9 @@ def transitions_table(runs: xr.Dataset) -> pd.DataFrame:
 def steps_table(runs: xr.Dataset) -> pd.DataFrame:
     """Tabulate the junction cells at each interpolation step of each transition."""
     columns = {
-        f"t = {t:.3g}": [_cell(runs.junction_steps.sel(transition=name, t=t), "{:.0f}") for name in runs.transition.values]
+        f"t = {t:.3g}": [
+            _cell(runs.junction_steps.sel(transition=name, t=t), "{:.0f}") for name in runs.transition.values
+        ]
         for t in runs.t.values
     }
     return _frame(columns, list(runs.transition.values), "transition")

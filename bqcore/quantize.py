@@ -100,8 +100,8 @@ def quantize(weight: torch.Tensor, bits: int, *, scheme: str = "narrow", granula
     smallest, largest = _extremes(weight, granularity)
     if weight.numel() > 1 and smallest.amin() == largest.amax():
         raise ValueError(
-            f"Weights are all equal ({weight.numel()} values of {weight.flatten()[0].item():g}): the layer is untrained "
-            "or masked; leave it in float."
+            f"Weights are all equal ({weight.numel()} values of {weight.flatten()[0].item():g}): "
+            "the layer is untrained or masked; leave it in float."
         )
     step = _step(smallest, largest, bits, scheme, weight.dtype)
     inverse = 1.0 / step

@@ -42,7 +42,9 @@ class Spec:
     bits: tuple[int, ...] = _of((8, 7, 6, 5, 4, 3, 2), "PTQ-W levels, 2 to 16; transitions lead from each to the next")
     width: int = _of(64, "hidden units")
     epochs: int = _of(60, "epochs of training")
-    nodes: tuple[int, ...] = _of((201, 101, 401), "nodes a side of the slice grids; the first is drawn and interpolated on")
+    nodes: tuple[int, ...] = _of(
+        (201, 101, 401), "nodes a side of the slice grids; the first is drawn and interpolated on"
+    )
     scheme: str = _of("narrow", "step of the quantizer: narrow (2^b - 1 levels) or full (2^b)")
     granularity: str = _of("tensor", "one step for each weight tensor, or for each output channel")
     steps: int = _of(11, "interpolation steps of a transition, both ends included")

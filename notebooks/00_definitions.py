@@ -1,9 +1,5 @@
 # ---
 # jupyter:
-#   jupytext:
-#     text_representation:
-#       extension: .py
-#       format_name: percent
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -40,7 +36,7 @@ plt.rcParams.update(plots.STYLE)
 # $\Delta = \max|w| / (2^{b-1} - \tfrac12)$. Either may take one step for a whole tensor (judged) or one for each output
 # channel.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "figure-quantizers", "caption": "Both conventions at 3 bits: every weight goes to the nearest level of its grid. The narrow grid is symmetric; the full one has one level more below zero."}}
+# %% mystnb={"figure": {"caption": "Both conventions at 3 bits: every weight goes to the nearest level of its grid. The narrow grid is symmetric; the full one has one level more below zero.", "name": "figure-quantizers"}} tags=["hide-input"]
 w = torch.linspace(-1, 1, 1001)
 figure, panels = plt.subplots(1, 2, figsize=(8, 3), sharey=True)
 for axes, scheme in zip(panels, quantize.SCHEMES):
@@ -48,7 +44,7 @@ for axes, scheme in zip(panels, quantize.SCHEMES):
     axes.plot(w, quantize.quantize(w, 3, scheme=scheme), color=plots.QUANTIZED_COLOUR, label="quantized, 3 bits")
     axes.set(title=f"{scheme}: levels {quantize.level_range(3, scheme)}", xlabel="weight")
 panels[0].legend(frameon=False)
-figure
+plt.show()
 
 # %% [markdown]
 # ## Local geometry: radius, displacement, normal variation
@@ -68,6 +64,7 @@ figure
 # Tables report the median and the 95th percentile of $|\delta|$. A margin without a gradient has no displacement; such
 # inputs are counted. Other readings: the top-2 pair alone for the radius, the slope within the slice, the slope of $q$.
 
+
 # %% tags=["hide-input"]
 def linear(weight, bias):
     """Build a linear classifier in the plane."""
@@ -82,7 +79,7 @@ square = slices.Plane(np.zeros(2), np.eye(2), np.full(2, -1.0), np.full(2, 1.0),
 x = torch.tensor([[0.55, 0.35]], dtype=torch.float64)
 r, change = boundary.radius(f, x), boundary.local_change(f, q, x)
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "figure-radius", "caption": "Radius (blue) and displacement (red arrow) at one input of a linear three-class classifier. Blue lines: float boundary; red lines: quantized boundary. For linear classifiers the radius is exact, and so is the displacement where the two normals agree."}}
+# %% mystnb={"figure": {"caption": "Radius (blue) and displacement (red arrow) at one input of a linear three-class classifier. Blue lines: float boundary; red lines: quantized boundary. For linear classifiers the radius is exact, and so is the displacement where the two normals agree.", "name": "figure-radius"}} tags=["hide-input"]
 figure, axes = plt.subplots(figsize=(4.6, 4.4))
 a, b = square.nodes(401)
 for model, colour in ((f, plots.FLOAT_COLOUR), (q, plots.QUANTIZED_COLOUR)):
@@ -98,7 +95,7 @@ axes.annotate("", end, foot, arrowprops={"color": plots.QUANTIZED_COLOUR, "width
 axes.plot(*point, "o", color="black")
 axes.text(*(point + 0.04), f"x:  r = {r.radius[0]:.2f},  δ = {change.displacement[0]:.2f}")
 axes.set(aspect="equal", xlabel="first input", ylabel="second input", xlim=(-1, 1), ylim=(-1, 1))
-figure
+plt.show()
 
 # %% [markdown]
 # ## The slice: masks, Jaccard distance, junctions
@@ -113,22 +110,31 @@ figure
 # 0 for equal masks and 1 for disjoint ones, and **grid prediction change** is the share of nodes whose label differs. Other
 # readings: masks of nodes instead of cells, thicker masks, planes through three images, other ranges.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "figure-mask", "caption": "A slice of 17 × 17 nodes of the classifiers above. Dots: nodes by class; filled cells: the boundary mask of either; circles: triple-junction cells of f and q."}}
+# %% mystnb={"figure": {"caption": "A slice of 17 x 17 nodes of the classifiers above. Dots: nodes by class; filled cells: the boundary mask of either; circles: triple-junction cells of f and q.", "name": "figure-mask"}} tags=["hide-input"]
 n = 17
 a, b = square.nodes(n)
 grid_f, grid_q = (slices.slice_labels(model, square, n) for model in (f, q))
 mask_f, mask_q = slices.boundary_mask(grid_f), slices.boundary_mask(grid_q)
 figure, axes = plt.subplots(figsize=(4.6, 4.4))
-kinds = ((mask_f & ~mask_q, plots.FLOAT_COLOUR), (mask_q & ~mask_f, plots.QUANTIZED_COLOUR), (mask_f & mask_q, "#555555"))
+kinds = (
+    (mask_f & ~mask_q, plots.FLOAT_COLOUR),
+    (mask_q & ~mask_f, plots.QUANTIZED_COLOUR),
+    (mask_f & mask_q, "#555555"),
+)
 for cells, colour in kinds:
     for row, column in np.argwhere(cells):
         axes.add_patch(plt.Rectangle((a[column], b[row]), a[1] - a[0], b[1] - b[0], color=colour, alpha=0.55, lw=0))
-axes.scatter(*np.meshgrid(a, b), c=np.array(plots.CLASS_COLOURS)[grid_f].ravel(), s=26, edgecolor="#666666", linewidth=0.4)
+axes.scatter(
+    *np.meshgrid(a, b), c=np.array(plots.CLASS_COLOURS)[grid_f].ravel(), s=26, edgecolor="#666666", linewidth=0.4
+)
 for grid, colour in ((grid_f, plots.FLOAT_COLOUR), (grid_q, plots.QUANTIZED_COLOUR)):
     row, column = np.nonzero(slices.junction_cells(grid))
     axes.plot((a[column] + a[column + 1]) / 2, (b[row] + b[row + 1]) / 2, "o", ms=16, mfc="none", mec=colour, mew=2)
-axes.set(aspect="equal", title=f"J = {slices.boundary_jaccard(mask_f, mask_q).distance:.2f}, grid change {slices.grid_change(grid_f, grid_q):.2f}")
-figure
+axes.set(
+    aspect="equal",
+    title=f"J = {slices.boundary_jaccard(mask_f, mask_q).distance:.2f}, grid change {slices.grid_change(grid_f, grid_q):.2f}",
+)
+plt.show()
 
 # %% [markdown]
 # ## Why J needs its ruler
@@ -140,6 +146,7 @@ figure
 #
 # gives the shift back. J tends to 1 for any shift as $h$ shrinks. That is why every J here stands beside its grid step, is
 # given at three resolutions, and has $d_{\text{eff}}$ beside it. On cells that are not square, $\bar w = 2(h_a + h_b)/\pi$.
+
 
 # %% tags=["hide-input"]
 def jaccard_of_shift(shift, n, angles=60):
@@ -153,7 +160,7 @@ def jaccard_of_shift(shift, n, angles=60):
     return 1 - both / either
 
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "figure-ruler", "caption": "The same shifts measured on three grids (dots) and the straight-line law (lines). J answers with the grid; d_eff, on the right, with the shift, until the shift reaches the grid step (dashed)."}}
+# %% mystnb={"figure": {"caption": "The same shifts measured on three grids (dots) and the straight-line law (lines). J answers with the grid; d_eff, on the right, with the shift, until the shift reaches the grid step (dashed).", "name": "figure-ruler"}} tags=["hide-input"]
 figure, panels = plt.subplots(1, 2, figsize=(9, 3.6))
 for n, colour in ((51, "#7fcdbb"), (101, "#2c7fb8"), (201, "#253494")):
     h = 1 / (n - 1)
@@ -167,7 +174,7 @@ panels[0].set(xlabel="shift d", ylabel="boundary-mask Jaccard distance")
 panels[0].legend(frameon=False)
 panels[1].plot(d, d, color="black", lw=0.8)
 panels[1].set(xlabel="shift d", ylabel="d_eff", ylim=(0, 0.03))
-figure
+plt.show()
 
 # %% [markdown]
 # ## Decisions: flips, the boundary band, pair order
@@ -188,7 +195,11 @@ rows = [
     for i, (z, w) in enumerate(zip(before, after))
 ]  # fmt: skip
 columns = ["float logits", "quantized logits", "margin", "in the band", "flip", "pair-order flip"]
-plots.Table(plots.pd.DataFrame(rows, columns=columns).rename_axis("input"), "Five inputs: input 1 flips by pair order, input 2 flips to a third class.", "table-decisions")
+plots.Table(
+    plots.pd.DataFrame(rows, columns=columns).rename_axis("input"),
+    "Five inputs: input 1 flips by pair order, input 2 flips to a third class.",
+    "table-decisions",
+)
 
 # %% [markdown]
 # (transitions-defined)=

@@ -1,9 +1,5 @@
 # ---
 # jupyter:
-#   jupytext:
-#     text_representation:
-#       extension: .py
-#       format_name: percent
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -11,6 +7,7 @@
 # ---
 
 # %% [markdown]
+# (levels)=
 # # Levels: what each bit-width moves
 #
 # **Question.** A one-hidden-layer network on the digits set keeps its accuracy when its weights are quantized to a few
@@ -22,7 +19,7 @@
 # %% [markdown]
 # ## Parameters
 #
-# Rerun with others by `make book P="seed=3 bits=[8,5]"`, or with papermill; [](rerun) says what each means.
+# Rerun with others by `make book P="seed=3 bits=[8,5]"`, or with papermill; [](rerun-it) says what each means.
 
 # %% tags=["parameters"]
 seed = 0
@@ -54,17 +51,25 @@ many = runs.sweep(spec, settings.seeds)
 # The slice is the plane of the training set's first two principal components. Blue cells are on the float boundary only,
 # red cells on the quantized one only, black ones on both; J is the boundary-mask Jaccard distance between them.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "figure-1", "caption": "Decision regions, boundary masks and triple-junction cells on the PCA slice of one run: float, and each level. The masks part long before the flip rate shows anything."}}
+# %% mystnb={"figure": {"caption": "Decision regions, boundary masks and triple-junction cells on the PCA slice of one run: float, and each level. The masks part long before the flip rate shows anything.", "name": "figure-1"}} tags=["hide-input"]
 plots.levels_figure(one)
 
 # %% tags=["remove-input"]
 notebook.source(one, "digits_slice.nc")
 
 # %% tags=["hide-input"]
-plots.Table(plots.levels_table(one), "Decisions and local geometry by level, one run. Displacement and radius are in input units (pixel / 16).", "table-1")
+plots.Table(
+    plots.levels_table(one),
+    "Decisions and local geometry by level, one run. Displacement and radius are in input units (pixel / 16).",
+    "table-1",
+)
 
 # %% tags=["hide-input"]
-plots.Table(plots.slices_table(one), "Slice measures by level at three resolutions, one run. h is the larger grid step, in input units.", "table-1-slices")
+plots.Table(
+    plots.slices_table(one),
+    "Slice measures by level at three resolutions, one run. h is the larger grid step, in input units.",
+    "table-1-slices",
+)
 
 # %% tags=["remove-input"]
 notebook.source(one, "digits_slice.nc")
@@ -76,12 +81,20 @@ notebook.source(one, "digits_slice.nc")
 # into the interval in brackets with a probability of 95 %.
 
 # %% tags=["hide-input"]
-plots.Table(plots.levels_table(many), "As the table above over all seeds: median and 95 % prediction interval of a single run.", "table-1-seeds")
+plots.Table(
+    plots.levels_table(many),
+    "As the table above over all seeds: median and 95 % prediction interval of a single run.",
+    "table-1-seeds",
+)
 
 # %% tags=["hide-input"]
-plots.Table(plots.slices_table(many), "Slice measures over all seeds: median and 95 % prediction interval of a single run.", "table-1-slices-seeds")
+plots.Table(
+    plots.slices_table(many),
+    "Slice measures over all seeds: median and 95 % prediction interval of a single run.",
+    "table-1-slices-seeds",
+)
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "figure-spread", "caption": "What each level does over the seeds, a dot a run. Diamonds are the paper's values."}}
+# %% mystnb={"figure": {"caption": "What each level does over the seeds, a dot a run. Diamonds are the paper's values.", "name": "figure-spread"}} tags=["hide-input"]
 plots.spread_figure(many, claims.reported_values())
 
 # %% tags=["remove-input"]
@@ -94,7 +107,7 @@ notebook.source(many, "digits_levels.nc")
 # at every level. The straight-line reading d_eff gives the shift back, in input units, and agrees between resolutions as
 # long as the shift is below the grid step; above it, J saturates and d_eff can only say "a cell or more".
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "figure-resolution", "caption": "Boundary-mask Jaccard distance (left) and the shift that explains it, d_eff (right), over the seeds at three resolutions. Diamonds are the paper's values, whose grid is not stated."}}
+# %% mystnb={"figure": {"caption": "Boundary-mask Jaccard distance (left) and the shift that explains it, d_eff (right), over the seeds at three resolutions. Diamonds are the paper's values, whose grid is not stated.", "name": "figure-resolution"}} tags=["hide-input"]
 plots.resolution_figure(many, claims.reported_values())
 
 # %% tags=["remove-input"]
@@ -107,4 +120,4 @@ notebook.source(many, "digits_levels.nc")
 notebook.levels_summary(many)
 
 # %% [markdown]
-# The verdicts on the paper's claims D1 to D5, judged on the published baseline runs, stand in [](ledger).
+# The verdicts on the paper's claims D1 to D5, judged on the published baseline runs, stand in [](the-ledger).

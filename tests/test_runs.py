@@ -58,11 +58,11 @@ def start(folder: Path, code: str, *arguments: str, **environment: str) -> subpr
 
 def sweep_process(folder: Path, *settings: str, limit: int | None = None) -> subprocess.Popen:
     """Start the command line on the tiny spec with two workers; *limit* is the largest file it may write, in bytes."""
-    code = "import resource, runpy, sys; sys.argv[0] = 'bqcore'\n"
+    code = "import resource, sys; from bqcore.__main__ import main\n"
     if limit is not None:
         code += f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
-    code += "runpy.run_module('bqcore', run_name='__main__', alter_sys=True)"
-    return start(folder, code, *TINY_COMMAND, "--workers", "2", *settings, JOBLIB_TEMP_FOLDER=str(folder))
+    code += "sys.exit(main(sys.argv[1:]))"
+    return start(folder, code, *TINY_COMMAND, *settings, "--workers", "2", JOBLIB_TEMP_FOLDER=str(folder))
 
 
 def wait_for(condition, seconds: float = 90):
@@ -142,6 +142,8 @@ def test_a_killed_sweep_resumes_without_redoing_what_is_done(here):
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     wait_for(lambda: group_is_gone(process))
+    for semaphore in Path("/dev/shm").glob(f"sem.loky-{process.pid}-*"):
+        semaphore.unlink()  # killed with the others was the process that would have
     done = seed_files(here)
     assert 3 <= len(done) < 500
     for path in done:
@@ -497,17 +499,17 @@ def test_geometry_agrees_with_plain_numpy(lively):
     z, g = levels[32]
     first, second = np.argsort(-z, axis=1)[:, :2].T
     normal = g[rows, first] - g[rows, second]
-    for bits, (z_q, g_q) in levels.items():
+    for bits, (z_q, g_q) in levels.items():  # rounding the weights to float32 leaves 1e-7 of the logits
         c = z_q.argmax(1)
         gap = z_q[rows, c][:, None] - z_q
         gap[rows, c] = np.inf
         radius = (gap / np.maximum(np.linalg.norm(g_q[rows, c][:, None] - g_q, axis=2), 1e-300)).min(1)
         shift = (z_q - z)[rows, first] - (z_q - z)[rows, second]
         normal_q = g_q[rows, first] - g_q[rows, second]
-        lengths = np.linalg.norm(normal, axis=1), np.linalg.norm(normal_q, axis=1)
+        lengths = [np.where(n.any(1), np.linalg.norm(n, axis=1), np.nan) for n in (normal, normal_q)]
         variation = 1 - (normal * normal_q).sum(1) / (lengths[0] * lengths[1])
         for name, values in {"radius": radius, "displacement": abs(shift / lengths[0]), "normal_variation": variation}.items():
-            np.testing.assert_allclose(lively[name].sel(bits=bits), np.quantile(values, [0.5, 0.95]), rtol=1e-9, atol=1e-12)
+            np.testing.assert_allclose(lively[name].sel(bits=bits), np.nanquantile(values, [0.5, 0.95]), rtol=1e-5, atol=1e-9)
 
 
 def test_slices_agree_with_plain_loops_over_the_labels(lively):
