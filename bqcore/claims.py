@@ -236,7 +236,7 @@ def shown(dataset: xr.Dataset, published: str, folder: str | Path = PUBLISHED) -
         return line + f" The published `{Path(folder) / published}` holds other seeds: nothing to compare."
     gap, where = largest_difference(ours[shares], theirs[shares])
     return line + (
-        f" Published: `{Path(folder) / published}`; over the {len(common)} seed{'s' * (len(common) > 1)} that both hold, "
+        f" Published: `{Path(folder) / published}`; over the {len(common)} seed{'s'[: len(common) - 1]} in both, "
         + (
             f"shares and distances differ by at most {gap:.2g} (`{where}`)."
             if gap

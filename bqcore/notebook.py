@@ -1,10 +1,11 @@
-"""What the book's notebooks call around a run: checked parameters, the line below each figure, what was seen in words."""
+"""What the notebooks call around a run: checked parameters, the line below each figure, what was seen in words."""
 
 import difflib
 from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
+from IPython import get_ipython
 from IPython.display import Markdown
 
 from . import claims, runs, stats
@@ -19,14 +20,12 @@ class Settings(NamedTuple):
     seeds: int
 
 
-def settings(shell, declared: str) -> Settings:
+def settings(declared: str) -> Settings:
     """
     Collect a notebook's parameters from its namespace and check them before anything runs.
 
     Parameters
     ----------
-    shell : IPython shell
-        ``get_ipython()``, right after the parameters.
     declared : str
         Names of the notebook's parameters, separated by spaces.
 
@@ -35,7 +34,7 @@ def settings(shell, declared: str) -> Settings:
     ValueError
         If a value is ill-typed or out of range, or a name was injected that the notebook does not declare.
     """
-    names = declared.split()
+    shell, names = get_ipython(), declared.split()
     for name, value in shell.user_ns.items():
         hidden = name in shell.user_ns_hidden or name.startswith("_") or name in ("In", "Out")
         if not hidden and name not in names and isinstance(value, _INJECTED):
@@ -62,8 +61,8 @@ def levels_summary(many: xr.Dataset) -> Markdown:
         jaccard = stats_of(here.boundary_jaccard.sel(nodes=nodes[0]))
         loss = many.accuracy.sel(bits=runs.FLOAT) - here.accuracy
         lines.append(
-            f"- At **{bits} bits** {float((here.flip_rate == 0).mean()):.0%} of the {many.sizes['seed']} runs keep every "
-            f"test decision; the median run loses {float(loss.median()):.4f} of accuracy, changes "
+            f"- At **{bits} bits** {float((here.flip_rate == 0).mean()):.0%} of the {many.sizes['seed']} runs keep "
+            f"every test decision; the median run loses {float(loss.median()):.4f} of accuracy, changes "
             f"{float(here.flip_rate.median()):.4f} of the decisions ({float(here.band_flip_rate.median()):.3f} in the "
             f"boundary band), and its boundary-mask Jaccard distance is {jaccard} on {nodes[0]} nodes a side."
         )
@@ -72,8 +71,8 @@ def levels_summary(many: xr.Dataset) -> Markdown:
             coarse, fine = min(nodes), max(nodes)
             j, d = (many[name].sel(bits=bits).median("seed") for name in ("boundary_jaccard", "effective_displacement"))
             lines.append(
-                f"- From {coarse} to {fine} nodes the same {bits}-bit boundaries go from J = {float(j.sel(nodes=coarse)):.2f} "
-                f"to {float(j.sel(nodes=fine)):.2f}, while d_eff goes from {float(d.sel(nodes=coarse)):.4f} to "
+                f"- From {coarse} to {fine} nodes the same {bits}-bit boundaries go from "
+                f"J = {float(j.sel(nodes=coarse)):.2f} to {float(j.sel(nodes=fine)):.2f}, while d_eff goes from {float(d.sel(nodes=coarse)):.4f} to "
                 f"{float(d.sel(nodes=fine)):.4f} input units."
             )
     return Markdown("\n".join(lines))
@@ -87,7 +86,7 @@ def transitions_summary(many: xr.Dataset) -> Markdown:
         excess = stats.paired_difference(near.values, chance.values)
         lines.append(
             f"- Over {many.sizes['seed']} runs, {float(near.mean()):.3f} of the changed cells lie within one cell of a "
-            f"junction, {float(chance.mean()):.3f} of all boundary cells do: an excess over chance of {excess.estimate:.4f} "
+            f"junction, {float(chance.mean()):.3f} of all boundary cells do: an excess of {excess.estimate:.4f} "
             f"[{excess.low:.4f}, {excess.high:.4f}], paired by seed. Most changes are a boundary that shifts along its "
             "whole length."
         )
@@ -97,9 +96,9 @@ def transitions_summary(many: xr.Dataset) -> Markdown:
         share = share[np.isfinite(share)]
         if len(share):
             lines.append(
-                f"- {name} bits: the set of classes changes in a median of {float(here.rearranged_cells.median()):.0f} cells, "
-                f"and {np.median(share):.0%} of these lie at a junction; {float(here.share_changed.median()):.0%} of the "
-                "boundary cells change in a step."
+                f"- {name} bits: the set of classes changes in {float(here.rearranged_cells.median()):.0f} cells in the median "
+                f"run, and {np.median(share):.0%} of these lie at a junction; {float(here.share_changed.median()):.0%} "
+                "of the boundary cells change in a step."
             )
     return Markdown("\n".join(lines))
 

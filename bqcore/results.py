@@ -43,8 +43,8 @@ def save_dataset(dataset: xr.Dataset, path: str | Path) -> None:
     """
     Write *dataset* to *path* as NetCDF, compressed, sealed with the SHA-256 of its bytes, by :func:`save_bytes`.
 
-    The file is made in memory, since the HDF5 library is not safe against a full disk; by h5netcdf, since netCDF4, which
-    is faster, writes the time into it. The seal stands behind the end that HDF5 reads to: its own checksums leave
+    The file is made in memory, since the HDF5 library is not safe against a full disk; by h5netcdf, since netCDF4,
+    which is faster, writes the time into it. The seal stands behind the end that HDF5 reads to: its own checksums leave
     scalars and attributes out.
     """
     encoding = {

@@ -5,6 +5,7 @@ import difflib
 import hashlib
 import json
 import shlex
+import signal
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from importlib.metadata import version
@@ -35,7 +36,7 @@ def _of(default, says: str):
 
 @dataclass(frozen=True)
 class Spec:
-    """Everything that a run depends on; the defaults are the baseline that is judged, :func:`parameters` explains them."""
+    """Everything that a run depends on; the defaults are the baseline that is judged. See :func:`parameters`."""
 
     dataset: str = _of("digits", "data set")
     seed: int = _of(0, "seed of the split, the initial weights and the order of the batches")
@@ -355,7 +356,12 @@ def sweep(spec: Spec, seeds: int = SEEDS, *, workers: int | None = None, progres
         # joblib's processes start afresh (a forked copy of torch's threads can hang) and need no guard in a script.
         pool = Parallel(min(workers, max(1, len(missing))), return_as="generator_unordered")
         try:
-            for _ in pool(delayed(_make)(s, s.file().absolute()) for s in missing):
+            held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: Ctrl-C is not for the workers
+            try:
+                done = pool(delayed(_make)(s, s.file().absolute()) for s in missing)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, held)
+            for _ in done:
                 bar.update()
         except TerminatedWorkerError:
             raise RuntimeError(

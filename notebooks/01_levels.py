@@ -36,7 +36,7 @@ share = 0.2
 # %% tags=["remove-cell"]
 from bqcore import notebook
 
-settings = notebook.settings(get_ipython(), "seed seeds bits width epochs nodes scheme granularity steps share")
+settings = notebook.settings("seed seeds bits width epochs nodes scheme granularity steps share")
 
 # %%
 from bqcore import claims, plots, runs

@@ -10,7 +10,7 @@ from hypothesis import settings
 from bqcore import data, models, train
 
 # The same examples each time, nothing kept between runs, and no limit of time, which depends on the machine.
-settings.register_profile("repeatable", derandomize=True, database=None, deadline=None, max_examples=60)
+settings.register_profile("repeatable", derandomize=True, database=None, deadline=None, max_examples=100)
 settings.load_profile("repeatable")
 
 if "PYTEST_XDIST_WORKER" in os.environ:
