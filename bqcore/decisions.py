@@ -141,7 +141,7 @@ def boundary_band(reference, share: float = 0.2) -> np.ndarray:
         raise ValueError("Band share is 0: the boundary band would be empty.")
     if len(m) < 5:
         raise ValueError(f"A boundary band needs at least 5 inputs, and there are {len(m)}.")
-    # 0.2 * 450 is 90.00000000000001 in floating point for some N: nine digits hold any share a person writes.
+    # 0.07 * 100 is 7.000000000000001 in floating point: nine digits hold any share a person writes.
     return np.argsort(m, kind="stable")[: max(1, math.ceil(round(share * len(m), 9)))]
 
 

@@ -6,6 +6,8 @@ import hashlib
 import json
 import shlex
 import signal
+import threading
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from importlib.metadata import version
@@ -356,11 +358,8 @@ def sweep(spec: Spec, seeds: int = SEEDS, *, workers: int | None = None, progres
         # joblib's processes start afresh (a forked copy of torch's threads can hang) and need no guard in a script.
         pool = Parallel(min(workers, max(1, len(missing))), return_as="generator_unordered")
         try:
-            held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: Ctrl-C is not for the workers
-            try:
+            with _deaf():
                 done = pool(delayed(_make)(s, s.file().absolute()) for s in missing)
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, held)
             for _ in done:
                 bar.update()
         except TerminatedWorkerError:
@@ -369,6 +368,19 @@ def sweep(spec: Spec, seeds: int = SEEDS, *, workers: int | None = None, progres
             ) from None
     save_dataset(combine([run(s) for s in specs], spec, seeds), joined)
     return load_dataset(joined)
+
+
+@contextmanager
+def _deaf():
+    """Start processes in this block that never hear Ctrl-C: their parent does, and ends them without their tracebacks."""
+    if threading.current_thread() is not threading.main_thread():  # others can set no handler
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def combine(runs: list[xr.Dataset], spec: Spec, seeds: int) -> xr.Dataset:

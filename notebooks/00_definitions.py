@@ -74,7 +74,7 @@ def linear(weight, bias):
 
 
 f = linear([[1.0, 0.2], [-0.6, 0.9], [-0.3, -1.1]], [0.0, 0.05, 0.0])
-q = linear([[1.0, 0.0], [-0.5, 1.0], [-0.5, -1.0]], [0.15, 0.05, 0.0])
+q = linear([[1.0, 0.0], [-0.5, 1.0], [-0.5, -1.0]], [0.45, 0.05, 0.0])
 square = slices.Plane(np.zeros(2), np.eye(2), np.full(2, -1.0), np.full(2, 1.0), np.ones(2) / 2, (2,))
 x = torch.tensor([[0.55, 0.35]], dtype=torch.float64)
 r, change = boundary.radius(f, x), boundary.local_change(f, q, x)

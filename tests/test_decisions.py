@@ -100,11 +100,12 @@ def test_band_holds_the_smallest_margins_in_order_earlier_first(drawn, percent):
     assert boundary_band(drawn[0], percent / 100).tolist() == expected
 
 
-def test_band_of_a_fifth_is_exact():
-    """0.2 · n is an integer here, which floating point may miss: ⌈0.2 · n⌉ must not be one more."""
-    for n in range(5, 2001, 5):
-        assert len(boundary_band(np.zeros((n, 2)))) == n // 5
-        assert len(boundary_band(np.zeros((n + 1, 2)))) == n // 5 + 1
+def test_whole_numbers_are_not_rounded_up():
+    """Floating point may miss them, 0.07 · 100 for instance, or leave nothing."""
+    for percent in range(1, 101):
+        assert len(boundary_band(np.zeros((100, 2)), percent / 100)) == percent
+    for n in range(5, 500, 5):
+        assert len(boundary_band(np.zeros((n, 2)))) == n // 5 and len(boundary_band(np.zeros((n + 1, 2)))) == n // 5 + 1
     assert len(boundary_band(np.zeros((450, 2)), 1e-12)) == 1
 
 

@@ -37,7 +37,7 @@ def weights(draw, exponents=(-44, 37), dtype=np.float32):
         top = 2 ** (draw(BITS) - 1) - 1
         values = generator.integers(-2 * top, 2 * top + 1, size=shape) / 2
         values.flat[generator.integers(values.size)] = top
-        values *= 2.0 ** draw(st.integers(-100, 100))
+        values *= 2.0 ** draw(st.integers(-100, 100)) * draw(st.sampled_from([1.0, generator.uniform(1, 2)]))
     weight = torch.from_numpy(values.astype(dtype))
     assume(weight.amax() > weight.amin())
     return weight

@@ -163,7 +163,7 @@ def test_an_interrupted_sweep_ends_with_one_line(here, moment):
     process = sweep_process(here, "seeds=500")
     if moment == "workers start":
         process.stderr.readline()  # the first line of the progress bar
-        time.sleep(0.5)
+        time.sleep(1.5)
     else:
         wait_for(lambda: len(seed_files(here)) >= 2 or process.poll() is not None)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of the group
