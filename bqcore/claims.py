@@ -3,7 +3,7 @@
 import io
 import json
 import subprocess
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +87,8 @@ def ledger(path: str | Path = CLAIMS, results: str | Path = PUBLISHED) -> list[d
         name = claim["from"]
         if name not in files:
             files[name] = load_published(name, results)
+            if replace(runs.Spec(**json.loads(files[name].attrs["spec"])), seed=0) != runs.Spec():
+                raise ValueError(f"{Path(results) / name} is not of the baseline: {files[name].attrs['command']} made it.")
         judge = _judge_value if claim["kind"] == "value" else _judge_direction
         try:
             judged = judge(claim, files[name], rule)

@@ -52,7 +52,7 @@ def test_round_trip(tmp_path):
     assert loaded["count"].sum() == 10
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_round_trip_of_any_numbers(tmp_path, data):
     kind = data.draw(st.sampled_from([np.float64, np.float32, np.int64, np.int8, bool]))

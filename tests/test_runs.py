@@ -378,7 +378,7 @@ SPECS = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SPECS, st.integers(1, 200))
 def test_the_command_of_a_spec_gives_that_spec_again(spec, seeds):
     python, _, module, run, dataset, *given = shlex.split(spec.command(seeds))

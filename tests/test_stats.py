@@ -78,7 +78,7 @@ def test_student_interval_by_hand():
         assert prediction_interval([1, 3, 2], k) == pytest.approx((2, 2 - half, 2 + half), rel=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(VALUES, st.integers(1, 5), st.floats(0.5, 0.99), st.floats(-50, 50), st.floats(0.1, 10))
 def test_prediction_interval_moves_and_scales_with_the_runs(runs, k, level, shift, scale):
     first = np.array(prediction_interval(runs, k, level))
@@ -114,7 +114,7 @@ def test_clopper_pearson_of_no_event_and_of_all():
     assert every == pytest.approx((1, 0.025 ** (1 / 450), 1))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=40), st.integers(-4, 4))
 def test_percentile_counts_the_runs_below_and_half_the_ties(runs, value):
     below, ties = sum(run < value for run in runs), runs.count(value)
