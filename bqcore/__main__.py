@@ -28,7 +28,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
     run = commands.add_parser(
         "run", help="train, quantize and measure over seeds; a stopped run goes on where it stopped",
-        description="Train, quantize and measure over seeds. Finished runs are kept in data/runs: a stopped sweep goes on.",
+        description="Train, quantize and measure over seeds. Finished runs are kept: a stopped sweep goes on.",
         epilog=_settings(), formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     run.add_argument("dataset", choices=["digits"])

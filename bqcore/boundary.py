@@ -85,7 +85,7 @@ def _radius(classifier: Classifier, x: torch.Tensor, start: int):
     norms = torch.stack([torch.linalg.vector_norm(gradient(pair), dim=1) for pair in pairs], dim=1)
     _check_norms(norms, "Logits", start)
     gaps = values[:, :1] - values[:, 1:]
-    distances = torch.where(norms > 0, gaps / norms, torch.inf)
+    distances = gaps / norms  # infinite where a pair has no gradient
     distances[gaps == 0] = 0.0
     shortest, nearest = distances.min(dim=1)  # the runner-up if no pair has a gradient
     rival = order.gather(1, nearest[:, None] + 1)[:, 0]
@@ -134,7 +134,7 @@ def _local_change(reference: Classifier, candidate: Classifier, x: torch.Tensor,
     a, b = top_pair(z_f)
     asked = _pair(z_f, *(torch.from_numpy(index).to(z_f.device)[:, None] for index in (a, b)))
     m_f, m_q = (z_f.detach() * asked).sum(1), (z_q.detach() * asked).sum(1)
-    g_f, g_q = gradient_f(asked), gradient_q(asked.to(z_q.dtype))
+    g_f, g_q = gradient_f(asked), gradient_q(asked)
     n_f, n_q = torch.linalg.vector_norm(g_f, dim=1), torch.linalg.vector_norm(g_q, dim=1)
     _check_norms(n_f[:, None], "Reference logits", start)
     _check_norms(n_q[:, None], "Candidate logits", start)
@@ -154,7 +154,7 @@ def _batches(inputs: torch.Tensor, size: int) -> zip:
 
 def _logits(classifier: Classifier, x: torch.Tensor, name: str, start: int):
     """Give the logits at *x*, and a function from weights of the logits to the gradient of their sum, flattened."""
-    leaf = x.detach().clone().requires_grad_(True)
+    leaf = x.detach().requires_grad_(True)
     with torch.enable_grad():
         logits = classifier(leaf)
     check_logits(logits, name, start)

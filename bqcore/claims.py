@@ -88,7 +88,8 @@ def ledger(path: str | Path = CLAIMS, results: str | Path = PUBLISHED) -> list[d
         if name not in files:
             files[name] = load_published(name, results)
             if replace(runs.Spec(**json.loads(files[name].attrs["spec"])), seed=0) != runs.Spec():
-                raise ValueError(f"{Path(results) / name} is not of the baseline: {files[name].attrs['command']} made it.")
+                made_by = files[name].attrs["command"]
+                raise ValueError(f"{Path(results) / name} is not of the baseline: {made_by} made it.")
         judge = _judge_value if claim["kind"] == "value" else _judge_direction
         try:
             judged = judge(claim, files[name], rule)

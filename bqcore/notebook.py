@@ -72,8 +72,8 @@ def levels_summary(many: xr.Dataset) -> Markdown:
             j, d = (many[name].sel(bits=bits).median("seed") for name in ("boundary_jaccard", "effective_displacement"))
             lines.append(
                 f"- From {coarse} to {fine} nodes the same {bits}-bit boundaries go from "
-                f"J = {float(j.sel(nodes=coarse)):.2f} to {float(j.sel(nodes=fine)):.2f}, while d_eff goes from {float(d.sel(nodes=coarse)):.4f} to "
-                f"{float(d.sel(nodes=fine)):.4f} input units."
+                f"J = {float(j.sel(nodes=coarse)):.2f} to {float(j.sel(nodes=fine)):.2f}, while d_eff goes from "
+                f"{float(d.sel(nodes=coarse)):.4f} to {float(d.sel(nodes=fine)):.4f} input units."
             )
     return Markdown("\n".join(lines))
 
@@ -96,9 +96,9 @@ def transitions_summary(many: xr.Dataset) -> Markdown:
         share = share[np.isfinite(share)]
         if len(share):
             lines.append(
-                f"- {name} bits: the set of classes changes in {float(here.rearranged_cells.median()):.0f} cells in the median "
-                f"run, and {np.median(share):.0%} of these lie at a junction; {float(here.share_changed.median()):.0%} "
-                "of the boundary cells change in a step."
+                f"- {name} bits: the set of classes changes in {float(here.rearranged_cells.median()):.0f} cells of the "
+                f"median run, and {np.median(share):.0%} of these lie at a junction; "
+                f"{float(here.share_changed.median()):.0%} of the boundary cells change in a step."
             )
     return Markdown("\n".join(lines))
 

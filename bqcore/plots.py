@@ -206,8 +206,8 @@ def resolution_figure(runs: xr.Dataset, reported: dict[tuple[str, int], float]) 
             frame = runs[name].sel(bits=runs.bits != FLOAT).sortby("nodes").to_dataframe().reset_index()
             order = [int(bits) for bits in runs.bits if bits != FLOAT]
             sns.boxplot(
-                frame, x="bits", y=name, hue="nodes", order=order, palette="crest", fliersize=1.5, linewidth=0.8, ax=axes,
-                legend=axes is panels[0],
+                frame, x="bits", y=name, hue="nodes", order=order, palette="crest", fliersize=1.5, linewidth=0.8,
+                ax=axes, legend=axes is panels[0],
             )  # fmt: skip
             axes.set(xlabel="bits", ylabel=runs[name].attrs["long_name"])
         here = [

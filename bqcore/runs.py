@@ -364,7 +364,7 @@ def sweep(spec: Spec, seeds: int = SEEDS, *, workers: int | None = None, progres
                 bar.update()
         except TerminatedWorkerError:
             raise RuntimeError(
-                "A worker was ended from outside (out of memory?): finished runs are kept, and the same command goes on."
+                "A worker was ended from outside (out of memory?): finished runs are kept, the same command goes on."
             ) from None
     save_dataset(combine([run(s) for s in specs], spec, seeds), joined)
     return load_dataset(joined)
@@ -372,7 +372,7 @@ def sweep(spec: Spec, seeds: int = SEEDS, *, workers: int | None = None, progres
 
 @contextmanager
 def _deaf():
-    """Start processes in this block that never hear Ctrl-C: their parent does, and ends them without their tracebacks."""
+    """Start processes in this block that never hear Ctrl-C: their parent does, and ends them without tracebacks."""
     if threading.current_thread() is not threading.main_thread():  # others can set no handler
         yield
         return

@@ -135,8 +135,9 @@ def test_ties_are_at_radius_zero_and_flat_pairs_infinitely_far_and_counted():
     found = radius(constant, at)
     assert found.radius.tolist() == [np.inf] * 2 and found.flat == 4
     assert found.winner.tolist() == [1, 1] and found.rival.tolist() == [2, 2]  # the runner-up, for want of a nearest
-    everywhere = radius(linear([[1.0, 2.0]] * 3, [0.0] * 3), at)
-    assert everywhere.radius.tolist() == [0, 0] and everywhere.winner.tolist() == [0, 0]
+    everywhere = radius(linear([[1.0, 2.0]] * 300, [0.0] * 300), at)
+    assert everywhere.radius.tolist() == [0, 0]
+    assert everywhere.winner.tolist() == [0, 0] and everywhere.rival.tolist() == [1, 1]
 
 
 def test_logits_that_do_not_depend_on_the_input_are_flat():
@@ -200,6 +201,12 @@ def test_a_rotated_normal_varies_by_one_minus_the_cosine(dimensions, angle, seed
     assert (found.normal_variation <= 2).all()
     same = local_change(candidate, candidate, inputs)
     assert (same.normal_variation == 0).all() and (same.displacement == 0).all()
+
+
+def test_opposite_normals_vary_by_two_and_not_a_bit_more():
+    inputs = torch.randn(500, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    variation = local_change(Wavy(3), lambda x: -3 * Wavy(3)(x), inputs).normal_variation
+    assert variation.max() == 2 and variation.min() > 2 - 1e-14
 
 
 def test_local_change_of_a_quantized_digits_model_read_aloud(trained):

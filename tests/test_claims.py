@@ -64,7 +64,17 @@ def test_every_claim_of_the_abstract_is_there_with_its_number(clone):
         assert (claim["kind"] == "value") == (not isinstance(claim["reported"], str)), claim["id"]
         assert claim["kind"] in (claim["reported"], "value")
         assert ("from" in claim) != bool(claim.get("not_attempted")), claim["id"]  # judged, or with a reason why not
-    assert [claim["id"] for claim in stated if "from" in claim] == ["D1", "D2", "D3", "D4", "D5", "J1", "J2", "J3", "J4"]
+    assert [claim["id"] for claim in stated if "from" in claim] == [
+        "D1",
+        "D2",
+        "D3",
+        "D4",
+        "D5",
+        "J1",
+        "J2",
+        "J3",
+        "J4",
+    ]
 
 
 def test_the_digits_claims_pick_the_baseline_s_measures(clone):
@@ -141,7 +151,11 @@ def test_a_value_is_judged_by_the_interval_of_the_next_run(tmp_path, reported, f
 def test_a_value_s_rule_comes_from_the_file(tmp_path):
     assert judge(tmp_path, value(0.7), by_bits(RAMP, 2.49), too_wide=0.6)["verdict"] == "reproduced"
     row = judge(tmp_path, value(0.01), by_bits(RAMP, 9), level=0.9)
-    assert (row["low"], row["high"], row["verdict"]) == (pytest.approx(1 / 38), pytest.approx(37 / 38), "not reproduced")
+    assert (row["low"], row["high"], row["verdict"]) == (
+        pytest.approx(1 / 38),
+        pytest.approx(37 / 38),
+        "not reproduced",
+    )
 
 
 def test_equal_runs_reproduce_their_own_value_only(tmp_path):
@@ -173,7 +187,12 @@ def pair(first, second) -> xr.Dataset:
     return xr.Dataset({"first": ("seed", first), "second": ("seed", second)})
 
 
-DIRECTION = {"kind": "direction", "reported": "direction", "first": {"measure": "first"}, "second": {"measure": "second"}}
+DIRECTION = {
+    "kind": "direction",
+    "reported": "direction",
+    "first": {"measure": "first"},
+    "second": {"measure": "second"},
+}
 NOISE = np.tile([-1.0, 1.0], 20)  # the interval of its mean is 0 ± 0.324
 
 
@@ -228,8 +247,9 @@ def test_a_claim_not_attempted_has_no_numbers(tmp_path):
     assert row == dict.fromkeys(KEYS) | {
         "id": "Z", "dataset": "d", "says": "s", "reported": 3, "verdict": "not attempted",
     }  # fmt: skip
-    assert "| Z     | d        | s              | 3        |      |               |      |            | not attempted |" in (
-        claims.table([row])
+    assert (
+        "| Z     | d        | s              | 3        |      |               |      |            | not attempted |"
+        in (claims.table([row]))
     )
 
 
@@ -294,7 +314,7 @@ def test_a_malformed_file_is_refused_in_one_line(tmp_path, text, message):
     ("wrong", "message"),
     [
         ({"select": {"measure": "n", "bits": 8}}, "No variable named 'n'"),
-        ({"select": {"measure": "m", "bits": 5}}, "5"),
+        ({"select": {"measure": "m", "bits": 5}}, "not all values found in index 'bits'"),
         ({"select": {"measure": "m", "level": 8}}, "level"),
         ({"select": {"measure": "m"}}, "its select leaves bits open: name one, or pool it"),
         ({"means_of": 0}, "Runs a mean is 0"),
@@ -314,7 +334,9 @@ def test_results_that_are_not_of_the_baseline_are_refused(tmp_path):
         if fits:
             assert claims.ledger(tmp_path / "claims.yml", tmp_path)[0]["verdict"] == "reproduced"
         else:
-            with pytest.raises(ValueError, match=r"x\.nc is not of the baseline: python -m bqcore .* width=65 .*made it"):
+            with pytest.raises(
+                ValueError, match=r"x\.nc is not of the baseline: python -m bqcore .* width=65 .*made it"
+            ):
                 claims.ledger(tmp_path / "claims.yml", tmp_path)
 
 
@@ -325,7 +347,9 @@ def test_results_that_the_manifest_does_not_describe_are_refused(tmp_path):
     assert claims.ledger(tmp_path / "claims.yml", tmp_path)[0]["verdict"] == "reproduced"
     for content in ({"x.nc": {"sha256": "0" * 64}}, {"y.nc": {}}):
         manifest.write_text(json.dumps(content))
-        with pytest.raises(ValueError, match=r"x\.nc is not the file that .*manifest\.json describes: restore it from git"):
+        with pytest.raises(
+            ValueError, match=r"x\.nc is not the file that .*manifest\.json describes: restore it from git"
+        ):
             claims.ledger(tmp_path / "claims.yml", tmp_path)
 
 
@@ -359,8 +383,12 @@ def test_help_lists_the_commands(here):
 
 
 def test_publish_needs_runs_and_a_clean_clone_and_writes_what_ledger_reads(here, monkeypatch, capsys):
-    baseline = runs.Spec(epochs=2, nodes=(201, 11), width=8, bits=(8, 4), steps=2)
-    monkeypatch.setattr(runs, "Spec", lambda **given: dataclasses.replace(baseline, **given))
+    small = {"epochs": 8, "nodes": (201, 11), "width": 8, "bits": (8, 4, 2), "steps": 2}
+    defaults = [
+        (f.name, f.type, dataclasses.field(default=small.get(f.name, f.default), metadata=f.metadata))
+        for f in dataclasses.fields(runs.Spec)
+    ]
+    monkeypatch.setattr(runs, "Spec", dataclasses.make_dataclass("Spec", defaults, bases=(runs.Spec,), frozen=True))
     monkeypatch.setattr(runs, "SEEDS", 2)
     for name, setting in {
         "GIT_CEILING_DIRECTORIES": here.parent, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull,
@@ -381,11 +409,11 @@ def test_publish_needs_runs_and_a_clean_clone_and_writes_what_ledger_reads(here,
         assert not (here / "data" / "results").exists()
         assert "old table" in (here / "README.md").read_text()
 
-    refused(r"The baseline has not been run with this code: `python -m bqcore run digits` first\.")
-    runs.sweep(baseline, 2, workers=1, progress=False)
+    refused(r"The baseline has not been run with this code: `python -m bqcore run digits seeds=2` first\.")
+    runs.sweep(runs.Spec(), 2, workers=1, progress=False)
     refused(r"git status failed \(.*not a git repository.*\): publish from a clone\.")
     git("init", "--quiet")
-    refused(r"Uncommitted changes \(\?\? data/\): commit first, so that the manifest can name one\.")
+    refused(r"Uncommitted changes \(\?\? data/claims\.yml\): commit first, so that the manifest can name one\.")
     git("add", ".")
     git("commit", "--quiet", "--message", "all")
 
@@ -398,7 +426,7 @@ def test_publish_needs_runs_and_a_clean_clone_and_writes_what_ledger_reads(here,
     for name, entry in manifest.items():
         assert entry["sha256"] == results.digest(here / "data/results" / name)
         assert entry["commit"] == git("rev-parse", "HEAD")
-        assert entry["spec"]["bits"] == [8, 4]
+        assert entry["spec"]["bits"] == [8, 4, 2]
         assert entry["command"] == claims.load_published(name).attrs["command"]
     readme = (here / "README.md").read_text()
     assert readme == f"before\n{start}\n{claims.judged_table(claims.ledger())}\n{end}\nafter\n"
@@ -430,7 +458,9 @@ def published() -> dict[str, xr.Dataset]:
 def test_the_manifest_describes_what_is_published():
     folder = ROOT / claims.PUBLISHED
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert sorted(manifest) == sorted(path.name for path in folder.glob("*.nc")) == ["digits_levels.nc", "digits_slice.nc"]
+    assert (
+        sorted(manifest) == sorted(path.name for path in folder.glob("*.nc")) == ["digits_levels.nc", "digits_slice.nc"]
+    )
     for name, entry in manifest.items():
         dataset = results.load_dataset(folder / name)
         assert entry["sha256"] == results.digest(folder / name)
@@ -498,3 +528,35 @@ def test_readme_s_table_is_the_generated_one(clone):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert readme == claims.readme_with(claims.judged_table(claims.ledger()))
     assert readme.count("| D1 ") == 1
+
+
+# The line below a figure or table
+
+
+def test_the_line_below_a_figure_says_where_it_is_from_and_how_far_the_published_differs(here):
+    spec = runs.Spec(seed=1, epochs=2, nodes=(21, 11), width=8, bits=(8, 4))
+    fresh = runs.measure(spec)
+    first = f"Fresh, by `{spec.command()}`, from the digits set of scikit-learn, in `data/runs`."
+    assert claims.shown(fresh, "x.nc") == first + " Nothing is published yet."
+    path = "data/results/x.nc"
+    results.save_dataset(fresh, path)
+    same = f" Published: `{path}`; over the 1 seed in both, all shares and distances are equal."
+    assert claims.shown(fresh, "x.nc") == first + same
+    fewer = runs.measure(dataclasses.replace(spec, bits=(8,), nodes=(21,)))  # what both hold is compared
+    assert claims.shown(fewer, "x.nc").endswith(same)
+    other = fresh.copy(deep=True)
+    other["radius"] += 5  # neither a share nor a distance from 0 to 1: it would hide the others
+    other["accuracy"][1] += 0.125
+    results.save_dataset(other, path)
+    assert claims.shown(fresh, "x.nc") == first + (
+        f" Published: `{path}`; over the 1 seed in both, shares and distances differ by at most 0.12 (`accuracy`)."
+    )
+    results.save_dataset(fresh.assign_coords(seed=2), path)
+    assert claims.shown(fresh, "x.nc") == first + f" The published `{path}` holds other seeds: nothing to compare."
+    wider = runs.measure(dataclasses.replace(spec, width=9))
+    assert claims.shown(wider, "x.nc").endswith(
+        f" These parameters are not those of the published `{path}`: nothing to compare."
+    )
+    results.save_dataset(xr.concat([fresh, fresh.assign_coords(seed=2)], "seed", data_vars="all"), path)
+    two = xr.concat([fresh, fresh.assign_coords(seed=2)], "seed", data_vars="all", combine_attrs="override")
+    assert claims.shown(two, "x.nc") == first + same.replace("1 seed", "2 seeds")

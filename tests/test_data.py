@@ -17,7 +17,10 @@ def weights(model: torch.nn.Module) -> np.ndarray:
 @pytest.mark.parametrize("seed", [0, 1, 99])
 def test_digits_are_split_into_every_image_once_with_its_class(seed):
     split = data.digits(seed)
-    inputs, classes = torch.cat([split.train_inputs, split.test_inputs]), torch.cat([split.train_classes, split.test_classes])
+    inputs, classes = (
+        torch.cat([split.train_inputs, split.test_inputs]),
+        torch.cat([split.train_classes, split.test_classes]),
+    )
     pixels, targets = load_digits(return_X_y=True)
     ours = sorted(map(tuple, np.c_[inputs.numpy() * 16, classes.numpy()]))
     assert ours == sorted(map(tuple, np.c_[pixels, targets]))

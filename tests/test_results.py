@@ -109,7 +109,9 @@ def test_a_full_disk_is_one_clear_sentence(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device", "draft")
 
     monkeypatch.setattr(results.tempfile, "mkstemp", full)
-    with pytest.raises(OSError, match=r"a\.nc could not be written \(No space left on device\): nothing was lost; make"):
+    with pytest.raises(
+        OSError, match=r"a\.nc could not be written \(No space left on device\): nothing was lost; make"
+    ):
         results.save_bytes(b"x", tmp_path / "a.nc")
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError, match=r"file/a\.nc could not be written \(.+\): nothing was lost"):
@@ -129,7 +131,10 @@ def test_a_real_limit_leaves_the_former_file_and_says_so(tmp_path):
     )
     done = python(code, path)
     assert done.stderr == ""
-    assert done.stdout == f"[Errno 27] {path} could not be written (File too large): nothing was lost; make room and run again.\n"
+    assert (
+        done.stdout
+        == f"[Errno 27] {path} could not be written (File too large): nothing was lost; make room and run again.\n"
+    )
     assert path.read_bytes() == former
     assert list(tmp_path.iterdir()) == [path]
 
@@ -141,7 +146,9 @@ def test_damaged_files_are_refused(tmp_path):
     generator = np.random.default_rng(1)
     damaged = [content[:length] for length in [*range(40), *generator.integers(40, len(content), 60), len(content) - 1]]
     for place in generator.integers(0, len(content), 200):
-        damaged.append(content[:place] + bytes([content[place] ^ (1 << int(generator.integers(8)))]) + content[place + 1 :])
+        damaged.append(
+            content[:place] + bytes([content[place] ^ (1 << int(generator.integers(8)))]) + content[place + 1 :]
+        )
     damaged += [content + b"\0", b"\0" * len(content), b"<!DOCTYPE html><html><body>404 Not Found</body></html>" * 9]
     for wrong in damaged:
         path.write_bytes(wrong)

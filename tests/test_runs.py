@@ -198,7 +198,7 @@ def test_a_worker_ended_from_outside_is_one_line(here, monkeypatch, capsys):
     monkeypatch.setattr(runs, "Parallel", lambda *arguments, **keywords: ended)
     assert command_line.main([*TINY_COMMAND, "seeds=2"]) == 2
     assert capsys.readouterr().err.endswith(
-        "bqcore run: A worker was ended from outside (out of memory?): finished runs are kept, and the same command goes on.\n"
+        "bqcore run: A worker was ended from outside (out of memory?): finished runs are kept, the same command goes on.\n"
     )
 
 
@@ -223,7 +223,10 @@ def test_a_sweep_joins_its_runs_and_replaces_what_is_damaged(here, monkeypatch, 
     assert joined.seed.values.tolist() == [5, 6, 7]
     assert not runs.GRID_DIMS & set(joined.dims)
     assert json.loads(joined.attrs["spec"])["seed"] == 5
-    assert joined.attrs["command"] == "python -m bqcore run digits seed=5 'bits=[8,4]' width=8 epochs=2 'nodes=[21,11]' seeds=3"
+    assert (
+        joined.attrs["command"]
+        == "python -m bqcore run digits seed=5 'bits=[8,4]' width=8 epochs=2 'nodes=[21,11]' seeds=3"
+    )
     for i in range(3):
         single = runs.run(replace(spec, seed=5 + i))
         for name, values in joined.data_vars.items():
@@ -393,7 +396,10 @@ def test_the_command_of_a_spec_gives_that_spec_again(spec, seeds):
     [
         (lambda: runs.sweep(TINY, 0), r"seeds is 0: give an integer of at least 1\."),
         (lambda: runs.sweep(TINY, 2, workers=0), r"workers is 0: give an integer of at least 1\."),
-        (lambda: runs.sweep(replace(TINY, seed=2**32 - 1), 2, workers=1), r"seed is 4294967296: give an integer from 0"),
+        (
+            lambda: runs.sweep(replace(TINY, seed=2**32 - 1), 2, workers=1),
+            r"seed is 4294967296: give an integer from 0",
+        ),
     ],
 )
 def test_wrong_sweeps_are_refused(here, call, message):
@@ -508,8 +514,14 @@ def test_geometry_agrees_with_plain_numpy(lively):
         normal_q = g_q[rows, first] - g_q[rows, second]
         lengths = [np.where(n.any(1), np.linalg.norm(n, axis=1), np.nan) for n in (normal, normal_q)]
         variation = 1 - (normal * normal_q).sum(1) / (lengths[0] * lengths[1])
-        for name, values in {"radius": radius, "displacement": abs(shift / lengths[0]), "normal_variation": variation}.items():
-            np.testing.assert_allclose(lively[name].sel(bits=bits), np.nanquantile(values, [0.5, 0.95]), rtol=1e-5, atol=1e-9)
+        for name, values in {
+            "radius": radius,
+            "displacement": abs(shift / lengths[0]),
+            "normal_variation": variation,
+        }.items():
+            np.testing.assert_allclose(
+                lively[name].sel(bits=bits), np.nanquantile(values, [0.5, 0.95]), rtol=1e-5, atol=1e-9
+            )
 
 
 def test_slices_agree_with_plain_loops_over_the_labels(lively):
@@ -526,7 +538,9 @@ def test_slices_agree_with_plain_loops_over_the_labels(lively):
         assert float(ours.boundary_jaccard) == pytest.approx(distance)
         assert int(ours.junctions) == sum(len(found) >= 3 for found in cells)
         assert int(ours.four_class_cells) == sum(len(found) == 4 for found in cells)
-        assert float(ours.grid_change) == pytest.approx(float((lively.labels.sel(bits=bits) != lively.labels.sel(bits=32)).mean()))
+        assert float(ours.grid_change) == pytest.approx(
+            float((lively.labels.sel(bits=bits) != lively.labels.sel(bits=32)).mean())
+        )
         width = 2 * (step_a + step_b) / np.pi
         assert float(ours.effective_displacement) == pytest.approx(width * distance / (2 - distance))
     assert float(lively.boundary_jaccard.sel(bits=2, nodes=31)) > 0.1

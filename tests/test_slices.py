@@ -97,14 +97,15 @@ def test_plane_takes_images_and_tensors_and_keeps_their_shape():
     np.testing.assert_allclose(plane.project(images), same.project(images.flatten(1)))
 
 
-@given(st.integers(2, 60), st.floats(-1e3, 1e3), st.floats(1e-3, 1e3))
-def test_nodes_end_on_the_box_and_nest(n, low, width):
-    plane = flat_plane((low, -width), (low + width, width))
+@given(st.integers(2, 60), SEEDS)
+def test_nodes_end_on_the_box_and_nest(n, seed):
+    box = np.random.default_rng(seed).normal(size=(2, 2)) * [[1], [10]]
+    plane = flat_plane(box.min(axis=0), box.max(axis=0))
     for axis, (nodes, finer) in enumerate(zip(plane.nodes(n), plane.nodes(2 * n - 1))):
         assert nodes[0] == plane.low[axis] and nodes[-1] == plane.high[axis] and len(nodes) == n
         assert np.array_equal(nodes, finer[::2])
         np.testing.assert_allclose(np.diff(nodes), plane.steps(n)[axis], rtol=1e-6)
-    assert plane.steps(n) == pytest.approx((width / (n - 1), 2 * width / (n - 1)), rel=1e-9)
+    assert plane.steps(n) == pytest.approx((plane.high - plane.low) / (n - 1), rel=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -217,8 +218,12 @@ def image_modules() -> dict[str, nn.Module]:
         return {
             "flatten first": nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)),
             "convolution": nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(108, 10)),
+            "two flattens": nn.Sequential(
+                nn.Flatten(), nn.Linear(64, 36), nn.ReLU(), nn.Unflatten(1, (1, 6, 6)),
+                nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(32, 10),
+            ),
             "rows first": nn.Sequential(nn.Linear(8, 5), nn.ReLU(), nn.Flatten(), nn.Linear(40, 10)),
-        }
+        }  # fmt: skip
 
 
 @pytest.fixture(scope="module")

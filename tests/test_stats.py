@@ -149,7 +149,10 @@ def test_the_level_is_kept_by_all_intervals():
         (lambda: prediction_interval([]), r"Runs have shape \(0,\): give one value a seed, at least 2\."),
         (lambda: prediction_interval([1.0]), r"Runs have shape \(1,\): give one value a seed, at least 2\."),
         (lambda: prediction_interval([[1.0, 2.0]]), r"Runs have shape \(1, 2\)"),
-        (lambda: prediction_interval([1, math.nan, 2]), r"Runs hold 1 non-finite values of 3, first at run 1: leave out"),
+        (
+            lambda: prediction_interval([1, math.nan, 2]),
+            r"Runs hold 1 non-finite values of 3, first at run 1: leave out",
+        ),
         (lambda: prediction_interval([1, 2], 0), r"Runs a mean is 0: give an integer of at least 1\."),
         (lambda: prediction_interval([1, 2], level=95), r"Level is 95: give a number from 0 to 1\."),
         (lambda: clopper_pearson(0, 0), r"Trials is 0: give an integer of at least 1\."),

@@ -1,0 +1,71 @@
+"""The structure that CONTRIBUTING.md draws: imports point downwards, the measures are pure, what is public is explained."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[1] / "bqcore"
+LAYERS = (
+    ("checks",),
+    ("quantize", "boundary", "slices", "decisions", "stats"),
+    ("models", "train", "data", "results"),
+    ("runs",),
+    ("claims", "plots", "notebook", "__main__"),
+)
+BESIDE = {("boundary", "decisions"), ("claims", "plots"), ("notebook", "claims"), ("__main__", "claims")}
+PURE = LAYERS[0] + LAYERS[1]
+TREES = {
+    path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in FOLDER.glob("*.py") if path.stem != "__init__"
+}
+
+
+def imports(name: str) -> list[tuple[int, str]]:
+    """Give the modules that a module imports anywhere in it, each with the level of its dots."""
+    found = []
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.Import):
+            found += [(0, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [(node.level, node.module)] if node.module else [(node.level, alias.name) for alias in node.names]
+    return found
+
+
+def test_every_module_has_a_layer():
+    assert sorted(TREES) == sorted(sum(LAYERS, ()))
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_imports_point_downwards(name):
+    layer = {module: i for i, modules in enumerate(LAYERS) for module in modules}
+    for level, other in imports(name):
+        assert other.split(".")[0] != "bqcore", f"{name} imports {other}: write it with a dot"
+        assert level == 0 or layer[other] < layer[name] or (name, other) in BESIDE, f"{name} imports {other}"
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_measures_take_and_give_arrays_only(name):
+    allowed = {"collections", "copy", "dataclasses", "math", "numbers", "typing", "numpy", "scipy", "sklearn", "torch"}
+    assert {other.split(".")[0] for level, other in imports(name) if level == 0} <= allowed
+    refused = {"print", "input", "open", "exec", "eval", "__import__", "random", "manual_seed", "seed", "rand", "randn",
+               "randint", "randperm", "default_rng", "load", "loadtxt", "save", "savez", "savetxt", "fromfile", "tofile",
+               "memmap", "hub", "datasets", "set_num_threads", "set_default_dtype"}  # fmt: skip
+    nodes = list(ast.walk(TREES[name]))
+    used = {node.id for node in nodes if isinstance(node, ast.Name)} | {
+        n.attr for n in nodes if isinstance(n, ast.Attribute)
+    }
+    assert not used & refused
+    assert not any(isinstance(node, (ast.Global, ast.Nonlocal)) for node in nodes)
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_what_is_public_is_explained_and_only_the_command_line_prints(name):
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    places = [TREES[name], *(node for node in ast.walk(TREES[name]) if isinstance(node, ast.ClassDef))]
+    public = [node for place in places for node in place.body if isinstance(node, kinds) and node.name[0] != "_"]
+    assert [node.name for node in public if not ast.get_docstring(node)] == []
+    assert ast.get_docstring(TREES[name])
+    calls = {
+        node.func.id for node in ast.walk(TREES[name]) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    assert ("print" in calls) == (name == "__main__")
