@@ -96,8 +96,8 @@ def transitions_summary(many: xr.Dataset) -> Markdown:
         share = share[np.isfinite(share)]
         if len(share):
             lines.append(
-                f"- {name} bits: the set of classes changes in {float(here.rearranged_cells.median()):.0f} cells of the "
-                f"median run, and {np.median(share):.0%} of these lie at a junction; "
+                f"- {name} bits: the set of classes changes in {float(here.rearranged_cells.median()):.0f} cells of "
+                f"the median run, and {np.median(share):.0%} of these lie at a junction; "
                 f"{float(here.share_changed.median()):.0%} of the boundary cells change in a step."
             )
     return Markdown("\n".join(lines))
