@@ -68,9 +68,8 @@ def prediction_interval(runs, means_of: int = 1, level: float = 0.95) -> Interva
     runs, k = _runs(runs), check_integer("Runs a mean", means_of, 1)
     tail = (1 - check_share("Level", level)) / 2
     n = len(runs)
-    rank = round(
-        (n + 1) * tail, 9
-    )  # nine digits: 40 · 0.025 is 1.0000000000000009, and a run itself is no longer inside
+    # Nine digits: 40 · 0.025 is 1.0000000000000009, and with that the run of rank 1 itself would be outside.
+    rank = round((n + 1) * tail, 9)
     if k == 1 and rank >= 1:
         low, high = np.interp([rank, n + 1 - rank], np.arange(1, n + 1), np.sort(runs))
         return Interval(float(np.median(runs)), float(low), float(high))

@@ -83,6 +83,11 @@ def test_same_content_gives_the_same_bytes_in_any_process(tmp_path):
     here = results.digest(tmp_path / "here.nc")
     assert results.digest(tmp_path / "copy.nc") == here == results.digest(tmp_path / "there.nc")
     assert results.digest(tmp_path / "other.nc") != here
+    results.save_dataset(sample()[list(sample().variables)[::-1]], tmp_path / "reversed.nc")
+    assert results.digest(tmp_path / "reversed.nc") == here  # neither the order in which it was put together
+    results.save_dataset(results.load_dataset(tmp_path / "other.nc").isel(seed=slice(4)), tmp_path / "part.nc")
+    results.save_dataset(sample(7).isel(seed=slice(4)), tmp_path / "part here.nc")
+    assert results.digest(tmp_path / "part.nc") == results.digest(tmp_path / "part here.nc")  # nor where it was read
 
 
 def test_an_interrupted_write_leaves_the_former_file(tmp_path, monkeypatch):
@@ -99,8 +104,10 @@ def test_an_interrupted_write_leaves_the_former_file(tmp_path, monkeypatch):
                 results.save_bytes(b"new content", path)
         assert path.read_bytes() == b"former"
         assert list(tmp_path.iterdir()) == [path]
+    (tmp_path / "link").hardlink_to(path)
     results.save_bytes(b"new content", path)
     assert path.read_bytes() == b"new content"
+    assert (tmp_path / "link").read_bytes() == b"former"  # moved into place, not written there
     assert path.stat().st_mode & 0o777 == 0o644
 
 
