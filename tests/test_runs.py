@@ -65,7 +65,7 @@ def sweep_process(folder: Path, *settings: str, limit: int | None = None) -> sub
     return start(folder, code, *TINY_COMMAND, *settings, "--workers", "2", JOBLIB_TEMP_FOLDER=str(folder))
 
 
-def wait_for(condition, seconds: float = 90):
+def wait_for(condition, seconds: float = 240):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -104,7 +104,7 @@ def test_the_same_spec_gives_the_same_bytes_in_any_process_and_on_any_number_of_
     runs.measure(replace(TINY, seed=1, width=5, bits=(3, 2)))  # another run comes before
     runs.run(TINY)
     found["after another run"] = TINY.file().read_bytes()
-    assert (child.communicate(timeout=120), child.returncode) == (("", ""), 0)
+    assert (child.communicate(timeout=240), child.returncode) == (("", ""), 0)
     found["another process"] = (here / "there" / TINY.file()).read_bytes()
     assert len(set(found.values())) == 1, [name for name in found if found[name] != found["1 threads"]]
 
@@ -167,11 +167,11 @@ def test_an_interrupted_sweep_ends_with_one_line(here, moment):
     else:
         wait_for(lambda: len(seed_files(here)) >= 2 or process.poll() is not None)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of the group
-    out, error = process.communicate(timeout=60)
+    out, error = process.communicate(timeout=240)
     assert process.returncode == 130
     assert out == ""
     assert [line for line in error.splitlines() if line and not line.startswith("digits: runs:")] == [STOPPED]
-    wait_for(lambda: group_is_gone(process), 20)
+    wait_for(lambda: group_is_gone(process), 120)
     for path in seed_files(here):
         results.load_dataset(path)
 
@@ -180,7 +180,7 @@ def test_a_full_disk_ends_a_sweep_in_one_line_and_keeps_what_is_done(here):
     runs.run(TINY)
     kept = TINY.file().read_bytes()
     process = sweep_process(here, "seeds=3", limit=len(kept) // 2)
-    out, error = process.communicate(timeout=120)
+    out, error = process.communicate(timeout=240)
     assert process.returncode == 2
     assert out == ""
     (line,) = [line for line in error.splitlines() if line and not line.startswith("digits: runs:")]
