@@ -56,10 +56,12 @@ def paths(draw):
     """Draw a path of label grids in which few nodes change at a time."""
     steps, n = draw(st.integers(2, 5)), draw(st.integers(2, 8))
     generator = np.random.default_rng(draw(SEEDS))
+    block = np.ones((draw(st.integers(1, 4)),) * 2, int)  # of four nodes a side: cells that change without a boundary
     path = [np.kron(generator.integers(4, size=(n, n)), np.ones((2, 2), int))[:n, :n]]
     for _ in range(steps - 1):
         moved = generator.random((n, n)) < draw(st.sampled_from([0.0, 0.05, 0.3]))
-        path.append(np.where(moved, generator.integers(4, size=(n, n)), path[-1]))
+        moved = np.kron(moved, block)[:n, :n] > 0
+        path.append(np.where(moved, np.kron(generator.integers(4, size=(n, n)), block)[:n, :n], path[-1]))
     return np.stack(path)
 
 
