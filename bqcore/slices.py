@@ -19,7 +19,8 @@ from torch import nn
 
 from .checks import check_finite, check_integer, check_labels, check_same_shape, check_share, to_numpy
 
-_BATCH = 2048  # nodes at a time: 64 hidden values each stay in a core's cache
+_LEAST = 16  # nodes at a time at least: fewer leave a convolution idle
+_CACHED = 2**17  # values of the first layer at a time: 1 MB stays in a core's cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,13 +123,13 @@ def pca_plane(inputs, *, padding: float = 0.0) -> Plane:
     )
 
 
-def slice_labels(classifier: Callable, plane: Plane, n: int, *, batch_size: int = _BATCH) -> np.ndarray:
+def slice_labels(classifier: Callable, plane: Plane, n: int, *, batch_size: int | None = None) -> np.ndarray:
     """
     Label every node of an n × n grid on *plane*.
 
     A torch module is evaluated in a float64 copy; where it is an nn.Sequential that starts with a linear layer (after
-    flattening), that layer is folded onto the plane, so nodes never leave two dimensions. Any other callable gets
-    float64 arrays.
+    flattening) or a convolution, that layer is folded onto the plane: its output is affine in the two coordinates. Any
+    other callable gets float64 arrays.
 
     Parameters
     ----------
@@ -137,8 +138,8 @@ def slice_labels(classifier: Callable, plane: Plane, n: int, *, batch_size: int 
     plane : Plane
     n : int
         Nodes a side, at least 2.
-    batch_size : int
-        Nodes that go through the classifier at once; it bounds the memory.
+    batch_size : int, optional
+        Nodes that go through the classifier at once; it bounds the memory. By default as many as a core's cache takes.
 
     Returns
     -------
@@ -150,11 +151,12 @@ def slice_labels(classifier: Callable, plane: Plane, n: int, *, batch_size: int 
         If the classifier's output is neither finite logits nor labels from 0 to 32767, or it takes other inputs.
     """
     n = check_integer("Nodes a side", n, 2)
-    batch_size = check_integer("Batch size", batch_size, 1)
+    batch_size = None if batch_size is None else check_integer("Batch size", batch_size, 1)
     out = np.empty((n, n), dtype=np.int16)
-    height, width = max(1, batch_size // n), min(n, batch_size)
     with torch.inference_mode():
-        evaluate = _evaluator(classifier, plane, *plane.nodes(n), height * width)
+        evaluate, values = _evaluator(classifier, plane, *plane.nodes(n))
+        batch_size = batch_size or max(_LEAST, _CACHED // values)
+        height, width = max(1, batch_size // n), min(n, batch_size)
         for top in range(0, n, height):
             for left in range(0, n, width):
                 block = slice(top, top + height), slice(left, left + width)
@@ -162,46 +164,52 @@ def slice_labels(classifier: Callable, plane: Plane, n: int, *, batch_size: int 
     return out
 
 
-def _evaluator(classifier: Callable, plane: Plane, a: np.ndarray, b: np.ndarray, largest: int) -> Callable:
-    """Turn *classifier* into a function of a block of rows and columns, of *largest* nodes, of the grid a × b."""
+def _evaluator(classifier: Callable, plane: Plane, a: np.ndarray, b: np.ndarray) -> tuple[Callable, int]:
+    """Turn *classifier* into a function of a block of the grid a × b, and give the values a node has there at first."""
 
     def points(rows: slice, columns: slice) -> np.ndarray:
         return plane.points(a[columns], b[rows, None]).reshape(-1, *plane.shape)
 
     if not isinstance(classifier, nn.Module):
-        return lambda rows, columns: classifier(points(rows, columns))
+        return lambda rows, columns: classifier(points(rows, columns)), len(plane.origin)
     model = copy.deepcopy(classifier).double()
     # A subclass or a hook may do more than its layers say.
     plain = type(model) is nn.Sequential and not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     layers = list(model) if plain else []
+    shape = plane.shape
     if layers and type(layers[0]) is nn.Flatten and (layers[0].start_dim, layers[0].end_dim) == (1, -1):
-        layers = layers[1:]
-    elif len(plane.shape) > 1:
-        layers = []
-    if not layers or type(layers[0]) is not nn.Linear:
-        return lambda rows, columns: model(torch.from_numpy(points(rows, columns)))
+        layers, shape = layers[1:], (len(plane.origin),)
+    kind = {1: nn.Linear, 3: nn.Conv2d}.get(len(shape))
+    if not layers or type(layers[0]) is not kind:
+        return lambda rows, columns: model(torch.from_numpy(points(rows, columns))), len(plane.origin)
     first, rest = layers[0], nn.Sequential(*layers[1:])
-    if first.in_features != len(plane.origin):
+    taken = first.in_features if kind is nn.Linear else first.in_channels
+    if taken != shape[0]:
         raise ValueError(
-            f"The classifier takes {first.in_features} values and the plane lies in {len(plane.origin)}: "
-            "span the plane by the classifier's own inputs."
+            f"The classifier takes {taken} {'values' if kind is nn.Linear else 'channels'} and the plane lies in "
+            f"{'×'.join(map(str, plane.shape))}: span the plane by the classifier's own inputs."
         )
     for layer in rest:
         if isinstance(layer, nn.ReLU):
             layer.inplace = True  # its input below is fresh
-    slope = torch.from_numpy(plane.axes) @ first.weight.T
-    offset = torch.from_numpy(plane.origin) @ first.weight.T + (0 if first.bias is None else first.bias)
-    along_a = torch.from_numpy(a)[:, None] * slope[0]
-    along_b = torch.from_numpy(b)[:, None, None] * slope[1] + offset
-    buffer = torch.empty(largest, len(offset), dtype=torch.float64)  # fresh memory a block would take half the time
+    offset = first(torch.from_numpy(plane.origin).view(1, *shape))
+    first.bias = None
+    slope_a, slope_b = first(torch.from_numpy(plane.axes).view(2, *shape))
+    form, offset = offset.shape[1:], offset.ravel()
+    along_b = torch.from_numpy(b)[:, None] * slope_b.ravel() + offset
+    along_a = torch.from_numpy(a)[:, None] * slope_a.ravel()
+    buffer = torch.empty(0, dtype=torch.float64)  # fresh memory a block would take half the time
 
     def folded(rows: slice, columns: slice) -> torch.Tensor:
-        in_a, in_b = along_a[columns], along_b[rows]
-        hidden = buffer[: len(in_a) * len(in_b)]
+        in_a, in_b = along_a[columns], along_b[rows, None]
+        count = len(in_a) * len(in_b)
+        if buffer.numel() < count * len(offset):
+            buffer.resize_(count * len(offset))
+        hidden = buffer[: count * len(offset)]
         torch.add(in_a, in_b, out=hidden.view(len(in_b), len(in_a), -1))
-        return rest(hidden)
+        return rest(hidden.view(count, *form))
 
-    return folded
+    return folded, len(offset)
 
 
 def _labels_of(output, shape: tuple[int, int], start: tuple[int, int]) -> np.ndarray:

@@ -395,7 +395,7 @@ def test_classifiers_are_refused(classifier, message, batch_size):
         slice_labels(classifier, flat_plane(), 5, batch_size=batch_size)
 
 
-@pytest.mark.parametrize("n", [1, 0, -3, 2.0, True, "9", None])
+@pytest.mark.parametrize("n", [1, 0, -3, 2.0, True, "9"])
 def test_numbers_of_nodes_and_batch_sizes_are_refused(n):
     plane = flat_plane()
     for call in (plane.nodes, plane.steps, lambda n: slice_labels(nn.Linear(2, 2), plane, n)):
