@@ -2,11 +2,21 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from .checks import check_integer, check_share
+from . import archives
+from .checks import check_choice, check_integer, check_share
+
+SIZES = {  # of the baseline: training, calibration and held-out inputs
+    "digits": (898, 449, 450),
+    "mnist": (50_000, 10_000, 10_000),
+    "fashion-mnist": (50_000, 10_000, 10_000),
+    "cifar-10": (5_000, 600, 600),
+}
+FULL_CIFAR = (45_000, 5_000, 10_000)
 
 
 class Split(NamedTuple):
@@ -16,6 +26,17 @@ class Split(NamedTuple):
     train_classes: torch.Tensor
     test_inputs: torch.Tensor
     test_classes: torch.Tensor
+
+
+class StoppingSplit(NamedTuple):
+    """Training, calibration and held-out inputs (N, ...) with their classes (N,)."""
+
+    train_inputs: torch.Tensor
+    train_classes: torch.Tensor
+    calibration_inputs: torch.Tensor
+    calibration_classes: torch.Tensor
+    held_out_inputs: torch.Tensor
+    held_out_classes: torch.Tensor
 
 
 def digits(seed: int, test_share: float = 0.25) -> Split:
@@ -42,3 +63,71 @@ def digits(seed: int, test_share: float = 0.25) -> Split:
     )
     x_train, x_test, y_train, y_test = (torch.from_numpy(part) for part in parts)
     return Split(x_train, y_train, x_test, y_test)
+
+
+def stopping_split(
+    dataset: str, seed: int, *, train: int | None = None, calibration: int | None = None, held_out: int | None = None
+) -> StoppingSplit:
+    """
+    Split a data set into training, calibration and held-out inputs, stratified at random and disjoint.
+
+    Digits, which have no official test set, are cut in three; held out is what :func:`digits` holds out of the same
+    seed. Of the others, training and calibration inputs are drawn from the official training set, held-out ones from
+    the official test set; if all of it is held out, it stands in its own order.
+
+    Parameters
+    ----------
+    dataset : one of "digits", "mnist", "fashion-mnist", "cifar-10"
+    seed : int
+        Of the split alone.
+    train, calibration, held_out : int, optional
+        Number of inputs, at least one for each class; by default those of the baseline, ``SIZES``. ``FULL_CIFAR`` has
+        those of the full CIFAR-10.
+
+    Returns
+    -------
+    StoppingSplit
+        Inputs float32: digits (N, 64), pixels / 16; MNIST and Fashion-MNIST (N, 1, 28, 28) and CIFAR-10 (N, 3, 32, 32),
+        pixels / 255; all in [0, 1]. Classes int64 (N,).
+
+    Raises
+    ------
+    ValueError
+        If more inputs are asked for than there are, or the archives are damaged.
+    FileNotFoundError
+        If the archives are missing; it says how to get them.
+    """
+    check_choice("Data set", dataset, tuple(SIZES))
+    seed = check_integer("Seed", seed, 0, 2**32 - 1)
+    names = ("Training inputs", "Calibration inputs", "Held-out inputs")
+    asked = zip(names, (train, calibration, held_out), SIZES[dataset])
+    sizes = [check_integer(name, size if size is not None else default, 10) for name, size, default in asked]
+    if dataset == "digits":
+        pixels, classes = load_digits(return_X_y=True)
+        inputs = torch.from_numpy((pixels / 16).astype("float32"))
+        rest, last = _draw(dataset, np.arange(len(classes)), classes, (len(classes) - sizes[2], sizes[2]), seed)
+        parts = [*_draw(dataset, rest, classes, sizes[:2], seed), last]
+        pairs = [(inputs[part], torch.from_numpy(classes[part])) for part in parts]
+    else:
+        archive = archives.load(dataset)
+        official, test = (np.arange(len(part)) for part in (archive.train_classes, archive.test_classes))
+        parts = _draw(dataset, official, archive.train_classes, sizes[:2], seed)
+        if sizes[2] != len(test):
+            test = _draw(dataset, test, archive.test_classes, (len(test) - sizes[2], sizes[2]), seed)[1]
+        pairs = [_tensors(archive.train_images[part], archive.train_classes[part]) for part in parts]
+        pairs.append(_tensors(archive.test_images[test], archive.test_classes[test]))
+    return StoppingSplit(*sum(pairs, ()))
+
+
+def _draw(dataset: str, pool: np.ndarray, classes: np.ndarray, sizes: tuple, seed: int) -> list[np.ndarray]:
+    """Draw two disjoint, stratified parts of *pool*, which holds indices into *classes*."""
+    first, second = sizes
+    if first < 10 or first + second > len(pool):
+        raise ValueError(f"{first} and {second} inputs are asked of {len(pool)} of {dataset}: ask for fewer.")
+    return train_test_split(pool, train_size=first, test_size=second, random_state=seed, stratify=classes[pool])
+
+
+def _tensors(images: np.ndarray, classes: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    images = torch.from_numpy(images)
+    images = images.permute(0, 3, 1, 2) if images.ndim == 4 else images[:, None]
+    return images.to(torch.float32, memory_format=torch.contiguous_format).div_(255), torch.from_numpy(classes).long()

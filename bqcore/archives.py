@@ -1,0 +1,250 @@
+"""Official archives of MNIST, Fashion-MNIST and CIFAR-10: fetched, verified, and read without unpacking anything."""
+
+import contextlib
+import gzip
+import hashlib
+import io
+import os
+import pickle
+import tarfile
+import zlib
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import numpy as np
+import yaml
+from pooch import HTTPDownloader
+from tqdm import tqdm
+
+from .checks import check_choice
+
+_CLONE = Path(__file__).resolve().parents[1]
+REGISTRY = _CLONE / "data" / "archives.yml"
+CACHE = _CLONE / "data" / "archives"
+NAMES = ("mnist", "fashion-mnist", "cifar-10")
+TIMEOUT = (10, 30)  # seconds to connect, and between two pieces of an answer
+ATTEMPTS = 5  # at one mirror, as long as each one brings something
+_ARRAYS = ("train_images", "train_classes", "test_images", "test_classes")
+_CIFAR = "cifar-10-batches-py"
+_BATCHES = {"train": [f"{_CIFAR}/data_batch_{i}" for i in range(1, 6)], "test": [f"{_CIFAR}/test_batch"]}
+_UNREAD = (_CIFAR, f"{_CIFAR}/batches.meta", f"{_CIFAR}/readme.html")
+_MEMBER = 2**26  # bytes, the largest batch that is read: official ones have 31 million
+
+
+class Archive(NamedTuple):
+    """Images uint8 (N, rows, columns) or (N, rows, columns, 3) and classes uint8 (N,), read-only."""
+
+    train_images: np.ndarray
+    train_classes: np.ndarray
+    test_images: np.ndarray
+    test_classes: np.ndarray
+
+
+class Status(NamedTuple):
+    """What is there of a data set: its folder, how many of its files, their bytes, and whether it is verified."""
+
+    name: str
+    folder: Path
+    files: int
+    of_files: int
+    bytes: int
+    verified: bool
+    says: str
+
+
+def folder() -> Path:
+    """Give the folder of the archives: the one that ``BQ_DATA`` names, or else data/archives in the clone."""
+    return Path(os.environ["BQ_DATA"]) if os.environ.get("BQ_DATA") else CACHE
+
+
+def load(name: str) -> Archive:
+    """
+    Read a data set from the archives in :func:`folder`; nothing is downloaded, and nothing is written.
+
+    Whatever the bytes of an archive, what it holds must be the official pixels and classes, by their SHA-256. In
+    data/archives, the archive must be the one published, too, which is seen before anything is parsed. CIFAR-10 is put
+    in the order of its file names within each split.
+
+    Parameters
+    ----------
+    name : one of "mnist", "fashion-mnist", "cifar-10"
+
+    Returns
+    -------
+    Archive
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing; it says how to get it.
+    ValueError
+        If a file is truncated, extended or changed, or holds anything else than the data set.
+    """
+    entry, where = _entry(name), folder()
+    stamps = []
+    for file in entry["files"]:
+        path = where / file
+        if not path.is_file():
+            advice = f"`python -m bqcore data fetch {name}`, or let BQ_DATA name a folder that has {file}"
+            if where != CACHE:
+                advice = f"put it there, or unset BQ_DATA and `python -m bqcore data fetch {name}`"
+            raise FileNotFoundError(f"{name} needs {path}, which is not there: {advice}.")
+        stamps.append((path.stat().st_size, path.stat().st_mtime_ns))
+    return _load(name, where, tuple(stamps))
+
+
+@lru_cache(maxsize=len(NAMES))
+def _load(name: str, where: Path, stamps: tuple) -> Archive:  # the stamps are a part of the key
+    entry = _entry(name)
+    advice = (
+        f"`python -m bqcore data fetch {name}` gets it anew"
+        if where == CACHE
+        else "replace it in the folder that BQ_DATA names"
+    )
+    if where == CACHE:
+        for file, stated in entry["files"].items():
+            found = _md5(where / file)
+            if found != stated["md5"]:
+                raise ValueError(f"{where / file} is not the published archive (MD5 {found}): {advice}.")
+    read = {"idx": _read_idx, "cifar": _read_cifar}[entry["format"]]
+    try:
+        arrays = read(where, entry)
+    except (ValueError, EOFError, zlib.error, tarfile.TarError, gzip.BadGzipFile) as error:
+        raise ValueError(f"{name} in {where} is damaged ({error}): {advice}.") from None
+    for array in _ARRAYS:
+        found = hashlib.sha256(arrays[array]).hexdigest()
+        if found != entry["sha256"][array]:
+            raise ValueError(
+                f"{name} in {where} does not hold the official {array.replace('_', ' ')} (SHA-256 {found}): {advice}."
+            )
+        arrays[array].flags.writeable = False
+    return Archive(**arrays)
+
+
+@lru_cache
+def _registry(path: Path) -> dict:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def _entry(name: str) -> dict:
+    return _registry(REGISTRY)[check_choice("Data set", name, NAMES)]
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+# Reading
+
+
+def _read_idx(where: Path, entry: dict) -> dict[str, np.ndarray]:
+    arrays = {}
+    for file, stated in entry["files"].items():
+        split, kind = stated["holds"].split("_")
+        shape = (entry[split], *(entry["shape"] if kind == "images" else ()))
+        head = bytes([0, 0, 8, len(shape)]) + b"".join(n.to_bytes(4, "big") for n in shape)
+        length = len(head) + int(np.prod(shape))
+        with gzip.open(where / file) as packed:
+            content = packed.read(length + 1)
+        if content[: len(head)] != head:
+            raise ValueError(f"{file} begins with {content[: len(head)].hex()}, not {head.hex()}")
+        if len(content) != length:
+            more = "more" if len(content) > length else f"{len(content)}"
+            raise ValueError(f"{file} holds {more} bytes where the header says {length}")
+        arrays[stated["holds"]] = np.frombuffer(content, np.uint8, offset=len(head)).reshape(shape).copy()
+    return arrays
+
+
+def _read_cifar(where: Path, entry: dict) -> dict[str, np.ndarray]:
+    (file,) = entry["files"]
+    known = set(sum(_BATCHES.values(), []))
+    batches = {}
+    with tarfile.open(where / file, "r|gz") as tar:
+        for member in tar:
+            if member.name in _UNREAD and (member.isfile() or member.isdir()):
+                continue
+            if member.name not in known or not member.isfile() or member.name in batches:
+                raise ValueError(f"{file} has a member {member.name!r} that the official one has not")
+            if member.size > _MEMBER:
+                raise ValueError(f"{member.name} has {member.size} bytes: at most {_MEMBER} are read")
+            batches[member.name] = read_batch(tar.extractfile(member).read(), member.name)
+    missing = sorted(known - set(batches))
+    if missing:
+        raise ValueError(f"{file} lacks {', '.join(missing)}")
+    arrays = {}
+    for split, names in _BATCHES.items():
+        parts = [batches[name] for name in names]
+        files = sum((part[b"filenames"] for part in parts), [])
+        if len(files) != entry[split] or len(set(files)) < len(files):
+            raise ValueError(f"{split} has {len(files)} images of {len(set(files))} names where {entry[split]} belong")
+        order = np.array(sorted(range(len(files)), key=files.__getitem__))
+        flat = np.concatenate([part[b"data"] for part in parts])
+        rows, columns, channels = entry["shape"]
+        images = flat.reshape(-1, channels, rows, columns).transpose(0, 2, 3, 1)[order]
+        arrays[f"{split}_images"] = np.ascontiguousarray(images)
+        arrays[f"{split}_classes"] = np.array(sum((part[b"labels"] for part in parts), []), np.uint8)[order]
+    return arrays
+
+
+def read_batch(content: bytes, name: str) -> dict:
+    """
+    Read one pickled batch of CIFAR-10 with a loader that can build arrays, lists, strings and numbers, and nothing else.
+
+    Returns
+    -------
+    dict with
+        b"data" uint8 (n, 3072), b"labels" list of int in 0 .. 9, b"filenames" list of bytes
+
+    Raises
+    ------
+    ValueError
+        If the pickle asks for anything else, is damaged, or does not hold these.
+    """
+    try:
+        batch = _Unpickler(io.BytesIO(content), encoding="bytes").load()
+    except Exception as error:  # a damaged pickle can raise anything
+        raise ValueError(f"{name} cannot be read: {' '.join(str(error).split()) or type(error).__name__}") from None
+    if not isinstance(batch, dict) or not {b"data", b"labels", b"filenames"} <= set(batch):
+        raise ValueError(f"{name} holds no data, labels and filenames")
+    data, labels, files = batch[b"data"], batch[b"labels"], batch[b"filenames"]
+    if type(data) is not np.ndarray or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
+        raise ValueError(f"{name}: its data are no uint8 array of 3072 columns")
+    if type(labels) is not list or not all(type(label) is int and 0 <= label <= 9 for label in labels):
+        raise ValueError(f"{name}: its labels are no list of classes 0 to 9")
+    if type(files) is not list or not all(type(file) is bytes for file in files):
+        raise ValueError(f"{name}: its filenames are no list of byte strings")
+    if not len(data) == len(labels) == len(files):
+        raise ValueError(f"{name} has {len(data)} images, {len(labels)} labels and {len(files)} filenames")
+    return batch
+
+
+class _Latin1:
+    """What a protocol-2 pickle of Python 3 calls to make bytes; without a __dict__ that it could change."""
+
+    __slots__ = ()
+
+    def __call__(self, text, codec):
+        if type(text) is not str or codec != "latin1":
+            raise pickle.UnpicklingError("it asks for another codec than latin1")
+        return text.encode("latin1")
+
+
+_RECONSTRUCT = np.empty(0).__reduce__()[0]  # its module differs between releases of NumPy
+_ALLOWED = {
+    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,  # as in the official archive
+    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("_codecs", "encode"): _Latin1(),
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module, name):
+        try:
+            return _ALLOWED[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no batch needs") from None
