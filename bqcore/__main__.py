@@ -29,11 +29,13 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     run = commands.add_parser(
         "run", help="train, quantize and measure over seeds; a stopped run goes on where it stopped",
         description="Train, quantize and measure over seeds. Finished runs are kept: a stopped sweep goes on.",
-        epilog=_settings(), formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_settings(arguments), formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    run.add_argument("dataset", choices=["digits"])
+    run.add_argument("study", choices=["levels", "stopping"], help="levels: Tables 1 and 2; stopping: Tables 3 and 4")
+    run.add_argument("dataset", choices=["digits", "mnist", "fashion-mnist", "cifar-10"])
     run.add_argument("settings", nargs="*", metavar="name=value", help="such as seed=3 bits=[8,5]")
     run.add_argument("--workers", type=int, help="processes (default: one a core)")
+    run.add_argument("--variants", action="store_true", help="stopping, with one open choice changed at a time")
     run.add_argument("--out", type=Path, metavar="FILE", help="also write the joined result to FILE")
 
     ledger = commands.add_parser("ledger", help="print every claim of the paper with our verdict")
@@ -47,23 +49,35 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _settings() -> str:
-    from .runs import parameters
+def _settings(arguments: list[str] | None) -> str:
+    """List the settings of the study and data set that are named before --help; of the first baseline if none is."""
+    from . import specs
 
-    return "settings:\n" + "\n".join(f"  {f'{name}={default}':<24} {says}" for name, _, default, says in parameters())
+    words = [word for word in (sys.argv[1:] if arguments is None else arguments) if not word.startswith("-")][1:3]
+    try:
+        usual = specs.baseline(*(words if len(words) == 2 else ("levels", "digits")))
+    except ValueError:
+        return ""  # refused by name soon
+    lines = [f"  {f'{name}={default}':<28} {says}" for name, _, default, says in specs.parameters(usual)]
+    return "\n".join([f"settings of {usual.study} {usual.dataset}:", *lines])
 
 
 def _run(options) -> int:
-    from . import runs
+    from . import runs, specs
     from .results import save_dataset
 
-    settings = runs.parse(options.settings)
-    seeds = settings.pop("seeds", runs.SEEDS)
-    spec = runs.Spec(dataset=options.dataset, **settings)
-    dataset = runs.sweep(spec, seeds, workers=options.workers)
+    spec, seeds = specs.parse(options.settings, options.study, options.dataset)
+    if options.variants:
+        if options.study != "stopping" or options.dataset not in specs.VARIANTS or options.settings:
+            known = ", ".join(f"stopping {name}" for name in specs.VARIANTS)
+            raise ValueError(f"--variants goes with {known}, without settings.")
+        seeds = specs.VARIANT_SEEDS[options.dataset]
+        dataset = runs.sweep_variants(options.dataset, seeds, workers=options.workers)
+    else:
+        dataset = runs.sweep(spec, seeds, workers=options.workers)
     if options.out:
         save_dataset(dataset, options.out)
-    print(f"{spec.dataset}: {seeds} runs in {options.out or spec.folder()}")
+    print(f"{spec.study}, {spec.dataset}, {spec.model}: {seeds} runs in {options.out or runs.folder(spec)}")
     return 0
 
 

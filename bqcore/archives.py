@@ -1,6 +1,5 @@
 """Official archives of MNIST, Fashion-MNIST and CIFAR-10: fetched, verified, and read without unpacking anything."""
 
-import contextlib
 import gzip
 import hashlib
 import io
@@ -11,12 +10,9 @@ import zlib
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import numpy as np
 import yaml
-from pooch import HTTPDownloader
-from tqdm import tqdm
 
 from .checks import check_choice
 

@@ -17,6 +17,7 @@ SIZES = {  # of the baseline: training, calibration and held-out inputs
     "cifar-10": (5_000, 600, 600),
 }
 FULL_CIFAR = (45_000, 5_000, 10_000)
+SHAPES = {"digits": (64,), "mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28), "cifar-10": (3, 32, 32)}  # of an input
 
 
 class Split(NamedTuple):

@@ -151,6 +151,44 @@ def quantize_model(model: nn.Module, bits: int, *, scheme: str = "narrow", granu
     return out
 
 
+def levels_of(
+    model: nn.Module, bits: tuple[int, ...], *, scheme: str = "narrow", granularity: str = "tensor"
+) -> dict[int, nn.Module]:
+    """Give :func:`quantize_model` of *model* at each of *bits*."""
+    return {b: quantize_model(model, b, scheme=scheme, granularity=granularity) for b in bits}
+
+
+def model_bytes(model: nn.Module, bits: int, *, granularity: str = "tensor") -> int:
+    """
+    Give the bytes that a model takes when the weights of its linear and convolution layers have *bits* each.
+
+    Weights are packed without gaps, with a float32 step for each tensor or output channel; every other parameter and
+    buffer is float32. Of 32 bits, the weights are float32 too and have no step.
+
+    Parameters
+    ----------
+    model : torch module
+    bits : int
+        2 to 16, or 32.
+    granularity : "tensor" or "channel"
+
+    Examples
+    --------
+    >>> model_bytes(nn.Linear(8, 2), 4), model_bytes(nn.Linear(8, 2), 32)
+    (20, 72)
+    """
+    check_choice("Granularity", granularity, GRANULARITIES)
+    layers = [layer.weight for layer in model.modules() if isinstance(layer, LAYERS)]
+    everything = sum(t.numel() for t in [*model.parameters(), *model.buffers()] if t.is_floating_point())
+    weights = sum(weight.numel() for weight in layers)
+    if bits == 32:
+        return 4 * everything
+    bits = check_integer("Bits", bits, 2, 16)
+    steps = len(layers) if granularity == "tensor" else sum(len(weight) for weight in layers)
+    packed = sum(-(-weight.numel() * bits // 8) for weight in layers)
+    return packed + 4 * (steps + everything - weights)
+
+
 def interpolate(model_a: nn.Module, model_b: nn.Module, t: float) -> nn.Module:
     """
     Copy *model_a* with every floating-point parameter W(t) = (1 − t) W_a + t W_b.

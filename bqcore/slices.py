@@ -307,6 +307,19 @@ def junction_cells(labels: np.ndarray) -> np.ndarray:
     return corner_classes(labels) >= 3
 
 
+def thickened(mask: np.ndarray, cells: int = 1) -> np.ndarray:
+    """
+    Thicken a boundary mask by *cells* on every side, diagonals included: a coarser ruler on the same grid.
+
+    Examples
+    --------
+    >>> thickened(np.array([[False, False, False, True]]))
+    array([[False, False,  True,  True]])
+    """
+    cells = check_integer("Cells", cells, 1)
+    return ndimage.binary_dilation(np.asarray(mask, dtype=bool), np.ones((2 * cells + 1, 2 * cells + 1), bool))
+
+
 def boundary_jaccard(mask_a: np.ndarray, mask_b: np.ndarray) -> Jaccard:
     """
     Give the boundary-mask Jaccard distance 1 − |A ∩ B| / |A ∪ B|: 0 for equal masks, 1 for disjoint ones.

@@ -79,7 +79,7 @@ def test_every_claim_of_the_abstract_is_there_with_its_number(clone):
 
 def test_the_digits_claims_pick_the_baseline_s_measures(clone):
     judged = {claim["id"]: claim for claim in claims.load_claims()[1] if "from" in claim}
-    nodes = runs.Spec().nodes[0]
+    nodes = specs.Levels().nodes[0]
     assert {name: claim.get("select") for name, claim in judged.items()} == {
         "D1": {"measure": "flip_rate", "bits": 8},
         "D2": {"measure": "boundary_jaccard", "bits": 8, "nodes": nodes},
@@ -102,11 +102,14 @@ def judge(folder: Path, claim: dict, dataset: xr.Dataset, **rule) -> dict:
     common = {"id": "X1", "dataset": "digits", "says": "test", "where": "here", "from": "x.nc"}
     content = {"rule": {"level": 0.95, "too_wide": 0.5} | rule, "claims": [common | claim]}
     (folder / "claims.yml").write_text(yaml.safe_dump(content))
-    attributes = {"command": "python -m bqcore run digits", "spec": json.dumps(dataclasses.asdict(runs.Spec()))}
+    attributes = {
+        "command": "python -m bqcore run levels digits",
+        "spec": json.dumps(dataclasses.asdict(specs.Levels())),
+    }
     results.save_dataset(dataset.assign_attrs(attributes), folder / "x.nc")
     (row,) = claims.ledger(folder / "claims.yml", folder)
     assert list(row) == KEYS
-    assert row["command"] == "python -m bqcore run digits"
+    assert row["command"] == "python -m bqcore run levels digits"
     return row
 
 
@@ -328,7 +331,7 @@ def test_what_a_claim_picks_must_be_in_the_results(tmp_path, wrong, message):
 def test_results_that_are_not_of_the_baseline_are_refused(tmp_path):
     judge(tmp_path, value(0.5), by_bits(RAMP, 9))
     dataset = results.load_dataset(tmp_path / "x.nc")
-    for spec, fits in ((runs.Spec(seed=100), True), (runs.Spec(width=65), False)):
+    for spec, fits in ((specs.Levels(seed=100), True), (specs.Levels(width=65), False)):
         dataset.attrs |= {"spec": json.dumps(dataclasses.asdict(spec)), "command": spec.command(39)}
         results.save_dataset(dataset, tmp_path / "x.nc")
         if fits:
@@ -363,12 +366,12 @@ def test_the_command_line_ends_errors_in_one_line(here, capsys):
     )
     assert command_line.main(["publish"]) == 2
     assert capsys.readouterr().err == (
-        "bqcore publish: The baseline has not been run with this code: `python -m bqcore run digits` first.\n"
+        "bqcore publish: The baseline has not been run with this code: `python -m bqcore run levels digits` first.\n"
     )
     (here / "data" / "claims.yml").unlink()
     assert command_line.main(["ledger"]) == 2
     assert re.fullmatch(r"bqcore ledger: .*data/claims\.yml'?\n", capsys.readouterr().err)
-    for wrong in ([], ["judge"], ["run"], ["run", "mnist"], ["run", "digits", "--workers", "two"]):
+    for wrong in ([], ["judge"], ["run"], ["run", "mnist"], ["run", "levels", "digits", "--workers", "two"]):
         with pytest.raises(SystemExit, match="2"):
             command_line.main(wrong)
 
@@ -386,9 +389,9 @@ def test_publish_needs_runs_and_a_clean_clone_and_writes_what_ledger_reads(here,
     small = {"epochs": 8, "nodes": (201, 11), "width": 8, "bits": (8, 4, 2), "steps": 2}
     defaults = [
         (f.name, f.type, dataclasses.field(default=small.get(f.name, f.default), metadata=f.metadata))
-        for f in dataclasses.fields(runs.Spec)
+        for f in dataclasses.fields(specs.Levels)
     ]
-    monkeypatch.setattr(runs, "Spec", dataclasses.make_dataclass("Spec", defaults, bases=(runs.Spec,), frozen=True))
+    monkeypatch.setattr(runs, "Spec", dataclasses.make_dataclass("Spec", defaults, bases=(specs.Levels,), frozen=True))
     monkeypatch.setattr(runs, "SEEDS", 2)
     for name, setting in {
         "GIT_CEILING_DIRECTORIES": here.parent, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull,
@@ -409,8 +412,8 @@ def test_publish_needs_runs_and_a_clean_clone_and_writes_what_ledger_reads(here,
         assert not (here / "data" / "results").exists()
         assert "old table" in (here / "README.md").read_text()
 
-    refused(r"The baseline has not been run with this code: `python -m bqcore run digits seeds=2` first\.")
-    runs.sweep(runs.Spec(), 2, workers=1, progress=False)
+    refused(r"The baseline has not been run with this code: `python -m bqcore run levels digits seeds=2` first\.")
+    runs.sweep(specs.Levels(), 2, workers=1, progress=False)
     refused(r"git status failed \(.*not a git repository.*\): publish from a clone\.")
     git("init", "--quiet")
     refused(r"Uncommitted changes \(\?\? data/claims\.yml\): commit first, so that the manifest can name one\.")
@@ -466,14 +469,14 @@ def test_the_manifest_describes_what_is_published():
         assert entry["sha256"] == results.digest(folder / name)
         assert re.fullmatch("[0-9a-f]{40}", entry["commit"])
         assert entry["command"] == dataset.attrs["command"]
-        assert runs.Spec(**entry["spec"]) == runs.Spec(**json.loads(dataset.attrs["spec"])) == runs.Spec()
+        assert specs.Levels(**entry["spec"]) == specs.Levels(**json.loads(dataset.attrs["spec"])) == specs.Levels()
 
 
 def test_100_seeds_of_the_baseline_are_published(published):
     levels, single = published["digits_levels.nc"], published["digits_slice.nc"]
     assert levels.seed.values.tolist() == list(range(100))
-    assert levels.attrs["command"] == "python -m bqcore run digits"
-    assert single.attrs["command"] == "python -m bqcore run digits seeds=1"
+    assert levels.attrs["command"] == "python -m bqcore run levels digits"
+    assert single.attrs["command"] == "python -m bqcore run levels digits seeds=1"
     for name, values in levels.isel(seed=0).data_vars.items():
         np.testing.assert_array_equal(values, single[name])
 
@@ -495,7 +498,7 @@ ROUNDING = {
 
 
 def test_the_published_run_is_measured_again(published):
-    fresh, theirs = runs.measure(runs.Spec()), published["digits_slice.nc"]
+    fresh, theirs = runs.measure(specs.Levels()), published["digits_slice.nc"]
     for name, largest in ROUNDING.items():
         assert fresh[name].shape == theirs[name].shape
         assert float(abs(fresh[name] - theirs[name]).max()) <= 3 * largest + 1e-12, name
@@ -516,7 +519,7 @@ def test_the_ledger_of_what_is_published(clone, capsys):
             assert isinstance(row[key], float) if judged else row[key] is None
         if judged:
             assert row["low"] <= row["estimate"] <= row["high"] and 0 <= row["percentile"] <= 100
-            assert (row["runs"], row["command"]) == (100, "python -m bqcore run digits")
+            assert (row["runs"], row["command"]) == (100, "python -m bqcore run levels digits")
         else:
             assert row["runs"] is None and row["command"] is None
     assert command_line.main(["ledger"]) == 0
@@ -534,7 +537,7 @@ def test_readme_s_table_is_the_generated_one(clone):
 
 
 def test_the_line_below_a_figure_says_where_it_is_from_and_how_far_the_published_differs(here):
-    spec = runs.Spec(seed=1, epochs=2, nodes=(21, 11), width=8, bits=(8, 4))
+    spec = specs.Levels(seed=1, epochs=2, nodes=(21, 11), width=8, bits=(8, 4))
     fresh = runs.measure(spec)
     first = f"Fresh, by `{spec.command()}`, from the digits set of scikit-learn, in `data/runs`."
     assert claims.shown(fresh, "x.nc") == first + " Nothing is published yet."

@@ -1,0 +1,176 @@
+"""What is measured at each level, as xarray.Datasets with long names and units; both studies call it."""
+
+import copy
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import nn
+
+from . import boundary, decisions, slices
+from .specs import FLOAT
+
+
+def of_decisions(levels: dict[int, nn.Module], inputs: torch.Tensor, classes: torch.Tensor, share: float) -> xr.Dataset:
+    """
+    Measure accuracy, flips, boundary band and pair order of each level.
+
+    Parameters
+    ----------
+    levels : dict of models by bits
+        32 bits is the float classifier, which the others are compared with.
+    inputs, classes : tensors (N, ...) and (N,)
+    share : float
+        Of the inputs in the boundary band.
+
+    Returns
+    -------
+    xarray.Dataset
+        Along ``bits``.
+    """
+    with torch.no_grad():
+        logits = {bits: torch.cat([model(x) for x in inputs.split(_BATCH)]) for bits, model in levels.items()}
+    z, y = logits[FLOAT], classes
+    band = decisions.boundary_band(z, share)
+    rows = []
+    for q in logits.values():
+        flips = decisions.flips(z, q, y)
+        rows.append({
+            "accuracy": float((decisions.decide(q) == y.numpy()).mean()),
+            "flip_rate": flips.rate, "right_to_wrong": flips.right_to_wrong,
+            "wrong_to_right": flips.wrong_to_right, "wrong_to_other": flips.wrong_to_other,
+            "band_flip_rate": decisions.flips(z[band], q[band]).rate,
+            "pair_order_flip_rate": decisions.pair_order_flip_rate(z, q),
+            "band_pair_order_flip_rate": decisions.pair_order_flip_rate(z[band], q[band]),
+            "near_ties": int((decisions.margin(q) < 1e-6).sum()),
+        })  # fmt: skip
+    return along("bits", list(levels), rows)
+
+
+def of_geometry(levels: dict[int, nn.Module], inputs: torch.Tensor) -> xr.Dataset:
+    """Measure radius, displacement and normal variation of each level in float64: median and 95th percentile."""
+    doubles = {bits: copy.deepcopy(model).double() for bits, model in levels.items()}
+    inputs = inputs.double()
+    quantiles = [0.5, 0.95]
+    rows = []
+    for model in doubles.values():
+        r = boundary.radius(model, inputs)
+        change = boundary.local_change(doubles[FLOAT], model, inputs)
+        rows.append({
+            "radius": ("quantile", np.quantile(r.radius, quantiles)),
+            "displacement": ("quantile", np.nanquantile(np.abs(change.displacement), quantiles)),
+            "normal_variation": ("quantile", np.nanquantile(change.normal_variation, quantiles)),
+            "third_class": float(change.third_class.mean()),
+            "flat_pairs": r.flat, "flat_margins": change.flat_candidate,
+        })  # fmt: skip
+    return along("bits", list(levels), rows).assign_coords(quantile=quantiles)
+
+
+def labels_of(levels: dict[int, nn.Module], plane: slices.Plane, nodes: tuple[int, ...]) -> dict[int, dict]:
+    """
+    Label the slice's grids: for each number of nodes a side, the labels by bits.
+
+    A grid whose nodes are some of the finest one's is taken from it.
+    """
+    finest = max(nodes)
+    grids = {bits: slices.slice_labels(model, plane, finest) for bits, model in levels.items()}
+    out = {}
+    for n in nodes:
+        stride, rest = divmod(finest - 1, n - 1)
+        out[n] = {
+            bits: grids[bits][::stride, ::stride] if rest == 0 else slices.slice_labels(model, plane, n)
+            for bits, model in levels.items()
+        }
+    return out
+
+
+def of_slices(labels: dict[int, dict[int, np.ndarray]], plane: slices.Plane) -> xr.Dataset:
+    """Compare each level's slice with the float one at each resolution: along ``nodes`` and ``bits``."""
+    per_grid = []
+    for n, grids in labels.items():
+        steps = plane.steps(n)
+        counts = {bits: slices.corner_classes(grid) for bits, grid in grids.items()}
+        thick = {bits: slices.thickened(count > 1) for bits, count in counts.items()}
+        rows = []
+        for bits, grid in grids.items():
+            jaccard = slices.boundary_jaccard(counts[FLOAT] > 1, counts[bits] > 1)
+            rows.append({
+                "boundary_jaccard": jaccard.distance, "no_boundary": jaccard.both_empty,
+                "thick_boundary_jaccard": slices.boundary_jaccard(thick[FLOAT], thick[bits]).distance,
+                "effective_displacement": slices.effective_displacement(jaccard.distance, steps),
+                "grid_change": slices.grid_change(grids[FLOAT], grid),
+                "junctions": int((counts[bits] >= 3).sum()), "four_class_cells": int((counts[bits] == 4).sum()),
+            })  # fmt: skip
+        per_grid.append(along("bits", list(grids), rows).assign(step_a=steps[0], step_b=steps[1]))
+    out = xr.concat(per_grid, xr.Variable("nodes", list(labels)), coords="minimal", compat="override")
+    return out.assign(explained=("axis", plane.explained)).assign_coords(axis=["a", "b"])
+
+
+def along(dim: str, values: list, rows: list[dict]) -> xr.Dataset:
+    """Join one row of measures for each of *values* along *dim*."""
+    return xr.concat([xr.Dataset(row) for row in rows], xr.Variable(dim, values))
+
+
+def describe(dataset: xr.Dataset, units: str) -> None:
+    """Write long names and units into *dataset*; *units* are the model's input units."""
+    for name, (long_name, unit) in LONG_NAMES.items():
+        if name in dataset.variables:
+            dataset[name].attrs = {"long_name": long_name, "units": unit.replace(_UNITS, units)}
+
+
+_BATCH = 1000  # inputs through a classifier at once
+_UNITS = "input units"
+LONG_NAMES = {
+    "accuracy": ("accuracy", "share"),
+    "flip_rate": ("flip rate", "share"),
+    "right_to_wrong": ("flips from right to wrong", "share"),
+    "wrong_to_right": ("flips from wrong to right", "share"),
+    "wrong_to_other": ("flips from wrong to another wrong class", "share"),
+    "band_flip_rate": ("low-margin boundary-band flips", "share of the band"),
+    "pair_order_flip_rate": ("pair-order flips", "share"),
+    "band_pair_order_flip_rate": ("boundary-band pair-order flips", "share of the band"),
+    "near_ties": ("inputs whose top-2 margin is below 1e-6", "count"),
+    "radius": ("local logit-margin radius", _UNITS),
+    "displacement": ("first-order boundary displacement, magnitude", _UNITS),
+    "normal_variation": ("normal variation, 1 - cos", "1"),
+    "third_class": ("inputs decided for a class outside the float top-2 pair", "share"),
+    "flat_pairs": ("pairs whose margin has no gradient", "count"),
+    "flat_margins": ("top-2 margins without a gradient", "count"),
+    "boundary_jaccard": ("boundary-mask Jaccard distance", "1"),
+    "no_boundary": ("no boundary on either slice", "flag"),
+    "effective_displacement": ("shift that explains the Jaccard distance, d_eff", _UNITS),
+    "thick_boundary_jaccard": ("boundary-mask Jaccard distance of masks thickened by a cell on every side", "1"),
+    "grid_change": ("grid prediction change", "share of nodes"),
+    "junctions": ("triple-junction cells", "count"),
+    "four_class_cells": ("cells with four classes", "count"),
+    "step_a": ("grid step along a", _UNITS),
+    "step_b": ("grid step along b", _UNITS),
+    "explained": ("variance explained by the slice's axis", "share"),
+    "junction_steps": ("triple-junction cells at each interpolation step", "count"),
+    "junction_union": ("triple-junction cells at some interpolation step", "count"),
+    "junction_union_changed": ("of these, inside the changed region", "count"),
+    "changed_cells": ("cells that change at some interpolation step", "count"),
+    "share_changed": ("share of the visited boundary cells that change in a step", "share"),
+    "share_near": ("changed cells within one cell of a junction", "share"),
+    "chance_boundary": ("the same share of all boundary cells: chance along the boundary", "share"),
+    "chance_slice": ("the same share of all cells: chance anywhere on the slice", "share"),
+    "rearranged_cells": ("boundary cells whose set of classes changes in a step, summed over steps", "count"),
+    "share_rearranged_near": ("of these, within one cell of a junction", "share"),
+    "junction_map": ("triple-junction cells", "flag"),
+    "labels": ("predicted class at each node", "class"),
+    "score": ("test inputs projected onto the slice", _UNITS),
+    "target": ("true class", "class"),
+    "axis": ("axis of the slice", "1"),
+    "transition": ("from one bit-width to the next", "bit"),
+    "bits": ("bit-width of the weights; 32 is the float classifier", "bit"),
+    "nodes": ("nodes a side of the slice grid", "count"),
+    "quantile": ("quantile over the test inputs", "1"),
+    "t": ("interpolation between the two levels", "1"),
+    "a": ("first principal component", _UNITS),
+    "b": ("second principal component", _UNITS),
+    "cell_a": ("cell centre along a", _UNITS),
+    "cell_b": ("cell centre along b", _UNITS),
+    "split": ("calibration inputs, and held-out ones", "1"),
+    "model_bytes": ("size of the quantized model", "byte"),
+    "seed": ("seed of split, initial weights and batches", "1"),
+}
