@@ -1,6 +1,5 @@
 """Official archives of MNIST, Fashion-MNIST and CIFAR-10: fetched, verified, and read without unpacking anything."""
 
-import contextlib
 import gzip
 import hashlib
 import io
@@ -11,21 +10,17 @@ import zlib
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import numpy as np
 import yaml
-from pooch import HTTPDownloader
-from tqdm import tqdm
 
 from .checks import check_choice
+from .download import draft_of, fetch_file, md5_of
 
 _CLONE = Path(__file__).resolve().parents[1]
 REGISTRY = _CLONE / "data" / "archives.yml"
 CACHE = _CLONE / "data" / "archives"
 NAMES = ("mnist", "fashion-mnist", "cifar-10")
-TIMEOUT = (10, 30)  # seconds to connect, and between two pieces of an answer
-ATTEMPTS = 5  # at one mirror, as long as each one brings something
 _ARRAYS = ("train_images", "train_classes", "test_images", "test_classes")
 _CIFAR = "cifar-10-batches-py"
 _BATCHES = {"train": [f"{_CIFAR}/data_batch_{i}" for i in range(1, 6)], "test": [f"{_CIFAR}/test_batch"]}
@@ -107,7 +102,7 @@ def _load(name: str, where: Path, ours: bool, stamps: tuple) -> Archive:  # the 
     )
     if ours:
         for file, stated in entry["files"].items():
-            found = _md5(where / file)
+            found = md5_of(where / file)
             if found != stated["md5"]:
                 raise ValueError(f"{where / file} is not the published archive (MD5 {found}): {advice}.")
     read = {"idx": _read_idx, "cifar": _read_cifar}[entry["format"]]
@@ -134,18 +129,13 @@ def _entry(name: str) -> dict:
     return _registry(REGISTRY)[check_choice("Data set", name, NAMES)]
 
 
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
 def status(names: tuple[str, ...] = NAMES) -> list[Status]:
     """Say what is in :func:`folder` of each data set, and decode what is whole to see that it is the official one."""
     rows = []
     for name in names:
         paths = [folder() / file for file in _entry(name)["files"]]
         there = [path for path in paths if path.is_file()]
-        drafts = [_draft(path) for path in paths if _draft(path).is_file()]
+        drafts = [draft for path in paths if (draft := draft_of(path)).is_file()]
         verified, says = False, "not there"
         if len(there) == len(paths):
             try:
@@ -163,17 +153,12 @@ def status(names: tuple[str, ...] = NAMES) -> list[Status]:
     return rows
 
 
-# Fetching
-
-
 def fetch(name: str, *, progress: bool = True) -> Path:
     """
     Download the archives of a data set to data/archives, if they are not there, and verify what they hold.
 
-    Each mirror is tried in turn. What came before a break is kept beside the archive's place under another name, and
-    the next attempt goes on behind it; an archive is moved into its place when it is whole, by its MD5. Of several
-    processes one downloads and the others wait for it. A folder named by ``BQ_DATA`` is never written to: what is
-    there is verified only.
+    By :func:`bqcore.download.fetch_file`: an archive takes its place when it is whole, by its MD5. A folder named by
+    ``BQ_DATA`` is never written to: what is there is verified only.
 
     Parameters
     ----------
@@ -195,181 +180,10 @@ def fetch(name: str, *, progress: bool = True) -> Path:
     """
     entry = _entry(name)
     if _ours():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with _alone(name, progress) as private:
-            for file, stated in entry["files"].items():
-                if not (CACHE / file).is_file() or _md5(CACHE / file) != stated["md5"]:
-                    path = CACHE / file
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    _fetch(path, _draft(path, private), stated, entry["mirrors"], progress)
+        for file, stated in entry["files"].items():
+            fetch_file(CACHE / file, entry["mirrors"], md5=stated["md5"], size=stated["bytes"], progress=progress)
     load(name)
     return folder()
-
-
-@contextlib.contextmanager
-def _alone(name: str, progress: bool):
-    """
-    Let one process at a time download a data set; the system frees the lock of one that is killed.
-
-    Gives what is added to a draft's name: nothing, or a word of this process alone where there are no locks.
-    """
-    with (CACHE / f".{name}.lock").open("w") as lock:
-        private = ""
-        try:
-            import fcntl
-
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            with tqdm(desc=f"{name}: another process downloads it, waiting", bar_format="{desc}", disable=not progress):
-                fcntl.flock(lock, fcntl.LOCK_EX)
-        except (ImportError, OSError):  # Windows, some network disks
-            private = f".{os.getpid()}"
-        yield private
-
-
-def _draft(path: Path, private: str = "") -> Path:
-    return path.with_name(f".{path.name}{private}.part")
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
-
-
-def _fetch(path: Path, draft: Path, stated: dict, mirrors: list[str], progress: bool) -> None:
-    """Bring one archive to *path*, whole and verified, from the first mirror that gives it."""
-    if _size(draft) == stated["bytes"] and _md5(draft) == stated["md5"]:  # ended between the last byte and the move
-        os.replace(draft, path)
-        return
-    if _size(draft) >= stated["bytes"]:
-        draft.unlink()
-    answers = []
-    label = f"{path.parent.name}/{path.name}"
-    with tqdm(total=stated["bytes"], desc=label, unit="B", unit_scale=True, disable=not progress) as bar:
-        for mirror in mirrors:
-            for _ in range(ATTEMPTS):
-                before = _size(draft)
-                answer = _attempt(mirror + path.name, draft, stated, bar)
-                after = _size(draft)
-                if answer is None:
-                    os.replace(draft, path)
-                    return
-                if after == 0:
-                    draft.unlink()
-                if not (after > before or after == 0 < before):  # nothing new came, and nothing wrong was dropped
-                    break
-            answers.append(f"{urlsplit(mirror).netloc} {answer}")
-    kept = f" {_size(draft)} bytes are kept, and the same command goes on behind them." if _size(draft) else ""
-    raise OSError(
-        f"{path.name} could not be had: {'; '.join(answers)}.{kept} Try again later, put the file into {path.parent}, "
-        "or let BQ_DATA name a folder that has the archives."
-    )
-
-
-def _attempt(url: str, draft: Path, stated: dict, bar: tqdm) -> str | None:
-    """Download behind what *draft* holds; give None if it is whole then, or else what the mirror answered."""
-    have, whole, seen = _size(draft), stated["bytes"], []
-    bar.n = bar.initial = have
-    with draft.open("ab", buffering=0) as file:
-        target = _Target(file, whole, bar)
-
-        def look(response, **_):  # before anything of the answer's body is read
-            seen.append(response)
-            if response.is_redirect or not response.ok:
-                return
-            kind, length, part = (
-                response.headers.get(f"content-{key}", "").lower() for key in ("type", "length", "range")
-            )
-            if kind.startswith("text/html"):
-                raise _Refused("sent a web page instead of the archive")
-            if response.status_code == 206:
-                if not part.startswith(f"bytes {have}-"):
-                    raise _Refused(f"sent another part ({part or 'unnamed'}) than the one from byte {have} on")
-            else:
-                if length and length != str(whole):
-                    raise _Refused(f"sent {length} bytes where the archive has {whole}")
-                target.restart()
-
-        # A .gz is to come as it is, not unpacked on the way.
-        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-        download = HTTPDownloader(chunk_size=2**16, timeout=TIMEOUT, headers=headers, hooks={"response": look})
-        try:
-            download(url, target, None)
-        except _Unwritable as error:
-            raise OSError(
-                f"{draft} could not be written ({error}): make room, and the same command goes on where it stopped."
-            ) from None
-        except _Refused as error:
-            return str(error)
-        except OSError as error:  # every one of requests' is
-            if have and seen and seen[-1].status_code == 416:  # no such part: what is there is not of this archive
-                target.restart()
-            return _reason(error, seen, f"{target.size} of {whole} bytes")
-        finally:
-            for response in seen:
-                response.close()
-        if target.size < whole:
-            return f"broke off after {target.size} of {whole} bytes"
-        found = _md5(draft)
-        if found != stated["md5"]:
-            target.restart()
-            return f"sent other bytes than the published ones (MD5 {found})"
-        os.fsync(file.fileno())
-    return None
-
-
-def _reason(error: BaseException, seen: list, came: str) -> str:
-    """Put what went wrong between us and a mirror into a few words."""
-    if seen and not seen[-1].ok:
-        return f"answered {seen[-1].status_code} {seen[-1].reason}".rstrip()
-    chain = [error]
-    while True:  # what urllib3 met is wrapped in what requests makes of it
-        first = chain[-1].args[0] if chain[-1].args else None
-        inner = getattr(first, "reason", None) or chain[-1].__cause__ or chain[-1].__context__
-        if not isinstance(inner, BaseException) or inner in chain:
-            break
-        chain.append(inner)
-    told = [link.strerror for link in chain if isinstance(link, OSError) and link.strerror]
-    if any("timed out" in str(link) for link in chain):
-        told = ["silent for too long"]
-    why = told[-1] if told else type(chain[-1]).__name__
-    return f"broke off after {came} ({why})" if seen else f"could not be reached ({why})"
-
-
-class _Refused(OSError):
-    """An answer that is not the archive, or not the part of it that was asked for."""
-
-
-class _Unwritable(Exception):
-    """The disk, and not the mirror, stands in the way."""
-
-
-class _Target:
-    """A draft that takes no more bytes than the archive has, moves the bar, and can begin anew."""
-
-    def __init__(self, file, limit: int, bar: tqdm):
-        self.file, self.limit, self.bar, self.size = file, limit, bar, file.tell()
-
-    def write(self, chunk: bytes) -> None:
-        if self.size + len(chunk) > self.limit:
-            self.restart()
-            raise _Refused(f"sent more than the {self.limit} bytes that the archive has")
-        rest = memoryview(chunk)
-        while rest:  # an unbuffered file may take a part
-            try:
-                written = self.file.write(rest)
-            except OSError as error:
-                raise _Unwritable(error.strerror) from None
-            rest = rest[written:]
-            self.size += written
-            self.bar.update(written)
-
-    def flush(self) -> None:
-        """Do nothing: the file has no buffer."""
-
-    def restart(self) -> None:
-        self.file.truncate(0)
-        self.size = 0
-        self.bar.reset()
 
 
 # Reading

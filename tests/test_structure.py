@@ -9,11 +9,18 @@ FOLDER = Path(__file__).resolve().parents[1] / "bqcore"
 LAYERS = (
     ("checks",),
     ("quantize", "boundary", "slices", "decisions", "stats"),
-    ("models", "train", "archives", "data", "results"),
+    ("models", "train", "download", "archives", "data", "results"),
     ("runs",),
     ("claims", "plots", "notebook", "__main__"),
 )
-BESIDE = {("boundary", "decisions"), ("data", "archives"), ("claims", "plots"), ("notebook", "claims"), ("__main__", "claims")}
+BESIDE = {
+    ("boundary", "decisions"),
+    ("data", "archives"),
+    ("archives", "download"),
+    ("claims", "plots"),
+    ("notebook", "claims"),
+    ("__main__", "claims"),
+}
 PURE = LAYERS[0] + LAYERS[1]
 TREES = {
     path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in FOLDER.glob("*.py") if path.stem != "__init__"
