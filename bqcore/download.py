@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 TIMEOUT = (10, 30)  # seconds to connect, and between two pieces of an answer
 ATTEMPTS = 5  # at one mirror, as long as each one brings something
+CHUNK = 2**14  # bytes; what came of the last one is lost in a break
 
 
 def fetch_file(path: str | Path, mirrors: list[str], *, md5: str, size: int, progress: bool = True) -> None:
@@ -93,7 +94,8 @@ def _fetch(path: Path, draft: Path, mirrors: list[str], md5: str, size: int, pro
         draft.unlink()
     answers = []
     label = f"{path.parent.name}/{path.name}"
-    with tqdm(total=size, desc=label, unit="B", unit_scale=True, disable=not progress) as bar:
+    come = _size(draft)
+    with tqdm(total=size, initial=come, desc=label, unit="B", unit_scale=True, disable=not progress) as bar:
         for mirror in mirrors:
             for _ in range(ATTEMPTS):
                 before = _size(draft)
@@ -140,7 +142,7 @@ def _attempt(url: str, draft: Path, md5: str, size: int, bar: tqdm) -> str | Non
 
         # A .gz is to come as it is, not unpacked on the way.
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-        download = HTTPDownloader(chunk_size=2**16, timeout=TIMEOUT, headers=headers, hooks={"response": look})
+        download = HTTPDownloader(chunk_size=CHUNK, timeout=TIMEOUT, headers=headers, hooks={"response": look})
         try:
             download(url, target, None)
         except _Unwritable as error:
@@ -199,6 +201,7 @@ class _Target:
         self.file, self.limit, self.bar, self.size = file, limit, bar, file.tell()
 
     def write(self, chunk: bytes) -> None:
+        """Append a piece, or refuse it if the file would become too long."""
         if self.size + len(chunk) > self.limit:
             self.restart()
             raise _Refused(f"sent more than the {self.limit} bytes that the file has")
@@ -216,6 +219,7 @@ class _Target:
         """Do nothing: the file has no buffer."""
 
     def restart(self) -> None:
+        """Drop all that came."""
         self.file.truncate(0)
         self.size = 0
         self.bar.reset()
