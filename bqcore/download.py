@@ -221,5 +221,5 @@ class _Target:
     def restart(self) -> None:
         """Drop all that came."""
         self.file.truncate(0)
-        self.size = 0
+        self.size = self.bar.initial = 0
         self.bar.reset()
