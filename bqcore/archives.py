@@ -229,12 +229,15 @@ def _read_cifar(where: Path, entry: dict) -> dict[str, np.ndarray]:
         files = sum((part[b"filenames"] for part in parts), [])
         if len(files) != entry[split] or len(set(files)) < len(files):
             raise ValueError(f"{split} has {len(files)} images of {len(set(files))} names where {entry[split]} belong")
-        order = np.array(sorted(range(len(files)), key=files.__getitem__))
-        flat = np.concatenate([part[b"data"] for part in parts])
+        place = np.empty(len(files), np.int64)  # of each image, among the sorted names
+        place[sorted(range(len(files)), key=files.__getitem__)] = np.arange(len(files))
         rows, columns, channels = entry["shape"]
-        images = flat.reshape(-1, channels, rows, columns).transpose(0, 2, 3, 1)[order]
-        arrays[f"{split}_images"] = np.ascontiguousarray(images)
-        arrays[f"{split}_classes"] = np.array(sum((part[b"labels"] for part in parts), []), np.uint8)[order]
+        images = np.empty((len(files), rows, columns, channels), np.uint8)
+        classes = np.empty(len(files), np.uint8)
+        for part, at in zip(parts, np.split(place, np.cumsum([len(part[b"labels"]) for part in parts])[:-1])):
+            images[at] = part[b"data"].reshape(-1, channels, rows, columns).transpose(0, 2, 3, 1)
+            classes[at] = part[b"labels"]
+        arrays |= {f"{split}_images": images, f"{split}_classes": classes}
     return arrays
 
 
