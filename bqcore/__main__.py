@@ -1,4 +1,4 @@
-"""The command line: ``python -m bqcore run | ledger | publish``."""
+"""The command line: ``python -m bqcore run | data | ledger | publish``."""
 
 import argparse
 import sys
@@ -11,12 +11,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options = _options(arguments)
         command = f"bqcore {options.command}"
-        return {"run": _run, "ledger": _ledger, "publish": _publish}[options.command](options)
+        return {"run": _run, "data": _data, "ledger": _ledger, "publish": _publish}[options.command](options)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"{command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"\n{command}: stopped; finished runs are kept, and the same command goes on.", file=sys.stderr)
+        kept = "what came is kept" if command == "bqcore data" else "finished runs are kept"
+        print(f"\n{command}: stopped; {kept}, and the same command goes on.", file=sys.stderr)
         return 130
 
 
@@ -37,6 +38,17 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     run.add_argument("--workers", type=int, help="processes (default: one a core)")
     run.add_argument("--variants", action="store_true", help="stopping, with one open choice changed at a time")
     run.add_argument("--out", type=Path, metavar="FILE", help="also write the joined result to FILE")
+
+    data = commands.add_parser(
+        "data", help="show which data sets are there, or fetch them",
+        description="Show which official archives are there, where, how large, and whether they hold the official "
+        "pixels and classes; `data fetch NAME` downloads them. A folder named by BQ_DATA is read instead of "
+        "data/archives, and never written to. Digits come with scikit-learn.",
+    )  # fmt: skip
+    fetch = data.add_subparsers(dest="task", metavar="fetch").add_parser(
+        "fetch", help="download a data set and verify it; a stopped download goes on where it stopped"
+    )
+    fetch.add_argument("name", choices=["mnist", "fashion-mnist", "cifar-10", "all"])
 
     ledger = commands.add_parser("ledger", help="print every claim of the paper with our verdict")
     ledger.add_argument("--json", action="store_true", help="as a list of objects")
@@ -78,6 +90,22 @@ def _run(options) -> int:
     if options.out:
         save_dataset(dataset, options.out)
     print(f"{spec.study}, {spec.dataset}, {spec.model}: {seeds} runs in {options.out or runs.folder(spec)}")
+    return 0
+
+
+def _data(options) -> int:
+    from . import archives
+
+    names = archives.NAMES
+    if options.task:
+        names = names if options.name == "all" else (options.name,)
+        for name in names:
+            archives.fetch(name)
+    rows = archives.status(names)
+    width = max(len(str(row.folder)) for row in rows)
+    for row in rows:
+        files = f"{row.files} of {row.of_files} file{'s'[: row.of_files - 1]}"
+        print(f"{row.name:<14}{files:<13}{row.bytes / 1e6:>6.1f} MB  {str(row.folder):<{width}}  {row.says}")
     return 0
 
 

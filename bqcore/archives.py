@@ -15,13 +15,12 @@ import numpy as np
 import yaml
 
 from .checks import check_choice
+from .download import draft_of, fetch_file, md5_of
 
 _CLONE = Path(__file__).resolve().parents[1]
 REGISTRY = _CLONE / "data" / "archives.yml"
 CACHE = _CLONE / "data" / "archives"
 NAMES = ("mnist", "fashion-mnist", "cifar-10")
-TIMEOUT = (10, 30)  # seconds to connect, and between two pieces of an answer
-ATTEMPTS = 5  # at one mirror, as long as each one brings something
 _ARRAYS = ("train_images", "train_classes", "test_images", "test_classes")
 _CIFAR = "cifar-10-batches-py"
 _BATCHES = {"train": [f"{_CIFAR}/data_batch_{i}" for i in range(1, 6)], "test": [f"{_CIFAR}/test_batch"]}
@@ -52,7 +51,11 @@ class Status(NamedTuple):
 
 def folder() -> Path:
     """Give the folder of the archives: the one that ``BQ_DATA`` names, or else data/archives in the clone."""
-    return Path(os.environ["BQ_DATA"]) if os.environ.get("BQ_DATA") else CACHE
+    return CACHE if _ours() else Path(os.environ["BQ_DATA"])
+
+
+def _ours() -> bool:
+    return not os.environ.get("BQ_DATA")
 
 
 def load(name: str) -> Archive:
@@ -84,24 +87,22 @@ def load(name: str) -> Archive:
         path = where / file
         if not path.is_file():
             advice = f"`python -m bqcore data fetch {name}`, or let BQ_DATA name a folder that has {file}"
-            if where != CACHE:
+            if not _ours():
                 advice = f"put it there, or unset BQ_DATA and `python -m bqcore data fetch {name}`"
             raise FileNotFoundError(f"{name} needs {path}, which is not there: {advice}.")
         stamps.append((path.stat().st_size, path.stat().st_mtime_ns))
-    return _load(name, where, tuple(stamps))
+    return _load(name, where, _ours(), tuple(stamps))
 
 
 @lru_cache(maxsize=len(NAMES))
-def _load(name: str, where: Path, stamps: tuple) -> Archive:  # the stamps are a part of the key
+def _load(name: str, where: Path, ours: bool, stamps: tuple) -> Archive:  # the stamps are a part of the key
     entry = _entry(name)
     advice = (
-        f"`python -m bqcore data fetch {name}` gets it anew"
-        if where == CACHE
-        else "replace it in the folder that BQ_DATA names"
+        f"`python -m bqcore data fetch {name}` gets it anew" if ours else "replace it in the folder that BQ_DATA names"
     )
-    if where == CACHE:
+    if ours:
         for file, stated in entry["files"].items():
-            found = _md5(where / file)
+            found = md5_of(where / file)
             if found != stated["md5"]:
                 raise ValueError(f"{where / file} is not the published archive (MD5 {found}): {advice}.")
     read = {"idx": _read_idx, "cifar": _read_cifar}[entry["format"]]
@@ -128,9 +129,61 @@ def _entry(name: str) -> dict:
     return _registry(REGISTRY)[check_choice("Data set", name, NAMES)]
 
 
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+def status(names: tuple[str, ...] = NAMES) -> list[Status]:
+    """Say what is in :func:`folder` of each data set, and decode what is whole to see that it is the official one."""
+    rows = []
+    for name in names:
+        paths = [folder() / file for file in _entry(name)["files"]]
+        there = [path for path in paths if path.is_file()]
+        drafts = [draft for path in paths if (draft := draft_of(path)).is_file()]
+        verified, says = False, "not there"
+        if len(there) == len(paths):
+            try:
+                load(name)
+            except (ValueError, OSError) as error:
+                says = str(error)
+            else:
+                verified, says = True, "verified"
+        elif there:
+            says = f"lacks {', '.join(path.name for path in paths if path not in there)}"
+        if drafts:
+            says += f"; {sum(draft.stat().st_size for draft in drafts)} bytes of a stopped download"
+        size = sum(path.stat().st_size for path in there)
+        rows.append(Status(name, (folder() / paths[0]).parent, len(there), len(paths), size, verified, says))
+    return rows
+
+
+def fetch(name: str, *, progress: bool = True) -> Path:
+    """
+    Download the archives of a data set to data/archives, if they are not there, and verify what they hold.
+
+    By :func:`bqcore.download.fetch_file`: an archive takes its place when it is whole, by its MD5. A folder named by
+    ``BQ_DATA`` is never written to: what is there is verified only.
+
+    Parameters
+    ----------
+    name : one of "mnist", "fashion-mnist", "cifar-10"
+    progress : bool
+        Show a bar with the time left, on standard error.
+
+    Returns
+    -------
+    Path
+        The folder of the archives.
+
+    Raises
+    ------
+    OSError
+        If no mirror gives the archive (each one's answer is told), or it cannot be written.
+    ValueError
+        If an archive does not hold the official pixels and classes.
+    """
+    entry = _entry(name)
+    if _ours():
+        for file, stated in entry["files"].items():
+            fetch_file(CACHE / file, entry["mirrors"], md5=stated["md5"], size=stated["bytes"], progress=progress)
+    load(name)
+    return folder()
 
 
 # Reading
@@ -176,18 +229,21 @@ def _read_cifar(where: Path, entry: dict) -> dict[str, np.ndarray]:
         files = sum((part[b"filenames"] for part in parts), [])
         if len(files) != entry[split] or len(set(files)) < len(files):
             raise ValueError(f"{split} has {len(files)} images of {len(set(files))} names where {entry[split]} belong")
-        order = np.array(sorted(range(len(files)), key=files.__getitem__))
-        flat = np.concatenate([part[b"data"] for part in parts])
+        place = np.empty(len(files), np.int64)  # of each image, among the sorted names
+        place[sorted(range(len(files)), key=files.__getitem__)] = np.arange(len(files))
         rows, columns, channels = entry["shape"]
-        images = flat.reshape(-1, channels, rows, columns).transpose(0, 2, 3, 1)[order]
-        arrays[f"{split}_images"] = np.ascontiguousarray(images)
-        arrays[f"{split}_classes"] = np.array(sum((part[b"labels"] for part in parts), []), np.uint8)[order]
+        images = np.empty((len(files), rows, columns, channels), np.uint8)
+        classes = np.empty(len(files), np.uint8)
+        for part, at in zip(parts, np.split(place, np.cumsum([len(part[b"labels"]) for part in parts])[:-1])):
+            images[at] = part[b"data"].reshape(-1, channels, rows, columns).transpose(0, 2, 3, 1)
+            classes[at] = part[b"labels"]
+        arrays |= {f"{split}_images": images, f"{split}_classes": classes}
     return arrays
 
 
 def read_batch(content: bytes, name: str) -> dict:
     """
-    Read one pickled batch of CIFAR-10 with a loader that can build arrays, lists, strings and numbers, and nothing else.
+    Read one pickled batch of CIFAR-10 with a loader that builds arrays, lists, strings and numbers, and nothing else.
 
     Returns
     -------
@@ -240,6 +296,7 @@ _ALLOWED = {
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module, name):
+        """Give what a batch may name, and refuse the rest."""
         try:
             return _ALLOWED[module, name]
         except KeyError:

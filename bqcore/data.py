@@ -106,25 +106,37 @@ def stopping_split(
     if dataset == "digits":
         pixels, classes = load_digits(return_X_y=True)
         inputs = torch.from_numpy((pixels / 16).astype("float32"))
-        rest, last = _draw(dataset, np.arange(len(classes)), classes, (len(classes) - sizes[2], sizes[2]), seed)
-        parts = [*_draw(dataset, rest, classes, sizes[:2], seed), last]
+        _check_room(dataset, sizes, len(classes) - sizes[2])
+        rest, last = _draw(np.arange(len(classes)), classes, len(classes) - sizes[2], sizes[2], seed)
+        parts = [*_draw(rest, classes, *sizes[:2], seed), last]
         pairs = [(inputs[part], torch.from_numpy(classes[part])) for part in parts]
     else:
         archive = archives.load(dataset)
         official, test = (np.arange(len(part)) for part in (archive.train_classes, archive.test_classes))
-        parts = _draw(dataset, official, archive.train_classes, sizes[:2], seed)
+        _check_room(dataset, sizes, len(official))
+        parts = _draw(official, archive.train_classes, *sizes[:2], seed)
         if sizes[2] != len(test):
-            test = _draw(dataset, test, archive.test_classes, (len(test) - sizes[2], sizes[2]), seed)[1]
+            if sizes[2] > len(test) - 10:
+                raise ValueError(
+                    f"{sizes[2]} held-out inputs are asked of the {len(test)} official test images of {dataset}: "
+                    f"ask for all of them, or for {len(test) - 10} at most."
+                )
+            test = _draw(test, archive.test_classes, len(test) - sizes[2], sizes[2], seed)[1]
         pairs = [_tensors(archive.train_images[part], archive.train_classes[part]) for part in parts]
         pairs.append(_tensors(archive.test_images[test], archive.test_classes[test]))
     return StoppingSplit(*sum(pairs, ()))
 
 
-def _draw(dataset: str, pool: np.ndarray, classes: np.ndarray, sizes: tuple, seed: int) -> list[np.ndarray]:
+def _check_room(dataset: str, sizes: list[int], there: int) -> None:
+    if sizes[0] + sizes[1] > there:
+        raise ValueError(
+            f"{sizes[0]} training and {sizes[1]} calibration inputs are asked of the {max(there, 0)} that {dataset} "
+            "has for them: ask for fewer."
+        )
+
+
+def _draw(pool: np.ndarray, classes: np.ndarray, first: int, second: int, seed: int) -> list[np.ndarray]:
     """Draw two disjoint, stratified parts of *pool*, which holds indices into *classes*."""
-    first, second = sizes
-    if first < 10 or first + second > len(pool):
-        raise ValueError(f"{first} and {second} inputs are asked of {len(pool)} of {dataset}: ask for fewer.")
     return train_test_split(pool, train_size=first, test_size=second, random_state=seed, stratify=classes[pool])
 
 

@@ -9,13 +9,13 @@ FOLDER = Path(__file__).resolve().parents[1] / "bqcore"
 LAYERS = (
     ("checks",),
     ("quantize", "boundary", "slices", "decisions", "stats", "stopping"),
-    ("models", "train", "archives", "data", "results"),
+    ("models", "train", "download", "archives", "data", "results"),
     ("specs", "measures", "levels", "calibration", "runs"),
     ("claims", "plots", "notebook", "__main__"),
 )
 # Within a layer, each of these in its order may import those before it; no others do.
 ROWS = (
-    ("decisions", "boundary"), ("archives", "data"), ("results", "train"),
+    ("decisions", "boundary"), ("download", "archives", "data"), ("results", "train"),
     ("specs", "measures", "levels", "runs"), ("measures", "calibration", "runs"), ("specs", "calibration"),
     ("plots", "claims", "notebook"), ("claims", "__main__"),
 )  # fmt: skip
