@@ -97,6 +97,7 @@ class _Block(nn.Module):
         )  # fmt: skip
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Add what the body makes of *x* to its shortcut."""
         return torch.relu(self.body(x) + self.shortcut(x))
 
 
