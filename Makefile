@@ -1,11 +1,12 @@
 # For GNU make 3.81 and newer. Paths are relative, so that the clone may lie anywhere, also below a folder with spaces.
-.PHONY: help book test bench lab publish lint clean lock
+.PHONY: help book test reproduce bench lab publish lint clean lock
 
 P =
+PROFILE =
 PY = .venv/bin/python
 PYTHON =
 ARGS =
-export P
+export P PROFILE
 
 ifeq ($(wildcard Snakefile),)
 $(error Run make in the folder of the clone, or name that folder: make -C FOLDER book)
@@ -15,6 +16,7 @@ help:
 	@printf '%s\n' \
 	'make book     runs, notebooks and book; prints the path of the book    first time 4 min, 1.8 GB; then seconds' \
 	'make test     all tests, with warnings as errors                       first time 6 min; then 4 min' \
+	'make reproduce  every study from raw pixels, with the time of each      about 1 h, 4 GB; resumes' \
 	'make bench    our measures beside those of other packages              1 min' \
 	'make lab      the notebooks in JupyterLab                              first time 20 s and 100 MB more' \
 	'make publish  puts the fresh runs into data/results                    seconds after make book' \
@@ -24,6 +26,7 @@ help:
 	'The first of them makes .venv, which is 90 s and 1.8 GB of the above (2 cores, fast line); to undo it, remove that' \
 	'folder. Only pip writes outside of this folder, its cache of downloads.' \
 	'' \
+	'make reproduce PROFILE=smoke     the same on tiny sizes, 3 min; PROFILE=slurm runs it on a SLURM cluster' \
 	'make book P="seed=3 bits=[8,5]"  other parameters, named in the first cell of the notebooks' \
 	'make test ARGS="-k slices"       arguments for pytest; likewise for bench and lab' \
 	'make book PYTHON=python3.12      which Python makes .venv; else the first on the PATH that is 3.11 or newer' \
@@ -62,6 +65,11 @@ book:
 test:
 	@$(call environment,book test)
 	@MPLBACKEND=agg $(RUN) -m pytest $(ARGS)
+
+# PROFILE=smoke: the same on tiny sizes. PROFILE=slurm, or any folder of profiles/: each study as a job of a cluster.
+reproduce:
+	@$(call environment,book$(if $(filter slurm,$(PROFILE)), slurm))
+	$(call snakemake,reproduce $(if $(filter-out smoke,$(PROFILE)),--profile "profiles/$(PROFILE)"))
 
 bench:
 	@$(call environment,test)

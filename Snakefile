@@ -34,14 +34,32 @@ except BlockingIOError:
 PY = sys.executable
 # "seed=3 bits=[8, 5]": a blank separates parameters only where a name follows.
 P = re.split(r"\s+(?=\w+=)", os.environ["P"].strip()) if os.environ.get("P", "").strip() else []
+SMOKE = os.environ.get("PROFILE", "") == "smoke"
 NOTEBOOKS = sorted(Path(source).stem for source in glob("notebooks/[0-9][0-9]_*.py"))
 SOURCES = sorted(glob("bqcore/*.py"))
 # The runs do not depend on what is made of them afterwards.
-RUN_SOURCES = [s for s in SOURCES if Path(s).stem not in ("__main__", "claims", "notebook", "plots")]
+AFTERWARDS = ("__main__", "claims", "notebook", "plots", "plots_stopping", "publishing")
+RUN_SOURCES = [s for s in SOURCES if Path(s).stem not in AFTERWARDS]
 RESULTS = sorted(glob("data/results/*"))
-LEDGER = RESULTS + glob("data/claims.yml") + glob("bqcore/claims.py")
+LEDGER = RESULTS + glob("data/claims.yml") + ["bqcore/claims.py"]
 PAGES = sorted(p for p in glob("book/**", recursive=True) if os.path.isfile(p) and "__pycache__" not in p)
 EXECUTED = [f"notebooks/executed/{name}.ipynb" for name in NOTEBOOKS]
+# Every study that the paper has, as `python -m bqcore run` takes it; a smoke test does the same on tiny sizes.
+STUDIES = {
+    "levels-digits": "levels digits", "stopping-digits": "stopping digits", "stopping-mnist": "stopping mnist",
+    "stopping-fashion-mnist": "stopping fashion-mnist", "stopping-cifar-10": "stopping cifar-10",
+    "stopping-mnist-cnn": "stopping mnist model=cnn", "stopping-fashion-mnist-cnn": "stopping fashion-mnist model=cnn",
+    "stopping-cifar-10-resnet": "stopping cifar-10 model=resnet",
+    "variants-digits": "stopping digits --variants", "variants-cifar-10": "stopping cifar-10 --variants",
+}  # fmt: skip
+TINY = {
+    "levels-digits": "seeds=2 epochs=5 nodes=[31,16]", "stopping-digits": "seeds=3 epochs=5 nodes=[31,16]",
+    **{f"stopping-{name}": "seeds=2 epochs=1 nodes=[21,11] sizes=[2000,500,500]" for name in ("mnist", "fashion-mnist")},
+    **{f"stopping-{name}-cnn": "seeds=1 epochs=1 nodes=[11,6] sizes=[500,200,200]" for name in ("mnist", "fashion-mnist")},
+    **{f"stopping-{name}": "seeds=1 epochs=1 nodes=[11,6] sizes=[300,100,100]" for name in ("cifar-10", "cifar-10-resnet")},
+}
+RUN = [name for name in STUDIES if not SMOKE or name in TINY]
+ROOM = "smoke" if SMOKE else "all"
 
 
 rule all:
@@ -75,10 +93,9 @@ rule notebook:
     output:
         "notebooks/executed/{name}.ipynb",
     params:
-        # Notebooks that explain take no parameters; those that measure take those of the runs.
-        p=lambda wildcards, input: P if 'tags=["parameters"]' in Path(input[0]).read_text("utf-8") else [],
+        p=P,
     shell:
-        "{PY:q} notebooks/execute.py {wildcards.name:q} {params.p:q}"
+        "{PY:q} notebooks/execute.py --if-declared {wildcards.name:q} {params.p:q}"
 
 
 rule runs:
@@ -90,4 +107,46 @@ rule runs:
         p=P,
     threads: workflow.cores
     shell:
-        "{PY:q} -m bqcore run digits {params.p:q} --out {output:q}"
+        "{PY:q} -m bqcore run levels digits {params.p:q} --out {output:q}"
+
+
+# `make reproduce`: everything from raw pixels. Each study uses all cores of its own job, so that one runs at a time here
+# and all at once on a cluster; a stopped one goes on where it stopped.
+rule reproduce:
+    input:
+        [f"data/runs/{ROOM}/{name}.nc" for name in RUN],
+    params:
+        records=[f"data/runs/{ROOM}/{name}.tsv" for name in RUN],
+    localrule: True
+    run:
+        rows = [(Path(record).stem, Path(record).read_text().splitlines()[1].split("\t")) for record in params.records]
+        print(f"\n{'study':<30} {'minutes':>8} {'peak MB':>8}")
+        for name, row in rows:
+            print(f"{name:<30} {float(row[0]) / 60:8.1f} {row[2]:>8}")
+        print(f"{'all':<30} {sum(float(row[0]) for _, row in rows) / 60:8.1f}")
+
+
+rule archives:
+    output:
+        touch("data/runs/archives.verified"),
+    localrule: True
+    shell:
+        "{PY:q} -m bqcore data fetch all"
+
+
+rule study:
+    input:
+        RUN_SOURCES,
+        lambda wildcards: [] if "digits" in wildcards.name else "data/runs/archives.verified",
+    output:
+        f"data/runs/{ROOM}/{{name}}.nc",
+    params:
+        words=lambda wildcards: STUDIES[wildcards.name] + (f" {TINY[wildcards.name]}" if SMOKE else ""),
+    benchmark:
+        f"data/runs/{ROOM}/{{name}}.tsv"
+    threads: workflow.cores
+    resources:
+        mem_mb=4000,
+        runtime=180,
+    shell:
+        "{PY:q} -m bqcore run {params.words} --out {output:q}"

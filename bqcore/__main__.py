@@ -120,9 +120,9 @@ def _ledger(options) -> int:
 
 
 def _publish(options) -> int:
-    from . import claims
+    from . import claims, publishing
 
-    for line in claims.publish():
+    for line in [*publishing.publish(), *claims.publish_table()]:
         print(line)
     return 0
 

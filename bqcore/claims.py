@@ -1,22 +1,18 @@
 """The ledger: every claim of the paper against our runs, judged by the rule that data/claims.yml states."""
 
-import io
-import json
-import subprocess
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 import yaml
 
-from . import plots, runs, stats
-from .results import digest, largest_difference, load_dataset, save_bytes, save_dataset
+from . import calibration, specs, stats
+from .publishing import PUBLISHED, load_published
+from .results import save_bytes
 
 CLAIMS = Path("data/claims.yml")
-PUBLISHED = Path("data/results")
 README = Path("README.md")
-HEADLINE = Path("book/_static/levels.png")
 VERDICTS = ("reproduced", "not reproduced", "inconclusive", "not attempted")
 _MARKS = "<!-- ledger: written by `make publish`, compared by a test -->", "<!-- end of ledger -->"
 
@@ -37,14 +33,15 @@ def load_claims(path: str | Path = CLAIMS) -> tuple[dict, list[dict]]:
     claim = {}
     try:
         rule, claims = content["rule"], content["claims"]
-        [rule[key] for key in ("level", "too_wide")]
+        [rule[key] for key in ("level", "too_wide", "spare")]
         for claim in claims:
             [claim[key] for key in ("id", "dataset", "says", "reported", "kind", "where")]
             if "not_attempted" not in claim:
                 needed = {"value": ("from", "select", "span", "means_of"), "direction": ("from", "first", "second")}
                 needed["qualitative"] = needed["direction"] + ("most",)
+                needed["stopping"] = needed["value"] + ("together",)
                 [claim[key] for key in needed[claim["kind"]]]
-            if claim["kind"] == "value" and not isinstance(claim["reported"], (int, float)):
+            if claim["kind"] in ("value", "stopping") and not isinstance(claim["reported"], (int, float)):
                 raise TypeError(f"'reported' ({claim['reported']!r} is no number)")
     except (KeyError, TypeError) as error:
         where = f"claim {claim['id']}" if isinstance(claim, dict) and "id" in claim else "the file or one of its claims"
@@ -87,16 +84,27 @@ def ledger(path: str | Path = CLAIMS, results: str | Path = PUBLISHED) -> list[d
         name = claim["from"]
         if name not in files:
             files[name] = load_published(name, results)
-            if replace(runs.Spec(**json.loads(files[name].attrs["spec"])), seed=0) != runs.Spec():
+            spec = specs.load(files[name].attrs["spec"])
+            if replace(spec, seed=0) != specs.baseline(spec.study, spec.dataset, spec.model):
                 made_by = files[name].attrs["command"]
                 raise ValueError(f"{Path(results) / name} is not of the baseline: {made_by} made it.")
-        judge = _judge_value if claim["kind"] == "value" else _judge_direction
         try:
-            judged = judge(claim, files[name], rule)
+            if claim["kind"] == "stopping":
+                together = [other for other in claims if other["id"] in claim["together"]]
+                judged = _judge_stopping(claim, together, files[name], rule)
+            elif claim["kind"] == "value":
+                judged = _judge_value(claim, files[name], rule)
+            else:
+                judged = _judge_direction(claim, files[name], rule, results)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: claim {claim['id']} cannot be judged from {name}: {error}") from error
         rows.append(row | judged | {"command": files[name].attrs["command"]})
     return rows
+
+
+def reported(path: str | Path = CLAIMS) -> dict[str, float | str]:
+    """Give what the paper reports, by claim."""
+    return {claim["id"]: claim["reported"] for claim in load_claims(path)[1]}
 
 
 def reported_values(path: str | Path = CLAIMS) -> dict[tuple[str, int], float]:
@@ -108,22 +116,33 @@ def reported_values(path: str | Path = CLAIMS) -> dict[tuple[str, int], float]:
     }
 
 
-def load_published(name: str, folder: str | Path = PUBLISHED) -> xr.Dataset:
-    """Read a published result file after comparing it with the manifest beside it, if there is one."""
-    path, manifest = Path(folder) / name, Path(folder) / "manifest.json"
-    dataset = load_dataset(path)
-    if manifest.exists():
-        stated = json.loads(manifest.read_text()).get(name, {}).get("sha256")
-        if stated != digest(path):
-            raise ValueError(
-                f"{path} is not the file that {manifest} describes: restore it from git, or `make publish`."
-            )
-    return dataset
+def _select(dataset: xr.Dataset, select: dict, usual: float | None = None) -> xr.DataArray:
+    """
+    Give a measure at given coordinates; where a stopping rule is named, at the bits that it chooses.
 
-
-def _select(dataset: xr.Dataset, select: dict) -> xr.DataArray:
-    where = {key: value for key, value in select.items() if key != "measure"}
+    A rule's limit is a number, or "usual": *usual*.
+    """
+    where = {key: value for key, value in select.items() if key not in ("measure", "rule", "limit")}
+    if "rule" in select:
+        dataset = calibration.choose(dataset)
+        limit = usual if select["limit"] == "usual" else select["limit"]
+        found = np.flatnonzero((dataset.rule.values == select["rule"]) & (dataset.limit.values == limit))
+        if len(found) != 1:
+            raise ValueError(f"there are {len(found)} choices by {select['rule']} at {limit}, not one.")
+        dataset = dataset.isel(choice=int(found[0]))
     return dataset[select["measure"]].sel(where)
+
+
+def _span(claim: dict, dataset: xr.Dataset) -> float:
+    """Give how far the levels lie apart in what is claimed: the range of the medians along ``span``."""
+    if claim["select"]["measure"] == "chosen_bits":
+        levels = dataset.bits.where(dataset.bits != specs.FLOAT)
+        return float(levels.max() - levels.min())
+    others = {key: value for key, value in claim["select"].items() if key not in (claim["span"], "rule", "limit")}
+    medians = _select(dataset, others).median("seed")
+    if claim["span"] == "bits":
+        medians = medians.drop_sel(bits=specs.FLOAT)
+    return float(medians.max() - medians.min())
 
 
 def _judge_value(claim: dict, dataset: xr.Dataset, rule: dict) -> dict:
@@ -134,14 +153,9 @@ def _judge_value(claim: dict, dataset: xr.Dataset, rule: dict) -> dict:
         raise ValueError(f"its select leaves {', '.join(loose)} open: name one, or pool it.")
     values = selected.values.ravel()
     interval = stats.prediction_interval(values, claim["means_of"], rule["level"])
-    others = {key: value for key, value in claim["select"].items() if key != claim["span"]}
-    medians = _select(dataset, others).median("seed")
-    if claim["span"] == "bits":
-        medians = medians.drop_sel(bits=runs.FLOAT)
-    span = float(medians.max() - medians.min())
     if not interval.low <= claim["reported"] <= interval.high:
         verdict = "not reproduced"
-    elif interval.high - interval.low > rule["too_wide"] * span:
+    elif interval.high - interval.low > rule["too_wide"] * _span(claim, dataset):
         verdict = "inconclusive"
     else:
         verdict = "reproduced"
@@ -152,9 +166,45 @@ def _judge_value(claim: dict, dataset: xr.Dataset, rule: dict) -> dict:
     }
 
 
-def _judge_direction(claim: dict, dataset: xr.Dataset, rule: dict) -> dict:
+def _judge_stopping(claim: dict, together: list[dict], dataset: xr.Dataset, rule: dict) -> dict:
+    """
+    Judge numbers after boundary-aware stopping, whose limit is not stated, over all limits at once.
+
+    Shown is the limit that calibration data pick; what the claim says gains the share of the limits that agree.
+    """
+    choices = calibration.choose(dataset)
+    aware = [i for i, name in enumerate(choices.rule.values) if name in calibration.BOUNDARY_AWARE]
+    spans = [_span(other, dataset) for other in together]
+    verdicts = []
+    for i in aware:
+        inside, narrow = True, True
+        for other, span in zip(together, spans):
+            values = _select(choices.isel(choice=i), other["select"]).values
+            interval = stats.prediction_interval(values, other["means_of"], rule["level"])
+            inside &= interval.low <= other["reported"] <= interval.high
+            narrow &= interval.high - interval.low <= rule["too_wide"] * span
+        verdicts.append(inside + (inside and narrow))
+    verdict = ("not reproduced", "inconclusive", "reproduced")[max(verdicts)]
+    usual = calibration.usual_limit(choices, claim["rule"], rule["spare"])
+    values = _select(usual, claim["select"]).values
+    interval = stats.prediction_interval(values, claim["means_of"], rule["level"])
+    names = " and ".join(other["id"] for other in together)
+    return interval._asdict() | {
+        "says": f"{claim['says']} (ours at {claim['rule']} ≤ {float(usual.limit):g}, as calibration data pick it; "
+        f"{sum(v > 0 for v in verdicts)} of {len(aware)} limits agree with {names} at once)",
+        "runs": dataset.sizes["seed"],
+        "percentile": stats.percentile(values, claim["reported"]),
+        "verdict": verdict,
+    }
+
+
+def _judge_direction(claim: dict, dataset: xr.Dataset, rule: dict, results: str | Path) -> dict:
     """Judge a direction by a paired test over seeds and, where most is stated, the share itself."""
-    first, second = (_select(dataset, claim[key]) for key in ("first", "second"))
+    usual = None
+    if "limit_from" in claim:  # the same rule means the limit that another data set's calibration picks
+        other = calibration.choose(load_published(claim["limit_from"], results))
+        usual = float(calibration.usual_limit(other, claim["second"]["rule"], rule["spare"]).limit)
+    first, second = (_select(dataset, claim[key], usual) for key in ("first", "second"))
     if "mean_over" in claim:
         first, second = first.mean(claim["mean_over"]), second.mean(claim["mean_over"])
     interval = stats.paired_difference(first.values, second.values, rule["level"])
@@ -170,8 +220,11 @@ def _judge_direction(claim: dict, dataset: xr.Dataset, rule: dict) -> dict:
             verdict = "not reproduced"
         elif share.low <= claim["most"] and verdict == "reproduced":
             verdict = "inconclusive"
+    says = claim["says"] + (f" (at {claim['second']['rule']} ≤ {usual:g})" if usual is not None else "")
     percentile = stats.percentile((first - second).values, 0.0)
-    return interval._asdict() | {"runs": dataset.sizes["seed"], "percentile": percentile, "verdict": verdict}
+    return interval._asdict() | {
+        "says": says, "runs": dataset.sizes["seed"], "percentile": percentile, "verdict": verdict
+    }  # fmt: skip
 
 
 def table(rows: list[dict]) -> str:
@@ -204,95 +257,12 @@ def _number(value) -> str:
     return f"{value:.4f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
-def shown(dataset: xr.Dataset, published: str, folder: str | Path = PUBLISHED) -> str:
-    """
-    Say in one line of Markdown where a figure or table comes from, and how far the published result differs.
-
-    Parameters
-    ----------
-    dataset : xarray.Dataset
-        A fresh run, or several.
-    published : str
-        Name of the published result file to compare with.
-    """
-    spec = json.loads(dataset.attrs["spec"])
-    line = f"Fresh, by `{dataset.attrs['command']}`, from the {spec['dataset']} set of scikit-learn, in `{runs.FRESH}`."
-    if not (Path(folder) / published).exists():
-        return line + " Nothing is published yet."
-    theirs = load_published(published, folder)
-    baseline = {
-        key: value for key, value in json.loads(theirs.attrs["spec"]).items() if key not in ("seed", "bits", "nodes")
-    }
-    if any(spec[key] != value for key, value in baseline.items()):
-        return (
-            line + f" These parameters are not those of the published `{Path(folder) / published}`: nothing to compare."
-        )
-    ours = dataset if "seed" in dataset.dims else dataset.expand_dims("seed")
-    theirs = theirs if "seed" in theirs.dims else theirs.expand_dims("seed")
-    shares = [
-        n
-        for n in ours.data_vars
-        if n in theirs and ours[n].attrs.get("units", "") in ("1", "share", "share of nodes", "share of the band")
-    ]
-    common = np.intersect1d(ours.seed, theirs.seed)
-    if not len(common):
-        return line + f" The published `{Path(folder) / published}` holds other seeds: nothing to compare."
-    gap, where = largest_difference(ours[shares], theirs[shares])
-    return line + (
-        f" Published: `{Path(folder) / published}`; over the {len(common)} seed{'s'[: len(common) - 1]} in both, "
-        + (
-            f"shares and distances differ by at most {gap:.2g} (`{where}`)."
-            if gap
-            else "all shares and distances are equal."
-        )
-    )
-
-
-def publish() -> list[str]:
-    """
-    Make the fresh baseline runs the published ones: data/results with its manifest, and the table in README.
-
-    Returns
-    -------
-    lines : list of str
-        What was written.
-
-    Raises
-    ------
-    ValueError
-        If the measuring code has uncommitted changes, or the baseline has not been run.
-    """
-    spec = runs.Spec()
-    joined = spec.folder() / f"seeds-000-{runs.SEEDS - 1:03d}.nc"
-    if not joined.exists():
-        raise ValueError(f"The baseline has not been run with this code: `{spec.command(runs.SEEDS)}` first.")
-    changed = _git("status", "--porcelain", "--", "bqcore", "pyproject.toml", str(CLAIMS))
-    if changed:
-        raise ValueError(
-            f"Uncommitted changes ({changed.splitlines()[0].strip()}): commit first, so that the manifest can name one."
-        )
-    files = {"digits_levels.nc": load_dataset(joined), "digits_slice.nc": runs.run(spec)}
-    manifest = {}
-    for name, dataset in files.items():
-        save_dataset(dataset, PUBLISHED / name)
-        manifest[name] = {
-            "sha256": digest(PUBLISHED / name), "command": dataset.attrs["command"], "spec": asdict(spec),
-            "commit": _git("rev-parse", "HEAD"),
-        }  # fmt: skip
-    save_bytes((json.dumps(manifest, indent=2) + "\n").encode(), PUBLISHED / "manifest.json")
-    save_bytes(_headline(files["digits_slice.nc"]), HEADLINE)
-    written = [str(PUBLISHED / name) for name in [*files, "manifest.json"]] + [str(HEADLINE)]
-    if README.exists():
-        save_bytes(readme_with(judged_table(ledger())).encode(), README)
-        written.append(str(README))
-    return [f"wrote {name}" for name in written]
-
-
-def _headline(run: xr.Dataset) -> bytes:
-    """Draw the picture that README opens with."""
-    picture = io.BytesIO()
-    plots.levels_figure(run.sel(bits=[runs.FLOAT, 8, 4])).savefig(picture, format="png", metadata={"Software": None})
-    return picture.getvalue()
+def publish_table() -> list[str]:
+    """Write the table of judged claims into README, if there is one, and say so."""
+    if not README.exists():
+        return []
+    save_bytes(readme_with(judged_table(ledger())).encode(), README)
+    return [f"wrote {README}"]
 
 
 def readme_with(text: str) -> str:
@@ -303,10 +273,3 @@ def readme_with(text: str) -> str:
         raise ValueError(f"{README} must hold each of these lines once: {start} and {end}")
     before, rest = readme.split(start)
     return f"{before}{start}\n{text}\n{end}{rest.split(end)[1]}"
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True)
-    if done.returncode:
-        raise ValueError(f"git {arguments[0]} failed ({done.stderr.strip()}): publish from a clone.")
-    return done.stdout.strip()

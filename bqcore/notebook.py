@@ -1,26 +1,29 @@
 """What the notebooks call around a run: checked parameters, the line below each figure, what was seen in words."""
 
 import difflib
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from IPython import get_ipython
-from IPython.display import Markdown
+from IPython.display import Markdown, display
 
-from . import claims, runs, stats
+from . import calibration, plots, plots_stopping, publishing, runs, specs, stats
+from .checks import check_choice, check_integer, check_share
 
 _INJECTED = (bool, int, float, str, list, dict, type(None))  # what papermill can inject
 
 
 class Settings(NamedTuple):
-    """Checked parameters of a notebook: the fields of :class:`bqcore.runs.Spec`, and the number of seeds."""
+    """Checked parameters of a notebook: a spec, and the number of seeds."""
 
-    spec: dict
+    spec: specs.Spec
     seeds: int
 
 
-def settings(declared: str) -> Settings:
+def settings(declared: str, study: str = "levels", dataset: str = "digits") -> Settings:
     """
     Collect a notebook's parameters from its namespace and check them before anything runs.
 
@@ -28,12 +31,20 @@ def settings(declared: str) -> Settings:
     ----------
     declared : str
         Names of the notebook's parameters, separated by spaces.
+    study, dataset : str
+        Whose parameters they are.
 
     Raises
     ------
     ValueError
         If a value is ill-typed or out of range, or a name was injected that the notebook does not declare.
     """
+    names, space = declared.split(), checked_names(declared)
+    return Settings(*specs.parse([f"{name}={specs.text(space[name])}" for name in names], study, dataset))
+
+
+def checked_names(declared: str) -> dict:
+    """Give the notebook's namespace, after refusing injected names that are not *declared*."""
     shell, names = get_ipython(), declared.split()
     for name, value in shell.user_ns.items():
         hidden = name in shell.user_ns_hidden or name.startswith("_") or name in ("In", "Out")
@@ -41,25 +52,112 @@ def settings(declared: str) -> Settings:
             near = difflib.get_close_matches(name, names, n=1)
             advice = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(names)}."
             raise ValueError(f"This notebook has no parameter {name!r}: {advice}")
-    given = runs.parse([f"{name}={runs.text(shell.user_ns[name])}" for name in names])
-    seeds = given.pop("seeds")
-    return Settings(given, seeds)
+    return shell.user_ns
 
 
 def source(dataset: xr.Dataset, published: str) -> Markdown:
     """Give the line that stands below a figure or table: command, data, result file, distance from the published."""
-    return Markdown(claims.shown(dataset, published))
+    return Markdown(publishing.shown(dataset, published))
+
+
+def limits(declared: str) -> dict[str, tuple[float, ...]]:
+    """Collect the limits of the stopping rules from a notebook's namespace, after checking its parameters' names."""
+    space = checked_names(declared)
+    check_choice("results", space["results"], ("published", "fresh"))
+    check_integer("seeds", space["seeds"], 0)
+    check_share("spare", space["spare"])
+    names = {
+        "accuracy": "accuracy_drops", "flips": "flip_limits", "band flips": "band_limits", "jaccard": "jaccard_limits"
+    }  # fmt: skip
+    return {rule: tuple(check_share(name, limit) for limit in space[name]) for rule, name in names.items()}
+
+
+def stopping_runs(datasets: list[str], results: str, seeds: int, model: str | None = None) -> dict[str, xr.Dataset]:
+    """
+    Give the joined runs of the stopping study by data set: the published ones, or fresh ones, which are run if missing.
+
+    Parameters
+    ----------
+    datasets : list of str
+    results : "published" or "fresh"
+    seeds : int
+        Of fresh runs; 0 stands for the baseline's own number.
+    model : str, optional
+        By default the data set's first.
+    """
+    out = {}
+    for dataset in datasets:
+        spec = specs.baseline("stopping", dataset, model)
+        if results == "published":
+            out[dataset] = publishing.load_published(publishing.name_of(spec))
+        else:
+            out[dataset] = runs.sweep(spec, seeds or specs.seeds_of(spec))
+    return out
+
+
+def variants(dataset: str, results: str) -> xr.Dataset:
+    """Give the joined runs of the stopping study's variants on a data set, published or fresh."""
+    if results == "published":
+        return publishing.load_published(publishing.name_of(specs.baseline("stopping", dataset), variants=True))
+    return runs.sweep_variants(dataset, specs.VARIANT_SEEDS[dataset])
+
+
+def tables(of: Iterable[tuple[pd.DataFrame, str, str]]) -> None:
+    """Show several numbered tables in one cell: of each, the frame, the caption and the name."""
+    for frame, caption, name in of:
+        display(plots.Table(frame, caption, name))
+
+
+def sources(sets: dict[str, xr.Dataset]) -> Markdown:
+    """Give the line below what was made from several joined runs: the command and result file of each."""
+    lines = [f"- {publishing.origin(many)}" for many in sets.values()]
+    return Markdown("\n".join(lines))
+
+
+def stopping_summary(sets: dict[str, xr.Dataset], chosen: dict[str, xr.Dataset]) -> Markdown:
+    """Say in words what the stopping rules gained and cost; every number comes from the runs."""
+    lines = []
+    for name, many in sets.items():
+        choices = chosen[name]
+        held_out = choices.flip_rate.sel(split="held-out")
+        equal = calibration.at_equal_bits(many, choices, "flip_rate")
+        index = {str(rule): i for i, rule in reversed(list(enumerate(choices.rule.values)))}
+        first, second = index["accuracy"], index["jaccard"]
+        bits = choices.chosen_bits.mean("seed")
+        text = (
+            f"- **{name}**: chosen by accuracy, {float(bits[first]):.2f} bits and {float(held_out[first].mean()):.4f} of "
+            f"the held-out decisions changed; after stopping at Jaccard ≤ {float(choices.limit[second]):g}, "
+            f"{float(bits[second]):.2f} bits and {float(held_out[second].mean()):.4f}"
+        )
+        if many.sizes["seed"] > 1:
+            fewer = stats.paired_difference(held_out[first].values, held_out[second].values)
+            text += f", {fewer.estimate:.4f} fewer [{fewer.low:.4f}, {fewer.high:.4f}]"
+            gains = []
+            for i in range(choices.sizes["choice"]):
+                gain = stats.paired_difference(equal[i].values, held_out[i].values)
+                if gain.low > 0:
+                    rule = plots_stopping.rule_name(
+                        str(choices.rule.values[i]), float(choices.limit[i]), float(choices.second_limit[i])
+                    )
+                    gains.append(f"{rule} ({gain.estimate:.4f} [{gain.low:.4f}, {gain.high:.4f}])")
+            text += (
+                ". Against the same bits for all, fewer flips come from " + ", ".join(gains)
+                if gains
+                else ". Against the same bits for all, no rule saves flips: it buys bits"
+            )
+        lines.append(text + ".")
+    return Markdown("\n".join(lines))
 
 
 def levels_summary(many: xr.Dataset) -> Markdown:
     """Say in words what the levels of a sweep show; every number comes from *many*."""
     nodes = [int(n) for n in many.nodes.values]
-    levels = [int(b) for b in many.bits.values if b != runs.FLOAT]
+    levels = [int(b) for b in many.bits.values if b != specs.FLOAT]
     lines = []
     for bits in (levels[0], levels[len(levels) // 2], levels[-1]):
         here = many.sel(bits=bits)
         jaccard = stats_of(here.boundary_jaccard.sel(nodes=nodes[0]))
-        loss = many.accuracy.sel(bits=runs.FLOAT) - here.accuracy
+        loss = many.accuracy.sel(bits=specs.FLOAT) - here.accuracy
         lines.append(
             f"- At **{bits} bits** {float((here.flip_rate == 0).mean()):.0%} of the {many.sizes['seed']} runs keep "
             f"every test decision; the median run loses {float(loss.median()):.4f} of accuracy, changes "

@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from scipy import ndimage
 
 from . import stats
-from .runs import FLOAT
+from .specs import FLOAT
 from .slices import boundary_mask, junction_cells
 
 # Pale, so that masks and digits stand out; the digit in each region carries what colour cannot.

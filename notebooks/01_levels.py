@@ -41,9 +41,8 @@ settings = notebook.settings("seed seeds bits width epochs nodes scheme granular
 # %%
 from bqcore import claims, plots, runs
 
-spec = runs.Spec(**settings.spec)
-one = runs.run(spec)
-many = runs.sweep(spec, settings.seeds)
+one = runs.run(settings.spec)
+many = runs.sweep(settings.spec, settings.seeds)
 
 # %% [markdown]
 # ## One run, as the paper has it

@@ -3,7 +3,8 @@ Execute a notebook with parameters: python notebooks/execute.py 01_levels seed=3
 
 Reads notebooks/01_levels.py and writes notebooks/executed/01_levels.ipynb once all cells have run. A value is JSON or a
 bare word. A parameter that the notebook does not declare, or one of another type, is refused before anything runs;
---check in place of a name looks at all notebooks that declare any and runs none.
+--check in place of a name runs none, but refuses parameters that no notebook takes; --if-declared before a name leaves
+parameters out that this notebook does not all declare.
 """
 
 import ast
@@ -116,25 +117,45 @@ def settled(notebook, parameters: dict, defaults: dict) -> str:
     return re.sub(uuid, lambda found: seen.setdefault(found[0], f"id-{len(seen)}"), nbformat.writes(notebook)) + "\n"
 
 
+def read(name: str) -> tuple:
+    """Return a notebook and its declared parameters; raise ValueError if there is none."""
+    path = FOLDER / f"{name}.py"
+    if not path.is_file():
+        raise ValueError(f"There is no notebook {name}.py in {FOLDER}.")
+    notebook = jupytext.read(path, fmt="py:percent")
+    return notebook, declared(notebook)
+
+
+def takes(words: list[str], defaults: dict) -> bool:
+    """Tell whether a notebook with these parameters declares all that *words* name."""
+    return set(re.findall(r"(?:^|\s)(\w+)=", " ".join(words))) <= set(defaults)
+
+
+def check(words: list[str]) -> None:
+    """Raise ValueError unless a notebook declares all parameters, and each that does finds them well-typed."""
+    with_any = {p.stem: read(p.stem)[1] for p in sorted(FOLDER.glob("[0-9][0-9]_*.py"))}
+    with_any = {name: defaults for name, defaults in with_any.items() if defaults}
+    for name in [n for n in with_any if takes(words, with_any[n])] or list(with_any)[:1]:
+        parse(words, with_any[name], name)
+
+
 def main(words: list[str]) -> int:
     """Execute the notebook that is named first with the parameters that follow; return the exit status."""
     if not words or words[0] in ("-h", "--help"):
         print(__doc__.strip())
         return 0 if words else 2
-    check, words = words[0] == "--check", words[1:] if words[0] == "--check" else words
-    names = [p.stem for p in sorted(FOLDER.glob("[0-9][0-9]_*.py"))] if check else [Path(words.pop(0)).stem]
     try:
-        for name in names:
-            if not (FOLDER / f"{name}.py").is_file():
-                raise ValueError(f"There is no notebook {name}.py in {FOLDER}.")
-            notebook = jupytext.read(FOLDER / f"{name}.py", fmt="py:percent")
-            defaults = declared(notebook)
-            parameters = parse(words if defaults or not check else [], defaults, name)
+        if words[0] == "--check":
+            check(words[1:])
+            return 0
+        optional = words[0] == "--if-declared"
+        name, *words = words[optional:]
+        name = Path(name).stem
+        notebook, defaults = read(name)
+        parameters = parse([] if optional and not takes(words, defaults) else words, defaults, name)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    if check:
-        return 0
     start = time.monotonic()
     print(f"Notebook {name}: started", flush=True)
     try:

@@ -15,7 +15,7 @@ import xarray as xr
 import yaml
 
 from bqcore import __main__ as command_line
-from bqcore import claims, results, runs
+from bqcore import calibration, claims, publishing, results, runs, specs, stats
 
 ROOT = Path(__file__).resolve().parents[1]
 KEYS = ["id", "dataset", "says", "reported", "estimate", "low", "high", "runs", "percentile", "verdict", "command"]
@@ -57,29 +57,22 @@ def here(tmp_path, monkeypatch) -> Path:
 def test_every_claim_of_the_abstract_is_there_with_its_number(clone):
     rule, stated = claims.load_claims()
     assert {claim["id"]: claim["reported"] for claim in stated} == REPORTED
-    assert rule == {"level": 0.95, "too_wide": 0.5}
+    assert rule == {"level": 0.95, "too_wide": 0.5, "spare": 0.5}
     for claim in stated:
         assert claim["dataset"] in DATASETS[claim["id"][0]], claim["id"]
         assert claim["where"] == "abstract"
-        assert (claim["kind"] == "value") == (not isinstance(claim["reported"], str)), claim["id"]
-        assert claim["kind"] in (claim["reported"], "value")
+        assert (claim["kind"] in ("value", "stopping")) == (not isinstance(claim["reported"], str)), claim["id"]
+        assert claim["kind"] in (claim["reported"], "value", "stopping")
         assert ("from" in claim) != bool(claim.get("not_attempted")), claim["id"]  # judged, or with a reason why not
-    assert [claim["id"] for claim in stated if "from" in claim] == [
-        "D1",
-        "D2",
-        "D3",
-        "D4",
-        "D5",
-        "J1",
-        "J2",
-        "J3",
-        "J4",
-    ]
+    assert [claim["id"] for claim in stated if "from" in claim] == [c for c in REPORTED if c[0] in "DJSC"]
 
 
-def test_the_digits_claims_pick_the_baseline_s_measures(clone):
+def test_the_claims_pick_the_baselines_measures(clone):
     judged = {claim["id"]: claim for claim in claims.load_claims()[1] if "from" in claim}
-    nodes = specs.Levels().nodes[0]
+    nodes, subset = specs.Levels().nodes[0], specs.baseline("stopping", "cifar-10").nodes[0]
+    held_out, by_accuracy = {"split": "held-out"}, {"rule": "accuracy", "limit": 0.0}
+    flips, chosen = {"measure": "flip_rate"} | held_out, {"measure": "chosen_bits"}
+    jaccard = {"measure": "boundary_jaccard"} | held_out
     assert {name: claim.get("select") for name, claim in judged.items()} == {
         "D1": {"measure": "flip_rate", "bits": 8},
         "D2": {"measure": "boundary_jaccard", "bits": 8, "nodes": nodes},
@@ -88,8 +81,24 @@ def test_the_digits_claims_pick_the_baseline_s_measures(clone):
         "D5": {"measure": "displacement", "bits": 4, "quantile": 0.5},
         "J1": None,
         **dict.fromkeys(("J2", "J3", "J4"), {"measure": "junction_union"}),
-    }
-    assert {claim.get("means_of", 1) for claim in judged.values()} == {1}  # the paper's digits are single runs
+        "S1": flips | by_accuracy, "S2": flips, "S3": jaccard | by_accuracy | {"nodes": nodes},
+        "S4": jaccard | {"nodes": nodes}, "S5": None, "S6": None,
+        "C1": chosen | by_accuracy, "C2": flips | by_accuracy, "C3": jaccard | by_accuracy | {"nodes": subset},
+        "C4": chosen, "C5": flips, "C6": jaccard | {"nodes": subset},
+    }  # fmt: skip
+    # 17/1800 and 4/1800 are means of four runs of 450; the other numbers are of single runs.
+    means = {name: claim.get("means_of", 1) for name, claim in judged.items()}
+    assert means == dict.fromkeys(judged, 1) | dict.fromkeys(("S1", "S2", "S3", "S4"), 4)
+    together = {name: claim["together"] for name, claim in judged.items() if claim["kind"] == "stopping"}
+    expected = {"S2": ["S2", "S4"], "S4": ["S2", "S4"], **dict.fromkeys(("C4", "C5", "C6"), ["C4", "C5", "C6"])}
+    assert together == expected
+    for name in ("S5", "S6"):
+        assert judged[name]["first"] == flips | by_accuracy
+        assert judged[name]["second"] == flips | {"rule": "jaccard", "limit": "usual"}
+        assert judged[name]["limit_from"] == "digits_stopping.nc"
+    for claim in judged.values():
+        spec = next(spec for spec in specs.BASELINES if publishing.name_of(spec) == claim["from"])
+        assert spec.dataset == claim["dataset"].lower().removesuffix(" subset")
     expected = {("flip_rate", 8): 0, ("boundary_jaccard", 8): 0.428, ("accuracy", 4): 0.9733}
     assert claims.reported_values() == expected | {("boundary_jaccard", 4): 0.97, ("displacement", 4): 0.029}
 
@@ -100,11 +109,11 @@ def test_the_digits_claims_pick_the_baseline_s_measures(clone):
 def judge(folder: Path, claim: dict, dataset: xr.Dataset, **rule) -> dict:
     """Judge one claim through its file and the result file."""
     common = {"id": "X1", "dataset": "digits", "says": "test", "where": "here", "from": "x.nc"}
-    content = {"rule": {"level": 0.95, "too_wide": 0.5} | rule, "claims": [common | claim]}
+    content = {"rule": {"level": 0.95, "too_wide": 0.5, "spare": 0.5} | rule, "claims": [common | claim]}
     (folder / "claims.yml").write_text(yaml.safe_dump(content))
     attributes = {
         "command": "python -m bqcore run levels digits",
-        "spec": json.dumps(dataclasses.asdict(specs.Levels())),
+        "spec": specs.Levels().text(),
     }
     results.save_dataset(dataset.assign_attrs(attributes), folder / "x.nc")
     (row,) = claims.ledger(folder / "claims.yml", folder)
@@ -258,7 +267,7 @@ def test_a_claim_not_attempted_has_no_numbers(tmp_path):
 
 def judge_file(folder: Path, stated: list) -> list[dict]:
     common = {"dataset": "d", "says": "s", "where": "w"}
-    rule = {"level": 0.95, "too_wide": 0.5}
+    rule = {"level": 0.95, "too_wide": 0.5, "spare": 0.5}
     (folder / "c.yml").write_text(yaml.safe_dump({"rule": rule, "claims": [common | claim for claim in stated]}))
     return claims.ledger(folder / "c.yml", folder)
 
@@ -286,7 +295,7 @@ GOOD = {"id": "A", "dataset": "d", "says": "s", "where": "w", "from": "x.nc"} | 
 )
 def test_a_malformed_claim_is_named(tmp_path, wrong, message):
     second = {key: value for key, value in (GOOD | {"id": "B"} | wrong).items() if value is not ...}
-    content = {"rule": {"level": 0.95, "too_wide": 0.5}, "claims": [GOOD, second]}
+    content = {"rule": {"level": 0.95, "too_wide": 0.5, "spare": 0.5}, "claims": [GOOD, second]}
     (tmp_path / "c.yml").write_text(yaml.safe_dump(content))
     with pytest.raises(ValueError, match=message):
         claims.load_claims(tmp_path / "c.yml")
@@ -301,8 +310,8 @@ def test_a_malformed_claim_is_named(tmp_path, wrong, message):
         ("", r"c\.yml: the file or one of its claims lacks or misstates"),
         ("claims: []", r"c\.yml: the file or one of its claims lacks or misstates 'rule'"),
         ("rule: {level: 0.95}\nclaims: []", r"the file or one of its claims lacks or misstates 'too_wide'"),
-        ("rule: {level: 0.95, too_wide: 1}\nclaims: 3", r"the file or one of its claims lacks or misstates"),
-        ("rule: {level: 0.95, too_wide: 1}\nclaims: [D1]", r"the file or one of its claims lacks or misstates"),
+        ("rule: {level: 0.95, too_wide: 1, spare: 1}\nclaims: 3", r"the file or one of its claims lacks or misstates"),
+        ("rule: {level: 0.95, too_wide: 1, spare: 1}\nclaims: [D1]", r"the file or one of its claims lacks or misstates"),
         ("rule: [", r"c\.yml is not YAML: while parsing .*line 1"),
     ],
 )
@@ -332,7 +341,7 @@ def test_results_that_are_not_of_the_baseline_are_refused(tmp_path):
     judge(tmp_path, value(0.5), by_bits(RAMP, 9))
     dataset = results.load_dataset(tmp_path / "x.nc")
     for spec, fits in ((specs.Levels(seed=100), True), (specs.Levels(width=65), False)):
-        dataset.attrs |= {"spec": json.dumps(dataclasses.asdict(spec)), "command": spec.command(39)}
+        dataset.attrs |= {"spec": spec.text(), "command": spec.command(39)}
         results.save_dataset(dataset, tmp_path / "x.nc")
         if fits:
             assert claims.ledger(tmp_path / "claims.yml", tmp_path)[0]["verdict"] == "reproduced"
@@ -366,7 +375,7 @@ def test_the_command_line_ends_errors_in_one_line(here, capsys):
     )
     assert command_line.main(["publish"]) == 2
     assert capsys.readouterr().err == (
-        "bqcore publish: The baseline has not been run with this code: `python -m bqcore run levels digits` first.\n"
+        "bqcore publish: No baseline has been run with this code: `python -m bqcore run levels digits` first.\n"
     )
     (here / "data" / "claims.yml").unlink()
     assert command_line.main(["ledger"]) == 2
@@ -386,13 +395,12 @@ def test_help_lists_the_commands(here):
 
 
 def test_publish_needs_runs_and_a_clean_clone_and_writes_what_ledger_reads(here, monkeypatch, capsys):
-    small = {"epochs": 8, "nodes": (201, 11), "width": 8, "bits": (8, 4, 2), "steps": 2}
-    defaults = [
-        (f.name, f.type, dataclasses.field(default=small.get(f.name, f.default), metadata=f.metadata))
-        for f in dataclasses.fields(specs.Levels)
-    ]
-    monkeypatch.setattr(runs, "Spec", dataclasses.make_dataclass("Spec", defaults, bases=(specs.Levels,), frozen=True))
-    monkeypatch.setattr(runs, "SEEDS", 2)
+    small = specs.Levels(epochs=8, nodes=(201, 11), width=8, bits=(8, 4, 2), steps=2)
+    monkeypatch.setattr(specs, "BASELINES", {small: 2, specs.Stopping(): 2})
+    monkeypatch.setattr(specs, "VARIANT_SEEDS", {"digits": 2})
+    stated = yaml.safe_load((here / "data" / "claims.yml").read_text())
+    stated["claims"] = [claim for claim in stated["claims"] if claim["id"][0] in "DJ" or "from" not in claim]
+    (here / "data" / "claims.yml").write_text(yaml.safe_dump(stated))
     for name, setting in {
         "GIT_CEILING_DIRECTORIES": here.parent, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull,
         "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b",
@@ -412,8 +420,8 @@ def test_publish_needs_runs_and_a_clean_clone_and_writes_what_ledger_reads(here,
         assert not (here / "data" / "results").exists()
         assert "old table" in (here / "README.md").read_text()
 
-    refused(r"The baseline has not been run with this code: `python -m bqcore run levels digits seeds=2` first\.")
-    runs.sweep(specs.Levels(), 2, workers=1, progress=False)
+    refused(r"No baseline has been run with this code: `python -m bqcore run levels digits .*` first\.")
+    runs.sweep(small, 2, workers=1, progress=False)
     refused(r"git status failed \(.*not a git repository.*\): publish from a clone\.")
     git("init", "--quiet")
     refused(r"Uncommitted changes \(\?\? data/claims\.yml\): commit first, so that the manifest can name one\.")
@@ -422,19 +430,23 @@ def test_publish_needs_runs_and_a_clean_clone_and_writes_what_ledger_reads(here,
 
     assert command_line.main(["publish"]) == 0
     names = ["digits_levels.nc", "digits_slice.nc", "manifest.json"]
-    written = [f"data/results/{name}" for name in names] + ["book/_static/levels.png", "README.md"]
-    assert capsys.readouterr().out.splitlines() == [f"wrote {name}" for name in written]
+    written = [f"data/results/{name}" for name in names]
+    written += ["data/checkpoints/levels-digits-mlp.safetensors", "book/_static/levels.png"]
+    left = [f"left data/results/digits_stopping{v}.nc as it was: not run with this code" for v in ("", "_variants")]
+    lines = [f"wrote {name}" for name in written] + left + ["wrote README.md"]
+    assert capsys.readouterr().out.splitlines() == lines
+    written.append("README.md")
     manifest = json.loads((here / "data/results/manifest.json").read_text())
     assert list(manifest) == names[:2]
     for name, entry in manifest.items():
         assert entry["sha256"] == results.digest(here / "data/results" / name)
         assert entry["commit"] == git("rev-parse", "HEAD")
         assert entry["spec"]["bits"] == [8, 4, 2]
-        assert entry["command"] == claims.load_published(name).attrs["command"]
+        assert entry["command"] == publishing.load_published(name).attrs["command"]
     readme = (here / "README.md").read_text()
     assert readme == f"before\n{start}\n{claims.judged_table(claims.ledger())}\n{end}\nafter\n"
     assert readme == claims.readme_with(claims.judged_table(claims.ledger()))
-    assert readme.count("| D1 ") == 1 and "not attempted |" not in readme and "23 more claims" in readme
+    assert readme.count("| D1 ") == 1 and "not attempted |" not in readme and "11 more claims" in readme
     assert (here / "book/_static/levels.png").read_bytes().startswith(b"\x89PNG")
 
     before = {name: (here / name).read_bytes() for name in written}
@@ -452,33 +464,45 @@ def test_publish_needs_runs_and_a_clean_clone_and_writes_what_ledger_reads(here,
 # What is published; none of these is skipped while it is missing
 
 
+NAMES = list(publishing.publications())
+
+
 @pytest.fixture(scope="module")
 def published() -> dict[str, xr.Dataset]:
-    names = ("digits_levels.nc", "digits_slice.nc")
-    return {name: claims.load_published(name, ROOT / claims.PUBLISHED) for name in names}
+    return {name: publishing.load_published(name, ROOT / publishing.PUBLISHED) for name in NAMES}
 
 
-def test_the_manifest_describes_what_is_published():
-    folder = ROOT / claims.PUBLISHED
+def test_the_manifest_describes_what_is_published(published):
+    folder = ROOT / publishing.PUBLISHED
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert (
-        sorted(manifest) == sorted(path.name for path in folder.glob("*.nc")) == ["digits_levels.nc", "digits_slice.nc"]
-    )
+    assert sorted(manifest) == sorted(path.name for path in folder.glob("*.nc")) == sorted(NAMES)
     for name, entry in manifest.items():
-        dataset = results.load_dataset(folder / name)
         assert entry["sha256"] == results.digest(folder / name)
         assert re.fullmatch("[0-9a-f]{40}", entry["commit"])
-        assert entry["command"] == dataset.attrs["command"]
-        assert specs.Levels(**entry["spec"]) == specs.Levels(**json.loads(dataset.attrs["spec"])) == specs.Levels()
+        assert entry["command"] == published[name].attrs["command"]
+        assert entry["spec"] == json.loads(published[name].attrs["spec"])
 
 
-def test_100_seeds_of_the_baseline_are_published(published):
-    levels, single = published["digits_levels.nc"], published["digits_slice.nc"]
-    assert levels.seed.values.tolist() == list(range(100))
-    assert levels.attrs["command"] == "python -m bqcore run levels digits"
-    assert single.attrs["command"] == "python -m bqcore run levels digits seeds=1"
-    for name, values in levels.isel(seed=0).data_vars.items():
+def test_the_baselines_are_published_with_all_their_seeds(published):
+    for spec, seeds in specs.BASELINES.items():
+        many = published[publishing.name_of(spec)]
+        assert specs.load(many.attrs["spec"]) == spec
+        assert many.seed.values.tolist() == list(range(seeds))
+        assert many.attrs["command"] == spec.command(seeds)
+    for dataset, seeds in specs.VARIANT_SEEDS.items():
+        variants = published[f"{dataset}_stopping_variants.nc"]
+        assert variants.sizes["seed"] == seeds and variants.sizes["variant"] == len(specs.VARIANTS[dataset]) + 1
+        usual = published[f"{dataset}_stopping.nc"].sel(seed=variants.seed)
+        np.testing.assert_array_equal(variants.flip_rate.sel(variant="baseline"), usual.flip_rate)
+    single = published["digits_slice.nc"]
+    for name, values in published["digits_levels.nc"].isel(seed=0).data_vars.items():
         np.testing.assert_array_equal(values, single[name])
+
+
+def test_what_is_published_is_small():
+    for folder in ("results", "checkpoints"):
+        assert all(path.stat().st_size < 1_000_000 for path in (ROOT / "data" / folder).iterdir())
+    assert sum(path.stat().st_size for path in (ROOT / "data").rglob("*") if "runs" not in path.parts and "archives" not in path.parts) < 40e6
 
 
 # On the same machine the numbers are equal. Another processor adds up in another order; that was imitated by changing
@@ -502,7 +526,8 @@ def test_the_published_run_is_measured_again(published):
     for name, largest in ROUNDING.items():
         assert fresh[name].shape == theirs[name].shape
         assert float(abs(fresh[name] - theirs[name]).max()) <= 3 * largest + 1e-12, name
-    assert float((fresh.labels != theirs.labels).mean()) <= 3 * ROUNDING["grid_change"]
+    # By value: the slice's coordinates differ in their last digits.
+    assert float((fresh.labels.values != theirs.labels.values).mean()) <= 3 * ROUNDING["grid_change"]
     np.testing.assert_array_equal(fresh.target, theirs.target)
     np.testing.assert_allclose(fresh.score, theirs.score, atol=1e-9)  # the slice depends on the data alone
 
@@ -513,13 +538,13 @@ def test_the_ledger_of_what_is_published(clone, capsys):
     assert [list(row) for row in rows] == [KEYS] * len(REPORTED)
     assert {row["id"]: row["reported"] for row in rows} == REPORTED
     for row in rows:
-        judged = row["id"][0] in "DJ"
+        judged = row["id"][0] in "DJSC"
         assert row["verdict"] in (claims.VERDICTS[:3] if judged else claims.VERDICTS[3:])
         for key in ("estimate", "low", "high", "percentile"):
             assert isinstance(row[key], float) if judged else row[key] is None
         if judged:
             assert row["low"] <= row["estimate"] <= row["high"] and 0 <= row["percentile"] <= 100
-            assert (row["runs"], row["command"]) == (100, "python -m bqcore run levels digits")
+            assert row["runs"] >= 10 and row["command"].startswith("python -m bqcore run ")
         else:
             assert row["runs"] is None and row["command"] is None
     assert command_line.main(["ledger"]) == 0
@@ -540,26 +565,26 @@ def test_the_line_below_a_figure_says_where_it_is_from_and_how_far_the_published
     spec = specs.Levels(seed=1, epochs=2, nodes=(21, 11), width=8, bits=(8, 4))
     fresh = runs.measure(spec)
     first = f"Fresh, by `{spec.command()}`, from the digits set of scikit-learn, in `data/runs`."
-    assert claims.shown(fresh, "x.nc") == first + " Nothing is published yet."
+    assert publishing.shown(fresh, "x.nc") == first + " Nothing is published yet."
     path = "data/results/x.nc"
     results.save_dataset(fresh, path)
     same = f" Published: `{path}`; over the 1 seed in both, all shares and distances are equal."
-    assert claims.shown(fresh, "x.nc") == first + same
+    assert publishing.shown(fresh, "x.nc") == first + same
     fewer = runs.measure(dataclasses.replace(spec, bits=(8,), nodes=(21,)))  # what both hold is compared
-    assert claims.shown(fewer, "x.nc").endswith(same)
+    assert publishing.shown(fewer, "x.nc").endswith(same)
     other = fresh.copy(deep=True)
     other["radius"] += 5  # neither a share nor a distance from 0 to 1: it would hide the others
     other["accuracy"][1] += 0.125
     results.save_dataset(other, path)
-    assert claims.shown(fresh, "x.nc") == first + (
+    assert publishing.shown(fresh, "x.nc") == first + (
         f" Published: `{path}`; over the 1 seed in both, shares and distances differ by at most 0.12 (`accuracy`)."
     )
     results.save_dataset(fresh.assign_coords(seed=2), path)
-    assert claims.shown(fresh, "x.nc") == first + f" The published `{path}` holds other seeds: nothing to compare."
+    assert publishing.shown(fresh, "x.nc") == first + f" The published `{path}` holds other seeds: nothing to compare."
     wider = runs.measure(dataclasses.replace(spec, width=9))
-    assert claims.shown(wider, "x.nc").endswith(
+    assert publishing.shown(wider, "x.nc").endswith(
         f" These parameters are not those of the published `{path}`: nothing to compare."
     )
     results.save_dataset(xr.concat([fresh, fresh.assign_coords(seed=2)], "seed", data_vars="all"), path)
     two = xr.concat([fresh, fresh.assign_coords(seed=2)], "seed", data_vars="all", combine_attrs="override")
-    assert claims.shown(two, "x.nc") == first + same.replace("1 seed", "2 seeds")
+    assert publishing.shown(two, "x.nc") == first + same.replace("1 seed", "2 seeds")

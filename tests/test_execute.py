@@ -85,6 +85,20 @@ def test_right_parameters_pass_the_check_and_run_nothing(folder):
     assert not (folder / "executed").exists()
 
 
+def test_a_notebook_takes_only_what_it_declares_if_it_is_told_so(folder):
+    (folder / "02_other.py").write_text('# %% tags=["parameters"]\nkind = "a"\n\n# %%\nprint(kind)\n', encoding="utf-8")
+    assert execute(folder, "--check", "seed=3").returncode == 0  # the one does not declare it, the other does
+    assert execute(folder, "--check", "kind=b").returncode == 0
+    for words in (["kind=b", "seed=3"], ["kind=3"], ["seed=x"]):
+        assert execute(folder, "--check", *words).returncode == 2
+    assert execute(folder, "02_other", "seed=3").returncode == 2
+    assert execute(folder, "--if-declared", "02_other", "seed=3").returncode == 0
+    notebook = json.loads((folder / "executed" / "02_other.ipynb").read_text(encoding="utf-8"))
+    assert notebook["metadata"]["papermill"]["parameters"] == {}
+    assert execute(folder, "--if-declared", "02_other", "kind=b").returncode == 0
+    assert '"b\\n"' in (folder / "executed" / "02_other.ipynb").read_text(encoding="utf-8")
+
+
 def test_execution(folder):
     done = execute(folder, "01_tiny", "seed=3", "bits=[8, 5]")
     assert done.returncode == 0, done.stderr

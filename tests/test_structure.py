@@ -11,13 +11,13 @@ LAYERS = (
     ("quantize", "boundary", "slices", "decisions", "stats", "stopping"),
     ("models", "train", "download", "archives", "data", "results"),
     ("specs", "measures", "levels", "calibration", "runs"),
-    ("claims", "plots", "notebook", "__main__"),
+    ("claims", "publishing", "plots", "plots_stopping", "notebook", "__main__"),
 )
 # Within a layer, each of these in its order may import those before it; no others do.
 ROWS = (
     ("decisions", "boundary"), ("download", "archives", "data"), ("results", "train"),
     ("specs", "measures", "levels", "runs"), ("measures", "calibration", "runs"), ("specs", "calibration"),
-    ("plots", "claims", "notebook"), ("claims", "__main__"),
+    ("plots", "plots_stopping", "notebook"), ("plots", "publishing", "claims", "__main__"), ("publishing", "notebook"),
 )  # fmt: skip
 BESIDE = {(row[j], row[i]) for row in ROWS for j in range(len(row)) for i in range(j)}
 PURE = LAYERS[0] + LAYERS[1]

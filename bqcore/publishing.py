@@ -1,0 +1,182 @@
+"""Published results: what data/results and data/checkpoints hold, and how far a fresh run is from them."""
+
+import io
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from . import plots, runs, specs
+from .results import digest, largest_difference, load_dataset, save_bytes, save_dataset
+from .specs import FLOAT, Spec
+
+PUBLISHED = Path("data/results")
+HEADLINE = Path("book/_static/levels.png")
+_SETS = {
+    "digits": "the digits set of scikit-learn", "mnist": "MNIST", "fashion-mnist": "Fashion-MNIST",
+    "cifar-10": "CIFAR-10",
+}  # fmt: skip
+
+
+def name_of(spec: Spec, variants: bool = False) -> str:
+    """Name the result file of a baseline: data set, model unless it is the data set's first, study."""
+    first = specs.baseline(spec.study, spec.dataset).model == spec.model
+    parts = [spec.dataset, *([] if first else [spec.model]), spec.study, *(["variants"] if variants else [])]
+    return "_".join(parts) + ".nc"
+
+
+def publications() -> dict[str, Callable[[], xr.Dataset]]:
+    """Give the names of all published result files, each with a function that loads its fresh counterpart."""
+    out = {}
+    for spec, seeds in specs.BASELINES.items():
+        out[name_of(spec)] = lambda spec=spec, seeds=seeds: load_dataset(runs.joined_file(spec, seeds))
+        if spec.study == "levels":
+            out[f"{spec.dataset}_slice.nc"] = lambda spec=spec: load_dataset(runs.file(spec))
+    for dataset, seeds in specs.VARIANT_SEEDS.items():
+        spec = specs.baseline("stopping", dataset)
+        out[name_of(spec, variants=True)] = lambda dataset=dataset, seeds=seeds: _variants(dataset, seeds)
+    return out
+
+
+def _variants(dataset: str, seeds: int) -> xr.Dataset:
+    for spec in specs.variants(dataset):
+        load_dataset(runs.joined_file(spec, seeds))  # or else it would be run now
+    return runs.sweep_variants(dataset, seeds)
+
+
+def load_published(name: str, folder: str | Path = PUBLISHED) -> xr.Dataset:
+    """Read a published result file after comparing it with the manifest beside it, if there is one."""
+    path, manifest = Path(folder) / name, Path(folder) / "manifest.json"
+    dataset = load_dataset(path)
+    if manifest.exists():
+        stated = json.loads(manifest.read_text()).get(name, {}).get("sha256")
+        if stated != digest(path):
+            raise ValueError(
+                f"{path} is not the file that {manifest} describes: restore it from git, or `make publish`."
+            )
+    return dataset
+
+
+def shown(dataset: xr.Dataset, published: str, folder: str | Path = PUBLISHED) -> str:
+    """
+    Say in one line of Markdown where a figure or table comes from, and how far the published result differs.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        A fresh run, or several.
+    published : str
+        Name of the published result file to compare with.
+    """
+    spec = json.loads(dataset.attrs["spec"])
+    line = f"Fresh, by `{dataset.attrs['command']}`, from {_SETS[spec['dataset']]}, in `{runs.FRESH}`."
+    if not (Path(folder) / published).exists():
+        return line + " Nothing is published yet."
+    theirs = load_published(published, folder)
+    baseline = {
+        key: value for key, value in json.loads(theirs.attrs["spec"]).items() if key not in ("seed", "bits", "nodes")
+    }
+    if any(spec[key] != value for key, value in baseline.items()):
+        return (
+            line + f" These parameters are not those of the published `{Path(folder) / published}`: nothing to compare."
+        )
+    ours = dataset if "seed" in dataset.dims else dataset.expand_dims("seed")
+    theirs = theirs if "seed" in theirs.dims else theirs.expand_dims("seed")
+    shares = [
+        n
+        for n in ours.data_vars
+        if n in theirs and ours[n].attrs.get("units", "") in ("1", "share", "share of nodes", "share of the band")
+    ]
+    common = np.intersect1d(ours.seed, theirs.seed)
+    if not len(common):
+        return line + f" The published `{Path(folder) / published}` holds other seeds: nothing to compare."
+    gap, where = largest_difference(ours[shares], theirs[shares])
+    return line + (
+        f" Published: `{Path(folder) / published}`; over the {len(common)} seed{'s'[: len(common) - 1]} in both, "
+        + (
+            f"shares and distances differ by at most {gap:.2g} (`{where}`)."
+            if gap
+            else "all shares and distances are equal."
+        )
+    )
+
+
+def origin(many: xr.Dataset) -> str:
+    """Say in one line of Markdown by which command joined runs were made, from which data, and where they are kept."""
+    spec = specs.load(many.attrs["spec"])
+    path = PUBLISHED / name_of(spec, "variant" in many.dims)
+    seeds = int(many.attrs.get("seeds", many.sizes["seed"]))
+    fresh = runs.joined_file(spec, seeds)
+    if path.exists() and load_dataset(path).identical(many):
+        return f"Published: `{path}`, by `{many.attrs['command']}`, from {_SETS[spec.dataset]}."
+    return f"Fresh: `{fresh}`, by `{many.attrs['command']}`, from {_SETS[spec.dataset]}."
+
+
+def publish() -> list[str]:
+    """
+    Make the fresh baseline runs the published ones: data/results with its manifest, and data/checkpoints.
+
+    What has not been run with the code as it is stays as it was published before.
+
+    Returns
+    -------
+    lines : list of str
+        What was written, and what was not.
+
+    Raises
+    ------
+    ValueError
+        If the measuring code has uncommitted changes, or nothing has been run with it.
+    """
+    fresh, missing = {}, []
+    for name, load in publications().items():
+        try:
+            fresh[name] = load()
+        except FileNotFoundError:
+            missing.append(name)
+    if not fresh:
+        raise ValueError(f"No baseline has been run with this code: `{specs.Levels().command(100)}` first.")
+    changed = _git("status", "--porcelain", "--", "bqcore", "pyproject.toml", "data/claims.yml")
+    if changed:
+        raise ValueError(
+            f"Uncommitted changes ({changed.splitlines()[0].strip()}): commit first, so that the manifest can name one."
+        )
+    path = PUBLISHED / "manifest.json"
+    manifest = json.loads(path.read_text()) if path.exists() else {}
+    lines = []
+    for name, dataset in fresh.items():
+        save_dataset(dataset, PUBLISHED / name)
+        manifest[name] = {
+            "sha256": digest(PUBLISHED / name), "command": dataset.attrs["command"],
+            "spec": json.loads(dataset.attrs["spec"]), "commit": _git("rev-parse", "HEAD"),
+        }  # fmt: skip
+        lines.append(f"wrote {PUBLISHED / name}")
+    save_bytes((json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode(), path)
+    lines.append(f"wrote {path}")
+    for spec in specs.BASELINES:
+        kept = runs.checkpoint_file(spec)
+        if name_of(spec) in fresh and kept.exists():
+            published = runs.CHECKPOINTS / f"{spec.study}-{spec.dataset}-{spec.model}.safetensors"
+            save_bytes(kept.read_bytes(), published)
+            lines.append(f"wrote {published}")
+    if "digits_slice.nc" in fresh:
+        save_bytes(_headline(fresh["digits_slice.nc"]), HEADLINE)
+        lines.append(f"wrote {HEADLINE}")
+    return lines + [f"left {PUBLISHED / name} as it was: not run with this code" for name in missing]
+
+
+def _headline(run: xr.Dataset) -> bytes:
+    """Draw the picture that README opens with."""
+    picture = io.BytesIO()
+    plots.levels_figure(run.sel(bits=[FLOAT, 8, 4])).savefig(picture, format="png", metadata={"Software": None})
+    return picture.getvalue()
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise ValueError(f"git {arguments[0]} failed ({done.stderr.strip()}): publish from a clone.")
+    return done.stdout.strip()
