@@ -51,7 +51,7 @@ class Status(NamedTuple):
 
 def folder() -> Path:
     """Give the folder of the archives: the one that ``BQ_DATA`` names, or else data/archives in the clone."""
-    return CACHE if _ours() else Path(os.environ["BQ_DATA"])
+    return CACHE if _ours() else Path(os.environ["BQ_DATA"]).expanduser()
 
 
 def _ours() -> bool:
