@@ -51,7 +51,7 @@ class Status(NamedTuple):
 
 def folder() -> Path:
     """Give the folder of the archives: the one that ``BQ_DATA`` names, or else data/archives in the clone."""
-    return CACHE if _ours() else Path(os.environ["BQ_DATA"])
+    return CACHE if _ours() else Path(os.environ["BQ_DATA"]).expanduser()
 
 
 def _ours() -> bool:
@@ -213,12 +213,12 @@ def _read_cifar(where: Path, entry: dict) -> dict[str, np.ndarray]:
     batches = {}
     with tarfile.open(where / file, "r|gz") as tar:
         for member in tar:
+            if member.size > _MEMBER:
+                raise ValueError(f"{member.name} has {member.size} bytes: at most {_MEMBER} are read")
             if member.name in _UNREAD and (member.isfile() or member.isdir()):
                 continue
             if member.name not in known or not member.isfile() or member.name in batches:
                 raise ValueError(f"{file} has a member {member.name!r} that the official one has not")
-            if member.size > _MEMBER:
-                raise ValueError(f"{member.name} has {member.size} bytes: at most {_MEMBER} are read")
             batches[member.name] = read_batch(tar.extractfile(member).read(), member.name)
     missing = sorted(known - set(batches))
     if missing:
@@ -273,8 +273,11 @@ def read_batch(content: bytes, name: str) -> dict:
     return batch
 
 
-class _Latin1:
-    """What a protocol-2 pickle of Python 3 calls to make bytes; without a __dict__ that it could change."""
+# What a batch may call: no functions of NumPy, which can do more, and none with a __dict__ that a pickle could change.
+
+
+class _Bytes:
+    """Bytes, in the way of Python 3 in protocol 2; the official batches have Python 2's strings."""
 
     __slots__ = ()
 
@@ -284,13 +287,32 @@ class _Latin1:
         return text.encode("latin1")
 
 
-_RECONSTRUCT = np.empty(0).__reduce__()[0]  # its module differs between releases of NumPy
+class _Uint8:
+    """The type of the pixels, whichever way it is spelt."""
+
+    __slots__ = ()
+
+    def __call__(self, code, *_):
+        if code not in ("u1", b"u1"):
+            raise pickle.UnpicklingError(f"it asks for an array of {code!r}, not of bytes")
+        return np.dtype(np.uint8)
+
+
+class _Array:
+    """An empty array, which takes its shape and its bytes from the state that follows."""
+
+    __slots__ = ()
+
+    def __call__(self, *_):
+        return np.empty(0, np.uint8)
+
+
 _ALLOWED = {
-    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,  # as in the official archive
-    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("_codecs", "encode"): _Latin1(),
+    ("numpy.core.multiarray", "_reconstruct"): _Array(),  # as in the official archive
+    ("numpy._core.multiarray", "_reconstruct"): _Array(),
+    ("numpy", "ndarray"): None,  # an argument of the former
+    ("numpy", "dtype"): _Uint8(),
+    ("_codecs", "encode"): _Bytes(),
 }
 
 
