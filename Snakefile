@@ -22,14 +22,16 @@ for handler in logger.handlers:
     if any("ALL" in str(getattr(old, "quiet", "")) for old in handler.filters):
         handler.filters = [is_news]
 
-# One build at a time. Unlike Snakemake's own lock, this one does not outlive a killed build.
-Path(".cache").mkdir(exist_ok=True)
-LOCK = open(".cache/book.lock", "w")
-try:
-    fcntl.flock(LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB)
-except BlockingIOError:
-    print("Another make works on the book in this folder; this one waits for it.", file=sys.stderr)
-    fcntl.flock(LOCK, fcntl.LOCK_EX)
+# One build at a time. Unlike Snakemake's own lock, this one does not outlive a killed build. Jobs that Snakemake starts,
+# here or on a cluster, read this file too and must not wait for the build that they are a part of.
+if workflow.is_main_process:
+    Path(".cache").mkdir(exist_ok=True)
+    LOCK = open(".cache/book.lock", "w")
+    try:
+        fcntl.flock(LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("Another make works on the book in this folder; this one waits for it.", file=sys.stderr)
+        fcntl.flock(LOCK, fcntl.LOCK_EX)
 
 PY = sys.executable
 # "seed=3 bits=[8, 5]": a blank separates parameters only where a name follows.

@@ -15,8 +15,8 @@ from matplotlib.patches import Patch
 from scipy import ndimage
 
 from . import stats
-from .specs import FLOAT
 from .slices import boundary_mask, junction_cells
+from .specs import FLOAT
 
 # Pale, so that masks and digits stand out; the digit in each region carries what colour cannot.
 CLASS_COLOURS = (

@@ -178,7 +178,9 @@ def front_figure(sets: dict[str, xr.Dataset], chosen: dict[str, xr.Dataset]) -> 
             flips = many.flip_rate.sel(bits=levels, split="held-out").mean("seed")
             axes.plot(kilobytes, flips, ".-", color="#999999", lw=1, label="same bits for all")
             for x, y, bits in zip(kilobytes.values, flips.values, levels):
-                axes.annotate(str(bits), (x, y), textcoords="offset points", xytext=(5, 4), fontsize=7.5, color="#666666")
+                axes.annotate(
+                    str(bits), (x, y), textcoords="offset points", xytext=(5, 4), fontsize=7.5, color="#666666"
+                )
             for i in range(chosen[title].sizes["choice"]):
                 at = chosen[title].isel(choice=i)
                 colour, mark = RULES[str(at.rule.values)]
@@ -247,7 +249,10 @@ def variants_table(variants: xr.Dataset, spare: float, limits: dict, reported: d
     for name in variants.variant.values:
         many = variants.sel(variant=name)
         choices = usual_choices(many, spare, limits)
-        row = {"variant": str(name), "float accuracy": f"{float(many.accuracy.sel(bits=FLOAT, split='held-out').mean()):.3f}"}
+        row = {
+            "variant": str(name),
+            "float accuracy": f"{float(many.accuracy.sel(bits=FLOAT, split='held-out').mean()):.3f}",
+        }
         for rule, said in (("accuracy", "by accuracy"), ("jaccard", "after stopping")):
             at = choices.isel(choice=int(np.flatnonzero(choices.rule.values == rule)[0])).sel(split="held-out")
             row[f"bits {said}"] = f"{float(at.chosen_bits.mean()):.1f}"

@@ -53,7 +53,11 @@ paper = claims.reported()
 
 # %% tags=["hide-input"]
 notebook.tables(
-    (plots_stopping.stopping_table(sets[title], chosen[title]), f"Bits chosen by each rule on {title}, means over {many.sizes['seed']} seeds.", f"table-3-{i}")
+    (
+        plots_stopping.stopping_table(sets[title], chosen[title]),
+        f"Bits chosen by each rule on {title}, means over {many.sizes['seed']} seeds.",
+        f"table-3-{i}",
+    )
     for i, (title, many) in enumerate(sets.items())
 )
 
@@ -67,7 +71,11 @@ notebook.sources(sets)
 # %% tags=["hide-input"]
 few = {title: many.isel(seed=slice(4 if title == "digits" else 1)) for title, many in sets.items()}
 notebook.tables(
-    (plots_stopping.stopping_table(many, plots_stopping.usual_choices(many, spare, limits)), f"The paper's kind of run on {title}: {many.sizes['seed']} seed{'s'[: many.sizes['seed'] - 1]}.", f"table-3-few-{i}")
+    (
+        plots_stopping.stopping_table(many, plots_stopping.usual_choices(many, spare, limits)),
+        f"The paper's kind of run on {title}: {many.sizes['seed']} seed{'s'[: many.sizes['seed'] - 1]}.",
+        f"table-3-few-{i}",
+    )
     for i, (title, many) in enumerate(few.items())
 )
 
@@ -113,8 +121,15 @@ plots.Table(
 # %% tags=["hide-input"]
 plots.Table(
     plots_stopping.variants_table(
-        notebook.variants("digits", results), spare, limits,
-        {"flips by accuracy": paper["S1"], "J by accuracy": paper["S3"], "flips after stopping": paper["S2"], "J after stopping": paper["S4"]},
+        notebook.variants("digits", results),
+        spare,
+        limits,
+        {
+            "flips by accuracy": paper["S1"],
+            "J by accuracy": paper["S3"],
+            "flips after stopping": paper["S2"],
+            "J after stopping": paper["S4"],
+        },
     ),
     "Digits: held-out means when one open choice is changed.",
     "table-3-variants",

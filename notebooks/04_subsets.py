@@ -43,11 +43,27 @@ paper = claims.reported()
 # ## What each rule chooses (Table 4)
 
 # %% tags=["hide-input"]
-notebook.tables([
-    (plots_stopping.stopping_table(many, chosen), f"CIFAR-10 subset, small CNN: bits chosen by each rule, means over {many.sizes['seed']} seeds.", "table-4"),
-    (plots_stopping.stopping_table(many.isel(seed=[0]), plots_stopping.usual_choices(many.isel(seed=[0]), spare, limits)), "CIFAR-10 subset, small CNN, the paper's kind of run: one seed.", "table-4-one"),
-    (plots_stopping.stopping_table(residual, plots_stopping.usual_choices(residual, spare, limits)), f"CIFAR-10 subset, reduced residual network, {residual.sizes['seed']} seeds: is it the model?", "table-4-resnet"),
-])
+notebook.tables(
+    [
+        (
+            plots_stopping.stopping_table(many, chosen),
+            f"CIFAR-10 subset, small CNN: bits chosen by each rule, means over {many.sizes['seed']} seeds.",
+            "table-4",
+        ),
+        (
+            plots_stopping.stopping_table(
+                many.isel(seed=[0]), plots_stopping.usual_choices(many.isel(seed=[0]), spare, limits)
+            ),
+            "CIFAR-10 subset, small CNN, the paper's kind of run: one seed.",
+            "table-4-one",
+        ),
+        (
+            plots_stopping.stopping_table(residual, plots_stopping.usual_choices(residual, spare, limits)),
+            f"CIFAR-10 subset, reduced residual network, {residual.sizes['seed']} seeds: is it the model?",
+            "table-4-resnet",
+        ),
+    ]
+)
 
 # %% tags=["remove-input"]
 notebook.sources({"cnn": many, "resnet": residual})
@@ -61,8 +77,10 @@ notebook.sources({"cnn": many, "resnet": residual})
 # %% tags=["hide-input"]
 plots.Table(
     plots_stopping.limits_table(
-        calibration.choose(many, limits), 1,
-        {"chosen_bits": paper["C4"], "flip_rate": paper["C5"], "boundary_jaccard": paper["C6"]}, int(many.nodes[0]),
+        calibration.choose(many, limits),
+        1,
+        {"chosen_bits": paper["C4"], "flip_rate": paper["C5"], "boundary_jaccard": paper["C6"]},
+        int(many.nodes[0]),
     ),
     "CIFAR-10 subset: every limit of the boundary-aware rules, held out, with the 95 % interval of a single run.",
     "table-4-limits",
@@ -83,10 +101,16 @@ plots_stopping.ruler_figure(many, {8: paper["C6"], 6: paper["C3"]})
 # %% tags=["hide-input"]
 plots.Table(
     plots_stopping.variants_table(
-        notebook.variants("cifar-10", results), spare, limits,
+        notebook.variants("cifar-10", results),
+        spare,
+        limits,
         {
-            "bits by accuracy": paper["C1"], "flips by accuracy": paper["C2"], "J by accuracy": paper["C3"],
-            "bits after stopping": paper["C4"], "flips after stopping": paper["C5"], "J after stopping": paper["C6"],
+            "bits by accuracy": paper["C1"],
+            "flips by accuracy": paper["C2"],
+            "J by accuracy": paper["C3"],
+            "bits after stopping": paper["C4"],
+            "flips after stopping": paper["C5"],
+            "J after stopping": paper["C6"],
         },
     ),
     "CIFAR-10 subset: held-out means when one open choice is changed.",

@@ -2,21 +2,30 @@
 Our measures beside those of other packages, in one run: `make bench` prints how many times faster ours are.
 
 Every group holds "ours" and other ways to the same result, which is checked. Aims: a radius 20 times faster than
-foolbox, a label grid 4 times faster than scikit-learn, a quantizer at least as fast as torch's own. The first is
-missed: ten classes cost foolbox nine passes forward and nine back, and us one forward and the same nine back.
+foolbox, a label grid 4 times faster than scikit-learn, a quantizer at least as fast as torch's own, a slice through a CNN
+at 0.8 of its forward speed. The first is missed: ten classes cost foolbox nine passes forward and nine back, and us one
+forward and the same nine back, though as one.
 """
 
+import contextlib
 import copy
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import foolbox
 import matplotlib.pyplot as plt
 import numpy as np
+import psutil
 import pytest
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.inspection import DecisionBoundaryDisplay
 
 from bqcore.boundary import radius
+from bqcore.models import build
 from bqcore.quantize import level_range, quantize
 from bqcore.slices import pca_plane, slice_labels
 from bqcore.train import one_thread
@@ -24,11 +33,11 @@ from bqcore.train import one_thread
 
 @pytest.fixture
 def timed(benchmark, request):
-    """Time a call under the name of its way, after calling it three times."""
+    """Time a call under the name of its way, after calling it three times, or as often as is said."""
 
-    def run(call, rounds):
+    def run(call, rounds, warmup=3):
         benchmark.extra_info["way"] = request.node.callspec.params["way"]
-        return benchmark.pedantic(call, rounds=rounds, iterations=1, warmup_rounds=3)
+        return benchmark.pedantic(call, rounds=rounds, iterations=1, warmup_rounds=warmup)
 
     return run
 
@@ -105,6 +114,59 @@ def test_grid(trained, timed, way):
 
     calls = {"ours": lambda: slice_labels(model, plane, 300), SCIKIT_LEARN: scikit_learn, FORWARD: forward}
     assert np.array_equal(timed(calls[way], 30), slice_labels(model, plane, 300))
+
+
+CONVOLUTIONS = "a plain forward pass in float64, 64 nodes at a time"
+
+
+@pytest.mark.benchmark(group="300 x 300 slice through the small CNN of CIFAR-10 (aim: 0.8)")
+@pytest.mark.parametrize("way", ["ours", CONVOLUTIONS])
+def test_slice_through_a_cnn(timed, way):
+    model = build("cnn", (3, 32, 32), 10, width=16, seed=0).eval()
+    double = copy.deepcopy(model).double()
+    plane = pca_plane(torch.rand(60, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+
+    def forward():
+        a, b = plane.nodes(300)
+        labels = []
+        with torch.inference_mode():
+            for row in b:  # the points are made as they are needed: all at once would take 2 GB
+                points = torch.from_numpy(plane.points(a, row)).view(-1, 3, 32, 32)
+                labels += [double(part).argmax(1) for part in points.split(64)]
+        return torch.cat(labels).numpy().reshape(300, 300)
+
+    calls = {"ours": lambda: slice_labels(model, plane, 300), CONVOLUTIONS: forward}
+    assert timed(calls[way], 1, warmup=0).shape == (300, 300)  # 10 s each
+    coarse = slice_labels(model, plane, 7)
+    a, b = plane.nodes(7)
+    points = torch.from_numpy(plane.points(a, b[:, None])).view(-1, 3, 32, 32)
+    assert np.array_equal(double(points).argmax(1).view(7, 7).numpy(), coarse)
+
+
+# --- study ---
+
+
+@pytest.mark.benchmark(group="The 100-seed digits study (aims: 180 s, 1500 MB)")
+def test_study(tmp_path, benchmark):
+    """Run it in a process of its own and look at the memory of that and its workers, shared pages counted once."""
+    benchmark.extra_info["way"] = "ours"
+    peak = [0]
+
+    def study():
+        command = [sys.executable, "-m", "bqcore", "run", "levels", "digits"]
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+        process = psutil.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
+        while process.poll() is None:
+            total = 0
+            for part in [process, *process.children(recursive=True)]:
+                with contextlib.suppress(psutil.Error):
+                    total += part.memory_full_info().pss
+            peak[0] = max(peak[0], total)
+            time.sleep(0.5)
+        return process.returncode
+
+    assert benchmark.pedantic(study, rounds=1) == 0
+    benchmark.extra_info["note"] = f"peak memory {peak[0] / 1e6:.0f} MB"
 
 
 # --- quantizer ---

@@ -34,11 +34,12 @@ def trained() -> Trained:
 def pytest_terminal_summary(terminalreporter, config):
     """After a benchmark, print how many times faster than each other way ours is, group by group."""
     session = getattr(config, "_benchmarksession", None)
-    groups = {}
+    groups, notes = {}, {}
     for benchmark in getattr(session, "benchmarks", ()):
         if benchmark.has_error or not benchmark.stats.rounds:
             continue
         groups.setdefault(benchmark.group, {})[benchmark.extra_info.get("way", benchmark.name)] = benchmark.stats
+        notes[benchmark.group] = benchmark.extra_info.get("note", notes.get(benchmark.group, ""))
     for group, ways in groups.items():
         if "ours" not in ways:
             continue
@@ -49,3 +50,5 @@ def pytest_terminal_summary(terminalreporter, config):
         for way, other in ways.items():
             ratio = f"{other.median / ours.median:.1f} (fastest: {other.min / ours.min:.1f})"
             terminalreporter.write_line(f"{way:44}{other.median * 1e3:7.2f} ms{other.min * 1e3:7.2f} ms{ratio:>32}")
+        if notes[group]:
+            terminalreporter.write_line(notes[group])

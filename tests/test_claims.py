@@ -15,7 +15,7 @@ import xarray as xr
 import yaml
 
 from bqcore import __main__ as command_line
-from bqcore import calibration, claims, publishing, results, runs, specs, stats
+from bqcore import claims, publishing, results, runs, specs
 
 ROOT = Path(__file__).resolve().parents[1]
 KEYS = ["id", "dataset", "says", "reported", "estimate", "low", "high", "runs", "percentile", "verdict", "command"]
@@ -311,7 +311,10 @@ def test_a_malformed_claim_is_named(tmp_path, wrong, message):
         ("claims: []", r"c\.yml: the file or one of its claims lacks or misstates 'rule'"),
         ("rule: {level: 0.95}\nclaims: []", r"the file or one of its claims lacks or misstates 'too_wide'"),
         ("rule: {level: 0.95, too_wide: 1, spare: 1}\nclaims: 3", r"the file or one of its claims lacks or misstates"),
-        ("rule: {level: 0.95, too_wide: 1, spare: 1}\nclaims: [D1]", r"the file or one of its claims lacks or misstates"),
+        (
+            "rule: {level: 0.95, too_wide: 1, spare: 1}\nclaims: [D1]",
+            r"the file or one of its claims lacks or misstates",
+        ),
         ("rule: [", r"c\.yml is not YAML: while parsing .*line 1"),
     ],
 )
@@ -502,7 +505,14 @@ def test_the_baselines_are_published_with_all_their_seeds(published):
 def test_what_is_published_is_small():
     for folder in ("results", "checkpoints"):
         assert all(path.stat().st_size < 1_000_000 for path in (ROOT / "data" / folder).iterdir())
-    assert sum(path.stat().st_size for path in (ROOT / "data").rglob("*") if "runs" not in path.parts and "archives" not in path.parts) < 40e6
+    assert (
+        sum(
+            path.stat().st_size
+            for path in (ROOT / "data").rglob("*")
+            if "runs" not in path.parts and "archives" not in path.parts
+        )
+        < 40e6
+    )
 
 
 # On the same machine the numbers are equal. Another processor adds up in another order; that was imitated by changing

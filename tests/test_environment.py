@@ -114,7 +114,7 @@ needs_make = pytest.mark.skipif(not shutil.which("make"), reason="make is not in
 @needs_make
 def test_make_alone_lists_the_targets(clone):
     done = make(clone)
-    for target in ("book", "test", "bench", "lab", "publish", "lint", "clean"):
+    for target in ("book", "test", "reproduce", "bench", "lab", "publish", "lint", "clean"):
         assert f"make {target}" in done.stdout
     assert done.returncode == 0 and not (clone / ".venv").exists()
 
@@ -194,4 +194,4 @@ def test_workflow_can_be_read():
     command = [sys.executable, "-m", "snakemake", "--list-rules", "--nolock", "--directory", str(ROOT)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert set(done.stdout.split()) == {"all", "book", "notebook", "runs"}
+    assert set(done.stdout.split()) == {"all", "book", "notebook", "runs", "reproduce", "archives", "study"}

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bqcore.data import digits
-from bqcore.models import mlp
+from bqcore.models import build, mlp
 from bqcore.train import fit, one_thread
 
 
@@ -115,3 +115,37 @@ def test_training_is_refused(changed, message):
     options = {"epochs": 2, "seed": 0} | changed
     with pytest.raises(ValueError, match=message):
         fit(mlp((64, 8, 10), 0), split.train_inputs, split.train_classes, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "parameters"),
+    [("mlp", (1, 28, 28), 101_770), ("cnn", (1, 28, 28), 105_866), ("cnn", (3, 32, 32), 136_874), ("resnet", (3, 32, 32), 78_042)],
+)  # fmt: skip
+def test_models_have_their_size_and_learn_by_their_seed(name, shape, parameters):
+    width = 128 if name == "mlp" else 16
+    models = [build(name, shape, 10, width=width, seed=seed) for seed in (0, 0, 1)]
+    assert sum(p.numel() for p in models[0].parameters()) == parameters
+    assert same(weights(models[0]), weights(models[1])) and not same(weights(models[0]), weights(models[2]))
+    y = torch.arange(40) % 10
+    x = 0.3 * torch.rand(40, *shape, generator=torch.Generator().manual_seed(0)) + y.view(-1, 1, 1, 1) / 10  # brighter
+    losses = [nn.functional.cross_entropy(model.eval()(x), y).item() for model in models]
+    for model in models[:2]:
+        fit(model, x, y, epochs=30, seed=0, batch_size=20)
+    assert same(weights(models[0]), weights(models[1]))
+    assert nn.functional.cross_entropy(models[0](x), y).item() < losses[0]
+    assert models[0](x).shape == (40, 10) and not models[0].training
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "vgg"}, r"Model is 'vgg': choose one of 'mlp', 'cnn', 'resnet'\."),
+        ({"name": "cnn", "shape": (64,)}, r"Inputs have shape \(64,\): a cnn takes \(channels, rows, columns\)\."),
+        ({"width": 0}, r"Width is 0: give an integer of at least 1\."),
+        ({"classes": 1}, r"Classes is 1: give an integer of at least 2\."),
+    ],
+)
+def test_models_that_cannot_be_built_are_refused(options, message):
+    options = {"name": "mlp", "shape": (64,), "classes": 10, "width": 8, "seed": 0} | options
+    with pytest.raises(ValueError, match=message):
+        build(**options)

@@ -10,8 +10,8 @@ Numbers and verdicts in pages, read from result files while the book is built, s
         a field of a row of the ledger
     {ledger}, a directive with the options :id:, :dataset: and :verdict:
         the ledger as a table: all of it, or the rows with these values (several with commas between)
-    {parameters}, a directive
-        the parameters of a run as a table, as bqcore.runs knows them
+    {parameters} levels digits, a directive
+        the parameters of the runs of a study on a data set as a table, as bqcore.specs knows them
 
 What is not there is an error with its page and line, which `make book` does not let pass.
 """
@@ -171,13 +171,16 @@ class Ledger(SphinxDirective):
 class Parameters(SphinxDirective):
     """The directive {parameters}."""
 
+    required_arguments = 2
+
     def run(self) -> list[nodes.Node]:
         """Put the table into the page."""
-        from bqcore import runs
+        from bqcore import specs
 
-        self.env.note_dependency(runs.__file__)
+        self.env.note_dependency(specs.__file__)
+        known = specs.parameters(specs.baseline(*self.arguments))
         lines = ["| name | type | default | meaning |", "| --- | --- | --- | --- |"]
-        lines += [f"| `{name}` | {kind} | `{default}` | {says} |" for name, kind, default, says in runs.parameters()]
+        lines += [f"| `{name}` | {kind} | `{default}` | {says} |" for name, kind, default, says in known]
         return [table_of(self, "\n".join(lines), "parameters")]
 
 

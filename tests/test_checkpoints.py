@@ -1,0 +1,114 @@
+"""Published checkpoints: one result a data set is measured again from its checkpoint, and agrees."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bqcore import archives, calibration, publishing, results, runs, specs, train
+
+ROOT = Path(__file__).resolve().parents[1]
+STOPPING = [spec for spec in specs.BASELINES if spec.study == "stopping"]
+
+
+def checkpoint(spec: specs.Spec) -> Path:
+    return ROOT / runs.CHECKPOINTS / f"{spec.study}-{spec.dataset}-{spec.model}.safetensors"
+
+
+def needs(dataset: str) -> None:
+    """Skip, and say so, where a data set is not there to test with."""
+    if dataset != "digits":
+        status = {row.name: row for row in archives.status((dataset,))}[dataset]
+        if not status.verified:
+            pytest.skip(
+                f"the published result on {dataset} was NOT measured again: {status.says}; "
+                f"`python -m bqcore data fetch {dataset}` gets the data, or set BQ_DATA"
+            )
+
+
+@pytest.mark.parametrize("spec", STOPPING, ids=lambda spec: f"{spec.dataset}-{spec.model}")
+def test_a_published_run_is_measured_again_from_its_checkpoint(spec):
+    needs(spec.dataset)
+    coarse = replace(spec, nodes=(min(spec.nodes),))
+    model = train.load_checkpoint(runs._untrained(spec), checkpoint(spec), spec.training())
+    with train.one_thread():
+        fresh = calibration.measure(coarse, runs.split_of(spec), model)
+    theirs = publishing.load_published(publishing.name_of(spec), ROOT / publishing.PUBLISHED).sel(seed=0)
+    theirs = theirs.sel(nodes=list(coarse.nodes))
+    # The weights are the same to the bit, so what is left is the last digits of sums: a tie or two on another processor.
+    for i, split in enumerate(calibration.SPLITS):
+        count = spec.sizes[1 + i]
+        for name, size in (("accuracy", count), ("flip_rate", count), ("band_flip_rate", spec.share * count)):
+            gap = abs(fresh[name].sel(split=split) - theirs[name].sel(split=split)).max()
+            assert float(gap) <= 2 / size + 1e-9, (name, split)
+        gap = abs(fresh.boundary_jaccard.sel(split=split) - theirs.boundary_jaccard.sel(split=split)).max()
+        assert float(gap) <= 0.02, split
+    np.testing.assert_array_equal(fresh.model_bytes, theirs.model_bytes)
+    assert float(theirs.flip_rate.sel(bits=2).max()) > 0.05  # there was something to agree on
+
+
+def test_checkpoints_say_what_they_were_trained_by_and_are_as_small_as_their_weights():
+    for spec in specs.BASELINES:
+        model = runs._untrained(spec)
+        size = checkpoint(spec).stat().st_size
+        assert size < 4 * sum(tensor.numel() for tensor in model.state_dict().values()) + 5000
+        with pytest.raises(
+            ValueError, match=r"\.safetensors was trained by \{.*\}, not by \{.*delete it and run again"
+        ):
+            train.load_checkpoint(model, checkpoint(spec), replace(spec, seed=1).training())
+
+
+def test_a_classifier_comes_from_its_checkpoint_and_else_is_trained_with_a_bar(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    spec = specs.Stopping(width=8, epochs=2)
+    trained = runs.classifier(spec)
+    assert "Training: 100%" in capsys.readouterr().err
+    again = runs.classifier(spec)
+    assert "Training" not in capsys.readouterr().err
+    assert all(torch.equal(p, q) for p, q in zip(trained.parameters(), again.parameters()))
+    kept = runs.checkpoint_file(spec)
+    published = runs.CHECKPOINTS / "stopping-digits-mlp.safetensors"
+    results.save_bytes(kept.read_bytes(), published)
+    kept.unlink()
+    from_published = runs.classifier(spec)
+    assert "Training" not in capsys.readouterr().err and not kept.exists()
+    assert all(torch.equal(p, q) for p, q in zip(trained.parameters(), from_published.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"is not a whole safetensors file \(.*\): delete it and run again\."),
+        (b"<html>", r"is not a whole safetensors file"),
+        (b"half", r"is not a whole safetensors file"),
+        (b"pickle", r"is not a whole safetensors file"),
+    ],
+)
+def test_damaged_checkpoints_are_refused(tmp_path, content, message):
+    model, path = torch.nn.Linear(3, 2), tmp_path / "x.safetensors"
+    train.save_checkpoint(model, path, {"seed": 0})
+    if content == b"half":
+        content = path.read_bytes()[:-4]
+    if content == b"pickle":
+        torch.save(model.state_dict(), path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        train.load_checkpoint(model, path)
+
+
+def test_a_checkpoint_of_another_shape_or_none_is_refused(tmp_path):
+    path = tmp_path / "x.safetensors"
+    with pytest.raises(
+        FileNotFoundError, match=r"There is no checkpoint .*x\.safetensors: run the study that trains it"
+    ):
+        train.load_checkpoint(torch.nn.Linear(3, 2), path)
+    train.save_checkpoint(torch.nn.Linear(3, 2), path, {"seed": 0})
+    with pytest.raises(ValueError, match=r"x\.safetensors does not fit the model: .*size mismatch"):
+        train.load_checkpoint(torch.nn.Linear(4, 2), path)
+    assert train.load_checkpoint(torch.nn.Linear(3, 2), path, {"seed": 0}).training is False
+    first = path.read_bytes()
+    train.save_checkpoint(train.load_checkpoint(torch.nn.Linear(3, 2), path), path, {"seed": 0})
+    assert path.read_bytes() == first
