@@ -125,8 +125,8 @@ def stopping_summary(sets: dict[str, xr.Dataset], chosen: dict[str, xr.Dataset])
         first, second = index["accuracy"], index["jaccard"]
         bits = choices.chosen_bits.mean("seed")
         text = (
-            f"- **{name}**: chosen by accuracy, {float(bits[first]):.2f} bits and {float(held_out[first].mean()):.4f} of "
-            f"the held-out decisions changed; after stopping at Jaccard ≤ {float(choices.limit[second]):g}, "
+            f"- **{name}**: chosen by accuracy, {float(bits[first]):.2f} bits and {float(held_out[first].mean()):.4f} "
+            f"of the held-out decisions changed; after stopping at Jaccard ≤ {float(choices.limit[second]):g}, "
             f"{float(bits[second]):.2f} bits and {float(held_out[second].mean()):.4f}"
         )
         if many.sizes["seed"] > 1:

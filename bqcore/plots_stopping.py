@@ -12,8 +12,8 @@ from .specs import FLOAT
 
 # One colour and one mark for each rule, everywhere; told apart without colour too.
 RULES = {
-    "accuracy": ("#1a1a1a", "s"), "flips": ("#56b4e9", "v"), "band flips": ("#009e73", "^"), "jaccard": ("#d55e00", "o"),
-    "jaccard and band flips": ("#cc79a7", "D"),
+    "accuracy": ("#1a1a1a", "s"), "flips": ("#56b4e9", "v"), "band flips": ("#009e73", "^"),
+    "jaccard": ("#d55e00", "o"), "jaccard and band flips": ("#cc79a7", "D"),
 }  # fmt: skip
 _LEVELS = ("#440154", "#443983", "#31688e", "#21918c", "#35b779", "#90d743", "#c8b900")  # most bits to fewest
 
@@ -44,8 +44,8 @@ def stopping_table(many: xr.Dataset, choices: xr.Dataset, nodes: int | None = No
     """
     Tabulate what each choice gives: bits, flips, band flips, Jaccard and accuracy on both splits, and bytes.
 
-    Means over the seeds; "less than at equal bits" compares held-out flips with networks that all have the same bits, on
-    average as many, paired by seed, with the 95 % interval of the mean difference.
+    Means over the seeds; "less than at equal bits" compares held-out flips with networks that all have the same bits,
+    on average as many, paired by seed, with the 95 % interval of the mean difference.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ import xarray as xr
 import yaml
 
 from bqcore import __main__ as command_line
-from bqcore import claims, publishing, results, runs, specs
+from bqcore import calibration, claims, publishing, results, runs, specs, stats
 
 ROOT = Path(__file__).resolve().parents[1]
 KEYS = ["id", "dataset", "says", "reported", "estimate", "low", "high", "runs", "percentile", "verdict", "command"]
@@ -598,3 +598,101 @@ def test_the_line_below_a_figure_says_where_it_is_from_and_how_far_the_published
     results.save_dataset(xr.concat([fresh, fresh.assign_coords(seed=2)], "seed", data_vars="all"), path)
     two = xr.concat([fresh, fresh.assign_coords(seed=2)], "seed", data_vars="all", combine_attrs="override")
     assert publishing.shown(two, "x.nc") == first + same.replace("1 seed", "2 seeds")
+
+
+# Claims about stopping
+
+
+def stopping_runs(seed: int, count: int = 12) -> xr.Dataset:
+    """Make runs in which flips and Jaccard grow as bits fall, on both splits, with a little noise."""
+    generator = np.random.default_rng(seed)
+    bits = np.array([32, 8, 7, 6, 5, 4, 3, 2])
+    jaccard = np.array([0, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75])
+    noise = 0.02 * generator.random((count, 2, 8))
+    flips = np.array([0, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064]) * (1 + noise)
+    dims = ("seed", "split", "bits")
+    return xr.Dataset(
+        {
+            "accuracy": (dims, 0.9 - 0.5 * np.maximum(0, flips - 0.003)), "flip_rate": (dims, flips),
+            "band_flip_rate": (dims, 4 * flips), "model_bytes": ("bits", 100 * bits),
+            "boundary_jaccard": ((*dims, "nodes"), (jaccard * (1 + noise) * (bits < 32))[..., None]),
+        },
+        {"seed": np.arange(count), "split": list(calibration.SPLITS), "bits": bits, "nodes": [201]},
+    )  # fmt: skip
+
+
+def judge_stopping(folder: Path, reported: tuple[float, float], many: xr.Dataset, **rule) -> list[dict]:
+    common = {"dataset": "digits", "says": "test", "where": "here", "from": "x.nc", "kind": "stopping", "rule": "jaccard",
+              "together": ["X1", "X2"], "span": "bits", "means_of": 1}  # fmt: skip
+    selects = [
+        {"measure": "flip_rate", "split": "held-out"},
+        {"measure": "boundary_jaccard", "split": "held-out", "nodes": 201},
+    ]
+    stated = [
+        common | {"id": f"X{i + 1}", "reported": value, "select": select}
+        for i, (value, select) in enumerate(zip(reported, selects))
+    ]
+    content = {"rule": {"level": 0.95, "too_wide": 0.5, "spare": 0.5} | rule, "claims": stated}
+    (folder / "claims.yml").write_text(yaml.safe_dump(content))
+    usual = specs.baseline("stopping", "digits")
+    results.save_dataset(many.assign_attrs(spec=usual.text(), command=usual.command()), folder / "x.nc")
+    return claims.ledger(folder / "claims.yml", folder)
+
+
+def test_claims_about_stopping_are_judged_at_one_limit_together(tmp_path):
+    many = stopping_runs(0)
+    # At Jaccard up to 0.4 (and 0.02 noise) the rule keeps 6 bits: flips near 0.004, Jaccard near 0.35.
+    six = many.sel(bits=6, split="held-out")
+    flips, jaccard = float(six.flip_rate.median()), float(six.boundary_jaccard.median())
+    first, second = judge_stopping(tmp_path, (flips, jaccard), many)
+    assert first["verdict"] == second["verdict"] == "reproduced"
+    # Each number is right at some limit, but never both at the same one.
+    five = many.sel(bits=5, split="held-out")
+    rows = judge_stopping(tmp_path, (flips, float(five.boundary_jaccard.median())), many)
+    assert [row["verdict"] for row in rows] == ["not reproduced"] * 2
+    assert " 0 of 39 limits agree with X1 and X2 at once)" in rows[0]["says"]
+    rows = judge_stopping(tmp_path, (flips, jaccard), many, too_wide=1e-6)
+    assert [row["verdict"] for row in rows] == ["inconclusive"] * 2
+
+
+def test_the_limit_shown_is_the_one_that_calibration_picks(tmp_path):
+    many = stopping_runs(1)
+    choices = calibration.choose(many)
+    for spare in (0.5, 0.9):
+        usual = calibration.usual_limit(choices, "jaccard", spare)
+        (row, _) = judge_stopping(tmp_path, (0.5, 0.5), many, spare=spare)
+        assert f"(ours at jaccard ≤ {float(usual.limit):g}, as calibration data pick it;" in row["says"]
+        values = usual.flip_rate.sel(split="held-out").values
+        assert row["estimate"] == pytest.approx(stats.prediction_interval(values).estimate)
+    held_out = many.copy(deep=True)
+    held_out.flip_rate.loc[{"split": "held-out"}] *= 3  # the limit does not see it
+    (row, _) = judge_stopping(tmp_path, (0.5, 0.5), held_out)
+    (before, _) = judge_stopping(tmp_path, (0.5, 0.5), many)
+    assert row["says"] == before["says"] and row["estimate"] == pytest.approx(3 * before["estimate"])
+
+
+def test_the_same_rule_is_the_limit_of_another_set(tmp_path):
+    stated = {
+        "id": "X1", "dataset": "digits", "says": "fewer flips", "reported": "direction", "kind": "direction", "where": "here",
+        "from": "x.nc", "first": {"measure": "flip_rate", "split": "held-out", "rule": "accuracy", "limit": 0.0},
+        "second": {"measure": "flip_rate", "split": "held-out", "rule": "jaccard", "limit": "usual"}, "limit_from": "y.nc",
+    }  # fmt: skip
+    content = {"rule": {"level": 0.95, "too_wide": 0.5, "spare": 0.5}, "claims": [stated]}
+    (tmp_path / "claims.yml").write_text(yaml.safe_dump(content))
+    usual = specs.baseline("stopping", "digits")
+    many, other = stopping_runs(2), stopping_runs(3)
+    other["boundary_jaccard"] = other.boundary_jaccard * 0.5  # its limit is another
+    for dataset, name in ((many, "x.nc"), (other, "y.nc")):
+        results.save_dataset(dataset.assign_attrs(spec=usual.text(), command=usual.command()), tmp_path / name)
+    (row,) = claims.ledger(tmp_path / "claims.yml", tmp_path)
+    limit = float(calibration.usual_limit(calibration.choose(other), "jaccard", 0.5).limit)
+    assert limit != float(calibration.usual_limit(calibration.choose(many), "jaccard", 0.5).limit)
+    choices = calibration.choose(many)
+    at = [
+        choices.isel(choice=int(np.flatnonzero((choices.rule == r) & (choices.limit == x))[0]))
+        for r, x in (("accuracy", 0), ("jaccard", limit))
+    ]
+    difference = at[0].flip_rate.sel(split="held-out") - at[1].flip_rate.sel(split="held-out")
+    assert row["estimate"] == pytest.approx(float(difference.mean()))
+    assert row["says"] == f"fewer flips (at jaccard ≤ {limit:g})"
+    assert row["verdict"] == "reproduced" and row["low"] > 0

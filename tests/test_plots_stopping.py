@@ -1,0 +1,88 @@
+"""Tables and figures of stopping: the numbers in them, and that every figure draws what it says."""
+
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import xarray as xr
+
+from bqcore import calibration, plots_stopping, runs, specs, stats
+
+SMALL = specs.Stopping(epochs=4, nodes=(41, 21), width=12, sizes=(500, 300, 400))
+
+
+@pytest.fixture(scope="module")
+def many() -> xr.Dataset:
+    return runs.combine([runs.measure(replace(SMALL, seed=seed)) for seed in range(3)], SMALL, 3)
+
+
+@pytest.fixture(scope="module")
+def chosen(many) -> xr.Dataset:
+    return plots_stopping.usual_choices(many)
+
+
+def test_the_usual_choices_are_one_of_each_rule_and_nncf_s_drop(chosen):
+    names = [
+        plots_stopping.rule_name(str(rule), float(limit), float(second))
+        for rule, limit, second in zip(chosen.rule.values, chosen.limit.values, chosen.second_limit.values)
+    ]
+    assert names[:2] == ["chosen by accuracy", "accuracy drop ≤ 0.01"]
+    assert [name.split(" ≤ ")[0] for name in names[2:5]] == ["flips", "band flips", "jaccard"]
+    assert names[5].count("≤") == 2 and " and band flips ≤ " in names[5]
+    assert set(chosen.rule.values) == set(plots_stopping.RULES)
+
+
+def test_the_table_holds_the_means_and_the_paired_difference(many, chosen):
+    table = plots_stopping.stopping_table(many, chosen)
+    for i, (_, row) in enumerate(table.iterrows()):
+        at = chosen.isel(choice=i)
+        assert row["bits"] == f"{float(at.chosen_bits.mean()):.2f}"
+        assert row["flips, held-out"] == f"{float(at.flip_rate.sel(split='held-out').mean()):.4f}"
+        assert row["J, calibration"] == f"{float(at.boundary_jaccard.sel(split='calibration', nodes=41).mean()):.3f}"
+        equal = calibration.at_equal_bits(many, at, "flip_rate")
+        less = stats.paired_difference(equal.values, at.flip_rate.sel(split="held-out").values)
+        assert row["flips less than at equal bits"] == f"{less.estimate:+.4f} [{less.low:+.4f}, {less.high:+.4f}]"
+    one = plots_stopping.stopping_table(many.isel(seed=[0]), chosen.isel(seed=[0]), nodes=21)
+    assert not one["flips less than at equal bits"].str.contains(r"\[").any()  # one run has no interval
+
+
+def test_the_table_of_limits_ticks_what_is_inside(many):
+    choices = calibration.choose(many)
+    at = choices.isel(choice=int(np.flatnonzero(choices.rule.values == "jaccard")[3]))
+    reported = {
+        "flip_rate": float(at.flip_rate.sel(split="held-out").mean()),
+        "boundary_jaccard": float(at.boundary_jaccard.sel(split="held-out", nodes=41).mean()),
+    }
+    table = plots_stopping.limits_table(choices, 3, reported, 41)
+    assert len(table) == 39
+    row = table.loc["jaccard ≤ 0.4"]
+    assert row["all agree"] == "yes" and row.str.contains("✓").sum() == 2
+    far = plots_stopping.limits_table(choices, 3, {"flip_rate": 0.9, "chosen_bits": 99}, 41)
+    assert not (far["all agree"] == "yes").any() and not far["bits (paper 99)"].str.contains("✓").any()
+
+
+def test_figures_draw_every_seed_and_rule(many, chosen):
+    transfer = plots_stopping.transfer_figure({"digits": many, "again": many})
+    dots = sum(len(line.get_xdata()) for line in transfer.axes[0].lines if line.get_marker() == "o")
+    assert dots == 3 * 7 and [axes.get_title() for axes in transfer.axes] == ["digits", "again"]
+    front = plots_stopping.front_figure({"digits": many}, {"digits": chosen})
+    (line, *marks) = front.axes[0].lines
+    flips = many.flip_rate.sel(split="held-out", bits=[8, 7, 6, 5, 4, 3]).mean("seed")
+    np.testing.assert_allclose(line.get_ydata(), flips)
+    assert len(marks) == chosen.sizes["choice"]
+    assert len({(mark.get_color(), mark.get_marker()) for mark in marks}) == len(plots_stopping.RULES)
+    ruler = plots_stopping.ruler_figure(many, {8: 0.1, 6: 0.4})
+    assert [axes.get_title() for axes in ruler.axes] == ["one-cell mask", "thickened by a cell on every side"]
+    medians = [line.get_ydata() for line in ruler.axes[0].lines if line.get_label() == "8 bits, median"]
+    expected = many.boundary_jaccard.sel(bits=8, split="held-out").sortby("nodes").median("seed")
+    np.testing.assert_allclose(medians[0], expected)
+    assert plt.get_fignums() == []
+
+
+def test_the_table_of_variants_begins_with_the_paper(many):
+    variants = xr.concat([many, many], xr.Variable("variant", ["baseline", "width=12"]))
+    table = plots_stopping.variants_table(variants, 0.5, calibration.LIMITS, {"flips by accuracy": 0.0094})
+    assert list(table.index) == ["the paper", "baseline", "width=12"]
+    assert table.loc["the paper", "flips by accuracy"] == "0.0094"
+    assert table.loc["baseline"].equals(table.loc["width=12"])
