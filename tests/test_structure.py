@@ -8,12 +8,12 @@ import pytest
 FOLDER = Path(__file__).resolve().parents[1] / "bqcore"
 LAYERS = (
     ("checks",),
-    ("quantize", "boundary", "slices", "decisions", "stats"),
-    ("models", "train", "data", "results"),
+    ("quantize", "boundary", "slices", "decisions", "stats", "curves", "finite"),
+    ("models", "train", "data", "results", "arrangement"),
     ("runs",),
-    ("claims", "plots", "notebook", "__main__"),
+    ("claims", "plots", "figures_exact", "notebook", "__main__"),
 )
-BESIDE = {("boundary", "decisions"), ("claims", "plots"), ("notebook", "claims"), ("__main__", "claims")}
+BESIDE = {("boundary", "decisions"), ("claims", "plots"), ("figures_exact", "plots"), ("notebook", "claims"), ("__main__", "claims")}
 PURE = LAYERS[0] + LAYERS[1]
 TREES = {
     path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in FOLDER.glob("*.py") if path.stem != "__init__"
