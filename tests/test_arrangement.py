@@ -225,10 +225,15 @@ def holds(ring, point) -> bool:
 
 @st.composite
 def integer_layers(draw):
-    """Draw networks of small integers: duplicate, parallel, dead and zero units, common points and ties abound."""
+    """
+    Draw networks of small multiples of 1, 1/3 or 1/7: duplicate, parallel, dead and zero units, common points and ties abound.
+
+    As thirds and sevenths are rounded in float64, what should coincide does so only up to rounding.
+    """
     hidden = draw(st.sampled_from([(), (1,), (2,), (3,), (4,), (2, 2), (3, 2), (2, 1, 2)]))
     sizes = (2, *hidden, draw(st.integers(2, 4)))
-    integer = st.integers(-2, 2).map(Fraction)
+    of = draw(st.sampled_from([1, 3, 7]))
+    integer = st.integers(-2, 2).map(lambda k: Fraction(k, of))
     return [
         (draw(st.lists(st.lists(integer, min_size=i, max_size=i), min_size=o, max_size=o)),
          draw(st.lists(integer, min_size=o, max_size=o)))
@@ -341,7 +346,7 @@ def test_duplicate_units_and_the_order_of_units_and_classes_change_nothing(seed)
     order = generator.permutation(12) % 6
     again = exact_slice(network((one[0][order], one[1][order]), (two[0][:, order] / 2, two[1])), plane)
     np.testing.assert_allclose(again.areas, exact.areas, atol=1e-11)
-    assert len(again.junctions) == len(exact.junctions) and again.cells <= 1.5 * exact.cells + 20
+    assert len(again.junctions) == len(exact.junctions) and again.cells == exact.cells
     name = generator.permutation(4)
     renamed = exact_slice(network(one, (two[0][name], two[1][name])), plane)
     np.testing.assert_allclose(renamed.areas, exact.areas[name], atol=1e-11)
