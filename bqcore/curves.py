@@ -98,7 +98,7 @@ def boundary_distances(first: np.ndarray, second: np.ndarray, *, step: float) ->
         return Distances(value, value, 0.0, value)
     sides = []
     for one, other in ((first, second), (second, first)):
-        pieces, near = _pieces(one, step), _Near(other, step)
+        pieces, near = _pieces(one, step), _Near(other)
         size = lengths(pieces)
         mean = near(pieces.mean(axis=1))[0] @ size / size.sum()
         sides.append((near(one.reshape(-1, 2))[0].min(), mean, (size @ size) / size.sum() / 4, _farthest(pieces, near)))
@@ -169,7 +169,7 @@ def shifts(
     pieces, source = _pieces(first, step), np.repeat(np.arange(len(first)), _counts(first, step))
     along, points, size = pieces[:, 1] - pieces[:, 0], pieces.mean(axis=1), lengths(pieces)
     normal = np.stack([along[:, 1], -along[:, 0]], axis=1) / size[:, None]
-    distance = _Near(second, step)(points)[0] if len(second) and len(points) else np.full(len(points), np.inf)
+    distance = _Near(second)(points)[0] if len(second) and len(points) else np.full(len(points), np.inf)
     displacement = np.full(len(pieces), np.nan)
     for pair in np.unique(first_pairs, axis=0):
         here = np.flatnonzero((first_pairs[source] == pair).all(axis=1))
@@ -225,8 +225,9 @@ def match_junctions(
 class _Near:
     """The distance from points to a boundary, exactly, and the segment that is nearest."""
 
-    def __init__(self, segments: np.ndarray, step: float):
-        self.pieces = _pieces(segments, step)
+    def __init__(self, segments: np.ndarray):
+        # The result does not depend on the size of the pieces, only the number of candidates does.
+        self.pieces = _pieces(segments, max(lengths(segments).sum() / 256, np.finfo(float).tiny))
         self.half = lengths(self.pieces).max() / 2
         self.tree = KDTree(self.pieces.mean(axis=1))
 

@@ -10,7 +10,7 @@ LAYERS = (
     ("checks",),
     ("quantize", "boundary", "slices", "decisions", "stats", "curves", "finite"),
     ("models", "train", "data", "results", "arrangement"),
-    ("runs",),
+    ("runs", "exact"),
     ("claims", "plots", "figures_exact", "notebook", "__main__"),
 )
 BESIDE = {("boundary", "decisions"), ("claims", "plots"), ("figures_exact", "plots"), ("notebook", "claims"), ("__main__", "claims")}
