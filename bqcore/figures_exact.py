@@ -99,8 +99,11 @@ def convergence_figure(data: xr.Dataset, bits: list[int]) -> Figure:
         Levels to draw.
     """
     h = np.maximum(data.step_a, data.step_b).values
-    width = 2 * (data.step_a + data.step_b) / np.pi
-    length = data.mask_cells_float * data.step_a * data.step_b / width
+    area, width = data.step_a * data.step_b, 2 * (data.step_a + data.step_b) / np.pi
+    true_width = [
+        np.average(finite.mask_width(data.piece_angle, steps), weights=data.piece_length)
+        for steps in zip(data.step_a.values, data.step_b.values)
+    ]
     with plt.rc_context(STYLE):
         figure, panels = plt.subplots(2, 2, figsize=(9, 6.6), sharex=True)
         colours = dict(zip(bits, plt.get_cmap("viridis")(np.linspace(0.1, 0.85, len(bits)))))
@@ -109,8 +112,11 @@ def convergence_figure(data: xr.Dataset, bits: list[int]) -> Figure:
             _range(panels[0, 0], h, here.grid_change / here.changed_area, colour, f"{level} bits")
             _range(panels[1, 0], h, here.boundary_jaccard, colour)
             panels[1, 0].plot(data.law_step, here.law_curve, color=colour, lw=1)
-            panels[1, 1].plot(h, here.effective_displacement / here.mean_distance, "o-", color=colour, ms=3, lw=0.8)
-        _range(panels[0, 1], h, length / data.length_float, FLOAT_COLOUR)
+            d_eff = width * here.boundary_jaccard / (2 - here.boundary_jaccard)
+            _range(panels[1, 1], h, d_eff / here.mean_distance, colour)
+        length = data.mask_cells_float * area / data.length_float
+        _range(panels[0, 1], h, length / xr.DataArray(true_width, dims="nodes"), FLOAT_COLOUR, "by w of each direction")
+        _range(panels[0, 1], h, length / width, BOTH_COLOUR, "by w of all directions")
         for axes, name in (
             (panels[0, 0], "grid prediction change / changed area"),
             (panels[0, 1], "length by mask cells / true length"),
@@ -120,8 +126,9 @@ def convergence_figure(data: xr.Dataset, bits: list[int]) -> Figure:
             if "/" in name:
                 axes.axhline(1, color="black", lw=0.8, ls=":")
         panels[1, 0].set(xlabel="grid step h, input units", xlim=(0.8 * h.min(), 1.25 * h.max()), ylim=(0, 1.02))
-        panels[1, 1].set(xlabel="grid step h, input units", yscale="log")
+        panels[1, 1].set(xlabel="grid step h, input units", ylim=(0, None))
         panels[0, 0].legend(frameon=False)
+        panels[0, 1].legend(frameon=False)
     plt.close(figure)
     return figure
 

@@ -13,7 +13,13 @@ LAYERS = (
     ("runs", "exact"),
     ("claims", "plots", "figures_exact", "notebook", "__main__"),
 )
-BESIDE = {("boundary", "decisions"), ("claims", "plots"), ("figures_exact", "plots"), ("notebook", "claims"), ("__main__", "claims")}
+BESIDE = {
+    ("boundary", "decisions"),
+    ("claims", "plots"),
+    ("figures_exact", "plots"),
+    ("notebook", "claims"),
+    ("__main__", "claims"),
+}
 PURE = LAYERS[0] + LAYERS[1]
 TREES = {
     path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in FOLDER.glob("*.py") if path.stem != "__init__"
