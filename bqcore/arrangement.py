@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from .checks import check_finite, check_integer
+from .checks import check_finite, check_integer, check_logits
 from .slices import Plane
 
 # A value counts as 0 below this share of the terms that it is the sum of. Rounding leaves 1e-15 of them at a corner
 # that lies on a line; a margin may be wrong by as much as is cut off here.
 _ROUNDING = 1e-13
-_MOST_VALUES = 1 << 28  # numbers at the corners, 2 GB: convolutions have many units
+_MOST_VALUES = 1 << 28  # numbers at the corners, 2 GB: convolutions have many units, and small boxes suit them
 _AFFINE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d,
            nn.Flatten, nn.Unflatten, nn.Identity)  # fmt: skip
 _AFFINE_IN_EVAL = (nn.BatchNorm1d, nn.BatchNorm2d, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
@@ -81,7 +81,65 @@ def exact_slice(model: nn.Sequential, plane: Plane, *, most_cells: int = 1_000_0
     ([[[1.0, -1.0], [-1.0, 1.0]]], [2.0, 2.0])
     """
     mesh = _box(plane, check_integer("Most cells", most_cells, 1))
-    classes = _follow(mesh, model, plane, 0)
+    return _result(mesh, plane, _follow(mesh, model, plane, 0))
+
+
+def interpolated_slice(classifier: Callable, plane: Plane, n: int, *, batch_size: int = 2048) -> ExactSlice:
+    """
+    Give boundary, junctions and areas of any classifier from its logits at n × n nodes, interpolated between them.
+
+    Each grid cell is halved into two triangles, on which the logits are taken to be affine; from there on everything is
+    as in :func:`exact_slice`. For classifiers that are not piecewise linear, or have too many units for it. The
+    boundary's error falls with the square of the grid step, where a mask's is the step itself.
+
+    Parameters
+    ----------
+    classifier : torch module in eval mode, or callable
+        Inputs (N, ...) to logits (N, K). A module is evaluated in a float64 copy, a callable gets float64 arrays.
+    plane : Plane
+    n : int
+        Nodes a side, at least 2.
+    batch_size : int
+        Nodes that go through the classifier at once.
+
+    Returns
+    -------
+    ExactSlice
+        Of the interpolated logits.
+
+    Raises
+    ------
+    ValueError
+        If the logits are not finite, or not one row a node, or the box is empty.
+    """
+    n, batch_size = check_integer("Nodes a side", n, 2), check_integer("Batch size", batch_size, 1)
+    _box(plane, 1)
+    xy = np.stack([x.ravel() for x in np.meshgrid(*plane.nodes(n))], axis=1)
+    module = copy.deepcopy(classifier).double() if isinstance(classifier, nn.Module) else None
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(xy), batch_size):
+            part = xy[start : start + batch_size]
+            inputs = plane.points(part[:, 0], part[:, 1]).reshape(-1, *plane.shape)
+            logits = classifier(inputs) if module is None else module(torch.from_numpy(inputs))
+            parts.append(check_logits(logits, "Logits on the slice", start))
+            if len(parts[-1]) != len(part):
+                raise ValueError(
+                    f"The classifier gave {len(parts[-1])} rows for {len(part)} nodes: it must give one row of logits "
+                    "a node."
+                )
+    logits = np.concatenate(parts).astype(np.float64)
+    corner = np.arange(n * n).reshape(n, n)
+    p, q, r, s = (x.ravel() for x in (corner[:-1, :-1], corner[:-1, 1:], corner[1:, 1:], corner[1:, :-1]))
+    rings = np.concatenate([np.stack([p, q, r, p]), np.stack([p, r, s, p])], axis=1)
+    cells = rings.shape[1]
+    mesh = _Mesh(xy, rings, np.full(cells, 3), np.zeros((2, cells), np.int16), 1 << 62)
+    mesh.set_values(logits, np.full(logits.shape[1], _ROUNDING * np.abs(logits).max()))
+    _envelope(mesh, 0)
+    return _result(mesh, plane, logits.shape[1])
+
+
+def _result(mesh: "_Mesh", plane: Plane, classes: int) -> ExactSlice:
     winner = mesh.labels[0, : mesh.cells]
     edges, pairs = _boundary(mesh, plane, winner)
     areas = np.bincount(winner, mesh.areas(), minlength=classes)

@@ -15,7 +15,8 @@ from skimage.measure import find_contours
 from torch import nn
 
 from bqcore import arrangement
-from bqcore.arrangement import changed_area, exact_slice, shared_areas
+from bqcore.arrangement import changed_area, exact_slice, interpolated_slice, shared_areas
+from bqcore.curves import boundary_distances, tolerance_jaccard
 from bqcore.models import mlp
 from bqcore.quantize import quantize_model
 from bqcore.slices import Plane, grid_change, junction_cells, pca_plane, slice_labels
@@ -484,6 +485,80 @@ def test_lengths_are_those_of_contours(trained, plane, pair):
             leads = np.maximum(z[j, i, pair[0]], z[j, i, pair[1]]) >= rest[j, i]
             total += (np.hypot(*np.diff(line, axis=0).T) * leads).sum()
         assert total == pytest.approx(length, rel=3e-3)
+
+
+# --- logits interpolated on a grid, for any classifier ---
+
+
+@given(st.integers(2, 6), st.integers(2, 12), SEEDS)
+def test_for_linear_classifiers_interpolation_is_exact(classes, n, seed):
+    generator = np.random.default_rng(seed)
+    model = network((generator.normal(size=(classes, 2)), 0.3 * generator.normal(size=classes)))
+    plane = flat_plane((-1, -2), (2, 1))
+    exact, found = exact_slice(model, plane), interpolated_slice(model, plane, n)
+    check_slice(model, plane, found)
+    np.testing.assert_allclose(found.areas, exact.areas, atol=1e-11)
+    assert sorted(found.junction_classes.tolist()) == sorted(exact.junction_classes.tolist())
+    assert boundary_distances(exact.segments, found.segments, step=1.0).hausdorff in (0.0, pytest.approx(0, abs=1e-9))
+
+
+def test_interpolated_boundaries_converge_with_the_square_of_the_step(trained, plane):
+    """From 41 to 161 nodes a side the mean distance from the true boundary falls by more than 8, here 16 or so."""
+    coarse = quantize_model(trained.model, 5)
+    one, two = exact_slice(trained.model, plane), exact_slice(coarse, plane)
+    errors = []
+    for n in (41, 161):
+        found, other = (interpolated_slice(model, plane, n) for model in (trained.model, coarse))
+        errors.append(boundary_distances(one.segments, found.segments, step=1e-3).mean)
+    assert errors[1] < errors[0] / 8 and errors[1] < 0.01 * min(plane.steps(161))
+    assert len(found.junctions) == len(one.junctions)
+    np.testing.assert_allclose(found.areas, one.areas, atol=1e-4 * one.areas.sum())
+    truth = tolerance_jaccard(one.segments, two.segments, 0.03)
+    assert tolerance_jaccard(found.segments, other.segments, 0.03) == pytest.approx(truth, abs=0.02)
+
+
+def test_interpolation_takes_any_classifier(trained):
+    """Whether a module with any layers or a callable, and however it is batched."""
+    plane = pca_plane(trained.split.train_inputs.reshape(-1, 1, 8, 8), padding=1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 5)).eval()
+    with torch.no_grad():
+        model[-1].bias.sub_(torch.from_numpy(logits_at(model, plane, np.zeros((1, 2)))[0]))
+    double = copy.deepcopy(model).double()
+    found = interpolated_slice(model, plane, 21)
+    assert (found.areas > 0).sum() >= 2 and abs(found.areas.sum() / (plane.high - plane.low).prod() - 1) < 1e-12
+    calls = (lambda x: double(torch.from_numpy(x)), lambda x: double(torch.from_numpy(x)).detach().numpy())
+    for call in calls:
+        again = interpolated_slice(call, plane, 21, batch_size=441)
+        np.testing.assert_allclose(again.areas, found.areas, atol=1e-9)
+    assert all(np.array_equal(x, y) for x, y in zip(found, interpolated_slice(model, plane, 21)))
+    labels = slice_labels(model, plane, 201)
+    share = np.bincount(labels.ravel(), minlength=5) / labels.size
+    np.testing.assert_allclose(found.areas / found.areas.sum(), share, atol=0.02)
+
+
+def test_what_interpolation_refuses():
+    for classifier, message in (
+        (lambda x: x[1:], "The classifier gave 24 rows for 25 nodes: it must give one row of logits a node"),
+        (lambda x: x[:, :1], "Logits on the slice have K = 1 class"),
+        (lambda x: np.full_like(x, np.nan), "Logits on the slice hold 50 non-finite values of 50, first at sample 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            interpolated_slice(classifier, flat_plane(), 5)
+    with pytest.raises(ValueError, match="Nodes a side is 1: give an integer of at least 2"):
+        interpolated_slice(lambda x: x, flat_plane(), 1)
+    with pytest.raises(ValueError, match="The box runs from"):
+        interpolated_slice(lambda x: x, flat_plane((0, 0), (0, 1)), 3)
+
+
+def test_a_line_through_a_corner_of_cells_cuts_no_slivers():
+    """Two lines cross at (p, q) and a unit of the next layer is zero on a third line through it: 6 cells, not 7."""
+    for p, q, slope in ((0.1, 0.3, 0.7), (1 / 3, 1 / 7, 1.1), (0.2, 0.6, 3.3), (0.7, 0.1, 0.9)):
+        first = ([[1, 0], [0, 1], [1, 0], [0, 1]], [-p, -q, 5, 5])
+        second = ([[0, 0, slope, 1], [0, 0, -slope, -1]], [-slope * (p + 5) - (q + 5), slope * (p + 5) + (q + 5)])
+        exact = exact_slice(network(first, second, ([[1, 1], [1, 1]], [0, -1])), flat_plane((-1, -1), (2, 2)))
+        assert exact.cells == 6
 
 
 # --- refusals ---
