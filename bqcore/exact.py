@@ -12,7 +12,7 @@ from . import arrangement, boundary, curves, finite, slices, train
 from .checks import check_integer, check_labels
 
 TOLERANCES = (0.01, 0.02, 0.05, 0.1)
-WHERE = ("boundary, in the plane", "boundary, full space", "inputs, full space")
+WHERE = ("in the plane", "at the boundary", "at the inputs")  # the latter two in full space
 _HALVINGS = 50  # of a bracket: down to the last bits
 
 

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import nn
 
-from . import finite, slices
-from .arrangement import ExactSlice, exact_slice
+from . import curves, finite, slices
+from .arrangement import ExactSlice, exact_slice, interpolated_slice
 from .plots import BOTH_COLOUR, CLASS_COLOURS, FLOAT_COLOUR, QUANTIZED_COLOUR, STYLE
 from .quantize import level_range
 
@@ -222,6 +222,38 @@ def junctions_table(data: xr.Dataset) -> pd.DataFrame:
     return _table({name: [f"{x:.0f}" for x in values.values] for name, values in columns.items()}, data)
 
 
+def interpolated_table(
+    reference: nn.Sequential, levels: dict[int, nn.Sequential], plane: slices.Plane, data: xr.Dataset, *,
+    nodes: tuple[int, ...], tau: float, step: float = 0.005,
+) -> pd.DataFrame:  # fmt: skip
+    """
+    Tabulate distances between boundaries from interpolated logits beside the exact ones: what other classifiers get.
+
+    Parameters
+    ----------
+    reference, levels, plane, data
+        As in :func:`bqcore.exact.compare`, and what it gave.
+    nodes : tuple of int
+        Nodes a side of the grids of logits.
+    tau : float
+        One of its tolerances.
+    step : float
+        Longest piece for the mean distance, in input units.
+    """
+    exact = data.sel(bits=list(levels))
+    columns = {
+        "mean distance": [f"{x:.4f}" for x in exact.mean_distance.values],
+        f"beyond {tau:g}": [f"{x:.3f}" for x in exact.tolerance_jaccard.sel(tau=tau).values],
+    }
+    for n in nodes:
+        one = interpolated_slice(reference, plane, n).segments
+        others = [interpolated_slice(model, plane, n).segments for model in levels.values()]
+        means = [curves.boundary_distances(one, other, step=step).mean for other in others]
+        columns[f"mean distance ({n} nodes)"] = [f"{x:.4f}" for x in means]
+        columns[f"beyond {tau:g} ({n} nodes)"] = [f"{curves.tolerance_jaccard(one, x, tau):.3f}" for x in others]
+    return _table(columns, exact)
+
+
 def first_order_table(agreement: xr.Dataset) -> pd.DataFrame:
     """Tabulate by level how far the first-order displacement can be trusted, from :func:`bqcore.exact.first_order`."""
     columns = {}
@@ -237,7 +269,9 @@ def _table(columns: dict[str, list], data: xr.Dataset) -> pd.DataFrame:
     return pd.DataFrame(columns, index=pd.Index([f"{b} bits" for b in data.bits.values], name="level"))
 
 
-def implied_table(claims: list[dict], data: xr.Dataset) -> pd.DataFrame:
+def implied_table(
+    claims: list[dict], data: xr.Dataset, *, shifts: dict[str, tuple[float, float]] | None = None
+) -> pd.DataFrame:
     """
     Read the paper's Jaccard distances backwards: shift over grid step, and for digits the grid that it asks for.
 
@@ -250,6 +284,8 @@ def implied_table(claims: list[dict], data: xr.Dataset) -> pd.DataFrame:
         Of :func:`bqcore.claims.load_claims`; those named below are read.
     data : xarray.Dataset
         Of :func:`bqcore.exact.compare`, on digits.
+    shifts : dict, optional
+        For claims on other data, by their id, the interval of the shift in input units, from runs of one's own.
     """
     known = {claim["id"]: claim for claim in claims}
     rows = {}
@@ -259,17 +295,20 @@ def implied_table(claims: list[dict], data: xr.Dataset) -> pd.DataFrame:
         reported = known[name]["reported"]
         low, high = reported - 0.0005, reported + 0.0005
         ratio = [finite.implied_displacement(j, (1.0, 1.0)) for j in (low, high)]
-        grid = ""
+        grid = step = ""
+        if name in (shifts or {}):
+            step = "{:.4f} to {:.4f}".format(*finite.implied_step(reported, shifts[name], rounding=0.0005))
         if known[name]["dataset"] == "digits" and bits in data.bits:
             law = data.law_curve.sel(bits=bits).values
             steps = np.interp([low, high], law, data.law_step.values)
             reach = float((data.nodes[0] - 1) * max(data.step_a[0], data.step_b[0]))
+            step = f"{steps[1]:.4f} to {steps[0]:.4f}"
             grid = f"{reach / steps[0] + 1:.0f} to {reach / steps[1] + 1:.0f}"
         rows[name] = [
             known[name]["dataset"], str(bits), f"{reported:.3f}", f"{ratio[0]:.4f} to {ratio[1]:.4f}",
-            f"{1 / ratio[1]:.1f} to {1 / ratio[0]:.1f}", grid,
+            f"{1 / ratio[1]:.1f} to {1 / ratio[0]:.1f}", step, grid,
         ]  # fmt: skip
-    columns = ["data set", "bits", "J", "shift / step", "step in shifts", "nodes a side, this network"]
+    columns = ["data set", "bits", "J", "shift / step", "step in shifts", "step, input units", "nodes a side"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("claim")
 
 
@@ -319,7 +358,7 @@ def summary(data: xr.Dataset, agreement: xr.Dataset, claims: list[dict]) -> Mark
     ]
     ratio, steps = implied_ratio(claims)
     lines.append(
-        f"- **The paper's CIFAR-10 values fit the law**: from 8 to 6 bits they imply shifts that grow by a factor of "
-        f"{ratio.low:.2f} to {ratio.high:.2f}; the weights' steps grow by {steps:.2f}."
+        f"- **The paper's CIFAR-10 subset values** are what the law gives if the shift grows with the weights' steps: from "
+        f"8 to 6 bits they imply a factor of {ratio.low:.2f} to {ratio.high:.2f}, and the steps grow by {steps:.2f}."
     )
     return Markdown("\n".join(lines))

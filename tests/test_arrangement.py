@@ -554,7 +554,7 @@ def test_what_interpolation_refuses():
 
 def test_a_line_through_a_corner_of_cells_cuts_no_slivers():
     """Two lines cross at (p, q) and a unit of the next layer is zero on a third line through it: 6 cells, not 7."""
-    for p, q, slope in ((0.1, 0.3, 0.7), (1 / 3, 1 / 7, 1.1), (0.2, 0.6, 3.3), (0.7, 0.1, 0.9)):
+    for p, q, slope in np.random.default_rng(0).uniform(0.1, 1, (50, 3)).tolist():
         first = ([[1, 0], [0, 1], [1, 0], [0, 1]], [-p, -q, 5, 5])
         second = ([[0, 0, slope, 1], [0, 0, -slope, -1]], [-slope * (p + 5) - (q + 5), slope * (p + 5) + (q + 5)])
         exact = exact_slice(network(first, second, ([[1, 1], [1, 1]], [0, -1])), flat_plane((-1, -1), (2, 2)))

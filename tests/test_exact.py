@@ -199,6 +199,12 @@ def test_tables_and_sentences_hold_the_measured_numbers(trained, levels, plane, 
     assert table.loc["8 bits", "beyond 0.02"] == f"{float(measured.tolerance_jaccard.sel(bits=8, tau=0.02)):.3f}"
     junctions = figures_exact.junctions_table(measured)
     assert junctions.loc["4 bits", "junctions"] == str(int(measured.junctions.sel(bits=4)))
+    table = figures_exact.interpolated_table(trained.model, levels, plane, measured, nodes=(41,), tau=0.05)
+    assert list(table.index) == ["8 bits", "4 bits"]
+    for name in ("mean distance", "beyond 0.05"):
+        assert table[name].astype(float).tolist() == pytest.approx(
+            table[f"{name} (41 nodes)"].astype(float).tolist(), abs=0.03
+        )
     agreement = exact.first_order(trained.model, levels, plane, trained.split.test_inputs[:20])
     assert figures_exact.first_order_table(agreement).shape == (2, 9)
     paper = claims.load_claims()[1]
@@ -215,5 +221,9 @@ def test_the_papers_values_read_backwards(measured):
     assert list(table.index) == ["D2", "D4", "C6", "C3", "R1"]
     low, high = map(float, table.loc["C6", "shift / step"].split(" to "))
     assert [finite.isotropic_jaccard(x, (1.0, 1.0)) for x in (low, high)] == pytest.approx([0.0475, 0.0485], abs=2e-4)
-    fewest, most = map(int, table.loc["D2", "nodes a side, this network"].split(" to "))
-    assert fewest <= most and table.loc["C6", "nodes a side, this network"] == ""
+    fewest, most = map(int, table.loc["D2", "nodes a side"].split(" to "))
+    assert fewest <= most and table.loc["C6", "nodes a side"] == table.loc["C6", "step, input units"] == ""
+    given_shift = figures_exact.implied_table(paper, measured, shifts={"C6": (0.01, 0.02)}).loc[
+        "C6", "step, input units"
+    ]
+    assert given_shift == "{:.4f} to {:.4f}".format(*finite.implied_step(0.048, (0.01, 0.02), rounding=0.0005))
