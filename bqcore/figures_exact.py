@@ -358,7 +358,7 @@ def summary(data: xr.Dataset, agreement: xr.Dataset, claims: list[dict]) -> Mark
     ]
     ratio, steps = implied_ratio(claims)
     lines.append(
-        f"- **The paper's CIFAR-10 subset values** are what the law gives if the shift grows with the weights' steps: from "
-        f"8 to 6 bits they imply a factor of {ratio.low:.2f} to {ratio.high:.2f}, and the steps grow by {steps:.2f}."
+        f"- **The paper's CIFAR-10 subset values** are what the law gives if the shift grows with the weights' steps: "
+        f"from 8 to 6 bits they imply a factor of {ratio.low:.2f} to {ratio.high:.2f}, and the steps grow by {steps:.2f}."
     )
     return Markdown("\n".join(lines))

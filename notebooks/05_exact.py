@@ -156,9 +156,9 @@ plots.Table(
 # %% [markdown]
 # ## The paper's Jaccard distances, read backwards
 #
-# The law fixes the ratio of shift to step that a reported J stands for. On digits, this network's own boundaries then say how
-# many nodes a side the paper's grid had. On CIFAR-10 a slice as fine as the digits ones would show far larger distances: the
-# reported ones ask for a step of many shifts, a coarse grid or a mask several cells thick.
+# The law fixes the ratio of shift to step that a reported J stands for. On digits, this network's own boundaries then say which
+# grid would give the paper's values; networks differ widely in their shifts ([](levels)), so two values of one network need not
+# agree. The CIFAR-10 values ask for a step of many shifts: a coarse grid, or a mask several cells thick.
 
 # %% tags=["hide-input"]
 plots.Table(
