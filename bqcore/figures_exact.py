@@ -342,23 +342,26 @@ def summary(data: xr.Dataset, agreement: xr.Dataset, claims: list[dict]) -> Mark
         f"J predicted from exact distances differs from J measured by {float(miss.mean()):.3f} on average and "
         f"{float(miss.max()):.3f} at most, cells pooled over {data.sizes['place']} places of the grid. One grid alone "
         f"differs by up to {float(np.abs(data.law_jaccard - own).max()):.3f}: where on the slice it starts is luck.",
-        f"- **J does not converge.** At {first} bits it goes from {float(own.sel(bits=first, nodes=coarse)):.2f} to "
-        f"{float(own.sel(bits=first, nodes=fine)):.2f} while the boundaries stay a mean distance of "
-        f"{float(data.mean_distance.sel(bits=first)):.4f} input units apart. d_eff gives "
-        f"{float(data.effective_displacement.sel(bits=first, nodes=fine)):.4f} on the finest grid there, but at {last} "
-        f"bits {float(data.effective_displacement.sel(bits=last, nodes=fine)):.4f} for a mean distance of "
-        f"{float(data.mean_distance.sel(bits=last)):.4f}: beyond a grid step it is a lower bound.",
-        f"- **Grid prediction change converges**: within {float(change.sel(nodes=fine).max()):.1%} of the changed area "
-        f"on {fine} nodes, {float(change.sel(nodes=coarse).max()):.0%} on {coarse}.",
         f"- **The first-order displacement** is the true one in the plane to a median ratio of "
         f"{float(agreement.ratio.isel(where=0).sel(bits=first)):.3f} at {first} bits and "
         f"{float(agreement.ratio.isel(where=0).sel(bits=last)):.3f} at {last}; for test inputs, off the boundary, it "
         f"is within 10 % for {float(agreement.within.isel(where=2).sel(bits=first)):.0%} and "
         f"{float(agreement.within.isel(where=2).sel(bits=last)):.0%} of them.",
     ]
+    if coarse < fine:
+        d_eff, mean = data.effective_displacement.sel(nodes=fine), data.mean_distance
+        lines[1:1] = [
+            f"- **J does not converge.** At {first} bits it goes from {float(own.sel(bits=first, nodes=coarse)):.2f} "
+            f"to {float(own.sel(bits=first, nodes=fine)):.2f} while the boundaries stay a mean distance of "
+            f"{float(mean.sel(bits=first)):.4f} input units apart. d_eff gives {float(d_eff.sel(bits=first)):.4f} on "
+            f"the finest grid there, but at {last} bits {float(d_eff.sel(bits=last)):.4f} for a mean distance of "
+            f"{float(mean.sel(bits=last)):.4f}: beyond a grid step it is a lower bound.",
+            f"- **Grid prediction change converges**: within {float(change.sel(nodes=fine).max()):.1%} of the changed "
+            f"area on {fine} nodes, {float(change.sel(nodes=coarse).max()):.0%} on {coarse}.",
+        ]
     ratio, steps = implied_ratio(claims)
     lines.append(
         f"- **The paper's CIFAR-10 subset values** are what the law gives if the shift grows with the weights' steps: "
-        f"from 8 to 6 bits they imply a factor of {ratio.low:.2f} to {ratio.high:.2f}, and the steps grow by {steps:.2f}."
+        f"from 8 to 6 bits they imply a factor of {ratio.low:.2f} to {ratio.high:.2f}; the steps grow by {steps:.2f}."
     )
     return Markdown("\n".join(lines))
