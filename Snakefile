@@ -39,9 +39,9 @@ P = re.split(r"\s+(?=\w+=)", os.environ["P"].strip()) if os.environ.get("P", "")
 SMOKE = os.environ.get("PROFILE", "") == "smoke"
 NOTEBOOKS = sorted(Path(source).stem for source in glob("notebooks/[0-9][0-9]_*.py"))
 SOURCES = sorted(glob("bqcore/*.py"))
-# The runs do not depend on what is made of them afterwards.
-AFTERWARDS = ("__main__", "claims", "notebook", "plots", "plots_stopping", "publishing")
-RUN_SOURCES = [s for s in SOURCES if Path(s).stem not in AFTERWARDS]
+# What the runs depend on, as bqcore.runs has it; not on what is made of them afterwards.
+MEASURING = "boundary calibration checks data decisions levels measures models quantize results runs slices specs stopping train"
+RUN_SOURCES = [f"bqcore/{name}.py" for name in MEASURING.split()]
 RESULTS = sorted(glob("data/results/*"))
 LEDGER = RESULTS + glob("data/claims.yml") + ["bqcore/claims.py"]
 PAGES = sorted(p for p in glob("book/**", recursive=True) if os.path.isfile(p) and "__pycache__" not in p)

@@ -24,11 +24,12 @@ import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.inspection import DecisionBoundaryDisplay
 
+from bqcore.arrangement import exact_slice
 from bqcore.boundary import radius
-from bqcore.models import build
+from bqcore.models import build, mlp
 from bqcore.quantize import level_range, quantize
 from bqcore.slices import pca_plane, slice_labels
-from bqcore.train import one_thread
+from bqcore.train import fit, one_thread
 
 
 @pytest.fixture
@@ -167,6 +168,42 @@ def test_study(tmp_path, benchmark):
 
     assert benchmark.pedantic(study, rounds=1) == 0
     benchmark.extra_info["note"] = f"peak memory {peak[0] / 1e6:.0f} MB"
+
+
+# --- exact slices ---
+
+LABELS = "a 400 x 400 grid of labels (not exact)"
+
+
+@pytest.fixture(scope="module")
+def networks(trained) -> dict[str, tuple]:
+    """Give for each size a network, trained where its data are at hand, and its slice."""
+    inputs, classes = trained.split.train_inputs, trained.split.train_classes
+    deep = fit(mlp((64, 128, 64, 10), 0), inputs, classes, epochs=20, seed=0)
+    noise = torch.rand(500, 784, generator=torch.Generator().manual_seed(0))
+    # Of an untrained network the lines cross far outside of the data: a box so wide that it holds nearly all crossings.
+    return {
+        "64-64-10": (trained.model, pca_plane(inputs)),
+        "64-128-64-10": (deep, pca_plane(inputs)),
+        "784-128-10": (mlp((784, 128, 10), 0), pca_plane(20 * noise, padding=1)),
+    }
+
+
+@pytest.mark.parametrize("way", ["ours", LABELS])
+@pytest.mark.parametrize(
+    "size",
+    [
+        pytest.param(size, marks=pytest.mark.benchmark(group=f"Exact slice of {size} (aim: {aim})"))
+        for size, aim in (("64-64-10", "0.1 s"), ("64-128-64-10", "1.5 s"), ("784-128-10", "1 s"))
+    ],
+)
+def test_exact_slice(networks, timed, way, size):
+    model, plane = networks[size]
+    calls = {"ours": lambda: exact_slice(model, plane), LABELS: lambda: slice_labels(model, plane, 400)}
+    timed(calls[way], 20)
+    exact, labels = exact_slice(model, plane), slice_labels(model, plane, 400)
+    share = np.bincount(labels.ravel(), minlength=10) / labels.size
+    np.testing.assert_allclose(exact.areas / exact.areas.sum(), share, atol=0.01)
 
 
 # --- quantizer ---

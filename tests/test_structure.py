@@ -1,6 +1,7 @@
 """The structure that CONTRIBUTING.md draws: imports point downwards, the measures are pure, what is public is explained."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -8,16 +9,16 @@ import pytest
 FOLDER = Path(__file__).resolve().parents[1] / "bqcore"
 LAYERS = (
     ("checks",),
-    ("quantize", "boundary", "slices", "decisions", "stats", "stopping"),
-    ("models", "train", "download", "archives", "data", "results"),
-    ("specs", "measures", "levels", "calibration", "runs"),
-    ("claims", "publishing", "plots", "plots_stopping", "notebook", "__main__"),
+    ("quantize", "boundary", "slices", "decisions", "stats", "stopping", "curves", "finite"),
+    ("models", "train", "download", "archives", "data", "results", "arrangement"),
+    ("specs", "measures", "levels", "calibration", "runs", "exact"),
+    ("claims", "publishing", "plots", "plots_stopping", "plots_exact", "notebook", "__main__"),
 )
 # Within a layer, each of these in its order may import those before it; no others do.
 ROWS = (
     ("decisions", "boundary"), ("download", "archives", "data"), ("results", "train"),
     ("specs", "measures", "levels", "runs"), ("measures", "calibration", "runs"), ("specs", "calibration"),
-    ("plots", "plots_stopping", "notebook"), ("plots", "publishing", "claims", "__main__"), ("publishing", "notebook"),
+    ("plots", "plots_stopping", "notebook"), ("plots", "plots_exact"), ("plots", "publishing", "claims", "__main__"), ("publishing", "notebook"),
 )  # fmt: skip
 BESIDE = {(row[j], row[i]) for row in ROWS for j in range(len(row)) for i in range(j)}
 PURE = LAYERS[0] + LAYERS[1]
@@ -75,3 +76,14 @@ def test_what_is_public_is_explained_and_only_the_command_line_prints(name):
         node.func.id for node in ast.walk(TREES[name]) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     }
     assert ("print" in calls) == (name == "__main__")
+
+
+def test_the_workflow_knows_what_the_runs_depend_on():
+    runs = (FOLDER / "runs.py").read_text(encoding="utf-8")
+    snakefile = (FOLDER.parent / "Snakefile").read_text(encoding="utf-8")
+    training, modules = (
+        set(re.findall(r'"(\w+)"', re.search(rf"^{name} = \((.*?)^?\)", runs, re.M | re.S)[1]))
+        for name in ("_TRAINING", "_MODULES")
+    )
+    stated = re.search(r'^MEASURING = "([^"]*)"', snakefile, re.M)[1].split()
+    assert sorted(stated) == sorted(training | modules)

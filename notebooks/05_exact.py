@@ -1,0 +1,171 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# (exact)=
+# # What the grid hides: exact boundaries and finite scale
+#
+# **Question.** The paper's main number, the boundary-mask Jaccard distance, is read off a grid. What does the boundary itself
+# do, how much of J is the grid's, and which measure would not depend on it?
+#
+# On a plane, a ReLU network is linear inside each cell that its units' lines cut out. So the decision boundary can be had
+# exactly, as segments, and every measure made on a grid can be held against what it stands for. [](definitions) has the
+# measures on grids.
+
+# %% [markdown]
+# ## Parameters
+#
+# Those of the other chapters that matter here, where one network is looked at closely: `make book P="seed=3 bits=[8,5]"`
+# reaches this one too.
+
+# %% tags=["parameters"]
+seed = 0
+bits = [8, 7, 6, 5, 4, 3, 2]
+width = 64
+epochs = 60
+nodes = [401, 201, 101, 51, 26]
+scheme = "narrow"
+granularity = "tensor"
+
+# %% tags=["remove-cell"]
+from bqcore import notebook
+
+notebook.settings("seed bits width epochs nodes scheme granularity")
+
+# %%
+from bqcore import claims, data, exact, models, plots, plots_exact, quantize, slices, train
+
+split = data.digits(seed)
+network = models.mlp((64, width, 10), seed)
+train.fit(network, split.train_inputs, split.train_classes, epochs=epochs, seed=seed)
+levels = {b: quantize.quantize_model(network, b, scheme=scheme, granularity=granularity) for b in bits}
+plane = slices.pca_plane(split.train_inputs)
+measured = exact.compare(network, levels, plane, nodes)
+agreement = exact.first_order(network, levels, plane, split.test_inputs)
+paper = claims.load_claims()[1]
+shown = [b for b in (8, 4) if b in bits] or bits[:2]
+
+# %% [markdown]
+# ## The boundary itself
+#
+# Each hidden unit is zero along a line of the slice, each deeper unit along a bent one. They cut the box into convex cells, in
+# each of which all logits are affine; there the boundary is where the two largest of them are equal. Junctions are true
+# points, with their classes. Nothing below depends on a grid, but for rounding in the thirteenth digit.
+
+# %% mystnb={"figure": {"caption": "The exact decision boundary of the float network (blue) and of two of its levels (red), junctions as circles; the last panel enlarges a part and shows the cells of a grid that each boundary marks: blue and red by one, dark by both.", "name": "figure-exact"}} tags=["hide-input"]
+plots_exact.boundaries_figure(network, {b: levels[b] for b in shown}, plane, nodes=101)
+
+# %% tags=["hide-input"]
+plots.Table(
+    plots_exact.exact_table(measured),
+    "Each level against float, on one slice. Distances and lengths are in input units (pixel / 16). *Beyond τ*: share of the two boundaries' length without a counterpart within τ, the tolerance Jaccard distance.",
+    "table-exact",
+)
+
+# %% [markdown]
+# **The measure to use beside J** is the tolerance Jaccard distance,
+#
+# $$ J_\tau(A, B) = 1 - \frac{|A_{\text{near } B}| + |B_{\text{near } A}|}{|A| + |B|}, $$
+#
+# with lengths in place of cells and "near" for within $\tau$ input units. It asks the same question, which share of the
+# boundaries has no counterpart, and its ruler is a length that can be stated and compared between slices, data sets and papers.
+# The mean distance and the Hausdorff distance say how far, $J_\tau$ says how much.
+
+# %% [markdown]
+# A network with convolutions has too many units for that, and other classifiers have no lines. For them the logits at the nodes of
+# a grid, interpolated between the nodes, have an exact boundary too. Its error falls with the square of the grid step, so a
+# grid that is far too coarse for masks will do.
+
+# %% tags=["hide-input"]
+plots.Table(
+    plots_exact.interpolated_table(network, levels, plane, measured, nodes=(41, 81), tau=0.05),
+    "The same distances, exact and from logits interpolated between the nodes of two coarse grids.",
+    "table-interpolated",
+)
+
+# %% tags=["hide-input"]
+plots.Table(
+    plots_exact.junctions_table(measured),
+    "Junctions of each level: matched with one of the float network's of the same classes within the largest tolerance above, vanished, appeared; and the triple-junction cells that grids count.",
+    "table-exact-junctions",
+)
+
+# %% [markdown]
+# (finite-scale-law)=
+# ## The finite-scale law
+#
+# Take a straight boundary whose normal has the direction $\theta$. Cells are $h_a \times h_b$, and a cell is in the mask when
+# the boundary passes between its corners: when its centre is within half the cell's extent along the normal,
+#
+# $$ |\text{centre} - \text{boundary}| < \frac w 2, \qquad w = h_a |\cos\theta| + h_b |\sin\theta|. $$
+#
+# So the centres of the mask's cells fill a band of width $w$. Another boundary, moved by $d$ along the normal, has a band of the
+# same width, $d$ farther. The two bands share a width $\max(w - d, 0)$ and cover $2w$ less that, $w + \min(d, w)$, together. Over
+# a boundary at a random place on the grid the expected number of cells is the area of the band over that of a cell, and summed over
+# pieces of all directions, weighted by length,
+#
+# $$ J = 1 - \frac{\mathrm E\,[\max(w - d, 0)]}{\mathrm E\,[w + \min(d, w)]}. $$
+#
+# - **Small shifts**, $d \le \min(h_a, h_b)$ all along: $J = 2d / (\bar w + d)$ with $\bar w = 2(h_a + h_b)/\pi$ for a boundary that runs
+#   equally in all directions, and backwards $d_{\text{eff}} = \bar w J / (2 - J)$.
+# - **Fine grids**, $h \to 0$: every band is thinner than the shift, and $J \to 1$ for any change at all.
+# - **Coarse grids**, $h \to \infty$: $J \to 0$ like $\pi\,\mathrm E[d] / (2h)$ on square cells, whatever the change.
+#
+# J is therefore a function of shift over step. The law wants straight pieces, few corners within a cell, and for $d$ the distance
+# to the other boundary, whatever classes it parts, since a mask knows no classes.
+
+# %% mystnb={"figure": {"caption": "Left: J measured on the slice against J by the law, all levels and resolutions. Right: the same J against the mean distance between the boundaries over the grid step; dotted is the law for one shift in all directions.", "name": "figure-law"}} tags=["hide-input"]
+plots_exact.law_figure(measured)
+
+# %% [markdown]
+# ## What converges
+#
+# Grid prediction change stands for the changed area and converges to it. Counted cells, times a cell's area over $w$, stand for
+# the boundary's length and converge to it with the $w$ of each direction; with $\bar w$ they are off by a few percent, as this
+# boundary does not run equally in all directions. J and $d_{\text{eff}}$ do not converge: the one follows the law (lines), the
+# other holds only below a grid step.
+
+# %% mystnb={"figure": {"caption": "Grid measures over what they stand for, as the grid is refined to the left; bars span the places of the grid. Lines are the finite-scale law.", "name": "figure-convergence"}} tags=["hide-input"]
+plots_exact.convergence_figure(measured, shown)
+
+# %% [markdown]
+# ## First order against truth
+#
+# The local boundary shift is a first-order displacement: change of margin over gradient. At points of the exact boundary the true
+# displacement in the plane is known: the way along the normal to the other boundary of the same two classes. In full space,
+# the two margins are followed along the normal to where they change sign.
+
+# %% mystnb={"figure": {"caption": "First-order against true displacement in the plane, a dot for each piece of the float boundary; positive is towards the class on its right.", "name": "figure-first-order"}} tags=["hide-input"]
+plots_exact.first_order_figure(measured, bits[:: max(1, len(bits) // 3)][:4])
+
+# %% tags=["hide-input"]
+plots.Table(
+    plots_exact.first_order_table(agreement),
+    "True displacement (median magnitude, input units), median ratio of first order to it, and share of points where first order is within 10 % of it: on the slice's boundary *in the plane*, at the same points in full space (*at the boundary*), and *at the* test *inputs*, in full space.",
+    "table-first-order",
+)
+
+# %% [markdown]
+# ## The paper's Jaccard distances, read backwards
+#
+# The law fixes the ratio of shift to step that a reported J stands for. On digits, this network's own boundaries then say which
+# grid would give the paper's values; networks differ widely in their shifts ([](levels)), so two values of one network need not
+# agree. The CIFAR-10 values ask for a step of many shifts: a coarse grid, or a mask several cells thick.
+
+# %% tags=["hide-input"]
+plots.Table(
+    plots_exact.implied_table(paper, measured),
+    "What the paper's boundary-mask Jaccard distances imply by the law, as intervals of what rounds to the reported value.",
+    "table-implied",
+)
+
+# %% [markdown]
+# ## What was seen
+
+# %% tags=["remove-input"]
+plots_exact.summary(measured, agreement, paper)
