@@ -148,10 +148,10 @@ def audit(
         (slice_measures(models, functions, {name: head for name, (_, head) in found.items()}, nodes), "Slices"),
         (gradient_measures(models, functions, head, gradient_samples, decided.classes), "Radius and displacement"),
     ):
-        if isinstance(measure, str):
-            notes.append(f"{says} are left out: {measure}.")
-        else:
+        if isinstance(measure, xr.Dataset):
             out = out.merge(measure)
+        elif measure:
+            notes.append(f"{says} are left out: {measure}.")
     notes += _remarks(out)
     return finish(out, list(dict.fromkeys(notes)), share)
 
@@ -224,9 +224,7 @@ def conclude(held: xr.Dataset) -> str:
         accuracy += f"{after:.4f}"
     if k == 0:
         return (
-            f"The candidate changes none of {n} held-out decisions (95 % interval 0 to {high:.2%}){accuracy}.".replace(
-                "%)", " %)"
-            )
+            f"The candidate changes none of {n} held-out decisions (95 % interval 0 to {100 * high:.2f} %){accuracy}."
         )
     return (
         f"The candidate changes {k} of {n} held-out decisions ({100 * k / n:.1f} %, 95 % interval "

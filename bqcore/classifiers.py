@@ -54,11 +54,13 @@ def logits_function(model, name: str = "The model") -> Callable:
     """
     if isinstance(model, nn.Module):
         return _of_torch(model, name)
+    if isinstance(model, type):
+        raise ValueError(f"{name} is the class {model.__name__}: give an object made and trained of it.")
     if hasattr(model, "run") and hasattr(model, "get_inputs"):
         return _of_onnx(model, name)
     if hasattr(model, "decision_function") or hasattr(model, "predict_log_proba"):
         return _of_scikit_learn(model)
-    if callable(model) and not isinstance(model, type):
+    if callable(model):
         return lambda batch: opened(model(batch))
     raise ValueError(
         f"{name} is {type(model).__name__}: give a torch module, an ONNX Runtime session, a scikit-learn estimator "

@@ -16,9 +16,9 @@ _RADIUS_PAIRS = 20_000  # (sample, class) pairs that the radius is taken on: eac
 
 
 def slice_measures(models: Mapping, functions: Mapping, heads: Mapping, nodes: int) -> xr.Dataset | str:
-    """Measure the slice of each split at three resolutions, or say why there is none."""
+    """Measure the slice of each split at three resolutions, or say why there is none (nothing if *nodes* is 0)."""
     if nodes == 0:
-        return "nodes is 0"
+        return ""
     head = heads["heldout"]
     if isinstance(head, Mapping):
         return "the inputs are a dictionary, and a slice needs one array"
@@ -78,9 +78,9 @@ def _slice(grids: Mapping, plane: slices.Plane, nodes: int) -> xr.Dataset:
 
 
 def gradient_measures(models: Mapping, functions: Mapping, head, wanted: int, classes: int) -> xr.Dataset | str:
-    """Measure radius, displacement and normal variation on the first held-out samples, or say why not."""
+    """Measure radius, displacement and normal variation on the *wanted* held-out samples, or say why not."""
     if wanted == 0:
-        return "gradient_samples is 0"
+        return ""
     inputs = None if isinstance(head, Mapping) else head[:wanted]
     given = {} if inputs is None else {key: _differentiable(model, inputs) for key, model in models.items()}
     if given.get("reference") is None:
