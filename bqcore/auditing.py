@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from . import runs
 from .checks import check_integer, check_share
 from .geometry import gradient_measures, slice_measures
 from .pooled import RATES, Decided, check_same_order, decide_split, logits_functions, measures
@@ -245,6 +246,7 @@ def finish(out: xr.Dataset, notes: list[str], share: float) -> Audit:
     out.attrs = {
         "title": "Audit: decisions of a candidate against a reference",
         "conclusion": conclusion, "notes": json.dumps(notes, ensure_ascii=False), "share": share,
+        "versions": ", ".join(f"{name} {version}" for name, version in runs.provenance()["versions"].items()),
     }  # fmt: skip
     return Audit(out, conclusion, tuple(notes))
 

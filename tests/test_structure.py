@@ -11,7 +11,7 @@ LAYERS = (
     ("quantize", "boundary", "slices", "decisions", "stats"),
     ("models", "train", "data", "results", "classifiers"),
     ("runs", "pooled", "geometry"),
-    ("claims", "plots", "notebook", "auditing", "__main__"),
+    ("claims", "plots", "notebook", "auditing", "report", "files", "__main__"),
 )
 BESIDE = {
     ("boundary", "decisions"),
