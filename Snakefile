@@ -36,8 +36,10 @@ PY = sys.executable
 P = re.split(r"\s+(?=\w+=)", os.environ["P"].strip()) if os.environ.get("P", "").strip() else []
 NOTEBOOKS = sorted(Path(source).stem for source in glob("notebooks/[0-9][0-9]_*.py"))
 SOURCES = sorted(glob("bqcore/*.py"))
-# The runs do not depend on what is made of them afterwards.
-RUN_SOURCES = [s for s in SOURCES if Path(s).stem not in ("__main__", "claims", "notebook", "plots")]
+# The runs do not depend on what is made of them afterwards, nor on the audit.
+NOT_RUNS = ("__init__", "__main__", "claims", "notebook", "plots")
+NOT_RUNS += ("auditing", "blame", "classifiers", "files", "geometry", "pooled", "report")
+RUN_SOURCES = [s for s in SOURCES if Path(s).stem not in NOT_RUNS]
 RESULTS = sorted(glob("data/results/*"))
 LEDGER = RESULTS + glob("data/claims.yml") + glob("bqcore/claims.py")
 PAGES = sorted(p for p in glob("book/**", recursive=True) if os.path.isfile(p) and "__pycache__" not in p)

@@ -19,11 +19,12 @@ body { margin: 0 auto; max-width: 60rem; padding: 1rem; background: var(--back);
 h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
 .lead { font-size: 1.15rem; } .faint, figcaption { color: var(--faint); font-size: .9rem; }
 .passed { color: var(--bad); } .kept { color: var(--good); }
-.scroll { overflow-x: auto; margin: 1rem 0; } .scroll:focus-visible { outline: 2px solid var(--float); }
+.scroll { overflow-x: auto; margin: .3rem 0 1rem; } .scroll:focus-visible { outline: 2px solid var(--float); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
-caption { text-align: left; color: var(--faint); font-size: .9rem; padding-bottom: .3rem; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; } thead th { border-bottom: 2px solid var(--line); }
+
+th:first-child { text-align: left; white-space: normal; min-width: 4rem; }
+thead th { border-bottom: 2px solid var(--line); }
 figure { margin: 1rem 0; }
 svg { display: block; width: 100%; max-width: 36rem; height: auto; background: var(--panel); }
 svg text { fill: var(--text); font: 12px system-ui, sans-serif; }
@@ -95,19 +96,21 @@ def table(caption: str, head: list[str], rows: list[list[str]]) -> str:
     )
     caption = html.escape(caption)
     return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{caption}"><table><caption>{caption}</caption>'
-        f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
+        f"<figure><figcaption>{caption}</figcaption>"
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{caption}">'
+        f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div></figure>"
     )
 
 
 def _rates(ds: xr.Dataset) -> str:
-    names = [str(name) for name in ds.split.values]
+    names = [str(name) for name in ds.split.values][::-1]  # held-out first: the column that a telephone shows
     rows = []
     for name, says in _RATES.items():
         if not np.isfinite(ds[name]).all():
             continue
         rows.append([says, *(_rate(ds.sel(split=split), name) for split in names)])
-    rows.append(["samples (in the band)"] + [f"{int(n)} ({int(b)})" for n, b in zip(ds.samples, ds.band_samples)])
+    sizes = [ds[["samples", "band_samples"]].sel(split=split) for split in names]
+    rows.append(["samples (in the band)", *(f"{int(part.samples)} ({int(part.band_samples)})" for part in sizes)])
     caption = "Shares with 95 % Clopper–Pearson intervals and counts. The boundary band: the "
     caption += f"{100 * ds.share:g} % of lowest float margin."
     return table(caption, ["", *(_SPLITS[name] for name in names)], rows)
@@ -223,14 +226,17 @@ def _slices(ds: xr.Dataset) -> str:
 def _picture(ds: xr.Dataset) -> str:
     before, after = (boundary_mask(ds.labels.sel(model=name).values) for name in ("reference", "candidate"))
     height, width = before.shape
+    held = ds.isel(nodes=0).sel(split="heldout")
+    ratio = float(held.step_a / held.step_b)  # cells as wide and high as they are in input units
     colours = {"--float": before & ~after, "--quantized": after & ~before, "--both": before & after}
     paths = "".join(f'<path fill="var({name})" d="{_cells(mask)}"/>' for name, mask in colours.items())
+    paths = f'<g transform="scale({ratio:.4f} 1)">{paths}</g>'
     caption = (
         "Boundary masks on the held-out slice: blue, the reference's only; orange, the candidate's only; "
         "black or white, both."
     )
     counts = ", ".join(f"{int(mask.sum())} {says}" for mask, says in zip(colours.values(), ("first", "second", "both")))
-    return _figure(paths, f"0 0 {width} {height}", f"{caption} Cells: {counts}.", caption)
+    return _figure(paths, f"0 0 {ratio * width:.2f} {height}", f"{caption} Cells: {counts}.", caption)
 
 
 def _cells(mask: np.ndarray) -> str:

@@ -9,21 +9,12 @@ FOLDER = Path(__file__).resolve().parents[1] / "bqcore"
 LAYERS = (
     ("checks",),
     ("quantize", "boundary", "slices", "decisions", "stats"),
-    ("models", "train", "data", "results", "classifiers"),
-    ("runs", "pooled", "geometry"),
-    ("claims", "plots", "notebook", "auditing", "report", "files", "__main__"),
+    ("models", "train", "data", "results", "classifiers", "files"),
+    ("runs", "pooled", "geometry", "report"),
+    ("claims", "plots", "notebook", "auditing", "__main__"),
 )
-BESIDE = {
-    ("boundary", "decisions"),
-    ("claims", "plots"),
-    ("notebook", "claims"),
-    ("__main__", "claims"),
-    ("geometry", "pooled"),
-    ("auditing", "report"),
-    ("blame", "auditing"),
-    ("__main__", "auditing"),
-    ("__main__", "files"),
-}
+BESIDE = {("boundary", "decisions"), ("geometry", "pooled"), ("claims", "plots"), ("notebook", "claims"),
+          ("blame", "auditing"), ("__main__", "claims"), ("__main__", "auditing")}  # fmt: skip
 PURE = LAYERS[0] + LAYERS[1]
 TREES = {
     path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in FOLDER.glob("*.py") if path.stem != "__init__"
