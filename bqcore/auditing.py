@@ -44,6 +44,8 @@ LONG_NAMES = {
     "decided_reference": "held-out decisions of the reference", "decided_candidate": "of the candidate",
     "decided_both": "of both", "group_samples": "samples of a group by growing float margin",
     "group_flips": "their flips",
+    "bytes": "packed weights with their steps", "weights": "weights of the layer",
+    "layer_bits": "bits of the layer",
     "labels": "class at each node of the held-out slice", "a": "first axis of the slice, input units",
     "b": "second axis of the slice, input units",
 }  # fmt: skip
@@ -154,7 +156,10 @@ def audit(
         elif measure:
             notes.append(f"{says} are left out: {measure}.")
     notes += _remarks(out)
-    return finish(out, list(dict.fromkeys(notes)), share)
+    notes, conclusion = list(dict.fromkeys(notes)), conclude(out.sel(split="heldout"))
+    says = {"title": "Audit: decisions of a candidate against a reference", "conclusion": conclusion, "share": share}
+    describe(out, says | {"notes": json.dumps(notes, ensure_ascii=False)})
+    return Audit(out, conclusion, tuple(notes))
 
 
 def _moved(decided: Decided, band: np.ndarray) -> xr.Dataset:
@@ -234,21 +239,17 @@ def conclude(held: xr.Dataset) -> str:
     )
 
 
-def finish(out: xr.Dataset, notes: list[str], share: float) -> Audit:
-    """Name, describe and conclude."""
-    conclusion = conclude(out.sel(split="heldout"))
-    for name, variable in out.variables.items():
+def describe(dataset: xr.Dataset, attributes: Mapping) -> xr.Dataset:
+    """Give every variable its long name, and the data set *attributes* and the versions of what made it."""
+    for name, variable in dataset.variables.items():
         base, _, end = name.rpartition("_")
         if base in RATES and end in ENDS:
             variable.attrs = {"long_name": f"{RATES[base]}, {ENDS[end]}"}
         elif name in RATES or name in LONG_NAMES:
             variable.attrs = {"long_name": RATES.get(name) or LONG_NAMES[name]}
-    out.attrs = {
-        "title": "Audit: decisions of a candidate against a reference",
-        "conclusion": conclusion, "notes": json.dumps(notes, ensure_ascii=False), "share": share,
-        "versions": ", ".join(f"{name} {version}" for name, version in runs.provenance()["versions"].items()),
-    }  # fmt: skip
-    return Audit(out, conclusion, tuple(notes))
+    versions = ", ".join(f"{name} {version}" for name, version in runs.provenance()["versions"].items())
+    dataset.attrs = {**attributes, "versions": versions}
+    return dataset
 
 
 def passed(dataset: xr.Dataset, limits: Mapping[str, float]) -> list[str]:

@@ -77,7 +77,9 @@ def _slice(grids: Mapping, plane: slices.Plane, nodes: int) -> xr.Dataset:
     }).assign_coords(model=list(grids))  # fmt: skip
 
 
-def gradient_measures(models: Mapping, functions: Mapping, head, wanted: int, classes: int) -> xr.Dataset | str:
+def gradient_measures(
+    models: Mapping, functions: Mapping, head, wanted: int, classes: int, *, radii: bool = True
+) -> xr.Dataset | str:
     """Measure radius, displacement and normal variation on the *wanted* held-out samples, or say why not."""
     if wanted == 0:
         return ""
@@ -89,15 +91,15 @@ def gradient_measures(models: Mapping, functions: Mapping, head, wanted: int, cl
     after = candidate[0] if candidate else _constant(functions["candidate"], inputs)
     few, size = x[: max(1, _RADIUS_PAIRS // classes)], max(1, min(_BATCH, _VALUES // classifiers.width(x)))
     change = boundary.local_change(reference, after, x, batch_size=size)
-    radii = {key: boundary.radius(pair[0], few, batch_size=size) for key, pair in given.items() if pair}
+    known = {key: boundary.radius(pair[0], few, batch_size=size) for key, pair in given.items() if pair and radii}
     none = boundary.Radius(*[np.array([])] * 3, -1)
     return xr.Dataset(
         {
-            "radius": (("model", "quantile"), [_quantiles(radii.get(key, none).radius) for key in models]),
+            "radius": (("model", "quantile"), [_quantiles(known.get(key, none).radius) for key in models]),
             "displacement": ("quantile", _quantiles(np.abs(change.displacement))),
             "normal_variation": ("quantile", _quantiles(change.normal_variation)),
             "third_class": float(change.third_class.mean()),
-            "flat_pairs": ("model", [radii.get(key, none).flat for key in models]),
+            "flat_pairs": ("model", [known.get(key, none).flat for key in models]),
             "flat_margins": ("model", [change.flat_reference, change.flat_candidate if candidate else -1]),
             "gradient_samples": len(x), "radius_samples": len(few),
         },

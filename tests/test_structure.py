@@ -11,7 +11,7 @@ LAYERS = (
     ("quantize", "boundary", "slices", "decisions", "stats"),
     ("models", "train", "data", "results", "classifiers", "files"),
     ("runs", "pooled", "geometry", "report"),
-    ("claims", "plots", "notebook", "auditing", "__main__"),
+    ("claims", "plots", "notebook", "auditing", "blame", "__main__"),
 )
 BESIDE = {("boundary", "decisions"), ("geometry", "pooled"), ("claims", "plots"), ("notebook", "claims"),
           ("blame", "auditing"), ("__main__", "claims"), ("__main__", "auditing")}  # fmt: skip
