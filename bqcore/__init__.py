@@ -1,6 +1,13 @@
 """Decision boundaries of quantized classifiers; ``bqcore.audit`` compares any two classifiers."""
 
-_HOME = {"audit": "auditing", "sweep": "blame", "blame_layers": "blame", "plan_bits": "blame"}
+_HOME = {
+    "audit": "auditing",
+    "sweep": "blame",
+    "blame_layers": "blame",
+    "plan_bits": "blame",
+    "layers": "perlayer",
+    "weight_bytes": "perlayer",
+}
 
 
 def __getattr__(name: str):

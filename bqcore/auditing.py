@@ -22,6 +22,7 @@ SLICE_ROW = {
 LONG_NAMES = {
     "samples": "samples", "band_samples": "samples in the low-margin boundary band",
     "band_margin": "largest float margin in the band", "near_ties": "float top-2 margins below 1e-6",
+    "unchanged": "samples whose float top-2 pair has exactly the same margin",
     "flips_in_band": "flips inside the boundary band",
     "margin_change": "change of the float top-2 pair's margin, magnitude",
     "boundary_jaccard": "boundary-mask Jaccard distance", "no_boundary": "no boundary on either slice",
@@ -214,6 +215,8 @@ def _remarks(out: xr.Dataset) -> list[str]:
                 f"split ({float(cal.flip_rate):.2%}), with intervals apart: the candidate is fitted to the calibration "
                 "split, or the two splits differ."
             )
+    if int(held.unchanged) == count:
+        notes.append("The candidate's margins equal the reference's on every held-out sample: was it changed at all?")
     missing = int(((out.decided_reference > 0) & (out.decided_candidate == 0)).sum())
     if missing:
         notes.append(f"The candidate never decides for {missing} of the classes that the reference decides for.")

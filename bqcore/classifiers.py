@@ -20,6 +20,10 @@ _ONNX_TYPES = {
     "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16,
     "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(uint8)": np.uint8, "tensor(int8)": np.int8,
 }  # fmt: skip
+_MODAL = (
+    nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.RReLU,
+    nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm,
+)  # fmt: skip
 _BATCH, _VALUES = 4096, 1 << 24  # samples at a time, fewer if one batch would hold more values than this
 
 
@@ -69,12 +73,13 @@ def logits_function(model, name: str = "The model") -> Callable:
 
 
 def _of_torch(model: nn.Module, name: str) -> Callable:
-    # The module of an exported program knows no modes and always says that it trains.
-    training = [] if isinstance(model, torch.fx.GraphModule) else [m for m in model.modules() if m.training]
+    # The module of an exported program always says that it trains, and so do converted layers inside of others.
+    known = [module for module in model.modules() if module is model or isinstance(module, _MODAL)]
+    training = [module for module in known if module.training and not isinstance(module, torch.fx.GraphModule)]
     if training:
         raise ValueError(
-            f"{name} is in training mode ({len(training)} of {len(list(model.modules()))} modules, first "
-            f"{type(training[0]).__name__}): dropout and batch statistics would move decisions; call .eval() first."
+            f"{name} is in training mode ({type(training[0]).__name__} is): dropout and batch statistics would move "
+            "decisions; call .eval() first."
         )
 
     def logits(batch):

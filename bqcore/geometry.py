@@ -1,5 +1,6 @@
 """Where boundaries lie in input space, for two classifiers of any kind: slices, and what needs gradients."""
 
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -129,7 +130,8 @@ def _differentiable(model, inputs):
 
     leaf = x[:2].detach().requires_grad_(True)
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # kernels without gradients warn before they fail
             torch.autograd.grad(logits(leaf).sum(), leaf)
     except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):
         return None

@@ -238,7 +238,7 @@ def measures(decided: Decided, share: float) -> dict:
     -------
     dict
         By name of :data:`RATES` the share, and with ``_events``, ``_low``, ``_high`` its count and Clopper–Pearson
-        interval; also ``samples``, ``band_samples``, ``near_ties``, ``band_margin`` and ``margin_change``.
+        interval; also ``samples``, ``band_samples``, ``near_ties``, ``unchanged``, ``band_margin``, ``margin_change``.
     """
     n, flipped, band, y = len(decided.margin), decided.flipped(), decided.band(share), decided.targets
     reversed_pair = decided.moved < 0
@@ -257,7 +257,7 @@ def measures(decided: Decided, share: float) -> dict:
         "samples": n, "band_samples": len(band), "near_ties": int((decided.margin < 1e-6).sum()),
         "band_margin": float(decided.margin[band[-1]]),
         "margin_change": ("quantile", np.quantile(change, QUANTILES)), "quantile": QUANTILES,
-        "flips_in_band": int(flipped[band].sum()),
+        "flips_in_band": int(flipped[band].sum()), "unchanged": int((change == 0).sum()),
     }  # fmt: skip
     for name in RATES:
         found = events.get(name)

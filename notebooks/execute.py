@@ -128,6 +128,8 @@ def main(words: list[str]) -> int:
             if not (FOLDER / f"{name}.py").is_file():
                 raise ValueError(f"There is no notebook {name}.py in {FOLDER}.")
             notebook = jupytext.read(FOLDER / f"{name}.py", fmt="py:percent")
+            if check and any("own-parameters" in cell.metadata.get("tags", []) for cell in notebook.cells):
+                continue  # `make book P=...` does not pass its parameters on to this one
             defaults = declared(notebook)
             parameters = parse(words if defaults or not check else [], defaults, name)
     except ValueError as error:

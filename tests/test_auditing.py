@@ -351,6 +351,9 @@ def test_equal_classifiers_change_nothing(lively):
     found = bqcore.audit(model, model, None, (split.test_inputs, split.test_classes), nodes=11)
     d = held(found)
     assert (d.flip_rate, d.pair_order_flip_rate, d.displacement.max(), d.boundary_jaccard.max()) == (0, 0, 0, 0)
+    assert (
+        "The candidate's margins equal the reference's on every held-out sample: was it changed at all?" in found.notes
+    )
     assert d.sizes["flip"] == d.sizes["pair"] == 0 and json.loads(found.to_json())["flipped"] == []
     assert found.conclusion.startswith(
         "The candidate changes none of 450 held-out decisions (95 % interval 0 to 0.82 %)"
@@ -433,7 +436,8 @@ REFUSED = [
     (GOOD, lambda x: np.exp(GOOD(x)) / np.exp(GOOD(x)).sum(1, keepdims=True), X, "The candidate seems to give probabilities"),
     (GOOD, GOOD(X), X, "The candidate is ndarray: give a torch module"),
     (LogisticRegression, GOOD, X, "The reference is the class LogisticRegression: give an object"),
-    (nn.Sequential(nn.Linear(6, 4), nn.Dropout()), GOOD, X, r"The reference is in training mode \(3 of 3 modules, first Sequential\)"),
+    (nn.Sequential(nn.Linear(6, 4), nn.Dropout()), GOOD, X, r"The reference is in training mode \(Sequential is\): dropout and"),
+    (nn.Sequential(nn.Linear(6, 4), nn.Dropout().train()).eval().append(nn.Dropout()), GOOD, X, r"in training mode \(Dropout is\)"),
 ]  # fmt: skip
 
 
@@ -513,3 +517,9 @@ def test_gradients_that_are_not_there_are_named(lively):
     change = boundary.local_change(model.double(), lambda x: model(x.double()) * 1.0, split.test_inputs.double())
     assert change.displacement.max() == 0
     model.float()
+
+
+def test_what_the_package_exports_has_no_module_s_name():
+    """Python would put the module in its place once that is imported."""
+    names = {path.stem for path in Path(bqcore.__file__).parent.glob("*.py")}
+    assert not names & set(bqcore._HOME) and all(callable(getattr(bqcore, name)) for name in bqcore._HOME)

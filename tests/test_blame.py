@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import bqcore
-from bqcore import blame, boundary, data, decisions, models, quantize, runs, train
+from bqcore import blame, boundary, data, decisions, models, perlayer, quantize, runs, train
 
 SPEC = runs.Spec(seed=3, epochs=8, nodes=(11,), width=12, bits=(8, 5, 4, 3, 2))
 
@@ -121,17 +121,17 @@ def test_all_layers_at_one_bit_width_are_ptq_w_and_the_model_stays(make, granula
     model = make()
     before = copy.deepcopy(model.state_dict())
     x = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0)) if make is images else torch.rand(20, 36)
-    every = blame.mixed(model, dict.fromkeys(blame.layers(model), 3), scheme="full", granularity=granularity)
+    every = perlayer.mixed(model, dict.fromkeys(perlayer.layers(model), 3), scheme="full", granularity=granularity)
     expected = quantize.quantize_model(model, 3, scheme="full", granularity=granularity)
     assert torch.equal(every(x), expected(x)) and not torch.equal(model(x), expected(x))
     assert all(torch.equal(model.state_dict()[key], value) for key, value in before.items())
-    assert torch.equal(blame.mixed(model, {})(x), model(x))
+    assert torch.equal(perlayer.mixed(model, {})(x), model(x))
 
 
 def test_a_single_layer_is_a_model_too():
     model = nn.Linear(6, 3).eval()
     x = torch.rand(40, 6)
-    assert torch.equal(blame.mixed(model, {"": 2})(x), quantize.quantize_model(model, 2)(x))
+    assert torch.equal(perlayer.mixed(model, {"": 2})(x), quantize.quantize_model(model, 2)(x))
     assert bqcore.blame_layers(model, x, bits=2).layer.values.tolist() == [""]
 
 
@@ -139,8 +139,10 @@ def test_each_layer_alone_is_measured_as_itself_and_the_worst_comes_first(deep):
     model, _, (x, y) = deep
     found = bqcore.blame_layers(model, (x, y), bits=3)
     assert sorted(found.layer.values) == ["0", "2", "4", "6"]
-    order = list(zip(found.band_flip_rate.values, found.margin_change.sel(quantile=0.5).values))
-    assert order == sorted(order, reverse=True)
+    for ranked in (found, bqcore.blame_layers(model, (x, y), bits=8)):  # at 8 bits no band flip tells them apart
+        order = list(zip(ranked.band_flip_rate.values, ranked.margin_change.sel(quantile=0.5).values))
+        assert order == sorted(order, reverse=True)
+    assert len(set(ranked.band_flip_rate.values)) < 4
     with torch.no_grad():
         z = model(x)
     for name in found.layer.values:
@@ -172,9 +174,9 @@ def test_a_layer_that_is_on_the_grid_already_is_not_to_blame(deep):
 
 def test_bytes_are_those_of_packed_weights_and_their_steps():
     model = images()
-    assert blame.weight_bytes(model, 8) == (36 + 4) + (720 + 4)
-    assert blame.weight_bytes(model, 3) == (14 + 4) + (270 + 4)
-    assert blame.weight_bytes(model, {"0": 8, "3": 2}, granularity="channel") == (36 + 16) + (180 + 20)
+    assert perlayer.weight_bytes(model, 8) == (36 + 4) + (720 + 4)
+    assert perlayer.weight_bytes(model, 3) == (14 + 4) + (270 + 4)
+    assert perlayer.weight_bytes(model, {"0": 8, "3": 2}, granularity="channel") == (36 + 16) + (180 + 20)
 
 
 @settings(max_examples=30)
@@ -182,28 +184,29 @@ def test_bytes_are_those_of_packed_weights_and_their_steps():
 def test_plans_hold_the_budget_and_add_no_more_noise_than_uniform_bits(seed, depth, share):
     generator = np.random.default_rng(seed)
     model = models.mlp(tuple(int(n) for n in generator.integers(1, 30, depth)) + (4, 3), 0)
-    names, levels = list(blame.layers(model)), [8, 5, 4, 2]
-    low, high = (blame.weight_bytes(model, b) for b in (2, 8))
+    names, levels = list(perlayer.layers(model)), [8, 5, 4, 2]
+    low, high = (perlayer.weight_bytes(model, b) for b in (2, 8))
     budget = int(low + share * (high - low))
-    noise = {(name, b): float(generator.random() * 4.0**-b) for name in names for b in levels}
+    # Any noise at all: more bits may even be worse.
+    noise = {(name, b): float(generator.random() * 4.0 ** -generator.integers(9)) for name in names for b in levels}
     chosen = blame._greedy(model, dict.fromkeys(names, 8), levels, noise, budget, "tensor")
     assert list(chosen) == names and set(chosen.values()) <= set(levels)
-    assert blame.weight_bytes(model, chosen) <= budget
-    uniform = max(b for b in levels if blame.weight_bytes(model, b) <= budget)
+    assert perlayer.weight_bytes(model, chosen) <= budget
+    uniform = max(b for b in levels if perlayer.weight_bytes(model, b) <= budget)
     assert sum(noise[item] for item in chosen.items()) <= sum(noise[name, uniform] for name in names)
 
 
 def test_a_plan_is_measured_beside_uniform_bits_at_no_more_bytes(deep):
     model, calibration, held = deep
-    budget = blame.weight_bytes(model, 4)
+    budget = perlayer.weight_bytes(model, 4)
     plan = bqcore.plan_bits(model, calibration, held, budget=budget)
     ds = plan.dataset
     assert plan.uniform == 4 and set(plan.bits.values()) != {4}
-    assert ds.bytes.sel(way="uniform") == budget >= ds.bytes.sel(way="plan") == blame.weight_bytes(model, plan.bits)
+    assert ds.bytes.sel(way="uniform") == budget >= ds.bytes.sel(way="plan") == perlayer.weight_bytes(model, plan.bits)
     assert dict(zip(ds.layer.values.tolist(), ds.layer_bits.sel(way="plan").values)) == plan.bits
     with torch.no_grad():
         z = model(held[0])
-        for way, q in (("plan", blame.mixed(model, plan.bits)), ("uniform", quantize.quantize_model(model, 4))):
+        for way, q in (("plan", perlayer.mixed(model, plan.bits)), ("uniform", quantize.quantize_model(model, 4))):
             here = ds.sel(split="heldout", way=way)
             assert float(here.band_flip_rate) == decisions.band_flip_rate(z, q(held[0]))
     assert str(plan).startswith(f"Within {budget} bytes the plan (0: ") and "4 bits for all" in str(plan)
@@ -227,7 +230,7 @@ def test_what_is_wrong_is_named(deep):
         (lambda: bqcore.sweep(*deep, bits=()), "There are no bit-widths: give some"),
         (lambda: bqcore.sweep(*deep, bits=(1,)), "Bit-width is 1: give an integer from 2 to 16"),
         (lambda: bqcore.sweep(model, calibration[0], held, rule="accuracy"), "The rule is accuracy, and the calibration split has no classes"),
-        (lambda: blame.mixed(model, {"1": 4}), "There is no layer '1' to quantize: choose from '0', '2', '4', '6'"),
+        (lambda: perlayer.mixed(model, {"1": 4}), "There is no layer '1' to quantize: choose from '0', '2', '4', '6'"),
         (lambda: bqcore.plan_bits(*deep, budget=100), "The budget is 100 bytes, and 2 bits for all take 1208: give more bytes or fewer"),
         (lambda: bqcore.plan_bits(*deep, budget=1e6), "Budget is 1000000.0: give an integer"),
     ]  # fmt: skip

@@ -9,8 +9,8 @@ FOLDER = Path(__file__).resolve().parents[1] / "bqcore"
 LAYERS = (
     ("checks",),
     ("quantize", "boundary", "slices", "decisions", "stats"),
-    ("models", "train", "data", "results", "classifiers", "files"),
-    ("runs", "pooled", "geometry", "report"),
+    ("models", "train", "data", "results", "classifiers", "files", "perlayer"),
+    ("runs", "pooled", "geometry", "report", "backends"),
     ("claims", "plots", "notebook", "auditing", "blame", "__main__"),
 )
 BESIDE = {("boundary", "decisions"), ("geometry", "pooled"), ("claims", "plots"), ("notebook", "claims"),
