@@ -231,7 +231,8 @@ def plan_bits(
     Every layer is quantized alone to every level, and the mean square by which that moves the margins of the
     calibration band is noted. Such errors of different layers add up about as independent noise does, so from the most
     bits down the step that adds least of it per byte saved is taken, until the budget holds. The band flips of single
-    steps are too few to choose by.
+    steps are too few to choose by. At few bits errors no longer add up, so the whole plan is measured on the
+    calibration split, and uniform bits are given where they move its band's margins less.
 
     Parameters
     ----------
@@ -262,6 +263,10 @@ def plan_bits(
     chosen = _greedy(model, dict.fromkeys(found, levels[0]), levels, noise, budget, granularity)
     uniform = max(b for b in levels if weight_bytes(model, b, granularity=granularity) <= budget)
     ways = {"plan": chosen, "uniform": dict.fromkeys(found, uniform)}
+    both = logits_functions(model, {way: mixed(model, each, **options) for way, each in ways.items()}, False)
+    decided, _, _ = decide_split(both, calibration, "calibration", batch_size=batch_size)
+    if _noise(decided["plan"], share) > _noise(decided["uniform"], share):
+        ways["plan"] = chosen = ways["uniform"]
     models = {f"{way} candidate": mixed(model, way_bits, **options) for way, way_bits in ways.items()}
     splits = {"calibration": calibration, "heldout": heldout}
     out = _measured(model, models, splits, list(ways), "way", share, batch_size)
