@@ -7,6 +7,7 @@ inputs, or the pair (inputs, classes), or something that gives batches of either
 """
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -154,8 +155,9 @@ def double(model, inputs) -> nn.Module | None:
     if not isinstance(model, nn.Module) or isinstance(inputs, Mapping):
         return None
     try:
-        twin = copy.deepcopy(model).double()
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of foreign modules that are not used to being copied
+            twin = copy.deepcopy(model).double()
             x = tensors(inputs, model)
             own, theirs = (to_numpy(opened(z)).astype(np.float64) for z in (model(x), twin(x.double())))
     except Exception:  # whatever a foreign module raises, it has no such copy
@@ -238,7 +240,8 @@ def batches(split, name: str, size: int | None = None) -> Iterator[Batch]:
         raise ValueError(f"{name} is {type(split).__name__}: give inputs, (inputs, classes) or batches of them.")
     start, labelled = 0, None
     for item in source:
-        inputs, classes = item if isinstance(item, (tuple, list)) and len(item) == 2 else (item, None)
+        parts = item if isinstance(item, (tuple, list)) and len(item) in (1, 2) else (item,)
+        inputs, classes = (*parts, None)[:2]
         if not _is_inputs(inputs):
             raise ValueError(
                 f"{name}: inputs are {type(inputs).__name__}: give an array, a tensor, a data frame or a dictionary."
@@ -268,4 +271,13 @@ def _is_inputs(value) -> bool:
 
 def _whole(split) -> bool:
     """Tell a split that is there as a whole from one that comes in batches."""
+    if (
+        isinstance(split, list)
+        and len(split) == 2
+        and all(map(_is_inputs, split))
+        and not isinstance(split[1], Mapping)
+    ):
+        # Inputs and classes, not two batches of inputs: one row of whole numbers for as many samples.
+        classes = to_numpy(split[1])
+        return classes.ndim == 1 and classes.dtype.kind in "iu" and length(split[0]) == len(classes)
     return _is_inputs(split) or (isinstance(split, tuple) and len(split) == 2)

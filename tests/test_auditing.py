@@ -1,5 +1,6 @@
 """The audit: the numbers of the measures themselves for classifiers and data of every kind, and every refusal."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -158,6 +159,32 @@ def test_a_generator_a_loader_and_an_array_give_the_same(drawn, size):
     for split in (stream, stream(), list(stream())):
         found = bqcore.audit(before, after, None, split, check_order=False)
         assert found.dataset.equals(whole.dataset) and found.conclusion == whole.conclusion
+
+
+def test_a_pair_may_be_a_list_and_a_loader_may_have_inputs_alone(lively):
+    split, model = lively
+    x, y = split.test_inputs, split.test_classes
+    moved = quantize.quantize_model(model, 3)
+    whole = bqcore.audit(model, moved, None, (x, y), nodes=0)
+    assert bqcore.audit(model, moved, None, [x, y], nodes=0).dataset.equals(whole.dataset)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x), 450)
+    assert bqcore.audit(model, moved, None, loader, nodes=0).dataset.flip_rate.equals(whole.dataset.flip_rate)
+    two = bqcore.audit(model, moved, None, [x[:200], x[200:]], nodes=0)
+    assert int(two.dataset.samples.sel(split="heldout")) == 450
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_models_and_inputs_in_half_precision(lively, dtype):
+    split, model = lively
+    half, x = copy.deepcopy(model).to(dtype), split.test_inputs
+    found = bqcore.audit(model, half, None, (x, split.test_classes), nodes=11)
+    with torch.no_grad():
+        z, q = model(x), half(x.to(dtype))
+    assert float(held(found).flip_rate) == decisions.flips(z, q).rate
+    assert float(held(found).band_flip_rate) == decisions.band_flip_rate(z, q)
+    assert 0 < float(held(found).displacement.sel(quantile=0.5)) < 0.05
+    found = bqcore.audit(half, half, None, (x.to(dtype), split.test_classes), nodes=11)
+    assert (held(found).flip_rate, held(found).boundary_jaccard.max()) == (0, 0)
 
 
 def test_memory_does_not_grow_with_the_split():
