@@ -113,7 +113,7 @@ def _rates(ds: xr.Dataset) -> str:
     rows.append(["samples (in the band)", *(f"{int(part.samples)} ({int(part.band_samples)})" for part in sizes)])
     caption = "Shares with 95 % Clopper–Pearson intervals and counts. The boundary band: the "
     caption += f"{100 * ds.share:g} % of lowest float margin."
-    return table(caption, ["", *(_SPLITS[name] for name in names)], rows)
+    return table(caption, ["measure", *(_SPLITS[name] for name in names)], rows)
 
 
 def _rate(part: xr.Dataset, name: str) -> str:
@@ -258,7 +258,7 @@ def _gradients(ds: xr.Dataset) -> str:
         f"Median and 95th percentile in input units, displacement on the first {int(ds.gradient_samples)} held-out "
         f"samples, the radius on {int(ds.radius_samples)}."
     )
-    return "<h2>Local geometry</h2>" + table(caption, ["", "median", "95 %"], rows)
+    return "<h2>Local geometry</h2>" + table(caption, ["measure", "median", "95 %"], rows)
 
 
 def _numbers(values: xr.DataArray) -> list[str]:

@@ -12,7 +12,7 @@ import onnxruntime
 import pandas as pd
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -145,6 +145,7 @@ def test_batches_of_any_size_give_what_all_logits_give(drawn, size, share):
     assert np.array_equal(d.flipped_in_band.values, np.isin(d.flipped_sample.values, band))
 
 
+@settings(max_examples=30)
 @given(pairs_of_logits(), st.integers(1, 70))
 def test_a_generator_a_loader_and_an_array_give_the_same(drawn, size):
     z, q, y = drawn
@@ -495,6 +496,7 @@ def test_a_session_of_several_outputs_needs_one_named_logits(linear):
         bqcore.audit(linear[0], session, None, linear[1])
 
 
+@settings(max_examples=50)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 20), st.integers(60, 400))
 def test_shuffled_rows_are_refused_and_named(seed, classes, n):
     generator = np.random.default_rng(seed)
@@ -518,6 +520,7 @@ def test_shuffled_rows_are_refused_and_named(seed, classes, n):
     bqcore.audit(before, after, None, {"before": z, "after": q[order]}, check_order=False, **sure)
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1))
 def test_bad_and_unbalanced_candidates_are_not_taken_for_shuffled_ones(seed):
     """One that decides for one class only, one right half of the time, and one where a class has nine tenths."""

@@ -63,6 +63,7 @@ def test_the_page_holds_the_numbers_and_leaves_for_nothing(found):
     assert {"h1", "h2", "table", "svg", "main", "title"} <= names
     assert ("html", {"lang": "en"}, ()) in tags.seen
     assert all(attrs.get("role") == "img" and attrs.get("aria-label") for tag, attrs, _ in tags.seen if tag == "svg")
+    assert '<th scope="col"></th>' not in page
     for _, _, above in (seen for seen in tags.seen if seen[0] == "table"):
         assert above[-1] == "div"  # which scrolls
     assert "prefers-color-scheme: dark" in page and 'name="viewport"' in page
