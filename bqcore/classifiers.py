@@ -85,8 +85,16 @@ def _of_torch(model: nn.Module, name: str) -> Callable:
 
     def logits(batch):
         batch = tensors(batch, model)
-        with torch.no_grad():
-            return opened(model(**batch) if isinstance(batch, Mapping) else model(batch))
+        try:
+            with torch.no_grad():
+                return opened(model(**batch) if isinstance(batch, Mapping) else model(batch))
+        except RuntimeError as error:
+            if isinstance(batch, Mapping) or batch.is_floating_point():
+                raise
+            says = str(error).strip().splitlines()[0]
+            raise ValueError(
+                f"{name} fails on inputs of type {batch.dtype} ({says}): give them as in training, scaled floats, say."
+            ) from None
 
     return logits
 

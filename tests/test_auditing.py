@@ -465,6 +465,7 @@ REFUSED = [
     (GOOD, GOOD(X), X, "The candidate is ndarray: give a torch module"),
     (LogisticRegression, GOOD, X, "The reference is the class LogisticRegression: give an object"),
     (nn.Sequential(nn.Linear(6, 4), nn.Dropout()), GOOD, X, r"The reference is in training mode \(Sequential is\): dropout and"),
+    (nn.Linear(6, 4).eval(), GOOD, X.astype(np.uint8), r"The reference fails on inputs of type torch.uint8 \(.*\): give them as in training"),
     (nn.Sequential(nn.Linear(6, 4), nn.Dropout().train()).eval().append(nn.Dropout()), GOOD, X, r"in training mode \(Dropout is\)"),
 ]  # fmt: skip
 
