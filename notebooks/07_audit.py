@@ -185,6 +185,9 @@ plots.Table(
 
 # %% [markdown]
 # ## What was seen
+#
+# Intervals are paired by network and stand one at a time: they are not widened for the number of comparisons, so one that just
+# misses 0 is a hint to repeat with more networks (`seeds`), not a ranking.
 
 # %% tags=["remove-input"]
 from IPython.display import Markdown
