@@ -1,17 +1,19 @@
-"""The command line: ``python -m bqcore run | data | ledger | publish``."""
+"""The command line: ``python -m bqcore run | data | audit | ledger | publish``."""
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; give 0, 2 after a one-line error, or 130 if it was stopped from the keyboard."""
+    """Run one command; give 0, 1 if an audit passes a stated limit, 2 after a one-line error, 130 if it was stopped."""
     command = "bqcore"
     try:
         options = _options(arguments)
         command = f"bqcore {options.command}"
-        return {"run": _run, "data": _data, "ledger": _ledger, "publish": _publish}[options.command](options)
+        commands = {"run": _run, "data": _data, "audit": _audit, "ledger": _ledger, "publish": _publish}
+        return commands[options.command](options)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"{command}: {error}", file=sys.stderr)
         return 2
@@ -50,6 +52,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     )
     fetch.add_argument("name", choices=["mnist", "fashion-mnist", "cifar-10", "all"])
 
+    _audit_options(commands)
+
     ledger = commands.add_parser("ledger", help="print every claim of the paper with our verdict")
     ledger.add_argument("--json", action="store_true", help="as a list of objects")
     ledger.add_argument(
@@ -59,6 +63,59 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     commands.add_parser("publish", help="make the fresh runs the published ones: data/results and README's table")
 
     return parser.parse_args(arguments)
+
+
+def _audit_options(commands) -> None:
+    audit = commands.add_parser(
+        "audit", help="would a quantized classifier of your own decide as the float one does?",
+        description="Compare the decisions of two classifiers; write a page, JSON and NetCDF. The status is 1 if a "
+        "stated limit is passed, 2 after an error. Nothing is unpickled.",
+    )  # fmt: skip
+    of = audit.add_argument_group("classifiers", "module:factory (its .safetensors apart) or a path of an .onnx file")
+    of.add_argument("--reference", metavar="CLASSIFIER", help="the float one")
+    of.add_argument("--reference-weights", metavar="FILE", help=".safetensors")
+    of.add_argument("--candidate", metavar="CLASSIFIER", help="the quantized one")
+    of.add_argument("--candidate-weights", metavar="FILE", help=".safetensors")
+    of.add_argument("--bits", type=int, help="in place of --candidate: PTQ-W of the reference, 2 to 16 bits")
+    of.add_argument("--probabilities", action="store_true", help="both give probabilities: take their logarithms")
+    plain = audit.add_argument_group("or their held-out logits", ".npy, one row a sample and one column a class")
+    plain.add_argument("--reference-logits", metavar="FILE")
+    plain.add_argument("--candidate-logits", metavar="FILE")
+    on = audit.add_argument_group("data", ".npz with inputs and classes, .npy, or a folder of images by class")
+    on.add_argument("--calibration", metavar="DATA", help="the split that the quantizer was fitted on, if any")
+    on.add_argument("--calibration-classes", metavar="FILE", help=".npy")
+    on.add_argument("--heldout", metavar="DATA", help="the split that decides")
+    on.add_argument("--heldout-classes", metavar="FILE", help=".npy; also beside logits")
+    on.add_argument("--size", type=_numbers, metavar="H,W", help="resize images")
+    on.add_argument("--mean", type=_numbers, metavar="R,G,B", help="taken off images scaled to 0 to 1")
+    on.add_argument("--std", type=_numbers, metavar="R,G,B", help="that they are then divided by")
+    on.add_argument("--no-order-check", action="store_true", help="accept decisions that look shuffled")
+    how = audit.add_argument_group("measures")
+    how.add_argument("--share", type=float, default=0.2, help="of the boundary band (default: %(default)s)")
+    how.add_argument("--nodes", type=int, default=101, help="a side of the slice grid; 0: none (default: %(default)s)")
+    how.add_argument("--gradient-samples", type=int, default=1000, metavar="N", help="0: none (default: %(default)s)")
+    how.add_argument("--batch-size", type=int, metavar="N", help="samples at once")
+    limits = audit.add_argument_group("limits", "on the held-out split: shares, such as 0.1")
+    for option, (_, says) in _LIMITS.items():
+        limits.add_argument(f"--max-{option}", type=float, metavar="SHARE", help=says)
+    audit.add_argument(
+        "--out", type=Path, default=Path("audit"), metavar="FOLDER",
+        help="for audit.html, audit.json and audit.nc (default: %(default)s)",
+    )  # fmt: skip
+
+
+_LIMITS = {
+    "flips": ("flip_rate", "decisions changed"),
+    "band-flips": ("band_flip_rate", "decisions changed in the low-margin boundary band"),
+    "right-to-wrong": ("right_to_wrong", "decisions changed from right to wrong"),
+    "pair-order-flips": ("pair_order_flip_rate", "float top-2 pairs reversed"),
+    "band-pair-order-flips": ("band_pair_order_flip_rate", "the same in the band"),
+    "accuracy-loss": ("accuracy_loss", "accuracy lost"),
+}
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(number) for number in text.split(",")]
 
 
 def _settings(arguments: list[str] | None) -> str:
@@ -107,6 +164,81 @@ def _data(options) -> int:
         files = f"{row.files} of {row.of_files} file{'s'[: row.of_files - 1]}"
         print(f"{row.name:<14}{files:<13}{row.bytes / 1e6:>6.1f} MB  {str(row.folder):<{width}}  {row.says}")
     return 0
+
+
+def _audit(options) -> int:
+    from .auditing import passed
+    from .report import page
+    from .results import save_bytes, save_dataset
+
+    given = {name: getattr(options, f"max_{option.replace('-', '_')}") for option, (name, _) in _LIMITS.items()}
+    limits = {name: limit for name, limit in given.items() if limit is not None}
+    try:
+        found = _audited(options)
+    except (ValueError, OSError):
+        raise
+    except Exception as error:  # of a classifier that is not ours; a status of 1 would say that a limit is passed
+        says = (str(error).strip() or "no message").splitlines()[0]
+        raise RuntimeError(f"a classifier or its factory failed with {type(error).__name__}: {says}") from None
+    lines = passed(found.dataset, limits)
+    words = shlex.join(["python", "-m", "bqcore", *sys.argv[1:]])
+    html = page(found, "Audit", limits=limits, passed=tuple(lines), command=words)
+    found.dataset.attrs["command"] = words
+    save_bytes(html.encode(), options.out / "audit.html")
+    save_bytes(found.to_json().encode(), options.out / "audit.json")
+    save_dataset(found.dataset, options.out / "audit.nc")
+    print(found)
+    for line in lines:
+        print(f"Limit passed: {line}")
+    print(f"The page: {options.out / 'audit.html'}")
+    return 1 if lines else 0
+
+
+def _audited(options):
+    from . import auditing, files, quantize
+
+    sure = {
+        "share": options.share, "nodes": options.nodes, "gradient_samples": options.gradient_samples,
+        "probabilities": options.probabilities, "check_order": not options.no_order_check,
+        "batch_size": options.batch_size,
+    }  # fmt: skip
+    if options.reference_logits or options.candidate_logits:
+        pair = files.read_logits(options.reference_logits, options.candidate_logits, options.heldout_classes)
+        surplus = [
+            name for name in ("reference", "candidate", "bits", "heldout", "calibration") if getattr(options, name)
+        ]
+        if surplus:
+            raise ValueError(f"Logits are given, which need no --{surplus[0]}: leave it out.")
+        sure |= {"nodes": 0, "gradient_samples": 0}
+        return auditing.audit(
+            *(lambda batch, key=key: batch[key] for key in ("reference", "candidate")), None, pair, **sure
+        )
+    for name in ("reference", "heldout"):
+        if not getattr(options, name):
+            raise ValueError(f"--{name} is missing: give classifiers and data, or logits of both (--help).")
+    if bool(options.candidate) == (options.bits is not None):
+        raise ValueError("Give either --candidate or --bits, the PTQ-W of the reference.")
+    images = {"size": _size(options.size), "mean": options.mean, "std": options.std}
+    heldout = files.read_split(options.heldout, options.heldout_classes, **images)
+    calibration = None
+    if options.calibration:
+        calibration = files.read_split(options.calibration, options.calibration_classes, **images)
+    reference = files.read_classifier(options.reference, options.reference_weights)
+    if options.bits is None:
+        candidate = files.read_classifier(options.candidate, options.candidate_weights)
+    elif hasattr(reference, "named_modules"):
+        candidate = quantize.quantize_model(reference, options.bits)
+    else:
+        raise ValueError(f"--bits quantizes torch modules, and {options.reference} is {type(reference).__name__}.")
+    return auditing.audit(reference, candidate, calibration, heldout, **sure)
+
+
+def _size(numbers: list[float] | None) -> tuple[int, int] | None:
+    if numbers is None:
+        return None
+    if len(numbers) not in (1, 2) or any(number != int(number) or number < 1 for number in numbers):
+        raise ValueError(f"--size is {numbers}: give height and width, such as 32,32.")
+    return int(numbers[0]), int(numbers[-1])
 
 
 def _ledger(options) -> int:

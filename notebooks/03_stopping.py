@@ -22,7 +22,7 @@
 # By default this page shows the published runs. `results="fresh"` runs the baselines here, or takes what `make reproduce`
 # has run: `python notebooks/execute.py 03_stopping results=fresh seeds=4`.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "own-parameters"]
 results = "published"
 datasets = ["digits", "mnist", "fashion-mnist"]
 seeds = 0  # of fresh runs; 0 stands for the baseline's own number

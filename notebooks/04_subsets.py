@@ -19,7 +19,7 @@
 # %% [markdown]
 # ## Parameters
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "own-parameters"]
 results = "published"
 seeds = 0  # of fresh runs; 0 stands for the baseline's own number
 spare = 0.5  # a rule's limit is the loosest that at least halves the calibration flips of the choice by accuracy

@@ -4,7 +4,7 @@ Execute a notebook with parameters: python notebooks/execute.py 01_levels seed=3
 Reads notebooks/01_levels.py and writes notebooks/executed/01_levels.ipynb once all cells have run. A value is JSON or a
 bare word. A parameter that the notebook does not declare, or one of another type, is refused before anything runs;
 --check in place of a name runs none, but refuses parameters that no notebook takes; --if-declared before a name leaves
-parameters out that this notebook does not all declare.
+parameters out that this notebook does not all declare, or that mean something else there (tag `own-parameters`).
 """
 
 import ast
@@ -118,12 +118,13 @@ def settled(notebook, parameters: dict, defaults: dict) -> str:
 
 
 def read(name: str) -> tuple:
-    """Return a notebook and its declared parameters; raise ValueError if there is none."""
+    """Return a notebook, its declared parameters and whether these are the runs'; raise ValueError if there is none."""
     path = FOLDER / f"{name}.py"
     if not path.is_file():
         raise ValueError(f"There is no notebook {name}.py in {FOLDER}.")
     notebook = jupytext.read(path, fmt="py:percent")
-    return notebook, declared(notebook)
+    own = any("own-parameters" in cell.metadata.get("tags", []) for cell in notebook.cells)
+    return notebook, declared(notebook), not own
 
 
 def takes(words: list[str], defaults: dict) -> bool:
@@ -132,9 +133,12 @@ def takes(words: list[str], defaults: dict) -> bool:
 
 
 def check(words: list[str]) -> None:
-    """Raise ValueError unless a notebook declares all parameters, and each that does finds them well-typed."""
-    with_any = {p.stem: read(p.stem)[1] for p in sorted(FOLDER.glob("[0-9][0-9]_*.py"))}
-    with_any = {name: defaults for name, defaults in with_any.items() if defaults}
+    """Raise ValueError unless a notebook declares all of the runs' parameters, and each that does finds their types."""
+    with_any = {}
+    for path in sorted(FOLDER.glob("[0-9][0-9]_*.py")):
+        _, defaults, of_runs = read(path.stem)
+        if defaults and of_runs:
+            with_any[path.stem] = defaults
     for name in [n for n in with_any if takes(words, with_any[n])] or list(with_any)[:1]:
         parse(words, with_any[name], name)
 
@@ -151,8 +155,8 @@ def main(words: list[str]) -> int:
         optional = words[0] == "--if-declared"
         name, *words = words[optional:]
         name = Path(name).stem
-        notebook, defaults = read(name)
-        parameters = parse([] if optional and not takes(words, defaults) else words, defaults, name)
+        notebook, defaults, of_runs = read(name)
+        parameters = parse([] if optional and not (of_runs and takes(words, defaults)) else words, defaults, name)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2

@@ -96,7 +96,18 @@ def test_a_notebook_takes_only_what_it_declares_if_it_is_told_so(folder):
     notebook = json.loads((folder / "executed" / "02_other.ipynb").read_text(encoding="utf-8"))
     assert notebook["metadata"]["papermill"]["parameters"] == {}
     assert execute(folder, "--if-declared", "02_other", "kind=b").returncode == 0
-    assert '"b\\n"' in (folder / "executed" / "02_other.ipynb").read_text(encoding="utf-8")
+    assert "b\\n" in (folder / "executed" / "02_other.ipynb").read_text(encoding="utf-8")
+
+
+def test_a_notebook_with_parameters_of_its_own_takes_none_of_the_runs(folder):
+    own = '# %% tags=["parameters", "own-parameters"]\nbits = 4\n\n# %%\nprint(bits)\n'
+    (folder / "02_own.py").write_text(own, encoding="utf-8")
+    assert execute(folder, "--check", "bits=[8]").returncode == 0  # a list there, an integer here
+    assert execute(folder, "--check", "bits=8").returncode == 2
+    assert execute(folder, "--if-declared", "02_own", "bits=[8]").returncode == 0
+    assert "4\\n" in (folder / "executed" / "02_own.ipynb").read_text(encoding="utf-8")
+    assert execute(folder, "02_own", "bits=5").returncode == 0
+    assert "5\\n" in (folder / "executed" / "02_own.ipynb").read_text(encoding="utf-8")
 
 
 def test_execution(folder):

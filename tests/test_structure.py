@@ -10,15 +10,17 @@ FOLDER = Path(__file__).resolve().parents[1] / "bqcore"
 LAYERS = (
     ("checks",),
     ("quantize", "boundary", "slices", "decisions", "stats", "stopping", "curves", "finite"),
-    ("models", "train", "download", "archives", "data", "results", "arrangement"),
-    ("specs", "measures", "levels", "calibration", "runs", "exact"),
-    ("claims", "publishing", "plots", "plots_stopping", "plots_exact", "notebook", "__main__"),
+    ("models", "train", "download", "archives", "data", "results", "arrangement", "classifiers", "files", "perlayer"),
+    ("specs", "measures", "levels", "calibration", "runs", "exact", "pooled", "geometry", "report", "backends"),
+    ("claims", "publishing", "plots", "plots_stopping", "plots_exact", "auditing", "blame", "notebook", "__main__"),
 )
 # Within a layer, each of these in its order may import those before it; no others do.
 ROWS = (
     ("decisions", "boundary"), ("download", "archives", "data"), ("results", "train"),
     ("specs", "measures", "levels", "runs"), ("measures", "calibration", "runs"), ("specs", "calibration"),
-    ("plots", "plots_stopping", "notebook"), ("plots", "plots_exact"), ("plots", "publishing", "claims", "__main__"), ("publishing", "notebook"),
+    ("pooled", "geometry"), ("plots", "plots_stopping", "notebook"), ("plots", "plots_exact"),
+    ("plots", "publishing", "claims", "__main__"), ("publishing", "notebook"), ("auditing", "blame"),
+    ("auditing", "__main__"),
 )  # fmt: skip
 BESIDE = {(row[j], row[i]) for row in ROWS for j in range(len(row)) for i in range(j)}
 PURE = LAYERS[0] + LAYERS[1]

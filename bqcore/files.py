@@ -1,0 +1,266 @@
+"""
+Classifiers, data and logits from files, for the command line. Nothing is unpickled: no file can run code.
+
+Only a name ``module:factory`` runs code, that of the module which the user named.
+"""
+
+import importlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+INPUT_KEYS, CLASS_KEYS = ("inputs", "x", "images", "data"), ("classes", "y", "labels", "targets")
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+_PICKLES = (".pt", ".pth", ".pt2", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib", ".skops")
+_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
+_AT_ONCE = 256  # images
+
+
+def optional(module: str, package: str, use: str):
+    """Import a package that only some users need, or say in one line how to get it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise ValueError(f"{use} needs the package {package}, which is not installed: pip install {package}.") from None
+
+
+def read_classifier(given: str, weights: str | None = None):
+    """
+    Read a classifier.
+
+    Parameters
+    ----------
+    given : str
+        ``module:factory``, a function without arguments that returns a torch module or any other classifier; or the
+        path of an ``.onnx`` file.
+    weights : str, optional
+        A ``.safetensors`` file for the torch module.
+
+    Raises
+    ------
+    ValueError
+        If it is a file that is loaded by unpickling, an optional package is missing, or weights do not fit.
+    """
+    path = Path(given)
+    if path.suffix.lower() in _PICKLES:
+        raise ValueError(
+            f"{given} is read by unpickling, which can run any code that the file holds: give module:factory with the "
+            "weights as .safetensors, or an .onnx file."
+        )
+    if path.suffix.lower() == ".onnx":
+        if weights:
+            raise ValueError(f"{given} holds its own weights: leave {weights} out.")
+        return _session(path)
+    if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", given):
+        raise ValueError(f"{given!r} is no classifier: give module:factory or the path of an .onnx file.")
+    model = _made(given)
+    if isinstance(model, nn.Module):
+        if weights:
+            _load(model, weights)
+        return model.eval()
+    if weights:
+        raise ValueError(
+            f"{given} gives {type(model).__name__}, no torch module: weights {weights} have nowhere to go."
+        )
+    return model
+
+
+def _session(path: Path):
+    runtime = optional("onnxruntime", "onnxruntime", "An .onnx file")
+    if not path.is_file():
+        raise ValueError(f"There is no file {path}.")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong comes as an exception
+    try:
+        known = [name for name in _PROVIDERS if name in runtime.get_available_providers()]
+        return runtime.InferenceSession(str(path), options, providers=known)
+    except Exception as error:  # of its own kinds
+        raise ValueError(f"{path} is no ONNX model that ONNX Runtime can run: {_line(error)}") from None
+
+
+def _made(given: str):
+    module, _, name = given.partition(":")
+    try:
+        factory = importlib.import_module(module)
+        for part in name.split("."):
+            factory = getattr(factory, part)
+    except ImportError as error:
+        raise ValueError(f"{given}: the module cannot be imported from here ({_line(error)}).") from None
+    except AttributeError:
+        raise ValueError(f"{given}: the module {module} has no {name}.") from None
+    if isinstance(factory, nn.Module) or not callable(factory):
+        return factory
+    return factory()
+
+
+def _load(model: nn.Module, weights: str) -> None:
+    path = Path(weights)
+    if path.suffix.lower() != ".safetensors":
+        raise ValueError(
+            f"Weights {weights} are no .safetensors file: others are read by unpickling, which can run any code."
+        )
+    if not path.is_file():
+        raise ValueError(f"There is no file {weights}.")
+    safetensors = optional("safetensors.torch", "safetensors", "A .safetensors file")
+    try:
+        tensors = safetensors.load_file(path)
+    except Exception as error:  # of its own kind
+        raise ValueError(f"{weights} is no whole .safetensors file: {_line(error)}") from None
+    missing, surplus = model.load_state_dict({}, strict=False)[0], []
+    missing, surplus = sorted(set(missing) - set(tensors)), sorted(set(tensors) - set(model.state_dict()))
+    if missing or surplus:
+        first = f"first {(missing + surplus)[0]}"
+        raise ValueError(
+            f"{weights} does not fit the model: {len(missing)} tensors are missing and {len(surplus)} unknown, {first}."
+        )
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(f"{weights} does not fit the model: {_line(error, -1)}") from None
+
+
+def read_split(given: str, classes: str | None = None, *, size=None, mean=None, std=None):
+    """
+    Read a split as :func:`bqcore.audit` takes it.
+
+    Parameters
+    ----------
+    given : str
+        An ``.npz`` file with the arrays ``inputs`` and ``classes`` (or x and y, images and labels, data and targets;
+        other arrays are inputs by their names), an ``.npy`` file of inputs, or a folder of images, one folder for each
+        class in the order of their names.
+    classes : str, optional
+        An ``.npy`` file with the classes.
+    size : (height, width), optional
+        To which images are resized.
+    mean, std : lists of numbers, optional
+        Taken off and divided by, channel by channel, after images are scaled to [0, 1].
+    """
+    path = Path(given)
+    if path.is_dir():
+        if classes:
+            raise ValueError(f"{given} is a folder, whose own folders name the classes: leave {classes} out.")
+        return image_batches(path, size=size, mean=mean, std=std)
+    if path.suffix.lower() == ".npz":
+        arrays = read_arrays(path)
+        found = [key for key in CLASS_KEYS if key in arrays]
+        y = arrays.pop(found[0]) if found else None
+        inputs = arrays
+        if len(arrays) == 1 and next(iter(arrays)) in INPUT_KEYS:
+            inputs = next(iter(arrays.values()))
+    elif path.suffix.lower() == ".npy":
+        inputs, y = read_array(path), None
+    else:
+        raise ValueError(f"{given} is no data: give an .npz or .npy file, or a folder of images.")
+    if classes:
+        if y is not None:
+            raise ValueError(f"{given} holds classes already: leave {classes} out.")
+        y = read_array(Path(classes))
+    return inputs if y is None else (inputs, y)
+
+
+def read_logits(reference: str | None, candidate: str | None, classes: str | None = None):
+    """Give the logits of both classifiers, ``.npy`` files left on the disk, as a split of two named inputs."""
+    if not reference or not candidate:
+        raise ValueError("The logits of one classifier are missing: give --reference-logits and --candidate-logits.")
+    pair = {"reference": read_array(Path(reference)), "candidate": read_array(Path(candidate))}
+    return pair if classes is None else (pair, read_array(Path(classes)))
+
+
+def read_array(path: Path) -> np.ndarray:
+    """Read an ``.npy`` file, left on the disk until its values are asked for; pickled objects are refused."""
+    if not path.is_file():
+        raise ValueError(f"There is no file {path}.")
+    try:
+        return _numbers(np.load(path, mmap_mode="r", allow_pickle=False), str(path))
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"{path} is no array of numbers: {_line(error)} Pickled objects are not read.") from None
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read all arrays of an ``.npz`` file; pickled objects are refused."""
+    if not path.is_file():
+        raise ValueError(f"There is no file {path}.")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: _numbers(file[key], key) for key in file.files}
+    except Exception as error:  # of the archive, the compression or the arrays
+        raise ValueError(f"{path} holds no arrays of numbers: {_line(error)} Pickled objects are not read.") from None
+    if not arrays:
+        raise ValueError(f"{path} holds no arrays: give inputs and classes.")
+    return arrays
+
+
+def _numbers(array, name: str) -> np.ndarray:
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub" or array.ndim == 0:
+        raise ValueError(f"{name} is of type {getattr(array, 'dtype', type(array).__name__)}.")
+    return array
+
+
+def image_batches(folder: Path, *, size=None, mean=None, std=None) -> Callable:
+    """Give a function that goes through a folder of images: float32 (N, channels, height, width), scaled to [0, 1]."""
+    pillow = optional("PIL.Image", "pillow", "A folder of images")
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    places = [(folder / name, label) for label, name in enumerate(names)] or [(folder, None)]
+    files = [
+        (file, label)
+        for place, label in places
+        for file in sorted(place.rglob("*"))
+        if file.suffix.lower() in IMAGES and file.is_file()
+    ]
+    if not files:
+        raise ValueError(f"{folder} holds no images ({', '.join(IMAGES)}): put them into one folder for each class.")
+    mode = "RGB"
+
+    def read(file: Path) -> np.ndarray:
+        try:
+            with pillow.open(file) as image:
+                image = image.convert(mode)
+                if size is not None:
+                    image = image.resize(size[::-1], pillow.Resampling.BILINEAR)
+                pixels = np.asarray(image, dtype=np.float32) / 255
+        except Exception as error:  # whatever a damaged file makes of a decoder
+            raise ValueError(f"{file} is no image that can be read: {_line(error)}") from None
+        pixels = np.moveaxis(np.atleast_3d(pixels), -1, 0)
+        for values, apply in ((mean, np.subtract), (std, np.divide)):
+            if values is not None:
+                pixels = apply(pixels, np.asarray(values, dtype=np.float32)[:, None, None])
+        return pixels
+
+    try:
+        with pillow.open(files[0][0]) as image:
+            mode = "L" if image.mode in ("L", "1", "I;16") else "RGB"
+    except Exception as error:
+        raise ValueError(f"{files[0][0]} is no image that can be read: {_line(error)}") from None
+    channels = 1 if mode == "L" else 3
+    for name, values in (("Mean", mean), ("Deviation", std)):
+        if values is not None and len(values) not in (1, channels):
+            raise ValueError(
+                f"{name} has {len(values)} numbers and the images {channels} channels: give one a channel."
+            )
+
+    def batches():
+        shape = None
+        for start in range(0, len(files), _AT_ONCE):
+            part = files[start : start + _AT_ONCE]
+            images = [read(file) for file, _ in part]
+            shape = shape or images[0].shape
+            for image, (file, _) in zip(images, part):
+                if image.shape != shape:
+                    raise ValueError(
+                        f"{file} is {image.shape[1]} × {image.shape[2]} and {files[0][0].name} {shape[1]} × "
+                        f"{shape[2]}: give a size that all are brought to (--size)."
+                    )
+            labels = [label for _, label in part]
+            yield np.stack(images) if labels[0] is None else (np.stack(images), np.array(labels))
+
+    return batches
+
+
+def _line(error: Exception, which: int = 0) -> str:
+    """Give one line of what an exception says."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[which].rstrip(".") + "."

@@ -1,0 +1,149 @@
+"""Where boundaries lie in input space, for two classifiers of any kind: slices, and what needs gradients."""
+
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import nn
+
+from . import boundary, classifiers, slices
+from .checks import to_numpy
+from .pooled import QUANTILES
+
+_BATCH, _VALUES = 4096, 1 << 24
+_RADIUS_PAIRS = 20_000  # (sample, class) pairs that the radius is taken on: each costs a backward pass
+
+
+def slice_measures(models: Mapping, functions: Mapping, heads: Mapping, nodes: int) -> xr.Dataset | str:
+    """Measure the slice of each split at three resolutions, or say why there is none (nothing if *nodes* is 0)."""
+    if nodes == 0:
+        return ""
+    head = heads["heldout"]
+    if isinstance(head, Mapping):
+        return "the inputs are a dictionary, and a slice needs one array"
+    if not all(_is_floating(part) for part in heads.values()):
+        return "the inputs are no array of floating-point numbers, between which a slice would lie"
+    per_split, picture = [], None
+    for inputs in heads.values():
+        try:
+            plane = slices.pca_plane(inputs)
+        except ValueError as error:
+            return str(error).rstrip(".")
+        size = max(1, min(2048, _VALUES // max(1, classifiers.width(inputs))))
+        grids = {
+            key: slices.slice_labels(_on_points(model, functions[key], inputs), plane, nodes, batch_size=size)
+            for key, model in models.items()
+        }
+        strides = [stride for stride in (1, 2, 4) if (nodes - 1) % stride == 0 and (nodes - 1) // stride >= 1]
+        rows = [
+            _slice({key: grid[::s, ::s] for key, grid in grids.items()}, plane, (nodes - 1) // s + 1) for s in strides
+        ]
+        per_split.append(xr.concat(rows, xr.Variable("nodes", [(nodes - 1) // s + 1 for s in strides])))
+        picture = grids, plane
+    grids, plane = picture
+    a, b = plane.nodes(nodes)
+    shown = xr.Dataset(
+        {"labels": (("model", "b", "a"), np.stack(list(grids.values())))}, {"model": list(grids), "a": a, "b": b}
+    )
+    out = xr.concat(per_split, xr.Variable("split", list(heads)))
+    return out.merge(shown).assign(slice_samples=("split", [len(inputs) for inputs in heads.values()]))
+
+
+def _is_floating(inputs) -> bool:
+    return isinstance(inputs, (np.ndarray, torch.Tensor)) and to_numpy(inputs[:1]).dtype.kind == "f"
+
+
+def _on_points(model, function, inputs):
+    """Give a classifier as :func:`bqcore.slices.slice_labels` wants it: on points in float64."""
+    twin = classifiers.double(model, inputs[:64])
+    if twin is not None and all(value.device.type == "cpu" for value in twin.parameters()):
+        return twin
+    if isinstance(inputs, torch.Tensor):
+        return lambda points: function(torch.from_numpy(points).to(inputs))
+    return lambda points: function(points.astype(inputs.dtype))
+
+
+def _slice(grids: Mapping, plane: slices.Plane, nodes: int) -> xr.Dataset:
+    counts = {key: slices.corner_classes(grid) for key, grid in grids.items()}
+    jaccard = slices.boundary_jaccard(*(count > 1 for count in counts.values()))
+    steps = plane.steps(nodes)
+    return xr.Dataset({
+        "boundary_jaccard": jaccard.distance, "no_boundary": jaccard.both_empty,
+        "effective_displacement": slices.effective_displacement(jaccard.distance, steps),
+        "grid_change": slices.grid_change(*grids.values()),
+        "junctions": ("model", [int((count >= 3).sum()) for count in counts.values()]),
+        "step_a": steps[0], "step_b": steps[1],
+    }).assign_coords(model=list(grids))  # fmt: skip
+
+
+def gradient_measures(
+    models: Mapping, functions: Mapping, head, wanted: int, classes: int, *, radii: bool = True
+) -> xr.Dataset | str:
+    """Measure radius, displacement and normal variation on the *wanted* held-out samples, or say why not."""
+    if wanted == 0:
+        return ""
+    inputs = None if isinstance(head, Mapping) else head[:wanted]
+    given = {} if inputs is None else {key: _differentiable(model, inputs) for key, model in models.items()}
+    if given.get("reference") is None:
+        return "the reference has no gradient with respect to these inputs"
+    (reference, x), candidate = given["reference"], given["candidate"]
+    after = candidate[0] if candidate else _constant(functions["candidate"], inputs)
+    few, size = x[: max(1, _RADIUS_PAIRS // classes)], max(1, min(_BATCH, _VALUES // classifiers.width(x)))
+    change = boundary.local_change(reference, after, x, batch_size=size)
+    known = {key: boundary.radius(pair[0], few, batch_size=size) for key, pair in given.items() if pair and radii}
+    none = boundary.Radius(*[np.array([])] * 3, -1)
+    return xr.Dataset(
+        {
+            "radius": (("model", "quantile"), [_quantiles(known.get(key, none).radius) for key in models]),
+            "displacement": ("quantile", _quantiles(np.abs(change.displacement))),
+            "normal_variation": ("quantile", _quantiles(change.normal_variation)),
+            "third_class": float(change.third_class.mean()),
+            "flat_pairs": ("model", [known.get(key, none).flat for key in models]),
+            "flat_margins": ("model", [change.flat_reference, change.flat_candidate if candidate else -1]),
+            "gradient_samples": len(x), "radius_samples": len(few),
+        },
+        {"model": list(models), "quantile": QUANTILES},
+    )  # fmt: skip
+
+
+def _quantiles(values: np.ndarray) -> np.ndarray:
+    values = values[~np.isnan(values)]
+    if len(values) == 0:
+        return np.full(len(QUANTILES), np.nan)
+    # Between a number and infinity there is nothing to interpolate.
+    return np.quantile(values, QUANTILES, method="linear" if np.isfinite(values).all() else "higher")
+
+
+def _differentiable(model, inputs):
+    """Give a classifier and its inputs as tensors if its logits have gradients there, in float64 where possible."""
+    x = classifiers.tensors(inputs, model) if isinstance(model, nn.Module) else inputs
+    if not isinstance(x, torch.Tensor) or not x.is_floating_point() or x.ndim < 2 or not callable(model):
+        return None
+    twin = classifiers.double(model, inputs[:64])
+    call, own = (model, x.dtype) if twin is None else (twin, torch.float64)
+    x = x.double() if x.device.type == "cpu" else x.float()
+
+    def logits(batch: torch.Tensor) -> torch.Tensor:
+        return classifiers.opened(call(batch.to(own))).to(batch.dtype)
+
+    leaf = x[:2].detach().requires_grad_(True)
+    try:
+        with torch.enable_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # kernels without gradients warn before they fail
+            torch.autograd.grad(logits(leaf).sum(), leaf)
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):
+        return None
+    return logits, x
+
+
+def _constant(function, inputs):
+    """Give a classifier without gradients as one whose gradient is zero, so that its margins can be compared."""
+
+    def logits(x: torch.Tensor) -> torch.Tensor:
+        given = x.detach().to(inputs) if isinstance(inputs, torch.Tensor) else to_numpy(x).astype(inputs.dtype)
+        z = torch.from_numpy(np.array(to_numpy(function(given)))).to(x)
+        return z + 0.0 * x.flatten(1).sum(1, keepdim=True)
+
+    return logits
