@@ -18,6 +18,7 @@ from .checks import check_choice, check_integer, check_share
 from .geometry import gradient_measures
 from .perlayer import layers, mixed, weight_bytes
 from .pooled import RATES, Decided, decide_split, logits_functions, measures
+from .stopping import last_before
 
 SPLITS = ("calibration", "heldout")
 BITS = (8, 7, 6, 5, 4, 3, 2)
@@ -122,7 +123,7 @@ def sweep(
 def _chosen(values: Mapping[int, float], limit: float) -> Choice:
     """Give the fewest bits reached, going down, before the value first passes *limit*; none: the most bits, flagged."""
     levels = sorted(values, reverse=True)
-    found = stopping.last_before([[values[bits] for bits in levels]], [limit])
+    found = last_before([[values[bits] for bits in levels]], [limit])
     return Choice(levels[int(found.level)], not found.fallback)
 
 
