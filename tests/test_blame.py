@@ -75,7 +75,8 @@ def test_the_choice_is_the_fewest_bits_before_the_limit_is_first_passed(values, 
 def test_a_level_that_would_qualify_again_further_down_is_not_reached():
     assert blame._chosen({8: 0.0, 6: 0.0, 5: 0.2, 4: 0.0}, 0.1) == (6, True)
     assert blame._chosen({8: 0.2, 6: 0.0}, 0.1) == (8, False)
-    assert blame._chosen({8: float("nan")}, 0.1) == (8, False)
+    with pytest.raises(ValueError, match="Calibration measures hold 1 non-finite values of 1"):
+        blame._chosen({8: float("nan")}, 0.1)
 
 
 @pytest.mark.parametrize(
