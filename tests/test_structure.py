@@ -9,13 +9,13 @@ FOLDER = Path(__file__).resolve().parents[1] / "bqcore"
 LAYERS = (
     ("checks",),
     ("quantize", "boundary", "slices", "decisions", "stats", "stopping"),
-    ("models", "train", "download", "archives", "data", "results"),
+    ("models", "train", "train_cifar", "rounding", "download", "archives", "data", "results"),
     ("specs", "measures", "levels", "calibration", "runs"),
     ("claims", "publishing", "plots", "plots_stopping", "notebook", "__main__"),
 )
 # Within a layer, each of these in its order may import those before it; no others do.
 ROWS = (
-    ("decisions", "boundary"), ("download", "archives", "data"), ("results", "train"),
+    ("decisions", "boundary"), ("download", "archives", "data"), ("results", "train", "train_cifar"), ("train", "rounding"),
     ("specs", "measures", "levels", "runs"), ("measures", "calibration", "runs"), ("specs", "calibration"),
     ("plots", "plots_stopping", "notebook"), ("plots", "publishing", "claims", "__main__"), ("publishing", "notebook"),
 )  # fmt: skip
