@@ -72,7 +72,7 @@ reproduce:
 	$(call snakemake,reproduce $(if $(filter-out smoke,$(PROFILE)),--profile "profiles/$(PROFILE)"))
 
 bench:
-	@$(call environment,test)
+	@$(call environment,test bench)
 	@MPLBACKEND=agg $(RUN) -m pytest -o addopts= tests/bench.py --benchmark-group-by=group \
 	  --benchmark-columns=min,median,rounds $(ARGS)
 

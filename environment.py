@@ -2,7 +2,7 @@
 Make .venv, whole or not at all. The Makefile calls this; it needs the standard library only.
 
     python environment.py book            what `make book` and `make test` need, both groups of pyproject.toml
-    python environment.py book lab        JupyterLab as well
+    python environment.py book lab        JupyterLab as well; likewise bench
     python environment.py check GROUP...  look at the packages of this very interpreter for the groups, make nothing
     python environment.py lock            write constraints.txt anew, from what pip would install without it
 """
@@ -26,6 +26,10 @@ VENV = ROOT / ".venv"
 CONSTRAINTS = ROOT / "constraints.txt"
 LOG = ROOT / ".cache" / "pip.log"
 BASE = ("book", "test")
+EXTRAS = {
+    "lab": "JupyterLab (about 20 s and 100 MB)",
+    "bench": "what `make bench` compares with (about 10 s and 10 MB)",
+}
 # What pip says when no registry answers.
 OFFLINE = re.compile(
     "connection broken by|Max retries exceeded|Failed to establish|NewConnection|NameResolution|Proxy|Timeout|timed out"
@@ -158,8 +162,8 @@ def alone():
         yield
 
 
-def make(*, lab: bool) -> None:
-    """Make .venv if it is not whole, and add JupyterLab if asked to."""
+def make(extras: tuple[str, ...]) -> None:
+    """Make .venv if it is not whole, and add the extra groups asked for."""
     folder = packages_folder(VENV)
     if folder is None or not (folder / stamp(BASE)).exists():
         print("Making .venv (about 90 s and 1.8 GB, this first time only)", file=sys.stderr, flush=True)
@@ -174,10 +178,11 @@ def make(*, lab: bool) -> None:
         # Scripts and kernels find bqcore wherever they are started; relative, so that the clone may move.
         (folder / "bqcore.pth").write_text(os.path.relpath(ROOT, folder) + "\n", encoding="utf-8")
         (folder / stamp(BASE)).touch()
-    if lab and not (folder / stamp((*BASE, "lab"))).exists():
-        print("Adding JupyterLab to .venv (about 20 s and 100 MB, this first time only)", file=sys.stderr, flush=True)
-        install(VENV, requirements((*BASE, "lab")), "--constraint", str(CONSTRAINTS))
-        (folder / stamp((*BASE, "lab"))).touch()
+    for extra in extras:
+        if not (folder / stamp((*BASE, extra))).exists():
+            print(f"Adding {EXTRAS[extra]} to .venv, this first time only", file=sys.stderr, flush=True)
+            install(VENV, requirements((*BASE, extra)), "--constraint", str(CONSTRAINTS))
+            (folder / stamp((*BASE, extra))).touch()
 
 
 def check(groups: tuple[str, ...]) -> None:
@@ -201,7 +206,7 @@ def check(groups: tuple[str, ...]) -> None:
 
 def lock() -> None:
     """Write constraints.txt: what pip would install of the newest that fits, beyond the versions in pyproject.toml."""
-    everything = requirements((*BASE, "lab"))
+    everything = requirements((*BASE, *EXTRAS))
     exact = {canonical(r.split("==")[0]) for r in everything} | {"pip", "setuptools", "wheel"}
     venv, report = ROOT / ".cache" / "lock", ROOT / ".cache" / "lock.json"
     create(venv)
@@ -226,4 +231,4 @@ if __name__ == "__main__":
         check(tuple(tasks[1:]))
     else:
         with alone():
-            lock() if tasks == ["lock"] else make(lab="lab" in tasks)
+            lock() if tasks == ["lock"] else make(tuple(extra for extra in EXTRAS if extra in tasks))

@@ -26,9 +26,8 @@ from .quantize import GRANULARITIES, LAYERS, level_range, quantize, step_size
 from .train import one_thread
 
 TARGETS = ("layers", "logits")
-REGULARIZATION = 0.01  # λ of Nagel et al.; β falls from 20 to 2 after a warm-up of 20 % without the regularizer
-BETAS = (20.0, 2.0)
-WARM_UP = 0.2
+BETAS = (20.0, 2.0)  # of Nagel et al.: β falls from 20 to 2
+WARM_UP = 0.2  # share of the steps before it, without the regularizer
 _STRETCH = (1.2, -0.1)  # of the gate: h = clip(1.2 σ(V) − 0.1, 0, 1)
 _NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 _PASS = 256  # inputs through the model at once, where nothing is learned
@@ -54,12 +53,12 @@ class Record(NamedTuple):
 def optimize_rounding(
     model: nn.Module, inputs: torch.Tensor, bits: int, *, seed: int, on: str = "layers", gap: float = 0.0,
     share: float = 0.2, scheme: str = "narrow", granularity: str = "tensor", steps: int = 1000, batch_size: int = 32,
-    learning_rate: float = 0.01, unquantizable: str = "refuse", progress: str = "",
+    learning_rate: float = 0.03, regularization: float = 0.01, unquantizable: str = "refuse", progress: str = "",
 ) -> tuple[nn.Module, Record]:  # fmt: skip
     """
     Copy *model* with its weights rounded down or up by learned gates (AdaRound).
 
-    Minimizes the squared output error plus λ Σ 1 − |2h − 1|^β over the gates h = clip(1.2 σ(V) − 0.1, 0, 1), λ = 0.01,
+    Minimizes the squared output error plus λ Σ 1 − |2h − 1|^β over the gates h = clip(1.2 σ(V) − 0.1, 0, 1), with
     β from 20 to 2 by half a cosine, after a warm-up of 20 % of the steps without the sum. The output error is summed
     over an output's channels or classes and averaged over inputs (and a convolution's positions). Gates of 0.5 and
     more end at 1, the others at 0. Where that leaves a higher error than rounding to nearest, nearest is taken.
@@ -93,6 +92,8 @@ def optimize_rounding(
         Adam's, of each layer or of all on the logits.
     batch_size : int
     learning_rate : float
+    regularization : float
+        λ. Where the record has many undecided gates (on the logits at few bits), more of it or more steps helps.
     unquantizable : {"refuse", "skip"}
         What to do with layers that cannot be quantized: other layers with weights; weights that are tied, computed, or
         of 16 bits; weights, or per channel those of a channel, that are all equal; layers that do not run, or layer by
@@ -129,6 +130,7 @@ def optimize_rounding(
     steps, batch_size = check_integer("Steps", steps, 1), check_integer("Batch size", batch_size, 1)
     seed = check_integer("Seed", seed, 0)
     learning_rate = _check_number("Learning rate", learning_rate, zero=False)
+    regularization = _check_number("Regularization", regularization, zero=True)
     gap = _check_number("Gap weight", gap, zero=True)
     level_range(bits, scheme)
     check_choice("Granularity", granularity, GRANULARITIES)
@@ -142,7 +144,7 @@ def optimize_rounding(
         rounded = copy.deepcopy(reference)
         total = steps * (len(grids) if on == "layers" else 1)
         with tqdm(total=total, desc=progress, unit="step", disable=not progress) as bar:
-            options = {"steps": steps, "learning_rate": learning_rate, "bar": bar}
+            options = {"steps": steps, "learning_rate": learning_rate, "regularization": regularization, "bar": bar}
             if on == "layers":
                 found = _by_layer(reference, rounded, grids, inputs, **options)
             else:
@@ -317,7 +319,9 @@ def _patches(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return x.movedim(1, 1 + sides).reshape(-1, math.prod((x.shape[1], *layer.kernel_size)))
 
 
-def _by_layer(reference, rounded, grids: dict[str, _Grid], inputs, *, steps, learning_rate, bar) -> dict:
+def _by_layer(
+    reference, rounded, grids: dict[str, _Grid], inputs, *, steps, learning_rate, regularization, bar
+) -> dict:
     """Learn the gates of one layer after the other, and put each layer's weights into *rounded*."""
     losses, nearest_errors, errors, undecided, fell_back = {}, {}, {}, {}, []
     for name, grid in grids.items():
@@ -333,7 +337,7 @@ def _by_layer(reference, rounded, grids: dict[str, _Grid], inputs, *, steps, lea
             gates = _gate(variables)
             weight, beta = grid.soft(gates), _beta(step, steps)
             loss, gradient = error(weight)
-            penalty = weight.new_zeros(()) if beta is None else REGULARIZATION * grid.penalty(gates, beta)
+            penalty = weight.new_zeros(()) if beta is None else regularization * grid.penalty(gates, beta)
             losses[name][step] = _finite((loss + penalty).item(), step, f"layer {name!r}")
             # The gradient of the error is known: this stands in for the loss in the backward pass.
             (variables.grad,) = torch.autograd.grad((weight * gradient).sum() + penalty, variables)
@@ -390,7 +394,19 @@ def _margin(logits: torch.Tensor, pair: torch.Tensor) -> torch.Tensor:
 
 
 def _on_logits(
-    reference, rounded, grids: dict[str, _Grid], inputs, *, steps, learning_rate, batch_size, seed, gap, band, bar
+    reference,
+    rounded,
+    grids: dict[str, _Grid],
+    inputs,
+    *,
+    steps,
+    learning_rate,
+    regularization,
+    batch_size,
+    seed,
+    gap,
+    band,
+    bar,
 ) -> dict:
     """Learn all gates at once against the float logits, and put the weights into *rounded*."""
     target = _logits(reference, inputs)
@@ -416,7 +432,7 @@ def _on_logits(
             loss = loss + gap * band.term(functional_call(reference, weights, (band.inputs[near],)), near)
         beta = _beta(step, steps)
         if beta is not None:
-            loss = loss + REGULARIZATION * sum(grid.penalty(gates[name], beta) for name, grid in grids.items())
+            loss = loss + regularization * sum(grid.penalty(gates[name], beta) for name, grid in grids.items())
         losses[step] = _finite(loss.item(), step, "the logits")
         optimizer.zero_grad()
         loss.backward()
