@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
 from tqdm import tqdm
 
-from .checks import check_choice, check_finite, check_integer, to_numpy
+from .checks import check_choice, check_finite, check_integer, check_share, to_numpy
 from .decisions import boundary_band, top_pair
 from .quantize import GRANULARITIES, LAYERS, level_range, quantize, step_size
 from .train import one_thread
@@ -132,6 +132,7 @@ def optimize_rounding(
     learning_rate = _check_number("Learning rate", learning_rate, zero=False)
     regularization = _check_number("Regularization", regularization, zero=True)
     gap = _check_number("Gap weight", gap, zero=True)
+    share = check_share("Band share", share)
     level_range(bits, scheme)
     check_choice("Granularity", granularity, GRANULARITIES)
     if gap and on == "layers":
@@ -192,7 +193,9 @@ def fold_batchnorm(model: nn.Module) -> nn.Module:
         names = list(parent._modules) if isinstance(parent, nn.Sequential) else []
         for before, after in zip(names, names[1:]):
             layer, norm = parent._modules[before], parent._modules[after]
-            if not isinstance(layer, LAYERS) or not isinstance(norm, _BatchNorm) or norm.running_mean is None:
+            if not isinstance(layer, LAYERS) or not isinstance(layer.weight, nn.Parameter):
+                continue  # a computed weight cannot be scaled in place of the batch norm
+            if not isinstance(norm, _BatchNorm) or norm.running_mean is None:
                 continue
             if places[id(layer)] == places[id(norm)] == 1 and owners[id(layer.weight)] == 1:
                 fuse = fuse_linear_bn_eval if isinstance(layer, nn.Linear) else fuse_conv_bn_eval

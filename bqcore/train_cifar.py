@@ -8,7 +8,7 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 from tqdm import tqdm
 
-from .checks import check_integer, check_share
+from .checks import check_integer, check_labels, check_share
 
 THREADS = 2  # of the baseline machine; sums are split among them, so another number rounds otherwise
 
@@ -65,6 +65,7 @@ def fit_cifar(
     seed, shift = check_integer("Seed", seed, 0), check_integer("Shift", shift, 0)
     threads, rise = check_integer("Threads", threads, 1), check_share("Rise", rise)
     label_smoothing = check_share("Label smoothing", label_smoothing)
+    check_labels(classes, "Classes")
     _check_images(inputs, classes, batch_size)
     generator = torch.Generator().manual_seed(seed)
     layout = torch.channels_last  # a fifth faster here

@@ -307,7 +307,7 @@ def test_a_folded_model_equals_the_one_in_eval_mode(kind, seed):
 @pytest.mark.parametrize("on", TARGETS)
 def test_a_folded_resnet_is_rounded_as_a_whole(on):
     model = fold_batchnorm(with_statistics(FOLDED["resnet"](0)[0], 0).float())
-    rounded, record = optimize_rounding(model, normal(16, 3, 8, 8), 4, on=on, seed=0, steps=20, batch_size=8)
+    rounded, record = optimize_rounding(model, normal(16, 3, 8, 8), 4, on=on, seed=0, steps=100, batch_size=8)
     assert len(record.changed) == 10 and sum(record.changed.values()) > 0 and not record.skipped
     assert all(e <= n for e, n in zip(record.errors.values(), record.nearest_errors.values()))
     assert rounded(normal(2, 3, 8, 8)).shape == (2, 5)
@@ -325,6 +325,7 @@ def shared_norm() -> nn.Module:
         (nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.BatchNorm1d(2)), "'2'"),
         (nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2, track_running_stats=False)), "'1'"),
         (shared_norm(), "'1'"),
+        (nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)), nn.BatchNorm1d(2)), "'1'"),
         (nn.ModuleList([nn.BatchNorm1d(2) for _ in range(5)]), "'0', '1', '2' and 2 more"),
     ],
 )
@@ -476,6 +477,7 @@ GOOD = models.mlp((4, 3, 3), 0)
         ({"gap": -0.1}, r"Gap weight is -0\.1: give a number of at least 0"),
         ({"gap": True}, "Gap weight is True: give a number of at least 0"),
         ({"gap": 1.0, "on": "layers"}, "Gap weight is 1 layer by layer: margins are of logits, so choose on='logits'"),
+        ({"share": -0.5}, r"Band share is -0\.5: give a number from 0 to 1"),
         ({"gap": 1.0, "share": 0, "on": "logits"}, "Band share is 0: the boundary band would be empty"),
         ({"gap": 1.0, "share": 1.5, "on": "logits"}, r"Band share is 1\.5: give a number from 0 to 1"),
         ({"gap": 1.0, "on": "logits", "inputs": normal(4, 4), "batch_size": 4}, "A boundary band needs at least 5 inputs"),

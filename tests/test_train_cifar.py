@@ -112,6 +112,7 @@ IMAGES, CLASSES = stripes(32)
         ({"label_smoothing": -0.1}, r"Label smoothing is -0\.1: give a number from 0 to 1"),
         ({"inputs": IMAGES[0]}, r"Inputs are torch\.float32 of shape \(1, 8, 8\): give floats, \(N, channels, rows, columns\)"),
         ({"inputs": IMAGES.long()}, r"Inputs are torch\.int64 of shape \(32, 1, 8, 8\): give floats"),
+        ({"classes": CLASSES.float()}, r"Classes are of type float32: give class indices as integers"),
         ({"classes": CLASSES[1:]}, "There are 32 inputs and 31 classes: give one class an input"),
         ({"learning_rate": 1e30}, r"The loss is (nan|inf) in epoch 1, batch 2: lower the learning rate or scale the inputs"),
         ({"inputs": IMAGES * torch.nan}, "The loss is nan in epoch 1, batch 1: lower the learning rate or scale the inputs"),
