@@ -17,7 +17,7 @@ help:
 	'make book     runs, notebooks and book; prints the path of the book    first time 4 min, 1.8 GB; then seconds' \
 	'make test     all tests, with warnings as errors                       first time 6 min; then 4 min' \
 	'make reproduce  every study from raw pixels, with the time of each      about 1 h, 4 GB; resumes' \
-	'make bench    our measures beside those of other packages              1 min' \
+	'make bench    our measures beside those of other packages              2 min; first time 10 MB more' \
 	'make lab      the notebooks in JupyterLab                              first time 20 s and 100 MB more' \
 	'make publish  puts the fresh runs into data/results                    seconds after make book' \
 	'make lint     style of the code                                        1 s' \
@@ -72,7 +72,7 @@ reproduce:
 	$(call snakemake,reproduce $(if $(filter-out smoke,$(PROFILE)),--profile "profiles/$(PROFILE)"))
 
 bench:
-	@$(call environment,test)
+	@$(call environment,test bench)
 	@MPLBACKEND=agg $(RUN) -m pytest -o addopts= tests/bench.py --benchmark-group-by=group \
 	  --benchmark-columns=min,median,rounds $(ARGS)
 

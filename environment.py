@@ -2,7 +2,7 @@
 Make .venv, whole or not at all. The Makefile calls this; it needs the standard library only.
 
     python environment.py book            what `make book` and `make test` need, both groups of pyproject.toml
-    python environment.py book lab        JupyterLab as well; likewise slurm, Snakemake's way to a cluster
+    python environment.py book lab        JupyterLab as well; likewise bench, and slurm for a cluster
     python environment.py check GROUP...  look at the packages of this very interpreter for the groups, make nothing
     python environment.py lock            write constraints.txt anew, from what pip would install without it
 """
@@ -28,6 +28,7 @@ LOG = ROOT / ".cache" / "pip.log"
 BASE = ("book", "test")
 MORE = {  # groups that a target adds when it first needs them
     "lab": "JupyterLab (about 20 s and 100 MB)", "slurm": "Snakemake's SLURM executor (a few seconds)",
+    "bench": "what `make bench` compares with (about 10 s and 10 MB)",
 }  # fmt: skip
 # What pip says when no registry answers.
 OFFLINE = re.compile(

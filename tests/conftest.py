@@ -34,21 +34,21 @@ def trained() -> Trained:
 def pytest_terminal_summary(terminalreporter, config):
     """After a benchmark, print how many times faster than each other way ours is, group by group."""
     session = getattr(config, "_benchmarksession", None)
-    groups, notes = {}, {}
+    groups = {}
     for benchmark in getattr(session, "benchmarks", ()):
         if benchmark.has_error or not benchmark.stats.rounds:
             continue
-        groups.setdefault(benchmark.group, {})[benchmark.extra_info.get("way", benchmark.name)] = benchmark.stats
-        notes[benchmark.group] = benchmark.extra_info.get("note", notes.get(benchmark.group, ""))
+        ways, info = groups.setdefault(benchmark.group, {}), benchmark.extra_info
+        ways[info.get("way", benchmark.name)] = benchmark.stats, info.get("says", "")
     for group, ways in groups.items():
         if "ours" not in ways:
             continue
-        ours = ways.pop("ours")
+        ours, says = ways.pop("ours")
         terminalreporter.section(group)
         terminalreporter.write_line(f"{'':44}{'median':>10}{'fastest':>10}{'ours is so many times faster':>32}")
-        terminalreporter.write_line(f"{'ours':44}{ours.median * 1e3:7.2f} ms{ours.min * 1e3:7.2f} ms")
-        for way, other in ways.items():
+        terminalreporter.write_line(f"{'ours':44}{ours.median * 1e3:7.2f} ms{ours.min * 1e3:7.2f} ms{says:>44}")
+        for way, (other, says) in ways.items():
             ratio = f"{other.median / ours.median:.1f} (fastest: {other.min / ours.min:.1f})"
-            terminalreporter.write_line(f"{way:44}{other.median * 1e3:7.2f} ms{other.min * 1e3:7.2f} ms{ratio:>32}")
-        if notes[group]:
-            terminalreporter.write_line(notes[group])
+            terminalreporter.write_line(
+                f"{way:44}{other.median * 1e3:7.2f} ms{other.min * 1e3:7.2f} ms{ratio:>32}  {says}"
+            )

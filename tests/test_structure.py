@@ -10,13 +10,26 @@ FOLDER = Path(__file__).resolve().parents[1] / "bqcore"
 LAYERS = (
     ("checks",),
     ("quantize", "boundary", "slices", "decisions", "stats", "stopping", "curves", "finite"),
-    ("models", "train", "download", "archives", "data", "results", "arrangement", "classifiers", "files", "perlayer"),
+    (
+        "models",
+        "train",
+        "train_cifar",
+        "rounding",
+        "download",
+        "archives",
+        "data",
+        "results",
+        "arrangement",
+        "classifiers",
+        "files",
+        "perlayer",
+    ),
     ("specs", "measures", "levels", "calibration", "runs", "exact", "pooled", "geometry", "report", "backends"),
     ("claims", "publishing", "plots", "plots_stopping", "plots_exact", "auditing", "blame", "notebook", "__main__"),
 )
 # Within a layer, each of these in its order may import those before it; no others do.
 ROWS = (
-    ("decisions", "boundary"), ("download", "archives", "data"), ("results", "train"),
+    ("decisions", "boundary"), ("download", "archives", "data"), ("results", "train", "train_cifar"), ("train", "rounding"),
     ("specs", "measures", "levels", "runs"), ("measures", "calibration", "runs"), ("specs", "calibration"),
     ("pooled", "geometry"), ("plots", "plots_stopping", "notebook"), ("plots", "plots_exact"),
     ("plots", "publishing", "claims", "__main__"), ("publishing", "notebook"), ("auditing", "blame"),
