@@ -37,9 +37,10 @@ P = re.split(r"\s+(?=\w+=)", os.environ["P"].strip()) if os.environ.get("P", "")
 NOTEBOOKS = sorted(Path(source).stem for source in glob("notebooks/[0-9][0-9]_*.py"))
 SOURCES = sorted(glob("bqcore/*.py"))
 # The runs do not depend on what is made of them afterwards.
-RUN_SOURCES = [s for s in SOURCES if Path(s).stem not in ("__main__", "claims", "notebook", "plots")]
+RUN_SOURCES = [s for s in SOURCES if Path(s).stem not in ("__main__", "claims", "explorer", "notebook", "plots")]
 RESULTS = sorted(glob("data/results/*"))
 LEDGER = RESULTS + glob("data/claims.yml") + glob("bqcore/claims.py")
+EXPLORER = sorted(glob("data/explorer/*.nc")) + ["bqcore/explorer.py", "data/runs/digits.nc"]
 PAGES = sorted(p for p in glob("book/**", recursive=True) if os.path.isfile(p) and "__pycache__" not in p)
 EXECUTED = [f"notebooks/executed/{name}.ipynb" for name in NOTEBOOKS]
 
@@ -51,7 +52,7 @@ rule all:
 
 rule book:
     input:
-        EXECUTED, PAGES, LEDGER, "_config.yml", "_toc.yml",
+        EXECUTED, PAGES, LEDGER, EXPLORER, "_config.yml", "_toc.yml",
     output:
         "_build/html/index.html",
     threads: workflow.cores

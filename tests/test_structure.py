@@ -11,7 +11,7 @@ LAYERS = (
     ("quantize", "boundary", "slices", "decisions", "stats"),
     ("models", "train", "data", "results"),
     ("runs",),
-    ("claims", "plots", "notebook", "__main__"),
+    ("claims", "plots", "notebook", "explorer", "__main__"),
 )
 BESIDE = {("boundary", "decisions"), ("claims", "plots"), ("notebook", "claims"), ("__main__", "claims")}
 PURE = LAYERS[0] + LAYERS[1]

@@ -1,0 +1,708 @@
+/*
+The explorer: a slice of one network at any bit-width, drawn on a canvas from its float weights. Everything measured here
+comes from geometry.js. Data are scripts that set window.bqNetworks, so the page works from file:// and without a network.
+*/
+"use strict";
+(() => {
+  const G = window.bqGeometry;
+  const root = document.getElementById("explorer");
+  if (!root || !G) return;
+
+  // bqcore.plots has the same colours; a test compares them.
+  const CLASS_COLOURS = [
+    "#77aadd", "#eedd88", "#ffaabb", "#44bb99", "#dddddd", "#ee8866", "#bbcc33", "#99ddff", "#aaaa00", "#c9b3e6",
+  ];
+  const [FLOAT_COLOUR, QUANTIZED_COLOUR, BOTH_COLOUR] = ["#0072b2", "#d55e00", "#1a1a1a"];
+  const LEVELS = [G.FLOAT, 8, 7, 6, 5, 4, 3, 2];
+  const STEPS = 10; // positions of the slider from one level to the next
+  const GRIDS = [51, 101, 201, 401]; // each one's nodes are among the next one's
+  const FINEST = GRIDS[GRIDS.length - 1];
+  const NAMES = { digits: "digits", mnist: "MNIST", "fashion-mnist": "Fashion-MNIST" };
+  const MOST_PICKS = 3;
+  const folder = new URL("explorer/", document.currentScript.src);
+  const calm = window.matchMedia("(prefers-reduced-motion: reduce)");
+
+  const state = {
+    name: "", position: 5 * STEPS, nodes: 201, picks: [], selected: -1,
+    show: { masks: true, junctions: true, changed: false, images: true },
+  };
+  const networks = {}; // what was loaded and worked out once
+  let now = null; // the current level: its parameters, labels, logits and readings
+
+  // ---- the page ----------------------------------------------------------------------------------------------------
+
+  const levelName = (bits) => (bits === G.FLOAT ? "float" : `${bits} bits`);
+  const radio = (name, value, text, checked) =>
+    `<label><input type="radio" name="${name}" value="${value}"${checked ? " checked" : ""}> ${text}</label>`;
+  const known = root.dataset.networks.split(" ");
+  root.innerHTML = `
+    <div class="bq-controls">
+      <fieldset><legend>Network</legend>${known.map((n, i) => radio("bq-network", n, NAMES[n], i === 0)).join("")}</fieldset>
+      <fieldset><legend>Nodes a side</legend>${GRIDS.map((n) => radio("bq-nodes", n, n, n === state.nodes)).join("")}</fieldset>
+      <fieldset><legend>Show</legend>
+        <label><input type="checkbox" name="masks" checked> boundary masks</label>
+        <label><input type="checkbox" name="junctions" checked> junctions</label>
+        <label><input type="checkbox" name="changed"> changed cells</label>
+        <label><input type="checkbox" name="images" checked> test images</label>
+      </fieldset>
+    </div>
+    <div class="bq-level">
+      <div class="bq-level-head">
+        <label for="bq-position">Bit-width: <output for="bq-position" id="bq-level-name"></output></label>
+        <button type="button" id="bq-play">Play</button>
+      </div>
+      <input type="range" id="bq-position" min="0" max="${(LEVELS.length - 1) * STEPS}" step="1">
+      <div class="bq-ticks">${LEVELS.map((b, i) =>
+        `<button type="button" data-position="${i * STEPS}" aria-label="${levelName(b)}">${b === G.FLOAT ? "float" : b}</button>`).join("")}
+      </div>
+    </div>
+    <div class="bq-stage">
+      <figure class="bq-slice">
+        <canvas id="bq-canvas" tabindex="0" role="application" aria-roledescription="slice of the decision regions"
+          aria-describedby="bq-keys"></canvas>
+        <figcaption id="bq-legend">
+          <span><i class="bq-swatch" style="background:${FLOAT_COLOUR}"></i>mask, float only</span>
+          <span><i class="bq-swatch" style="background:${QUANTIZED_COLOUR}"></i>mask, this level only</span>
+          <span><i class="bq-swatch" style="background:${BOTH_COLOUR}"></i>mask, both</span>
+          <span><i class="bq-ring"></i>junction cell</span>
+          <span><i class="bq-stripes"></i>changed cell</span>
+          <span><i class="bq-dot"></i>test image</span>
+          <span><i class="bq-diamond"></i>its decision flips</span>
+        </figcaption>
+      </figure>
+      <div class="bq-readings">
+        <table id="bq-measures"><caption>Test images and slice</caption>
+          <thead><tr><th scope="col">measure</th><th scope="col">float</th><th scope="col" class="bq-here">here</th></tr></thead>
+          <tbody></tbody></table>
+        <table id="bq-grids"><caption>One boundary, four rulers</caption>
+          <thead><tr><th scope="col">nodes</th><th scope="col">J</th><th scope="col">d_eff</th><th scope="col">nodes changed</th></tr></thead>
+          <tbody></tbody></table>
+      </div>
+    </div>
+    <p id="bq-summary" class="bq-summary" role="status" aria-live="polite"></p>
+    <section class="bq-point" aria-label="Selected test image">
+      <div class="bq-point-controls">
+        <label>Test image <input type="number" id="bq-image" min="0" step="1"></label>
+        <button type="button" id="bq-flip">Next flip</button>
+        <button type="button" id="bq-pick">Pick for a plane</button>
+        <button type="button" id="bq-home">Back to the PCA slice</button>
+        <span id="bq-picks"></span>
+      </div>
+      <div class="bq-point-body" id="bq-point-body"></div>
+      <p id="bq-keys" class="bq-keys">On the picture: arrow keys go to the next test image in that direction, Enter picks it for
+        a plane, Escape goes back to the PCA slice.</p>
+    </section>`;
+  const $ = (id) => document.getElementById(id);
+  const [canvas, slider] = [$("bq-canvas"), $("bq-position")];
+  const context = canvas.getContext("2d");
+
+  // ---- data --------------------------------------------------------------------------------------------------------
+
+  /* Load a network's script if that was not done, and call *then* with the network. */
+  function load(name, then) {
+    if (networks[name]) return then(networks[name]);
+    const raw = (window.bqNetworks || {})[name];
+    if (raw) return then((networks[name] = unpack(raw)));
+    $("bq-summary").textContent = `Loading the ${NAMES[name]} network …`;
+    const script = document.createElement("script");
+    script.src = new URL(`${name}.js`, folder);
+    script.onload = () => load(name, then);
+    script.onerror = () => {
+      $("bq-summary").textContent = `The ${NAMES[name]} network could not be loaded from ${script.src}.`;
+    };
+    document.head.append(script);
+    return undefined;
+  }
+
+  function unpack(raw) {
+    const net = {
+      inputs: raw.input, hidden: raw.hidden, classes: raw.class, first: G.floats(raw.first),
+      firstBias: G.floats(raw.first_bias), second: G.floats(raw.second), secondBias: G.floats(raw.second_bias),
+    };
+    const axes = G.doubles(raw.axes);
+    const pixels = G.bytesOf(raw.image);
+    const inputs = Float32Array.from(pixels, (pixel) => pixel / raw.scale);
+    const images = G.sparse(inputs, net.inputs);
+    const out = {
+      raw, net, pixels, inputs, images, targets: G.bytesOf(raw.target), levels: {},
+      names: raw.class_names ? raw.class_names.split(", ") : Array.from({ length: net.classes }, (_, k) => String(k)),
+      pca: {
+        origin: G.doubles(raw.origin), axes: [axes.slice(0, net.inputs), axes.slice(net.inputs)],
+        low: [...G.doubles(raw.low)], high: [...G.doubles(raw.high)],
+      },
+      logits: images.map((image) => G.logitsOf(net, image)),
+    };
+    out.band = new Set(G.boundaryBand(out.logits));
+    out.pairs = out.logits.map(G.topPair);
+    out.slopes = images.map((image, i) => G.length(G.gradient(net, image, ...out.pairs[i])));
+    return out;
+  }
+
+  const inputOf = (data, i) => data.inputs.subarray(i * data.net.inputs, (i + 1) * data.net.inputs);
+  const levelOf = (data, bits) => (data.levels[bits] = data.levels[bits] || G.level(data.net, bits));
+
+  /* The slice that is shown: through the picked images if there are two or three, else the PCA slice. */
+  function planeOf(data) {
+    if (state.picks.length < 2) return data.pca;
+    const [p, q, r] = state.picks.map((i) => inputOf(data, i));
+    return G.planeThrough(p, q, r || data.pca.origin) || data.pca;
+  }
+
+  /* Work out the reference on a new plane: the float labels, and where the test images fall. */
+  function setPlane(data) {
+    const plane = planeOf(data);
+    const finest = G.sliceLabels(data.net, plane, FINEST);
+    data.slice = {
+      plane, custom: plane !== data.pca,
+      labels: Object.fromEntries(GRIDS.map((n) => [n, G.thin(finest, FINEST, (FINEST - 1) / (n - 1))])),
+      points: data.images.map((_, i) => G.project(plane, inputOf(data, i))),
+    };
+  }
+
+  // ---- measures ----------------------------------------------------------------------------------------------------
+
+  const share = (count, of) => `${count} of ${of}`;
+  const average = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+  /* Everything that the page says about the network at the slider's position. */
+  function measure(data) {
+    const place = Math.min(Math.floor(state.position / STEPS), LEVELS.length - 2);
+    const t = (state.position - place * STEPS) / STEPS;
+    const [one, two] = [LEVELS[place], LEVELS[place + 1]];
+    const net = t === 0 ? levelOf(data, one) : t === 1 ? levelOf(data, two)
+      : G.interpolate(levelOf(data, one), levelOf(data, two), t);
+    const finest = G.sliceLabels(net, data.slice.plane, FINEST);
+    const labels = Object.fromEntries(GRIDS.map((n) => [n, G.thin(finest, FINEST, (FINEST - 1) / (n - 1))]));
+    const logits = data.images.map((image) => G.logitsOf(net, image));
+    const decisions = logits.map((z) => G.argmax(z));
+    const flips = decisions.map((label, i) => label !== data.pairs[i][0]);
+    const shifts = logits.map((z, i) => {
+      const [a, b] = data.pairs[i];
+      return (z[a] - z[b] - (data.logits[i][a] - data.logits[i][b])) / data.slopes[i];
+    });
+    const grids = GRIDS.map((n) => G.compare(data.slice.labels[n], labels[n], n, data.slice.plane));
+    return {
+      net, t, labels, logits, decisions, flips, shifts, grids,
+      name: t === 0 ? levelName(one) : t === 1 ? levelName(two)
+        : `between ${levelName(one)} and ${levelName(two)}, t = ${t}`,
+      accuracy: average(decisions.map((label, i) => (label === data.targets[i] ? 1 : 0))),
+      floatAccuracy: average(data.pairs.map(([a], i) => (a === data.targets[i] ? 1 : 0))),
+      flipCount: G.count(flips), bandFlipCount: G.count(flips.map((flip, i) => flip && data.band.has(i))),
+      medianShift: G.median(shifts.map(Math.abs)),
+    };
+  }
+
+  // ---- drawing -----------------------------------------------------------------------------------------------------
+
+  const channels = (colour) => [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16));
+  const PALETTE = CLASS_COLOURS.map(channels);
+  const MASKS = [FLOAT_COLOUR, QUANTIZED_COLOUR, BOTH_COLOUR].map(channels);
+  const sheets = {};
+
+  /* Paint a grid of size × size, row 0 at the bottom, into a small canvas; *colour* gives red, green, blue or nothing. */
+  function sheet(name, size, colour) {
+    const small = (sheets[name] = sheets[name] || document.createElement("canvas"));
+    if (small.width !== size) small.width = small.height = size;
+    const pen = small.getContext("2d");
+    const image = pen.createImageData(size, size);
+    for (let row = 0, i = 0; row < size; row++) {
+      for (let column = 0; column < size; column++, i++) {
+        const found = colour(i);
+        if (!found) continue;
+        const place = 4 * ((size - 1 - row) * size + column);
+        [image.data[place], image.data[place + 1], image.data[place + 2]] = found;
+        image.data[place + 3] = 255;
+      }
+    }
+    pen.putImageData(image, 0, 0);
+    return small;
+  }
+
+  let view = null; // from slice coordinates to pixels of the page
+
+  function setView(plane) {
+    const wide = [0, 1].map((i) => plane.high[i] - plane.low[i]);
+    const width = canvas.clientWidth || 320;
+    const scale = Math.min(width / wide[0], (1.25 * width) / wide[1]);
+    const dense = window.devicePixelRatio || 1;
+    const height = Math.round(scale * wide[1]);
+    const left = (width - scale * wide[0]) / 2;
+    if (canvas.width !== Math.round(width * dense) || canvas.height !== Math.round(height * dense)) {
+      canvas.width = Math.round(width * dense);
+      canvas.height = Math.round(height * dense);
+      canvas.style.height = `${height}px`;
+    }
+    context.setTransform(dense, 0, 0, dense, 0, 0);
+    view = {
+      width, height, scale,
+      x: (a) => left + scale * (a - plane.low[0]), y: (b) => height - scale * (b - plane.low[1]),
+    };
+  }
+
+  function stamp(image, plane, half) {
+    const [ha, hb] = G.steps(plane, state.nodes).map((h) => half * h);
+    const [x, y] = [view.x(plane.low[0] - ha), view.y(plane.high[1] + hb)];
+    context.imageSmoothingEnabled = false;
+    context.drawImage(image, x, y, view.x(plane.high[0] + ha) - x, view.y(plane.low[1] - hb) - y);
+  }
+
+  function draw() {
+    const data = networks[state.name];
+    const { plane, points, labels } = data.slice;
+    setView(plane);
+    context.fillStyle = "#ffffff";
+    context.fillRect(0, 0, view.width, view.height);
+    const n = state.nodes;
+    const [before, after] = [labels[n], now.labels[n]];
+    stamp(sheet("regions", n, (i) => PALETTE[after[i]]), plane, 0.5);
+    if (state.show.changed) drawChanged(G.changedCells(before, after, n), n, plane);
+    const corners = G.cornerClasses(after, n);
+    if (state.show.masks) {
+      const reference = G.cornerClasses(before, n);
+      stamp(sheet("masks", n - 1, (i) => MASKS[(reference[i] > 1) + 2 * (corners[i] > 1) - 1]), plane, 0);
+    }
+    drawLetters();
+    if (state.show.junctions) drawJunctions(corners, n, plane);
+    if (state.show.images) points.forEach((point, i) => drawPoint(point, now.flips[i]));
+    state.picks.forEach((i) => ring(points[i], 8, "#000000", 2.5));
+    if (state.selected >= 0) drawSelected(data, points[state.selected]);
+  }
+
+  function drawChanged(cells, n, plane) {
+    const layer = (sheets.layer = sheets.layer || document.createElement("canvas"));
+    layer.width = canvas.width;
+    layer.height = canvas.height;
+    const pen = layer.getContext("2d");
+    const dense = window.devicePixelRatio || 1;
+    pen.imageSmoothingEnabled = false;
+    pen.setTransform(dense, 0, 0, dense, 0, 0);
+    const image = sheet("changed", n - 1, (i) => cells[i] && [0, 0, 0]);
+    const [x, y] = [view.x(plane.low[0]), view.y(plane.high[1])];
+    pen.drawImage(image, x, y, view.x(plane.high[0]) - x, view.y(plane.low[1]) - y);
+    pen.globalCompositeOperation = "source-in";
+    pen.strokeStyle = "rgba(60, 0, 90, 0.75)";
+    pen.lineWidth = 2;
+    pen.beginPath();
+    for (let s = -view.height; s < view.width; s += 5) {
+      pen.moveTo(s, view.height);
+      pen.lineTo(s + view.height, 0);
+    }
+    pen.stroke();
+    context.drawImage(layer, 0, 0, view.width, view.height);
+  }
+
+  /* Write each large region's class where the region is deepest: colour alone would not do. */
+  function drawLetters() {
+    const n = 101;
+    const labels = now.labels[n];
+    const plane = networks[state.name].slice.plane;
+    context.font = "600 14px system-ui, sans-serif";
+    context.textAlign = "center";
+    context.textBaseline = "middle";
+    for (const { label, node } of deepest(labels, n)) {
+      const x = view.x(plane.low[0] + ((node % n) / (n - 1)) * (plane.high[0] - plane.low[0]));
+      const y = view.y(plane.low[1] + (Math.floor(node / n) / (n - 1)) * (plane.high[1] - plane.low[1]));
+      context.lineWidth = 3;
+      context.strokeStyle = "rgba(255, 255, 255, 0.85)";
+      context.strokeText(label, x, y);
+      context.fillStyle = "#222222";
+      context.fillText(label, x, y);
+    }
+  }
+
+  /* The node of each region of 1 % or more that is farthest from other regions and the edge. */
+  function deepest(labels, n) {
+    const depth = new Uint8Array(n * n);
+    const least = (i, others) => Math.min(...others.map((j) => (labels[j] === labels[i] ? depth[j] : 0))) + 1;
+    const inside = (i) => i % n > 0 && i % n < n - 1 && i >= n && i < n * (n - 1);
+    for (let i = 0; i < n * n; i++) depth[i] = inside(i) ? least(i, [i - 1, i - n, i - n - 1, i - n + 1]) : 1;
+    for (let i = n * n - 1; i >= 0; i--) {
+      if (inside(i)) depth[i] = Math.min(depth[i], least(i, [i + 1, i + n, i + n + 1, i + n - 1]));
+    }
+    const seen = new Uint8Array(n * n);
+    const found = [];
+    for (let start = 0; start < n * n; start++) {
+      if (seen[start]) continue;
+      const queue = [start];
+      let best = start;
+      seen[start] = 1;
+      for (let k = 0; k < queue.length; k++) {
+        const i = queue[k];
+        if (depth[i] > depth[best]) best = i;
+        for (const j of [i % n > 0 ? i - 1 : -1, i % n < n - 1 ? i + 1 : -1, i - n, i + n]) {
+          if (j >= 0 && j < n * n && !seen[j] && labels[j] === labels[i]) {
+            seen[j] = 1;
+            queue.push(j);
+          }
+        }
+      }
+      if (queue.length >= 0.01 * n * n) found.push({ label: String(labels[start]), node: best });
+    }
+    return found;
+  }
+
+  function circle(x, y, size) {
+    context.beginPath();
+    context.arc(x, y, size, 0, 2 * Math.PI);
+  }
+
+  function ring([a, b], size, colour, width, dash = []) {
+    context.setLineDash(dash);
+    for (const [stroke, extra] of [["rgba(255, 255, 255, 0.9)", 2], [colour, 0]]) {
+      circle(view.x(a), view.y(b), size);
+      context.strokeStyle = stroke;
+      context.lineWidth = width + extra;
+      context.stroke();
+    }
+    context.setLineDash([]);
+  }
+
+  function drawJunctions(corners, n, plane) {
+    const [ha, hb] = G.steps(plane, n);
+    corners.forEach((classes, cell) => {
+      if (classes < 3) return;
+      const a = plane.low[0] + ((cell % (n - 1)) + 0.5) * ha;
+      ring([a, plane.low[1] + (Math.floor(cell / (n - 1)) + 0.5) * hb], 5, "#000000", 1.4);
+    });
+  }
+
+  function drawPoint([a, b], flips) {
+    const [x, y] = [view.x(a), view.y(b)];
+    if (x < -5 || y < -5 || x > view.width + 5 || y > view.height + 5) return;
+    context.beginPath();
+    if (flips) {
+      context.moveTo(x, y - 7);
+      context.lineTo(x + 7, y);
+      context.lineTo(x, y + 7);
+      context.lineTo(x - 7, y);
+      context.closePath();
+    } else context.arc(x, y, 2, 0, 2 * Math.PI);
+    context.fillStyle = flips ? QUANTIZED_COLOUR : "rgba(30, 30, 30, 0.65)";
+    context.strokeStyle = flips ? "#000000" : "rgba(255, 255, 255, 0.8)";
+    context.lineWidth = flips ? 1.2 : 0.8;
+    context.fill();
+    context.stroke();
+  }
+
+  /* The radius as a circle, the way to the boundary of the top-2 pair, and from there the displacement as an arrow. */
+  function drawSelected(data, point) {
+    const { radius, change } = now.detail;
+    ring(point, Math.max(radius.radius * view.scale, 3), FLOAT_COLOUR, 1.6, [5, 4]);
+    ring(point, 5, "#000000", 2);
+    const normal = data.slice.plane.axes.map((axis) => G.dot(change.normal, axis));
+    const reach = now.detail.margin / data.slopes[state.selected];
+    const foot = point.map((value, i) => value + reach * normal[i]);
+    line(point, foot, FLOAT_COLOUR);
+    const size = Math.abs(change.displacement) * Math.hypot(...normal) * view.scale;
+    now.detail.magnified = [1, 3, 10, 30, 100, 300].find((times) => times * size >= 16) || (size > 0 ? 1000 : 1);
+    if (size > 0) arrow(foot, foot.map((v, i) => v + now.detail.magnified * change.displacement * normal[i]), QUANTIZED_COLOUR);
+  }
+
+  function line(from, to, colour) {
+    for (const [stroke, width] of [["rgba(255, 255, 255, 0.9)", 5], [colour, 2.5]]) {
+      context.beginPath();
+      context.moveTo(view.x(from[0]), view.y(from[1]));
+      context.lineTo(view.x(to[0]), view.y(to[1]));
+      context.strokeStyle = stroke;
+      context.lineWidth = width;
+      context.stroke();
+    }
+  }
+
+  function arrow(from, to, colour) {
+    line(from, to, colour);
+    const [x, y] = [view.x(to[0]), view.y(to[1])];
+    const angle = Math.atan2(y - view.y(from[1]), x - view.x(from[0]));
+    context.beginPath();
+    context.moveTo(x + 5 * Math.cos(angle), y + 5 * Math.sin(angle));
+    for (const turn of [2.4, -2.4]) context.lineTo(x + 9 * Math.cos(angle + turn), y + 9 * Math.sin(angle + turn));
+    context.closePath();
+    context.fillStyle = colour;
+    context.strokeStyle = "rgba(255, 255, 255, 0.9)";
+    context.lineWidth = 1.2;
+    context.stroke();
+    context.fill();
+  }
+
+  // ---- words and numbers -------------------------------------------------------------------------------------------
+
+  const fixed = (value, digits) => (Number.isFinite(value) ? value.toFixed(digits).replace("-", "−") : "none");
+  const percent = (value) => `${fixed(100 * value, 2)} %`;
+
+  function tell() {
+    const data = networks[state.name];
+    const total = data.images.length;
+    const here = now.grids[GRIDS.indexOf(state.nodes)];
+    const own = G.cornerClasses(data.slice.labels[state.nodes], state.nodes);
+    const rows = [
+      ["accuracy", fixed(now.floatAccuracy, 4), fixed(now.accuracy, 4)],
+      ["flip rate", "", `${percent(now.flipCount / total)} (${share(now.flipCount, total)})`],
+      ["band flips", "", `${percent(now.bandFlipCount / data.band.size)} (${share(now.bandFlipCount, data.band.size)})`],
+      ["median |displacement|", "", fixed(now.medianShift, 4)],
+      ["boundary Jaccard distance", "", fixed(here.jaccard, 3)],
+      ["d_eff", "", fixed(here.effectiveDisplacement, 4)],
+      ["nodes changed", "", percent(here.gridChange)],
+      ["changed cells", "", here.changedCells],
+      ["boundary cells", G.count(own, (c) => c > 1), here.boundaryCells],
+      ["junction cells", G.count(own, (c) => c >= 3), here.junctions],
+    ];
+    $("bq-measures").tBodies[0].innerHTML = rows.map(([name, one, two]) =>
+      `<tr><th scope="row">${name}</th><td>${one}</td><td class="bq-here">${two}</td></tr>`).join("");
+    $("bq-grids").tBodies[0].innerHTML = now.grids.map((grid) =>
+      `<tr${grid.nodes === state.nodes ? ' class="bq-current" aria-current="true"' : ""}><th scope="row">${grid.nodes}</th>` +
+      `<td>${fixed(grid.jaccard, 3)}</td><td>${fixed(grid.effectiveDisplacement, 4)}</td>` +
+      `<td>${percent(grid.gridChange)}</td></tr>`).join("");
+    $("bq-level-name").textContent = now.name;
+    slider.setAttribute("aria-valuetext", now.name);
+    root.querySelectorAll(".bq-ticks button").forEach((button) =>
+      button.toggleAttribute("data-current", Number(button.dataset.position) === state.position));
+    const text = `${NAMES[state.name]}, ${now.name}: accuracy ${fixed(now.accuracy, 4)} (float ` +
+      `${fixed(now.floatAccuracy, 4)}); ${share(now.flipCount, total)} decisions flip, ` +
+      `${share(now.bandFlipCount, data.band.size)} in the boundary band. On ${state.nodes} nodes a side of ` +
+      `${data.slice.custom ? "the plane through the picked images" : "the PCA slice"} the boundary Jaccard distance is ` +
+      `${fixed(here.jaccard, 3)}, d_eff ${fixed(here.effectiveDisplacement, 4)} input units; ${here.junctions} junction cells.`;
+    const about = state.selected < 0 ? "" : ` ${now.detail.text}`;
+    canvas.setAttribute("aria-label", `Decision regions on a slice. ${text}${about}`);
+    clearTimeout(tell.timer); // spoken when the slider rests, not at each of its steps
+    tell.timer = setTimeout(() => ($("bq-summary").textContent = text + about), 400);
+  }
+
+  /* Work out what is said and drawn of the selected image. */
+  function detail() {
+    const data = networks[state.name];
+    const i = state.selected;
+    if (i < 0) return null;
+    const image = data.images[i];
+    const change = G.localChange(data.net, now.net, image);
+    const found = G.radius(data.net, image);
+    const named = (k) => (data.names[k] === String(k) ? String(k) : `${k} (${data.names[k]})`);
+    return {
+      change, radius: found, margin: G.marginOf(data.logits[i]), named,
+      text: `Test image ${i}, class ${named(data.targets[i])}: float says ${named(data.pairs[i][0])}, here ` +
+        `${named(now.decisions[i])}; radius ${fixed(found.radius, 3)}, displacement ` +
+        `${fixed(change.displacement, 4)} input units.`,
+    };
+  }
+
+  function paintImage(target, data, i) {
+    const { height, width, scale } = data.raw;
+    target.width = width;
+    target.height = height;
+    const image = target.getContext("2d").createImageData(width, height);
+    for (let p = 0; p < width * height; p++) {
+      image.data.fill(255 - Math.round((255 * data.pixels[i * width * height + p]) / scale), 4 * p, 4 * p + 3);
+      image.data[4 * p + 3] = 255;
+    }
+    target.getContext("2d").putImageData(image, 0, 0);
+  }
+
+  function tellPoint() {
+    const data = networks[state.name];
+    const i = state.selected;
+    $("bq-image").max = data.images.length - 1;
+    $("bq-image").value = i < 0 ? "" : i;
+    $("bq-pick").disabled = i < 0;
+    $("bq-pick").textContent = state.picks.includes(i) ? "Drop from the plane" : "Pick for a plane";
+    $("bq-home").disabled = state.picks.length === 0;
+    $("bq-flip").disabled = now.flipCount === 0;
+    const body = $("bq-point-body");
+    if (i < 0) {
+      body.innerHTML = "<p>Point at a test image in the picture, or tap it, for its logits, radius and displacement.</p>";
+      return;
+    }
+    const { change, radius, named, magnified } = now.detail;
+    const [before, after] = [data.logits[i], now.logits[i]];
+    const all = [...before, ...after];
+    const [least, most] = [Math.min(...all), Math.max(...all)];
+    const bar = (value, colour) =>
+      `<i class="bq-bar" style="width:${Math.round((100 * (value - least)) / (most - least || 1))}%;background:${colour}"></i>`;
+    const cell = (z, k, colour) =>
+      `<td${G.argmax(z) === k ? ' class="bq-winner"' : ""}>${fixed(z[k], 2)}${bar(z[k], colour)}</td>`;
+    body.innerHTML = `<div class="bq-thumb"><canvas role="img" aria-label="Test image ${i}"></canvas></div>
+      <dl>
+        <div><dt>true class</dt><dd>${named(data.targets[i])}</dd></div>
+        <div><dt>float decides</dt><dd>${named(data.pairs[i][0])}</dd></div>
+        <div><dt>here</dt><dd>${named(now.decisions[i])}${now.flips[i] ? " <strong>(flips)</strong>" : ""}</dd></div>
+        <div><dt>in the boundary band</dt><dd>${data.band.has(i) ? "yes" : "no"}</dd></div>
+        <div><dt>radius</dt><dd>${fixed(radius.radius, 3)}, to ${named(radius.rival)}</dd></div>
+        <div><dt>displacement</dt><dd>${fixed(change.displacement, 4)}, of ${change.winner} against ${change.runnerUp}</dd></div>
+        <div><dt>normal variation</dt><dd>${change.normalVariation.toExponential(1)}</dd></div>
+        <div><dt>arrow</dt><dd>${magnified > 1 ? `drawn ${magnified} times as long` : "true length"}</dd></div>
+      </dl>
+      <table><caption>Logits</caption>
+        <thead><tr><th scope="col">class</th><th scope="col">float</th><th scope="col" class="bq-here">here</th></tr></thead>
+        <tbody>${[...before].map((_, k) => `<tr><th scope="row">${named(k)}</th>` +
+          `${cell(before, k, FLOAT_COLOUR)}${cell(after, k, QUANTIZED_COLOUR)}</tr>`).join("")}</tbody></table>`;
+    paintImage(body.querySelector("canvas"), data, i);
+  }
+
+  function tellPicks() {
+    const data = networks[state.name];
+    const where = $("bq-picks");
+    where.innerHTML = state.picks.map((i) => `<canvas class="bq-small" role="img" aria-label="Picked test image ${i}"></canvas>`).join("") +
+      (state.picks.length === 1 ? "pick one more, or two" : state.picks.length === 2 ? "and the training mean; or pick a third" : "");
+    where.querySelectorAll("canvas").forEach((small, k) => paintImage(small, data, state.picks[k]));
+  }
+
+  // ---- what the reader does ----------------------------------------------------------------------------------------
+
+  /* Redraw: at the next frame, so that no more is worked out than can be seen. */
+  let due = 0;
+  function refresh() {
+    if (!due) due = requestAnimationFrame(show);
+  }
+
+  function show() {
+    due = 0;
+    const data = networks[state.name];
+    if (!data) return;
+    now = measure(data);
+    showPoint();
+  }
+
+  function showPoint() {
+    now.detail = detail();
+    draw();
+    tell();
+    tellPoint();
+  }
+
+  function choose(name) {
+    load(name, (data) => {
+      Object.assign(state, { name, picks: [], selected: -1 });
+      setPlane(data);
+      tellPicks();
+      show();
+    });
+  }
+
+  function move(position) {
+    state.position = Math.min(Math.max(position, 0), (LEVELS.length - 1) * STEPS);
+    slider.value = state.position;
+    refresh();
+  }
+
+  function select(i) {
+    if (!now || i === state.selected || !(i >= -1 && i < networks[state.name].images.length)) return;
+    state.selected = i;
+    showPoint();
+  }
+
+  /* Take the selected image into the plane, or out of it again. */
+  function pick() {
+    const i = state.selected;
+    if (i < 0) return;
+    if (state.picks.includes(i)) state.picks = state.picks.filter((other) => other !== i);
+    else state.picks = [...state.picks, i].slice(-MOST_PICKS);
+    replane();
+  }
+
+  function replane() {
+    setPlane(networks[state.name]);
+    tellPicks();
+    show();
+  }
+
+  /* The test image nearest to a place on the page, within reach of a finger. */
+  function nearest(event) {
+    const box = canvas.getBoundingClientRect();
+    const [x, y] = [event.clientX - box.left, event.clientY - box.top];
+    let [best, least] = [-1, 24];
+    networks[state.name].slice.points.forEach(([a, b], i) => {
+      const distance = Math.hypot(view.x(a) - x, view.y(b) - y);
+      if (distance < least) [best, least] = [i, distance];
+    });
+    return best;
+  }
+
+  /* The nearest test image in the direction of an arrow key, more ahead than aside. */
+  function toward([dx, dy]) {
+    const { points, plane } = networks[state.name].slice;
+    const middle = [0, 1].map((i) => (plane.low[i] + plane.high[i]) / 2);
+    const from = state.selected < 0 ? middle : points[state.selected];
+    let [best, least] = [state.selected, Infinity];
+    points.forEach((point, i) => {
+      const [u, v] = [point[0] - from[0], point[1] - from[1]];
+      const [ahead, aside] = [u * dx + v * dy, Math.abs(u * dy - v * dx)];
+      if (i !== state.selected && ahead > aside && ahead + 2 * aside < least) [best, least] = [i, ahead + 2 * aside];
+    });
+    select(best);
+  }
+
+  root.addEventListener("change", ({ target }) => {
+    if (target.name === "bq-network") choose(target.value);
+    else if (target.name === "bq-nodes") {
+      state.nodes = Number(target.value);
+      if (now) showPoint();
+    } else if (target.type === "checkbox") {
+      state.show[target.name] = target.checked;
+      if (now) draw();
+    } else if (target.id === "bq-image" && target.value !== "") select(Number(target.value));
+  });
+  slider.addEventListener("input", () => move(Number(slider.value)));
+  slider.addEventListener("keydown", (event) => {
+    const whole = { PageUp: 1, PageDown: -1 }[event.key];
+    if (!whole) return;
+    event.preventDefault();
+    const level = state.position / STEPS;
+    move(STEPS * (whole > 0 ? Math.floor(level + 1) : Math.ceil(level - 1)));
+  });
+  root.querySelector(".bq-ticks").addEventListener("click", ({ target }) => {
+    if (target.dataset.position) move(Number(target.dataset.position));
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    if (event.pointerType !== "mouse" || !now) return;
+    const i = nearest(event);
+    if (i >= 0) select(i);
+  });
+  canvas.addEventListener("click", (event) => {
+    if (!now) return;
+    const i = nearest(event);
+    select(i);
+    if (i >= 0) pick();
+  });
+  const DIRECTIONS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
+  canvas.addEventListener("keydown", (event) => {
+    if (!now) return;
+    if (DIRECTIONS[event.key]) toward(DIRECTIONS[event.key]);
+    else if (event.key === "Enter" || event.key === " ") pick();
+    else if (event.key === "Escape") $("bq-home").click();
+    else return;
+    event.preventDefault();
+  });
+  $("bq-pick").addEventListener("click", pick);
+  $("bq-home").addEventListener("click", () => {
+    state.picks = [];
+    if (now) replane();
+  });
+  $("bq-flip").addEventListener("click", () => {
+    const found = now.flips.map((flip, i) => (flip ? i : -1)).filter((i) => i >= 0);
+    select(found.find((i) => i > state.selected) ?? found[0]);
+  });
+
+  /* Play: from float to the fewest bits; level by level where the reader wants no motion. */
+  let playing = 0;
+  function stop() {
+    clearInterval(playing);
+    playing = 0;
+    $("bq-play").textContent = "Play";
+  }
+  $("bq-play").addEventListener("click", () => {
+    if (playing) return stop();
+    const last = Number(slider.max);
+    if (state.position >= last) move(0);
+    const stride = calm.matches ? STEPS : 1;
+    $("bq-play").textContent = "Stop";
+    playing = setInterval(() => {
+      move((Math.floor(state.position / stride) + 1) * stride);
+      if (state.position >= last) stop();
+    }, calm.matches ? 1500 : 120);
+    return undefined;
+  });
+
+  if (window.ResizeObserver) new ResizeObserver(() => now && draw()).observe(canvas.parentElement);
+  slider.value = state.position;
+  choose(known[0]);
+
+  window.bqExplorer = { state, networks, LEVELS, STEPS, GRIDS, CLASS_COLOURS, current: () => now, show, move, select, pick };
+})();
