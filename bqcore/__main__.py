@@ -1,4 +1,4 @@
-"""The command line: ``python -m bqcore run | ledger | publish``."""
+"""The command line: ``python -m bqcore run | ledger | publish | explorer``."""
 
 import argparse
 import sys
@@ -11,7 +11,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options = _options(arguments)
         command = f"bqcore {options.command}"
-        return {"run": _run, "ledger": _ledger, "publish": _publish}[options.command](options)
+        return {"run": _run, "ledger": _ledger, "publish": _publish, "explorer": _explorer}[options.command](options)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"{command}: {error}", file=sys.stderr)
         return 2
@@ -43,6 +43,10 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     )
 
     commands.add_parser("publish", help="make the fresh runs the published ones: data/results and README's table")
+
+    explorer = commands.add_parser("explorer", help="train a network for the book's explorer page and keep it")
+    explorer.add_argument("network", choices=["mnist", "fashion-mnist"])
+    explorer.add_argument("archives", type=Path, metavar="FOLDER", help="where the official archives are")
 
     return parser.parse_args(arguments)
 
@@ -82,6 +86,16 @@ def _publish(options) -> int:
 
     for line in claims.publish():
         print(line)
+    return 0
+
+
+def _explorer(options) -> int:
+    from . import explorer
+    from .results import save_dataset
+
+    path = explorer.KEPT / f"{options.network}.nc"
+    save_dataset(explorer.image_network(options.network, options.archives), path)
+    print(path)
     return 0
 
 

@@ -1,7 +1,9 @@
 """What the book's explorer page draws from: a one-hidden-layer network, its slice and test images, as one script."""
 
 import base64
+import gzip
 import json
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,10 +11,12 @@ import xarray as xr
 from torch import nn
 
 from . import data, models, slices, train
-from .checks import check_choice, check_labels, to_numpy
+from .checks import check_choice, check_integer, check_labels, to_numpy
 from .runs import Spec
 
+KEPT = Path("data/explorer")
 NETWORKS = ("digits", "mnist", "fashion-mnist")
+SHOWN = 300  # test images of a kept network
 FASHION = "T-shirt, trousers, pullover, dress, coat, sandal, shirt, trainer, bag, boot"
 _LOADED = "bqNetworks"  # the global that the scripts add to
 
@@ -52,8 +56,8 @@ def network(
     layers = [layer for layer in model if not isinstance(layer, nn.Flatten)]
     if [type(layer) for layer in layers] != [nn.Linear, nn.ReLU, nn.Linear]:
         raise ValueError(
-            f"The model's layers are {', '.join(type(layer).__name__ for layer in layers)}: the explorer draws networks "
-            "of Linear, ReLU, Linear; larger ones need pictures made beforehand."
+            f"The model's layers are {', '.join(type(layer).__name__ for layer in layers)}: the explorer draws "
+            "networks of Linear, ReLU, Linear; larger ones need pictures made beforehand."
         )
     first, second = layers[0], layers[2]
     pixels, targets = to_numpy(images), check_labels(classes, "Classes")
@@ -114,9 +118,58 @@ def digits_network() -> xr.Dataset:
     )  # fmt: skip
 
 
+def image_network(name: str, archives: str | Path, *, epochs: int = 10, seed: int = 0) -> xr.Dataset:
+    """
+    Train 784-128-10 on MNIST or Fashion-MNIST as in the baseline and collect what the explorer needs of it.
+
+    Adam at 1e-3, batches of 128, on the first 50,000 training images; the first 300 official test images are shown.
+
+    Parameters
+    ----------
+    name : {"mnist", "fashion-mnist"}
+    archives : path
+        Folder of the four official archives, such as train-images-idx3-ubyte.gz.
+    epochs, seed : int
+
+    Raises
+    ------
+    FileNotFoundError
+        If an archive is missing.
+    ValueError
+        If one is damaged.
+    """
+    check_choice("Network", name, NETWORKS[1:])
+    epochs, seed = check_integer("Epochs", epochs, 1), check_integer("Seed", seed, 0)
+    pixels, classes, shown, targets = (
+        _archive(Path(archives, f"{part}-{kind}-ubyte.gz"), dims)
+        for part in ("train", "t10k") for kind, dims in (("images-idx3", 3), ("labels-idx1", 1))
+    )  # fmt: skip
+    inputs = torch.from_numpy(pixels[:50000]).flatten(1).float() / 255
+    labels = torch.from_numpy(classes[:50000]).long()
+    model = models.mlp((inputs.shape[1], 128, 10), seed)
+    train.fit(model, inputs, labels, epochs=epochs, seed=seed, batch_size=128)
+    names = FASHION if name == "fashion-mnist" else ""
+    plane = slices.pca_plane(inputs)
+    return network(model, plane, shown[:SHOWN], targets[:SHOWN], name=name, scale=255, class_names=names)
+
+
+def _archive(path: Path, dims: int) -> np.ndarray:
+    """Read an official archive: gzip around two zeros, a type (8 is uint8), the number of axes, their sizes, values."""
+    if not path.exists():
+        raise FileNotFoundError(f"There is no archive {path}: give the folder of the data set's four official ones.")
+    try:
+        content = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError) as error:
+        raise ValueError(f"{path} is damaged ({error}): fetch it again.") from None
+    shape = np.frombuffer(content[4 : 4 + 4 * dims], ">i4")
+    if content[:4] != bytes([0, 0, 8, dims]) or len(content) != 4 + 4 * dims + np.prod(shape):
+        raise ValueError(f"{path} does not hold {dims} axes of uint8 values: fetch it again.")
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * dims).reshape(shape).copy()
+
+
 def script(dataset: xr.Dataset) -> bytes:
     """
-    Write *dataset*, of :func:`network`, as a script that adds it to a global, so that a page opened as a file can use it.
+    Write *dataset*, of :func:`network`, as a script that adds it to a global: a page opened as a file can load that.
 
     Arrays are base64 of their little-endian bytes, in the order of C; the same dataset gives the same bytes.
     """

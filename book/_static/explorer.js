@@ -263,7 +263,8 @@ comes from geometry.js. Data are scripts that set window.bqNetworks, so the page
     }
     drawLetters();
     if (state.show.junctions) drawJunctions(corners, n, plane);
-    if (state.show.images) points.forEach((point, i) => drawPoint(point, now.flips[i]));
+    const size = now.flipCount > 40 ? 4.5 : 7; // of the diamonds
+    if (state.show.images) points.forEach((point, i) => drawPoint(point, now.flips[i] && size));
     state.picks.forEach((i) => ring(points[i], 8, "#000000", 2.5));
     if (state.selected >= 0) drawSelected(data, points[state.selected]);
   }
@@ -366,20 +367,18 @@ comes from geometry.js. Data are scripts that set window.bqNetworks, so the page
     });
   }
 
-  function drawPoint([a, b], flips) {
+  function drawPoint([a, b], size) {
     const [x, y] = [view.x(a), view.y(b)];
     if (x < -5 || y < -5 || x > view.width + 5 || y > view.height + 5) return;
     context.beginPath();
-    if (flips) {
-      context.moveTo(x, y - 7);
-      context.lineTo(x + 7, y);
-      context.lineTo(x, y + 7);
-      context.lineTo(x - 7, y);
+    if (size) {
+      context.moveTo(x, y - size);
+      for (const [dx, dy] of [[size, 0], [0, size], [-size, 0]]) context.lineTo(x + dx, y + dy);
       context.closePath();
     } else context.arc(x, y, 2, 0, 2 * Math.PI);
-    context.fillStyle = flips ? QUANTIZED_COLOUR : "rgba(30, 30, 30, 0.65)";
-    context.strokeStyle = flips ? "#000000" : "rgba(255, 255, 255, 0.8)";
-    context.lineWidth = flips ? 1.2 : 0.8;
+    context.fillStyle = size ? QUANTIZED_COLOUR : "rgba(30, 30, 30, 0.65)";
+    context.strokeStyle = size ? "#000000" : "rgba(255, 255, 255, 0.8)";
+    context.lineWidth = size ? 1.2 : 0.8;
     context.fill();
     context.stroke();
   }
@@ -443,8 +442,8 @@ comes from geometry.js. Data are scripts that set window.bqNetworks, so the page
       ["d_eff", "", fixed(here.effectiveDisplacement, 4)],
       ["nodes changed", "", percent(here.gridChange)],
       ["changed cells", "", here.changedCells],
-      ["boundary cells", G.count(own, (c) => c > 1), here.boundaryCells],
-      ["junction cells", G.count(own, (c) => c >= 3), here.junctions],
+      ["boundary cells", G.count(own, 2), here.boundaryCells],
+      ["junction cells", G.count(own, 3), here.junctions],
     ];
     $("bq-measures").tBodies[0].innerHTML = rows.map(([name, one, two]) =>
       `<tr><th scope="row">${name}</th><td>${one}</td><td class="bq-here">${two}</td></tr>`).join("");

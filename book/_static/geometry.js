@@ -240,8 +240,13 @@ window.bqGeometry = (() => {
 
   /* Every stride-th node of an n × n grid. */
   function thin(labels, n, stride) {
+    if (stride === 1) return labels;
     const m = (n - 1) / stride + 1;
-    return Uint8Array.from({ length: m * m }, (_, i) => labels[Math.floor(i / m) * stride * n + (i % m) * stride]);
+    const out = new Uint8Array(m * m);
+    for (let row = 0, i = 0; row < n; row += stride) {
+      for (let column = 0; column < n; column += stride) out[i++] = labels[row * n + column];
+    }
+    return out;
   }
 
   /* The number of distinct labels on the four corners of each of the (n − 1)² cells. */
@@ -279,27 +284,34 @@ window.bqGeometry = (() => {
     for (let row = 0, cell = 0; row < n - 1; row++) {
       for (let column = 0; column < n - 1; column++, cell++) {
         const i = row * n + column;
-        out[cell] = before[i] !== after[i] || before[i + 1] !== after[i + 1] ||
-          before[i + n] !== after[i + n] || before[i + n + 1] !== after[i + n + 1] ? 1 : 0;
+        if (before[i] !== after[i] || before[i + 1] !== after[i + 1] ||
+          before[i + n] !== after[i + n] || before[i + n + 1] !== after[i + n + 1]) out[cell] = 1;
       }
     }
     return out;
   }
 
-  const count = (values, test = Boolean) => values.reduce((sum, value) => sum + (test(value) ? 1 : 0), 0);
+  /* How many of the values are at least *least*; true is 1. */
+  function count(values, least = 1) {
+    let sum = 0;
+    for (let i = 0; i < values.length; i++) if (values[i] >= least) sum++;
+    return sum;
+  }
 
   /* What two label grids on one plane differ by. */
   function compare(before, after, n, plane) {
     const [one, other] = [cornerClasses(before, n), cornerClasses(after, n)];
     const distance = jaccard(one, other);
+    let moved = 0;
+    for (let i = 0; i < before.length; i++) if (before[i] !== after[i]) moved++;
     return {
       nodes: n,
       jaccard: distance,
       effectiveDisplacement: effectiveDisplacement(distance, steps(plane, n)),
-      gridChange: before.reduce((sum, label, i) => sum + (label !== after[i] ? 1 : 0), 0) / before.length,
+      gridChange: moved / before.length,
       changedCells: count(changedCells(before, after, n)),
-      boundaryCells: count(other, (classes) => classes > 1),
-      junctions: count(other, (classes) => classes >= 3),
+      boundaryCells: count(other, 2),
+      junctions: count(other, 3),
     };
   }
 
