@@ -32,9 +32,24 @@ def drop_icon_script(app: Sphinx, error: Exception | None) -> None:
             path.unlink()
 
 
+def write_entrance(app: Sphinx, error: Exception | None) -> None:
+    """Write the page that leads to the first one, with a language, a title and a link; else there is a bare jump."""
+    if error is None and app.builder.format == "html":
+        first = f"{app.config.root_doc}.html"
+        text = f"""<!DOCTYPE html>
+<html lang="en">
+<head><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={first}"><link rel="icon" href="_static/icon.svg">
+<title>{app.config.html_title or app.config.project}</title></head>
+<body><p><a href="{first}">To the book</a></p></body>
+</html>
+"""
+        Path(app.outdir, "index.html").write_text(text, encoding="utf-8")
+
+
 def setup(app: Sphinx) -> dict:
     """Register all of the above."""
     app.connect("html-page-context", drop_mathjax, priority=900)
     app.connect("html-page-context", mend_roles)
     app.connect("build-finished", drop_icon_script)
+    app.connect("build-finished", write_entrance, priority=400)  # before the one that writes the bare jump
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
