@@ -473,7 +473,9 @@ def test_dragging_the_slider_redraws_the_picture(open_explorer):
 @needs_chromium
 def test_regions_are_drawn_where_they_are_in_the_book_s_colours(open_explorer):
     ours = open_explorer()
-    assert ours.page.evaluate("bqExplorer.CLASS_COLOURS") == list(plots.CLASS_COLOURS)
+    assert ours.page.evaluate("bqDrawing.CLASS_COLOURS") == list(plots.CLASS_COLOURS)
+    three = ours.page.evaluate("[bqDrawing.FLOAT_COLOUR, bqDrawing.QUANTIZED_COLOUR, bqDrawing.BOTH_COLOUR]")
+    assert three == [plots.FLOAT_COLOUR, plots.QUANTIZED_COLOUR, plots.BOTH_COLOUR]
     for name in ("masks", "junctions", "images"):
         ours.page.uncheck(f"input[name={name}]")
     ours.show(40)

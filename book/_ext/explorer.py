@@ -1,11 +1,13 @@
-"""Give the explorer page its scripts: the networks as data, and the programs that draw them."""
+"""Give the explorer and the lessons their scripts: the networks as data, and the programs that draw them."""
 
 import sys
 from pathlib import Path
 
 from sphinx.application import Sphinx
 
-SCRIPTS = {"book/explorer": ("geometry.js", "explorer.js")}
+SHARED = ("geometry.js", "drawing.js")
+LESSONS = ("book/course/boundary", "book/course/displacement", "book/course/junctions", "book/course/ruler")
+SCRIPTS = {"book/explorer": (*SHARED, "explorer.js")} | {page: (*SHARED, "lessons.js") for page in LESSONS}
 FOLDER = Path("_static", "explorer")
 
 

@@ -4,15 +4,9 @@ comes from geometry.js. Data are scripts that set window.bqNetworks, so the page
 */
 "use strict";
 (() => {
-  const G = window.bqGeometry;
+  const [G, D] = [window.bqGeometry, window.bqDrawing];
+  const { FLOAT_COLOUR, QUANTIZED_COLOUR, BOTH_COLOUR } = D;
   const root = document.getElementById("explorer");
-  if (!root || !G) return;
-
-  // bqcore.plots has the same colours; a test compares them.
-  const CLASS_COLOURS = [
-    "#77aadd", "#eedd88", "#ffaabb", "#44bb99", "#dddddd", "#ee8866", "#bbcc33", "#99ddff", "#aaaa00", "#c9b3e6",
-  ];
-  const [FLOAT_COLOUR, QUANTIZED_COLOUR, BOTH_COLOUR] = ["#0072b2", "#d55e00", "#1a1a1a"];
   const LEVELS = [G.FLOAT, 8, 7, 6, 5, 4, 3, 2];
   const STEPS = 10; // positions of the slider from one level to the next
   const GRIDS = [51, 101, 201, 401]; // each one's nodes are among the next one's
@@ -94,7 +88,6 @@ comes from geometry.js. Data are scripts that set window.bqNetworks, so the page
     </section>`;
   const $ = (id) => document.getElementById(id);
   const [canvas, slider] = [$("bq-canvas"), $("bq-position")];
-  const context = canvas.getContext("2d");
 
   // ---- data --------------------------------------------------------------------------------------------------------
 
@@ -194,180 +187,33 @@ comes from geometry.js. Data are scripts that set window.bqNetworks, so the page
 
   // ---- drawing -----------------------------------------------------------------------------------------------------
 
-  const channels = (colour) => [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16));
-  const PALETTE = CLASS_COLOURS.map(channels);
-  const MASKS = [FLOAT_COLOUR, QUANTIZED_COLOUR, BOTH_COLOUR].map(channels);
   const sheets = {};
-
-  /* Paint a grid of size × size, row 0 at the bottom, into a small canvas; *colour* gives red, green, blue or nothing. */
-  function sheet(name, size, colour) {
-    const small = (sheets[name] = sheets[name] || document.createElement("canvas"));
-    if (small.width !== size) small.width = small.height = size;
-    const pen = small.getContext("2d");
-    const image = pen.createImageData(size, size);
-    for (let row = 0, i = 0; row < size; row++) {
-      for (let column = 0; column < size; column++, i++) {
-        const found = colour(i);
-        if (!found) continue;
-        const place = 4 * ((size - 1 - row) * size + column);
-        [image.data[place], image.data[place + 1], image.data[place + 2]] = found;
-        image.data[place + 3] = 255;
-      }
-    }
-    pen.putImageData(image, 0, 0);
-    return small;
-  }
-
   let view = null; // from slice coordinates to pixels of the page
-
-  function setView(plane) {
-    const wide = [0, 1].map((i) => plane.high[i] - plane.low[i]);
-    const width = canvas.clientWidth || 320;
-    const scale = Math.min(width / wide[0], (1.25 * width) / wide[1]);
-    const dense = window.devicePixelRatio || 1;
-    const height = Math.round(scale * wide[1]);
-    const left = (width - scale * wide[0]) / 2;
-    if (canvas.width !== Math.round(width * dense) || canvas.height !== Math.round(height * dense)) {
-      canvas.width = Math.round(width * dense);
-      canvas.height = Math.round(height * dense);
-      canvas.style.height = `${height}px`;
-    }
-    context.setTransform(dense, 0, 0, dense, 0, 0);
-    view = {
-      width, height, scale,
-      x: (a) => left + scale * (a - plane.low[0]), y: (b) => height - scale * (b - plane.low[1]),
-    };
-  }
-
-  function stamp(image, plane, half) {
-    const [ha, hb] = G.steps(plane, state.nodes).map((h) => half * h);
-    const [x, y] = [view.x(plane.low[0] - ha), view.y(plane.high[1] + hb)];
-    context.imageSmoothingEnabled = false;
-    context.drawImage(image, x, y, view.x(plane.high[0] + ha) - x, view.y(plane.low[1] - hb) - y);
-  }
 
   function draw() {
     const data = networks[state.name];
     const { plane, points, labels } = data.slice;
-    setView(plane);
-    context.fillStyle = "#ffffff";
-    context.fillRect(0, 0, view.width, view.height);
+    view = D.fit(canvas, plane);
     const n = state.nodes;
+    const steps = G.steps(plane, n);
     const [before, after] = [labels[n], now.labels[n]];
-    stamp(sheet("regions", n, (i) => PALETTE[after[i]]), plane, 0.5);
-    if (state.show.changed) drawChanged(G.changedCells(before, after, n), n, plane);
+    D.stamp(view, D.sheet(sheets, "regions", n, (i) => D.PALETTE[after[i]]), steps, 0.5);
+    if (state.show.changed) D.stripes(view, sheets, G.changedCells(before, after, n), n);
     const corners = G.cornerClasses(after, n);
     if (state.show.masks) {
       const reference = G.cornerClasses(before, n);
-      stamp(sheet("masks", n - 1, (i) => MASKS[(reference[i] > 1) + 2 * (corners[i] > 1) - 1]), plane, 0);
+      D.stamp(view, D.sheet(sheets, "masks", n - 1, (i) => D.maskColour(reference[i], corners[i])), steps, 0);
     }
-    drawLetters();
-    if (state.show.junctions) drawJunctions(corners, n, plane);
+    D.letters(view, now.labels[101], 101);
+    if (state.show.junctions) D.junctions(view, corners, n);
     const size = now.flipCount > 40 ? 4.5 : 7; // of the diamonds
     if (state.show.images) points.forEach((point, i) => drawPoint(point, now.flips[i] && size));
-    state.picks.forEach((i) => ring(points[i], 8, "#000000", 2.5));
+    state.picks.forEach((i) => D.ring(view, points[i], 8, "#000000", 2.5));
     if (state.selected >= 0) drawSelected(data, points[state.selected]);
   }
 
-  function drawChanged(cells, n, plane) {
-    const layer = (sheets.layer = sheets.layer || document.createElement("canvas"));
-    layer.width = canvas.width;
-    layer.height = canvas.height;
-    const pen = layer.getContext("2d");
-    const dense = window.devicePixelRatio || 1;
-    pen.imageSmoothingEnabled = false;
-    pen.setTransform(dense, 0, 0, dense, 0, 0);
-    const image = sheet("changed", n - 1, (i) => cells[i] && [0, 0, 0]);
-    const [x, y] = [view.x(plane.low[0]), view.y(plane.high[1])];
-    pen.drawImage(image, x, y, view.x(plane.high[0]) - x, view.y(plane.low[1]) - y);
-    pen.globalCompositeOperation = "source-in";
-    pen.strokeStyle = "rgba(60, 0, 90, 0.75)";
-    pen.lineWidth = 2;
-    pen.beginPath();
-    for (let s = -view.height; s < view.width; s += 5) {
-      pen.moveTo(s, view.height);
-      pen.lineTo(s + view.height, 0);
-    }
-    pen.stroke();
-    context.drawImage(layer, 0, 0, view.width, view.height);
-  }
-
-  /* Write each large region's class where the region is deepest: colour alone would not do. */
-  function drawLetters() {
-    const n = 101;
-    const labels = now.labels[n];
-    const plane = networks[state.name].slice.plane;
-    context.font = "600 14px system-ui, sans-serif";
-    context.textAlign = "center";
-    context.textBaseline = "middle";
-    for (const { label, node } of deepest(labels, n)) {
-      const x = view.x(plane.low[0] + ((node % n) / (n - 1)) * (plane.high[0] - plane.low[0]));
-      const y = view.y(plane.low[1] + (Math.floor(node / n) / (n - 1)) * (plane.high[1] - plane.low[1]));
-      context.lineWidth = 3;
-      context.strokeStyle = "rgba(255, 255, 255, 0.85)";
-      context.strokeText(label, x, y);
-      context.fillStyle = "#222222";
-      context.fillText(label, x, y);
-    }
-  }
-
-  /* The node of each region of 1 % or more that is farthest from other regions and the edge. */
-  function deepest(labels, n) {
-    const depth = new Uint8Array(n * n);
-    const least = (i, others) => Math.min(...others.map((j) => (labels[j] === labels[i] ? depth[j] : 0))) + 1;
-    const inside = (i) => i % n > 0 && i % n < n - 1 && i >= n && i < n * (n - 1);
-    for (let i = 0; i < n * n; i++) depth[i] = inside(i) ? least(i, [i - 1, i - n, i - n - 1, i - n + 1]) : 1;
-    for (let i = n * n - 1; i >= 0; i--) {
-      if (inside(i)) depth[i] = Math.min(depth[i], least(i, [i + 1, i + n, i + n + 1, i + n - 1]));
-    }
-    const seen = new Uint8Array(n * n);
-    const found = [];
-    for (let start = 0; start < n * n; start++) {
-      if (seen[start]) continue;
-      const queue = [start];
-      let best = start;
-      seen[start] = 1;
-      for (let k = 0; k < queue.length; k++) {
-        const i = queue[k];
-        if (depth[i] > depth[best]) best = i;
-        for (const j of [i % n > 0 ? i - 1 : -1, i % n < n - 1 ? i + 1 : -1, i - n, i + n]) {
-          if (j >= 0 && j < n * n && !seen[j] && labels[j] === labels[i]) {
-            seen[j] = 1;
-            queue.push(j);
-          }
-        }
-      }
-      if (queue.length >= 0.01 * n * n) found.push({ label: String(labels[start]), node: best });
-    }
-    return found;
-  }
-
-  function circle(x, y, size) {
-    context.beginPath();
-    context.arc(x, y, size, 0, 2 * Math.PI);
-  }
-
-  function ring([a, b], size, colour, width, dash = []) {
-    context.setLineDash(dash);
-    for (const [stroke, extra] of [["rgba(255, 255, 255, 0.9)", 2], [colour, 0]]) {
-      circle(view.x(a), view.y(b), size);
-      context.strokeStyle = stroke;
-      context.lineWidth = width + extra;
-      context.stroke();
-    }
-    context.setLineDash([]);
-  }
-
-  function drawJunctions(corners, n, plane) {
-    const [ha, hb] = G.steps(plane, n);
-    corners.forEach((classes, cell) => {
-      if (classes < 3) return;
-      const a = plane.low[0] + ((cell % (n - 1)) + 0.5) * ha;
-      ring([a, plane.low[1] + (Math.floor(cell / (n - 1)) + 0.5) * hb], 5, "#000000", 1.4);
-    });
-  }
-
   function drawPoint([a, b], size) {
+    const { context } = view;
     const [x, y] = [view.x(a), view.y(b)];
     if (x < -5 || y < -5 || x > view.width + 5 || y > view.height + 5) return;
     context.beginPath();
@@ -386,41 +232,16 @@ comes from geometry.js. Data are scripts that set window.bqNetworks, so the page
   /* The radius as a circle, the way to the boundary of the top-2 pair, and from there the displacement as an arrow. */
   function drawSelected(data, point) {
     const { radius, change } = now.detail;
-    ring(point, Math.max(radius.radius * view.scale, 3), FLOAT_COLOUR, 1.6, [5, 4]);
-    ring(point, 5, "#000000", 2);
+    D.ring(view, point, Math.max(radius.radius * view.scale, 3), FLOAT_COLOUR, 1.6, [5, 4]);
+    D.ring(view, point, 5, "#000000", 2);
     const normal = data.slice.plane.axes.map((axis) => G.dot(change.normal, axis));
     const reach = now.detail.margin / data.slopes[state.selected];
     const foot = point.map((value, i) => value + reach * normal[i]);
-    line(point, foot, FLOAT_COLOUR);
+    D.line(view, point, foot, FLOAT_COLOUR);
     const size = Math.abs(change.displacement) * Math.hypot(...normal) * view.scale;
     now.detail.magnified = [1, 3, 10, 30, 100, 300].find((times) => times * size >= 16) || (size > 0 ? 1000 : 1);
-    if (size > 0) arrow(foot, foot.map((v, i) => v + now.detail.magnified * change.displacement * normal[i]), QUANTIZED_COLOUR);
-  }
-
-  function line(from, to, colour) {
-    for (const [stroke, width] of [["rgba(255, 255, 255, 0.9)", 5], [colour, 2.5]]) {
-      context.beginPath();
-      context.moveTo(view.x(from[0]), view.y(from[1]));
-      context.lineTo(view.x(to[0]), view.y(to[1]));
-      context.strokeStyle = stroke;
-      context.lineWidth = width;
-      context.stroke();
-    }
-  }
-
-  function arrow(from, to, colour) {
-    line(from, to, colour);
-    const [x, y] = [view.x(to[0]), view.y(to[1])];
-    const angle = Math.atan2(y - view.y(from[1]), x - view.x(from[0]));
-    context.beginPath();
-    context.moveTo(x + 5 * Math.cos(angle), y + 5 * Math.sin(angle));
-    for (const turn of [2.4, -2.4]) context.lineTo(x + 9 * Math.cos(angle + turn), y + 9 * Math.sin(angle + turn));
-    context.closePath();
-    context.fillStyle = colour;
-    context.strokeStyle = "rgba(255, 255, 255, 0.9)";
-    context.lineWidth = 1.2;
-    context.stroke();
-    context.fill();
+    const shift = now.detail.magnified * change.displacement;
+    if (size > 0) D.arrow(view, foot, foot.map((value, i) => value + shift * normal[i]), QUANTIZED_COLOUR);
   }
 
   // ---- words and numbers -------------------------------------------------------------------------------------------
@@ -703,5 +524,5 @@ comes from geometry.js. Data are scripts that set window.bqNetworks, so the page
   slider.value = state.position;
   choose(known[0]);
 
-  window.bqExplorer = { state, networks, LEVELS, STEPS, GRIDS, CLASS_COLOURS, current: () => now, show, move, select, pick };
+  window.bqExplorer = { state, networks, LEVELS, STEPS, GRIDS, current: () => now, show, move, select, pick };
 })();

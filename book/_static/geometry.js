@@ -315,6 +315,60 @@ window.bqGeometry = (() => {
     };
   }
 
+  /*
+  Where a slice reconfigures along a path of label grids, as bqcore.slices.transition: junction cells at some step, changed
+  cells, and what share of the changed, the visited and the rearranged cells lies within one cell of a junction.
+  */
+  function transition(path, n) {
+    const corners = path.map((labels) => cornerClasses(labels, n));
+    const sets = path.map((labels) => classSets(labels, n));
+    const m = n - 1;
+    const [union, changedAtAll] = [new Uint8Array(m * m), new Uint8Array(m * m)];
+    corners.forEach((counts) => counts.forEach((classes, i) => classes >= 3 && (union[i] = 1)));
+    const total = { changed: 0, visited: 0, rearranged: 0, changedNear: 0, visitedNear: 0, rearrangedNear: 0 };
+    for (let step = 1; step < path.length; step++) {
+      const changed = changedCells(path[step - 1], path[step], n);
+      const [before, after] = [corners[step - 1], corners[step]];
+      const near = widen(before.map((classes, i) => (classes >= 3 || after[i] >= 3 ? 1 : 0)), m);
+      changed.forEach((moved, i) => {
+        const kinds = {
+          changed: moved, visited: moved || before[i] > 1 || after[i] > 1,
+          rearranged: before[i] > 1 && after[i] > 1 && sets[step - 1][i] !== sets[step][i],
+        };
+        if (moved) changedAtAll[i] = 1;
+        for (const kind of Object.keys(kinds)) {
+          if (kinds[kind]) total[kind]++;
+          if (kinds[kind] && near[i]) total[`${kind}Near`]++;
+        }
+      });
+    }
+    return {
+      union: count(union), changed: count(changedAtAll), rearranged: total.rearranged,
+      shareNear: total.changedNear / total.changed, chanceBoundary: total.visitedNear / total.visited,
+      shareRearrangedNear: total.rearrangedNear / total.rearranged,
+    };
+  }
+
+  /* The set of classes on each cell's corners, a bit for each class. */
+  function classSets(labels, n) {
+    return Uint32Array.from({ length: (n - 1) * (n - 1) }, (_, cell) => {
+      const i = Math.floor(cell / (n - 1)) * n + (cell % (n - 1));
+      return (1 << labels[i]) | (1 << labels[i + 1]) | (1 << labels[i + n]) | (1 << labels[i + n + 1]);
+    });
+  }
+
+  /* Mark the cells of an m × m grid that are marked or have a marked one among their eight neighbours. */
+  function widen(cells, m) {
+    const out = new Uint8Array(m * m);
+    cells.forEach((marked, i) => {
+      if (!marked) return;
+      for (let row = Math.max(Math.floor(i / m) - 1, 0); row <= Math.min(Math.floor(i / m) + 1, m - 1); row++) {
+        for (let column = Math.max((i % m) - 1, 0); column <= Math.min((i % m) + 1, m - 1); column++) out[row * m + column] = 1;
+      }
+    });
+    return out;
+  }
+
   // ---- decisions ---------------------------------------------------------------------------------------------------
 
   const median = (values) => {
@@ -336,8 +390,8 @@ window.bqGeometry = (() => {
   }
 
   return {
-    FLOAT, bytesOf, floats, doubles, quantize, mix, level, interpolate, sparse, logitsOf, argmax, topPair, gradient, dot,
+    FLOAT, bytesOf, floats, doubles, quantize, mix, level, interpolate, sparse, hiddenOf, logitsOf, argmax, topPair, gradient, dot,
     length, radius, localChange, nodes, steps, planeThrough, project, sliceLabels, thin, cornerClasses, jaccard,
-    effectiveDisplacement, changedCells, count, compare, median, marginOf, boundaryBand,
+    effectiveDisplacement, changedCells, count, compare, transition, median, marginOf, boundaryBand,
   };
 })();
