@@ -13,7 +13,13 @@ LAYERS = (
     ("runs",),
     ("claims", "plots", "notebook", "explorer", "__main__"),
 )
-BESIDE = {("boundary", "decisions"), ("claims", "plots"), ("notebook", "claims"), ("__main__", "claims"), ("__main__", "explorer")}
+BESIDE = {
+    ("boundary", "decisions"),
+    ("claims", "plots"),
+    ("notebook", "claims"),
+    ("__main__", "claims"),
+    ("__main__", "explorer"),
+}
 PURE = LAYERS[0] + LAYERS[1]
 TREES = {
     path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in FOLDER.glob("*.py") if path.stem != "__init__"

@@ -65,11 +65,11 @@ comes from geometry.js. Data are scripts that set window.bqNetworks, so the page
         </figcaption>
       </figure>
       <div class="bq-readings">
-        <table id="bq-measures"><caption>Test images and slice</caption>
+        <table id="bq-measures"><caption>Decisions and slice</caption>
           <thead><tr><th scope="col">measure</th><th scope="col">float</th><th scope="col" class="bq-here">here</th></tr></thead>
           <tbody></tbody></table>
         <table id="bq-grids"><caption>One boundary, four rulers</caption>
-          <thead><tr><th scope="col">nodes</th><th scope="col">J</th><th scope="col">d_eff</th><th scope="col">nodes changed</th></tr></thead>
+          <thead><tr><th scope="col">nodes</th><th scope="col">J</th><th scope="col">d<sub>eff</sub></th><th scope="col">nodes changed</th></tr></thead>
           <tbody></tbody></table>
       </div>
     </div>
@@ -258,9 +258,9 @@ comes from geometry.js. Data are scripts that set window.bqNetworks, so the page
       ["accuracy", fixed(now.floatAccuracy, 4), fixed(now.accuracy, 4)],
       ["flip rate", "", `${percent(now.flipCount / total)} (${share(now.flipCount, total)})`],
       ["band flips", "", `${percent(now.bandFlipCount / data.band.size)} (${share(now.bandFlipCount, data.band.size)})`],
-      ["median |displacement|", "", fixed(now.medianShift, 4)],
-      ["boundary Jaccard distance", "", fixed(here.jaccard, 3)],
-      ["d_eff", "", fixed(here.effectiveDisplacement, 4)],
+      ["median displacement", "", fixed(now.medianShift, 4)],
+      ["Jaccard distance J", "", fixed(here.jaccard, 3)],
+      ["d<sub>eff</sub>", "", fixed(here.effectiveDisplacement, 4)],
       ["nodes changed", "", percent(here.gridChange)],
       ["changed cells", "", here.changedCells],
       ["boundary cells", G.count(own, 2), here.boundaryCells],

@@ -213,9 +213,9 @@ are those of bqcore for the same classifiers, which tests/test_browser.py compar
         D.line(view, [x + 2 * s, y - 2 * c], [x - 2 * s, y + 2 * c], colour, 2);
       }
     },
-    table: (found) => [["", "value"], ["grid step h", fixed(found.h, 4)], ["J, measured", fixed(found.jaccard)],
+    table: (found) => [["measure", "value"], ["grid step h", fixed(found.h, 4)], ["J, measured", fixed(found.jaccard)],
       ["J, by the law for this direction", fixed(found.law)], ["J, by the law over all directions", fixed(found.law_all)],
-      ["d_eff, from J and h", fixed(found.effectiveDisplacement, 4)], ["nodes changed", `${fixed(100 * found.gridChange, 2)} %`]],
+      ["d<sub>eff</sub>, from J and h", fixed(found.effectiveDisplacement, 4)], ["nodes changed", `${fixed(100 * found.gridChange, 2)} %`]],
     say: (found, { shift }) => `A shift of ${fixed(shift)} on ${found.n} nodes a side: J = ${fixed(found.jaccard)}, ` +
       `d_eff = ${fixed(found.effectiveDisplacement, 4)}.`,
   };
