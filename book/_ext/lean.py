@@ -38,8 +38,8 @@ def write_entrance(app: Sphinx, error: Exception | None) -> None:
         first = f"{app.config.root_doc}.html"
         text = f"""<!DOCTYPE html>
 <html lang="en">
-<head><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={first}"><link rel="icon" href="_static/icon.svg">
-<title>{app.config.html_title or app.config.project}</title></head>
+<head><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={first}">
+<link rel="icon" href="_static/icon.svg"><title>{app.config.html_title or app.config.project}</title></head>
 <body><p><a href="{first}">To the book</a></p></body>
 </html>
 """
