@@ -272,6 +272,41 @@ def test_first_page_is_light_and_drawn_at_once(chromium, book, served):
     assert drawn < 2000 * 5  # a loaded machine is given five times as long
 
 
+@needs_chromium
+def test_tables_sort_by_the_heading_that_is_pressed(chromium, book):
+    with Watched(chromium, viewport={"width": 1400, "height": 900}) as watched:
+        page = watched.page
+        page.goto((book / "book/ledger.html").as_uri(), wait_until="load")
+        read = "(k) => [...document.querySelectorAll('.ledger tbody tr')].map((row) => row.cells[k].textContent.trim())"
+        assert page.evaluate(read, 0)[:3] == ["D1", "D2", "D3"]
+        page.click(".ledger th:nth-child(4) button")  # reported: numbers first, words after them
+        numbers = [float(text) for text in page.evaluate(read, 3) if re.fullmatch(r"[\d.]+", text)]
+        assert numbers == sorted(numbers) and len(numbers) > 20
+        assert page.evaluate(read, 3)[: len(numbers)] == [f"{number:g}" for number in numbers]
+        page.focus(".ledger th:nth-child(1) button")
+        page.keyboard.press("Enter")
+        page.keyboard.press("Enter")
+        assert page.get_attribute(".ledger th:nth-child(1)", "aria-sort") == "descending"
+        names = page.evaluate(read, 0)
+        assert names == sorted(names, reverse=True)
+        assert not watched.faults
+
+
+@needs_chromium
+def test_pages_print_without_what_surrounds_them(chromium, book):
+    with Watched(chromium, viewport={"width": 720, "height": 1000}) as watched:  # A4 without its margins
+        for name in pages(book):
+            if is_redirection(book / name):
+                continue
+            watched.page.goto((book / name).as_uri(), wait_until="load")
+            watched.page.emulate_media(media="print")
+            wide = "[...document.querySelectorAll('.bd-article table, .bd-article figure')].map((e) => e.getBoundingClientRect().right)"
+            assert max(watched.page.evaluate(wide), default=0) <= 721, name
+            assert not watched.page.is_visible(".bd-sidebar-primary"), name
+            assert not watched.page.is_visible(".prev-next-area"), name
+        assert watched.page.pdf(format="A4").startswith(b"%PDF")
+
+
 # ---- the explorer ----------------------------------------------------------------------------------------------------
 
 
@@ -352,6 +387,28 @@ def test_digits_labels_equal_python_s_on_every_node_at_every_position(open_explo
         assert_same_labels(ours.labels(401), ours.at(position), ours.plane, f"position {position}")
     for nodes in (51, 101, 201):
         assert_same_labels(ours.labels(nodes), ours.at(70), ours.plane, f"{nodes} nodes")
+
+
+@needs_chromium
+def test_quantized_and_interpolated_weights_equal_torch_s_to_the_last_bit(open_explorer):
+    page = open_explorer().page
+    call = "([one, other, bits, t]) => { const g = bqGeometry; const q = (w) => g.quantize(Float32Array.from(w), bits);"
+    call += " return [[...q(one)], [...g.mix(q(one), q(other), t)]]; }"
+    rng = np.random.default_rng(0)
+    for case in range(200):
+        bits = int(rng.integers(2, 17))
+        top = 2 ** (bits - 1) - 1
+        # Half of the weights lie halfway between two levels, where rounding to even and up part; scales vary.
+        ties = (rng.integers(-2 * top, 2 * top + 1, 20) / 2 / top).astype(np.float32)
+        one = np.concatenate([ties, rng.uniform(-1, 1, 19).astype(np.float32), [np.float32(1)]])
+        scale = np.float32(10.0 ** rng.integers(-3, 3) if case % 2 else 1)
+        one, other = ((w * scale).astype(np.float32) for w in (one, rng.permutation(one)))
+        t = float(rng.integers(0, 11) / 10)
+        q_one, q_other = (quantize.quantize(torch.from_numpy(w), bits) for w in (one, other))
+        mixed = (1 - t) * q_one + t * q_other  # as bqcore.quantize.interpolate
+        found = page.evaluate(call, [one.tolist(), other.tolist(), bits, t])
+        for ours, wanted in zip(found, (q_one, mixed)):
+            assert np.array_equal(np.array(ours, np.float32), wanted.numpy())
 
 
 @needs_chromium
@@ -677,7 +734,10 @@ def test_lesson_junctions_equals_python_s(lesson):
         for step in range(11):
             found = lesson(step=step, grid=choice)
             assert found["here"] == wanted.junctions[step] and found["n"] == nodes
-        for path, model in zip(lesson(labels=True)["path"], models):
+        found = lesson(labels=True)  # at the last step
+        last = np.stack([grid(path) for path in found["path"][-2:]])
+        assert found["now"] == slices.transition(last).changed == sum(found["moved"])
+        for path, model in zip(found["path"], models):
             assert_same_labels(grid(path), model, SQUARE, f"{nodes} nodes")
         assert [found[key] for key in ("union", "changed", "rearranged")] == [
             wanted.union,

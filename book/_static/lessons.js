@@ -40,10 +40,11 @@ are those of bqcore for the same classifiers, which tests/test_browser.py compar
 
   const quantized = (net, bits) => ({ ...net, weight: G.quantize(net.weight, bits) });
 
-  /* Regions after, masks before and after, letters: what most pictures begin with. */
-  function drawSlice(view, store, before, after, n) {
+  /* Regions after, stripes on some cells, masks before and after, letters: what all pictures begin with. */
+  function drawSlice(view, store, before, after, n, striped = null) {
     const steps = G.steps(view.plane, n);
     D.stamp(view, D.sheet(store, "regions", n, (i) => D.PALETTE[after[i]]), steps, 0.5);
+    if (striped) D.stripes(view, store, striped, n);
     const [one, two] = [G.cornerClasses(before, n), G.cornerClasses(after, n)];
     D.stamp(view, D.sheet(store, "masks", n - 1, (i) => D.maskColour(one[i], two[i])), steps, 0);
     D.letters(view, after, n);
@@ -167,12 +168,11 @@ are those of bqcore for the same classifiers, which tests/test_browser.py compar
     result({ step, grid }) {
       const n = [21, 41, 81, 161][grid];
       const path = pathOf(n);
-      const changed = G.changedCells(path[Math.max(step - 1, 0)], path[step], n);
-      return { n, path, changed, here: G.count(G.cornerClasses(path[step], n), 3), now: G.count(changed), ...G.transition(path, n) };
+      const moved = G.changedCells(path[Math.max(step - 1, 0)], path[step], n);
+      return { n, path, moved, here: G.count(G.cornerClasses(path[step], n), 3), now: G.count(moved), ...G.transition(path, n) };
     },
-    draw(view, store, { n, path, changed }, { step }) {
-      const corners = drawSlice(view, store, path[0], path[step], n);
-      D.stripes(view, store, changed, n);
+    draw(view, store, { n, path, moved }, { step }) {
+      const corners = drawSlice(view, store, path[0], path[step], n, moved);
       D.junctions(view, corners, n, 8);
     },
     table: (found) => [["cells", "count"], ["junction cells at this t", found.here], ["changed in this step", found.now],
