@@ -1,4 +1,4 @@
-/* What the explorer and the lessons draw with: the colours of bqcore.plots, and strokes that stand out on any region. */
+/* What the explorer and the lessons draw with: the colours of bqcore.plots, strokes that stand out on any region. */
 "use strict";
 window.bqDrawing = (() => {
   const CLASS_COLOURS = [
@@ -10,7 +10,7 @@ window.bqDrawing = (() => {
   const PALETTE = CLASS_COLOURS.map(channels);
   const MASKS = [FLOAT_COLOUR, QUANTIZED_COLOUR, BOTH_COLOUR].map(channels);
 
-  /* Paint a grid of size × size, row 0 at the bottom, into a small canvas of *store*; *colour* gives a triple or nothing. */
+  /* Paint a grid of size × size, row 0 at the bottom, into a small canvas of *store*; *colour* gives three or none. */
   function sheet(store, name, size, colour) {
     const small = (store[name] = store[name] || document.createElement("canvas"));
     if (small.width !== size) small.width = small.height = size;
@@ -152,7 +152,7 @@ window.bqDrawing = (() => {
     context.fillText(text, view.x(a), view.y(b));
   }
 
-  /* The node of each region of 1 % or more that is farthest from other regions and the edge: the place for its letter. */
+  /* The node of each region of 1 % or more that is farthest from other regions and the edge: its letter's place. */
   function deepest(labels, n) {
     const depth = new Uint8Array(n * n);
     const least = (i, others) => Math.min(...others.map((j) => (labels[j] === labels[i] ? depth[j] : 0))) + 1;

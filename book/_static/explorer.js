@@ -1,6 +1,6 @@
 /*
-The explorer: a slice of one network at any bit-width, drawn on a canvas from its float weights. Everything measured here
-comes from geometry.js. Data are scripts that set window.bqNetworks, so the page works from file:// and without a network.
+The explorer: a slice of one network at any bit-width, drawn on a canvas from its float weights. Everything measured
+here comes from geometry.js. Data are scripts that set window.bqNetworks: the page works as a file and without a network.
 */
 "use strict";
 (() => {
@@ -29,10 +29,18 @@ comes from geometry.js. Data are scripts that set window.bqNetworks, so the page
   const radio = (name, value, text, checked) =>
     `<label><input type="radio" name="${name}" value="${value}"${checked ? " checked" : ""}> ${text}</label>`;
   const known = root.dataset.networks.split(" ");
+  const networkChoice = known.map((n, i) => radio("bq-network", n, NAMES[n], i === 0)).join("");
+  const gridChoice = GRIDS.map((n) => radio("bq-nodes", n, n, n === state.nodes)).join("");
+  const ticks = LEVELS.map((bits, i) => {
+    const text = bits === G.FLOAT ? "float" : bits;
+    return `<button type="button" data-position="${i * STEPS}" aria-label="${levelName(bits)}">${text}</button>`;
+  }).join("");
+  const heading = (...names) => `<thead><tr>${names.map((name) =>
+    `<th scope="col"${name === "here" ? ' class="bq-here"' : ""}>${name}</th>`).join("")}</tr></thead>`;
   root.innerHTML = `
     <div class="bq-controls">
-      <fieldset><legend>Network</legend>${known.map((n, i) => radio("bq-network", n, NAMES[n], i === 0)).join("")}</fieldset>
-      <fieldset><legend>Nodes a side</legend>${GRIDS.map((n) => radio("bq-nodes", n, n, n === state.nodes)).join("")}</fieldset>
+      <fieldset><legend>Network</legend>${networkChoice}</fieldset>
+      <fieldset><legend>Nodes a side</legend>${gridChoice}</fieldset>
       <fieldset><legend>Show</legend>
         <label><input type="checkbox" name="masks" checked> boundary masks</label>
         <label><input type="checkbox" name="junctions" checked> junctions</label>
@@ -46,9 +54,7 @@ comes from geometry.js. Data are scripts that set window.bqNetworks, so the page
         <button type="button" id="bq-play">Play</button>
       </div>
       <input type="range" id="bq-position" min="0" max="${(LEVELS.length - 1) * STEPS}" step="1">
-      <div class="bq-ticks">${LEVELS.map((b, i) =>
-        `<button type="button" data-position="${i * STEPS}" aria-label="${levelName(b)}">${b === G.FLOAT ? "float" : b}</button>`).join("")}
-      </div>
+      <div class="bq-ticks">${ticks}</div>
     </div>
     <div class="bq-stage">
       <figure class="bq-slice">
@@ -66,10 +72,10 @@ comes from geometry.js. Data are scripts that set window.bqNetworks, so the page
       </figure>
       <div class="bq-readings">
         <table id="bq-measures"><caption>Decisions and slice</caption>
-          <thead><tr><th scope="col">measure</th><th scope="col">float</th><th scope="col" class="bq-here">here</th></tr></thead>
+          ${heading("measure", "float", "here")}
           <tbody></tbody></table>
         <table id="bq-grids"><caption>One boundary, four rulers</caption>
-          <thead><tr><th scope="col">nodes</th><th scope="col">J</th><th scope="col">d<sub>eff</sub></th><th scope="col">nodes changed</th></tr></thead>
+          ${heading("nodes", "J", "d<sub>eff</sub>", "nodes changed")}
           <tbody></tbody></table>
       </div>
     </div>
@@ -83,8 +89,8 @@ comes from geometry.js. Data are scripts that set window.bqNetworks, so the page
         <span id="bq-picks"></span>
       </div>
       <div class="bq-point-body" id="bq-point-body"></div>
-      <p id="bq-keys" class="bq-keys">On the picture: arrow keys go to the next test image in that direction, Enter picks it for
-        a plane, Escape goes back to the PCA slice.</p>
+      <p id="bq-keys" class="bq-keys">On the picture: arrow keys go to the next test image in that direction,
+        Enter picks it for a plane, Escape goes back to the PCA slice.</p>
     </section>`;
   const $ = (id) => document.getElementById(id);
   const [canvas, slider] = [$("bq-canvas"), $("bq-position")];
@@ -155,6 +161,7 @@ comes from geometry.js. Data are scripts that set window.bqNetworks, so the page
   // ---- measures ----------------------------------------------------------------------------------------------------
 
   const share = (count, of) => `${count} of ${of}`;
+  const rate = (count, of) => `${percent(count / of)} (${share(count, of)})`;
   const average = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
   /* Everything that the page says about the network at the slider's position. */
@@ -256,8 +263,8 @@ comes from geometry.js. Data are scripts that set window.bqNetworks, so the page
     const own = G.cornerClasses(data.slice.labels[state.nodes], state.nodes);
     const rows = [
       ["accuracy", fixed(now.floatAccuracy, 4), fixed(now.accuracy, 4)],
-      ["flip rate", "", `${percent(now.flipCount / total)} (${share(now.flipCount, total)})`],
-      ["band flips", "", `${percent(now.bandFlipCount / data.band.size)} (${share(now.bandFlipCount, data.band.size)})`],
+      ["flip rate", "", rate(now.flipCount, total)],
+      ["band flips", "", rate(now.bandFlipCount, data.band.size)],
       ["median displacement", "", fixed(now.medianShift, 4)],
       ["Jaccard distance J", "", fixed(here.jaccard, 3)],
       ["d<sub>eff</sub>", "", fixed(here.effectiveDisplacement, 4)],
@@ -269,18 +276,19 @@ comes from geometry.js. Data are scripts that set window.bqNetworks, so the page
     $("bq-measures").tBodies[0].innerHTML = rows.map(([name, one, two]) =>
       `<tr><th scope="row">${name}</th><td>${one}</td><td class="bq-here">${two}</td></tr>`).join("");
     $("bq-grids").tBodies[0].innerHTML = now.grids.map((grid) =>
-      `<tr${grid.nodes === state.nodes ? ' class="bq-current" aria-current="true"' : ""}><th scope="row">${grid.nodes}</th>` +
-      `<td>${fixed(grid.jaccard, 3)}</td><td>${fixed(grid.effectiveDisplacement, 4)}</td>` +
+      `<tr${grid.nodes === state.nodes ? ' class="bq-current" aria-current="true"' : ""}>` +
+      `<th scope="row">${grid.nodes}</th><td>${fixed(grid.jaccard, 3)}</td><td>${fixed(grid.effectiveDisplacement, 4)}</td>` +
       `<td>${percent(grid.gridChange)}</td></tr>`).join("");
     $("bq-level-name").textContent = now.name;
     slider.setAttribute("aria-valuetext", now.name);
     root.querySelectorAll(".bq-ticks button").forEach((button) =>
       button.toggleAttribute("data-current", Number(button.dataset.position) === state.position));
+    const where = data.slice.custom ? "the plane through the picked images" : "the PCA slice";
     const text = `${NAMES[state.name]}, ${now.name}: accuracy ${fixed(now.accuracy, 4)} (float ` +
       `${fixed(now.floatAccuracy, 4)}); ${share(now.flipCount, total)} decisions flip, ` +
       `${share(now.bandFlipCount, data.band.size)} in the boundary band. On ${state.nodes} nodes a side of ` +
-      `${data.slice.custom ? "the plane through the picked images" : "the PCA slice"} the boundary Jaccard distance is ` +
-      `${fixed(here.jaccard, 3)}, d_eff ${fixed(here.effectiveDisplacement, 4)} input units; ${here.junctions} junction cells.`;
+      `${where} the boundary Jaccard distance is ${fixed(here.jaccard, 3)}, d_eff ` +
+      `${fixed(here.effectiveDisplacement, 4)} input units; ${here.junctions} junction cells.`;
     const about = state.selected < 0 ? "" : ` ${now.detail.text}`;
     canvas.setAttribute("aria-label", `Decision regions on a slice. ${text}${about}`);
     clearTimeout(tell.timer); // spoken when the slider rests, not at each of its steps
@@ -327,15 +335,18 @@ comes from geometry.js. Data are scripts that set window.bqNetworks, so the page
     $("bq-flip").disabled = now.flipCount === 0;
     const body = $("bq-point-body");
     if (i < 0) {
-      body.innerHTML = "<p>Point at a test image in the picture, or tap it, for its logits, radius and displacement.</p>";
+      body.innerHTML = "<p>Point at a test image, or tap it, for its logits, radius and displacement.</p>";
       return;
     }
     const { change, radius, named, magnified } = now.detail;
     const [before, after] = [data.logits[i], now.logits[i]];
     const all = [...before, ...after];
     const [least, most] = [Math.min(...all), Math.max(...all)];
-    const bar = (value, colour) =>
-      `<i class="bq-bar" style="width:${Math.round((100 * (value - least)) / (most - least || 1))}%;background:${colour}"></i>`;
+    const bar = (value, colour) => {
+      const width = Math.round((100 * (value - least)) / (most - least || 1));
+      return `<i class="bq-bar" style="width:${width}%;background:${colour}"></i>`;
+    };
+    const pair = `${change.winner} against ${change.runnerUp}`;
     const cell = (z, k, colour) =>
       `<td${G.argmax(z) === k ? ' class="bq-winner"' : ""}>${fixed(z[k], 2)}${bar(z[k], colour)}</td>`;
     body.innerHTML = `<div class="bq-thumb"><canvas role="img" aria-label="Test image ${i}"></canvas></div>
@@ -345,12 +356,12 @@ comes from geometry.js. Data are scripts that set window.bqNetworks, so the page
         <div><dt>here</dt><dd>${named(now.decisions[i])}${now.flips[i] ? " <strong>(flips)</strong>" : ""}</dd></div>
         <div><dt>in the boundary band</dt><dd>${data.band.has(i) ? "yes" : "no"}</dd></div>
         <div><dt>radius</dt><dd>${fixed(radius.radius, 3)}, to ${named(radius.rival)}</dd></div>
-        <div><dt>displacement</dt><dd>${fixed(change.displacement, 4)}, of ${change.winner} against ${change.runnerUp}</dd></div>
+        <div><dt>displacement</dt><dd>${fixed(change.displacement, 4)}, of ${pair}</dd></div>
         <div><dt>normal variation</dt><dd>${change.normalVariation.toExponential(1)}</dd></div>
         <div><dt>arrow</dt><dd>${magnified > 1 ? `drawn ${magnified} times as long` : "true length"}</dd></div>
       </dl>
       <table><caption>Logits</caption>
-        <thead><tr><th scope="col">class</th><th scope="col">float</th><th scope="col" class="bq-here">here</th></tr></thead>
+        ${heading("class", "float", "here")}
         <tbody>${[...before].map((_, k) => `<tr><th scope="row">${named(k)}</th>` +
           `${cell(before, k, FLOAT_COLOUR)}${cell(after, k, QUANTIZED_COLOUR)}</tr>`).join("")}</tbody></table>`;
     paintImage(body.querySelector("canvas"), data, i);
@@ -359,8 +370,10 @@ comes from geometry.js. Data are scripts that set window.bqNetworks, so the page
   function tellPicks() {
     const data = networks[state.name];
     const where = $("bq-picks");
-    where.innerHTML = state.picks.map((i) => `<canvas class="bq-small" role="img" aria-label="Picked test image ${i}"></canvas>`).join("") +
-      (state.picks.length === 1 ? "pick one more, or two" : state.picks.length === 2 ? "and the training mean; or pick a third" : "");
+    const advice = ["", "pick one more, or two", "and the training mean; or pick a third", ""];
+    where.innerHTML = state.picks.map((i) =>
+      `<canvas class="bq-small" role="img" aria-label="Picked test image ${i}"></canvas>`).join("") +
+      advice[state.picks.length];
     where.querySelectorAll("canvas").forEach((small, k) => paintImage(small, data, state.picks[k]));
   }
 

@@ -316,8 +316,8 @@ window.bqGeometry = (() => {
   }
 
   /*
-  Where a slice reconfigures along a path of label grids, as bqcore.slices.transition: junction cells at some step, changed
-  cells, and what share of the changed, the visited and the rearranged cells lies within one cell of a junction.
+  Where a slice reconfigures along a path of label grids, as bqcore.slices.transition: junction cells at some step,
+  changed cells, and what share of changed, visited and rearranged cells lies within one cell of a junction.
   */
   function transition(path, n) {
     const corners = path.map((labels) => cornerClasses(labels, n));
@@ -362,8 +362,9 @@ window.bqGeometry = (() => {
     const out = new Uint8Array(m * m);
     cells.forEach((marked, i) => {
       if (!marked) return;
-      for (let row = Math.max(Math.floor(i / m) - 1, 0); row <= Math.min(Math.floor(i / m) + 1, m - 1); row++) {
-        for (let column = Math.max((i % m) - 1, 0); column <= Math.min((i % m) + 1, m - 1); column++) out[row * m + column] = 1;
+      const [row, column] = [Math.floor(i / m), i % m];
+      for (let r = Math.max(row - 1, 0); r <= Math.min(row + 1, m - 1); r++) {
+        for (let c = Math.max(column - 1, 0); c <= Math.min(column + 1, m - 1); c++) out[r * m + c] = 1;
       }
     });
     return out;
@@ -390,8 +391,8 @@ window.bqGeometry = (() => {
   }
 
   return {
-    FLOAT, bytesOf, floats, doubles, quantize, mix, level, interpolate, sparse, hiddenOf, logitsOf, argmax, topPair, gradient, dot,
-    length, radius, localChange, nodes, steps, planeThrough, project, sliceLabels, thin, cornerClasses, jaccard,
+    FLOAT, bytesOf, floats, doubles, quantize, mix, level, interpolate, sparse, hiddenOf, logitsOf, argmax, topPair,
+    gradient, dot, length, radius, localChange, nodes, steps, planeThrough, project, sliceLabels, thin, cornerClasses, jaccard,
     effectiveDisplacement, changedCells, count, compare, transition, median, marginOf, boundaryBand,
   };
 })();

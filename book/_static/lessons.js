@@ -57,11 +57,16 @@ are those of bqcore for the same classifiers, which tests/test_browser.py compar
     [`<i class="bq-swatch" style="background:${D.BOTH_COLOUR}"></i>`, "mask, both"],
   ];
   const BITS = {
-    name: "level", label: "Bit-width", low: 0, high: LEVELS.length - 1, step: 1, start: 5, text: (v) => levelName(LEVELS[v]),
+    name: "level", label: "Bit-width", low: 0, high: LEVELS.length - 1, step: 1, start: 5,
+    text: (v) => levelName(LEVELS[v]),
   };
   const PLACE = ["x₁", "x₂"].map((label, i) => ({
     name: `x${i + 1}`, label, low: -1, high: 1, step: 0.05, start: [0.5, 0.35][i], text: (v) => fixed(v, 2),
   }));
+
+  const gridOf = (sizes) => ({
+    name: "grid", label: "Nodes a side", low: 0, high: sizes.length - 1, step: 1, start: 1, text: (v) => String(sizes[v]),
+  });
 
   const LESSONS = {};
 
@@ -75,7 +80,8 @@ are those of bqcore for the same classifiers, which tests/test_browser.py compar
         const z = (place) => G.logitsOf(net, { places: input.places, values: place });
         const hidden = G.hiddenOf(net, input).map((value) => Math.max(value, 0));
         const logits = G.logitsOf(net, input);
-        return { net, hidden, logits, margin: logits[0] - logits[1], label: G.argmax(logits), labels: labelsOf(z, SQUARE, 201) };
+        const labels = labelsOf(z, SQUARE, 201);
+        return { net, hidden, logits, margin: logits[0] - logits[1], label: G.argmax(logits), labels };
       });
       return { before, after, ...G.compare(before.labels, after.labels, 201, SQUARE) };
     },
@@ -83,16 +89,23 @@ are those of bqcore for the same classifiers, which tests/test_browser.py compar
       drawSlice(view, store, before.labels, after.labels, 201);
       for (let j = 0; j < 2; j++) {
         const [u, v, shift] = [after.net.first[2 * j], after.net.first[2 * j + 1], after.net.firstBias[j]];
-        const ends = [-2, 2].map((s) => (Math.abs(v) > Math.abs(u) ? [s, -(u * s + shift) / v] : [-(v * s + shift) / u, s]));
+        const steep = Math.abs(u) > Math.abs(v);
+        const ends = [-2, 2].map((s) => (steep ? [-(v * s + shift) / u, s] : [s, -(u * s + shift) / v]));
         D.line(view, ...ends, "#444444", 1.5, [6, 5]);
       }
       D.ring(view, [x1, x2], 5, "#000000", 3);
     },
     table({ before, after }) {
-      const rows = [["unit 1", ...[before, after].map((r) => r.hidden[0])], ["unit 2", ...[before, after].map((r) => r.hidden[1])],
-        ["logit of class 0", ...[before, after].map((r) => r.logits[0])], ["logit of class 1", ...[before, after].map((r) => r.logits[1])],
-        ["margin z₀ − z₁", before.margin, after.margin]];
-      return [["at x", "float", "here"], ...rows.map(([name, ...r]) => [name, ...r.map((v) => fixed(v))]), ["decision", before.label, after.label]];
+      const both = (name, value) => [name, fixed(value(before)), fixed(value(after))];
+      return [
+        ["at x", "float", "here"],
+        both("unit 1", (net) => net.hidden[0]),
+        both("unit 2", (net) => net.hidden[1]),
+        both("logit of class 0", (net) => net.logits[0]),
+        both("logit of class 1", (net) => net.logits[1]),
+        both("margin z₀ − z₁", (net) => net.margin),
+        ["decision", before.label, after.label],
+      ];
     },
     say: ({ before, after, gridChange }, { level }) => `${levelName(LEVELS[level])}: margin ${fixed(after.margin)} ` +
       `(float ${fixed(before.margin)}), class ${after.label}; ${fixed(100 * gridChange, 1)} % of the nodes change.`,
@@ -100,7 +113,10 @@ are those of bqcore for the same classifiers, which tests/test_browser.py compar
 
   LESSONS.displacement = {
     plane: SQUARE, controls: [{ ...BITS, start: 7 }, ...PLACE], nodes: 201,
-    legend: [...MASK_LEGEND, ["<b style='color:#0072b2'>—</b>", "radius"], ["<b style='color:#d55e00'>→</b>", "displacement"]],
+    legend: [
+      ...MASK_LEGEND, [`<i class="bq-swatch bq-stroke" style="background:${D.FLOAT_COLOUR}"></i>`, "radius"],
+      [`<i class="bq-swatch bq-stroke" style="background:${D.QUANTIZED_COLOUR}"></i>`, "displacement"],
+    ],
     result({ level, x1, x2 }) {
       const nets = [THREE_CLASSES, quantized(THREE_CLASSES, LEVELS[level])];
       const [zf, zq] = nets.map((net) => linear(net)([x1, x2]));
@@ -134,12 +150,18 @@ are those of bqcore for the same classifiers, which tests/test_browser.py compar
       }
       D.ring(view, x, 5, "#000000", 3);
     },
-    table: (found) => [["at x", "value"], ["float decision, runner-up", `${found.winner}, ${found.runnerUp}`],
-      ["radius r", `${fixed(found.radius)}, to ${found.rival}`], ["displacement δ, first order", fixed(found.displacement)],
-      ["displacement along that normal, exact", fixed(found.exact)], ["normal variation ν", fixed(found.normalVariation, 4)],
-      ["decision here", `${found.label}${found.label === found.winner ? "" : " (flips)"}`]],
+    table: (found) => [
+      ["at x", "value"],
+      ["float decision, runner-up", `${found.winner}, ${found.runnerUp}`],
+      ["radius r", `${fixed(found.radius)}, to ${found.rival}`],
+      ["displacement δ, first order", fixed(found.displacement)],
+      ["displacement along that normal, exact", fixed(found.exact)],
+      ["normal variation ν", fixed(found.normalVariation, 4)],
+      ["decision here", `${found.label}${found.label === found.winner ? "" : " (flips)"}`],
+    ],
     say: (found, { level }) => `${levelName(LEVELS[level])}: radius ${fixed(found.radius)}, displacement ` +
-      `${fixed(found.displacement)} (exactly ${fixed(found.exact)}); the decision ${found.label === found.winner ? "stays" : "flips"}.`,
+      `${fixed(found.displacement)} (exactly ${fixed(found.exact)}); ` +
+      `the decision ${found.label === found.winner ? "stays" : "flips"}.`,
   };
 
   const STEPS = 11;
@@ -158,29 +180,41 @@ are those of bqcore for the same classifiers, which tests/test_browser.py compar
   LESSONS.junctions = {
     plane: SQUARE, nodes: 41,
     controls: [
-      { name: "step", label: "Interpolation t", low: 0, high: STEPS - 1, step: 1, start: 0, text: (v) => (v / 10).toFixed(1) },
-      { name: "grid", label: "Nodes a side", low: 0, high: 3, step: 1, start: 1, text: (v) => String([21, 41, 81, 161][v]) },
+      {
+        name: "step", label: "Interpolation t", low: 0, high: STEPS - 1, step: 1, start: 0,
+        text: (v) => (v / 10).toFixed(1),
+      },
+      gridOf([21, 41, 81, 161]),
     ],
     legend: [[`<i class="bq-swatch" style="background:${D.FLOAT_COLOUR}"></i>`, "mask at 3 bits"],
       [`<i class="bq-swatch" style="background:${D.QUANTIZED_COLOUR}"></i>`, "mask at t"],
-      [`<i class="bq-swatch" style="background:${D.BOTH_COLOUR}"></i>`, "mask, both"], ['<i class="bq-ring"></i>', "junction cell"],
+      [`<i class="bq-swatch" style="background:${D.BOTH_COLOUR}"></i>`, "mask, both"],
+      ['<i class="bq-ring"></i>', "junction cell"],
       ['<i class="bq-stripes"></i>', "changed in this step"]],
     result({ step, grid }) {
       const n = [21, 41, 81, 161][grid];
       const path = pathOf(n);
       const moved = G.changedCells(path[Math.max(step - 1, 0)], path[step], n);
-      return { n, path, moved, here: G.count(G.cornerClasses(path[step], n), 3), now: G.count(moved), ...G.transition(path, n) };
+      const here = G.count(G.cornerClasses(path[step], n), 3);
+      return { n, path, moved, here, now: G.count(moved), ...G.transition(path, n) };
     },
     draw(view, store, { n, path, moved }, { step }) {
       const corners = drawSlice(view, store, path[0], path[step], n, moved);
       D.junctions(view, corners, n, 8);
     },
-    table: (found) => [["cells", "count"], ["junction cells at this t", found.here], ["changed in this step", found.now],
-      ["junction cells at some t (union)", found.union], ["changed at some step", found.changed],
-      ["near a junction: of the changed cells", fixed(found.shareNear)], ["of all boundary cells (chance)", fixed(found.chanceBoundary)],
-      ["rearranged cells, all steps", found.rearranged], ["of these near a junction", fixed(found.shareRearrangedNear)]],
-    say: (found, { step }) => `t = ${(step / 10).toFixed(1)} on ${found.n} nodes a side: ${found.here} junction cells, ` +
-      `${found.now} cells changed in this step.`,
+    table: (found) => [
+      ["cells", "count"],
+      ["junction cells at this t", found.here],
+      ["changed in this step", found.now],
+      ["junction cells at some t (union)", found.union],
+      ["changed at some step", found.changed],
+      ["near a junction: of the changed cells", fixed(found.shareNear)],
+      ["of all boundary cells (chance)", fixed(found.chanceBoundary)],
+      ["rearranged cells, all steps", found.rearranged],
+      ["of these near a junction", fixed(found.shareRearrangedNear)],
+    ],
+    say: (found, { step }) => `t = ${(step / 10).toFixed(1)} on ${found.n} nodes a side: ` +
+      `${found.here} junction cells, ${found.now} cells changed in this step.`,
   };
 
   LESSONS.ruler = {
@@ -188,7 +222,7 @@ are those of bqcore for the same classifiers, which tests/test_browser.py compar
     controls: [
       { name: "shift", label: "Shift d", low: 0, high: 0.1, step: 0.002, start: 0.02, text: (v) => fixed(v) },
       { name: "angle", label: "Direction", low: 0, high: 90, step: 1, start: 20, text: (v) => `${v}°` },
-      { name: "grid", label: "Nodes a side", low: 0, high: 4, step: 1, start: 1, text: (v) => String([11, 21, 41, 81, 161][v]) },
+      gridOf([11, 21, 41, 81, 161]),
     ],
     legend: [[`<i class="bq-swatch" style="background:${D.FLOAT_COLOUR}"></i>`, "mask before"],
       [`<i class="bq-swatch" style="background:${D.QUANTIZED_COLOUR}"></i>`, "mask after"],
@@ -203,7 +237,8 @@ are those of bqcore for the same classifiers, which tests/test_browser.py compar
       const found = G.compare(before, after, n, UNIT);
       return {
         n, h, before, after, c, s, ...found,
-        law: 1 - Math.max(w - shift, 0) / (w + Math.min(shift, w)), law_all: shift <= h ? (2 * shift) / ((4 * h) / Math.PI + shift) : NaN,
+        law: 1 - Math.max(w - shift, 0) / (w + Math.min(shift, w)),
+        meanLaw: shift <= h ? (2 * shift) / ((4 * h) / Math.PI + shift) : NaN,
       };
     },
     draw(view, store, { before, after, n, c, s }, { shift }) {
@@ -213,9 +248,15 @@ are those of bqcore for the same classifiers, which tests/test_browser.py compar
         D.line(view, [x + 2 * s, y - 2 * c], [x - 2 * s, y + 2 * c], colour, 2);
       }
     },
-    table: (found) => [["measure", "value"], ["grid step h", fixed(found.h, 4)], ["J, measured", fixed(found.jaccard)],
-      ["J, by the law for this direction", fixed(found.law)], ["J, by the law over all directions", fixed(found.law_all)],
-      ["d<sub>eff</sub>, from J and h", fixed(found.effectiveDisplacement, 4)], ["nodes changed", `${fixed(100 * found.gridChange, 2)} %`]],
+    table: (found) => [
+      ["measure", "value"],
+      ["grid step h", fixed(found.h, 4)],
+      ["J, measured", fixed(found.jaccard)],
+      ["J, by the law for this direction", fixed(found.law)],
+      ["J, by the law over all directions", fixed(found.meanLaw)],
+      ["d<sub>eff</sub>, from J and h", fixed(found.effectiveDisplacement, 4)],
+      ["nodes changed", `${fixed(100 * found.gridChange, 2)} %`],
+    ],
     say: (found, { shift }) => `A shift of ${fixed(shift)} on ${found.n} nodes a side: J = ${fixed(found.jaccard)}, ` +
       `d_eff = ${fixed(found.effectiveDisplacement, 4)}.`,
   };
@@ -228,12 +269,12 @@ are those of bqcore for the same classifiers, which tests/test_browser.py compar
     const values = Object.fromEntries(lesson.controls.map((control) => [control.name, control.start]));
     const store = {};
     const id = (part) => `bq-${name}-${part}`;
-    root.innerHTML = `
-      <div class="bq-sliders">${lesson.controls.map((c) => `<div><label for="${id(c.name)}">${c.label}:
-        <output for="${id(c.name)}"></output></label><input type="range" id="${id(c.name)}" name="${c.name}" min="${c.low}"
-        max="${c.high}" step="${c.step}" value="${c.start}"></div>`).join("")}</div>
-      <div class="bq-stage"><figure class="bq-slice"><canvas role="img"></canvas><figcaption>${lesson.legend.map(([mark, text]) =>
-        `<span>${mark}${text}</span>`).join("")}</figcaption></figure>
+    const sliders = lesson.controls.map((c) =>
+      `<div><label for="${id(c.name)}">${c.label}: <output for="${id(c.name)}"></output></label>
+      <input type="range" id="${id(c.name)}" name="${c.name}" min="${c.low}" max="${c.high}" step="${c.step}"></div>`).join("");
+    const legend = lesson.legend.map(([mark, text]) => `<span>${mark}${text}</span>`).join("");
+    root.innerHTML = `<div class="bq-sliders">${sliders}</div>
+      <div class="bq-stage"><figure class="bq-slice"><canvas role="img"></canvas><figcaption>${legend}</figcaption></figure>
       <div class="bq-readings"><table><thead></thead><tbody></tbody></table></div></div>
       <p class="bq-summary" role="status" aria-live="polite"></p>`;
     const [canvas, table, summary] = ["canvas", "table", ".bq-summary"].map((part) => root.querySelector(part));
@@ -250,11 +291,10 @@ are those of bqcore for the same classifiers, which tests/test_browser.py compar
       });
       found = lesson.result(values);
       draw();
-      const row = (cells, tag) => `<tr>${cells.map((cell, i) =>
-        (i === 0 || tag === "th" ? `<th scope="${tag === "th" ? "col" : "row"}">${cell}</th>` : `<td>${cell}</td>`)).join("")}</tr>`;
       const [head, ...rows] = lesson.table(found, values);
-      table.tHead.innerHTML = row(head, "th");
-      table.tBodies[0].innerHTML = rows.map((cells) => row(cells, "td")).join("");
+      table.tHead.innerHTML = `<tr>${head.map((cell) => `<th scope="col">${cell}</th>`).join("")}</tr>`;
+      table.tBodies[0].innerHTML = rows.map(([name, ...cells]) =>
+        `<tr><th scope="row">${name}</th>${cells.map((cell) => `<td>${cell}</td>`).join("")}</tr>`).join("");
       const text = lesson.say(found, values);
       canvas.setAttribute("aria-label", text);
       clearTimeout(timer); // spoken when the slider rests

@@ -1,9 +1,10 @@
-/* Tables of results sort by the column whose heading is pressed: numbers by value, words by letter, once more turns round. */
+/* Tables sort by the column whose heading is pressed: numbers by value, words by letter; once more turns it round. */
 "use strict";
 document.querySelectorAll(".bd-content table").forEach((table) => {
   const heads = table.tHead && table.tHead.rows.length === 1 ? [...table.tHead.rows[0].cells] : [];
   const body = table.tBodies[0];
-  if (!heads.length || table.tBodies.length !== 1 || body.rows.length < 3 || table.closest(".bq-lesson, #explorer, .xr-wrap")) return;
+  const live = table.closest(".bq-lesson, #explorer, .xr-wrap"); // these write or fold their rows themselves
+  if (!heads.length || table.tBodies.length !== 1 || body.rows.length < 3 || live) return;
 
   /* The number that a cell begins with, such as 0.95 of "0.95 [0.86, 0.99]"; nothing of "D2". */
   const numberOf = (text) => {
