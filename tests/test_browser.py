@@ -513,6 +513,21 @@ def test_slider_keys_and_grid_change_what_is_said(open_explorer):
 
 
 @needs_chromium
+def test_what_the_page_says_to_try_is_so(open_explorer):
+    ours = open_explorer()
+    read = "() => { const { flipCount, bandFlipCount, grids } = bqExplorer.current(); return [flipCount, bandFlipCount, grids]; }"
+    ours.show(10)
+    flips, _, grids = ours.page.evaluate(read)
+    j, d_eff = ([grid[key] for grid in grids] for key in ("jaccard", "effectiveDisplacement"))
+    assert flips == 0 and j == sorted(j) and j[-1] > 3 * j[0] > 0
+    assert d_eff != sorted(d_eff) and max(d_eff) < 2.5 * min(d_eff)
+    for position in (40, 50, 60):
+        ours.show(position)
+        flips, band, _ = ours.page.evaluate(read)
+        assert flips == band > 0
+
+
+@needs_chromium
 def test_dragging_the_slider_redraws_the_picture(open_explorer):
     ours = open_explorer()
     box = ours.page.locator("#bq-position").bounding_box()

@@ -29,8 +29,9 @@ document.querySelectorAll(".bd-content table").forEach((table) => {
     button.type = "button";
     button.className = "sort";
     button.title = "Sort by this column";
-    button.append(...head.childNodes);
-    head.append(button);
+    const paragraph = head.querySelector("p"); // a button may hold words, not paragraphs
+    button.append(...(paragraph || head).childNodes);
+    head.replaceChildren(button);
     button.addEventListener("click", () => {
       const turn = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
       heads.forEach((other) => other.removeAttribute("aria-sort"));
