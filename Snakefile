@@ -44,6 +44,7 @@ MEASURING = "boundary calibration checks data decisions levels measures models q
 RUN_SOURCES = [f"bqcore/{name}.py" for name in MEASURING.split()]
 RESULTS = sorted(glob("data/results/*"))
 LEDGER = RESULTS + glob("data/claims.yml") + ["bqcore/claims.py"]
+EXPLORER = sorted(glob("data/explorer/*.nc")) + ["bqcore/explorer.py", "data/runs/digits.nc"]
 PAGES = sorted(p for p in glob("book/**", recursive=True) if os.path.isfile(p) and "__pycache__" not in p)
 EXECUTED = [f"notebooks/executed/{name}.ipynb" for name in NOTEBOOKS]
 # Every study that the paper has, as `python -m bqcore run` takes it; a smoke test does the same on tiny sizes.
@@ -71,7 +72,7 @@ rule all:
 
 rule book:
     input:
-        EXECUTED, PAGES, LEDGER, "_config.yml", "_toc.yml",
+        EXECUTED, PAGES, LEDGER, EXPLORER, "_config.yml", "_toc.yml",
     output:
         "_build/html/index.html",
     threads: workflow.cores

@@ -1,4 +1,4 @@
-"""The command line: ``python -m bqcore run | data | audit | ledger | publish``."""
+"""The command line: ``python -m bqcore run | data | audit | ledger | publish | explorer``."""
 
 import argparse
 import shlex
@@ -12,7 +12,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options = _options(arguments)
         command = f"bqcore {options.command}"
-        commands = {"run": _run, "data": _data, "audit": _audit, "ledger": _ledger, "publish": _publish}
+        commands = {
+            "run": _run, "data": _data, "audit": _audit, "ledger": _ledger, "publish": _publish, "explorer": _explorer
+        }  # fmt: skip
         return commands[options.command](options)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"{command}: {error}", file=sys.stderr)
@@ -61,6 +63,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     )
 
     commands.add_parser("publish", help="make the fresh runs the published ones: data/results and README's table")
+
+    explorer = commands.add_parser("explorer", help="keep a published network for the book's explorer page")
+    explorer.add_argument("network", choices=["mnist", "fashion-mnist"])
 
     return parser.parse_args(arguments)
 
@@ -256,6 +261,16 @@ def _publish(options) -> int:
 
     for line in [*publishing.publish(), *claims.publish_table()]:
         print(line)
+    return 0
+
+
+def _explorer(options) -> int:
+    from . import explorer
+    from .results import save_dataset
+
+    path = explorer.KEPT / f"{options.network}.nc"
+    save_dataset(explorer.image_network(options.network), path)
+    print(path)
     return 0
 
 

@@ -12,7 +12,7 @@
 #
 # The abstract names each quantity without a formula. These are the readings that are judged here, one for each quantity,
 # and the pictures show them at work on classifiers small enough to check by hand. Each definition is *our reconstruction*;
-# what else it could mean is said beside it.
+# what else it could mean is said beside it. [](the-glossary) has all words and symbols on one page.
 #
 # A classifier turns an input $x$ into $K$ logits $z(x)$ and decides for the class $c(x)$ of the largest one, the first on
 # ties. $f$ is the float classifier and $q$ the quantized one; $m_{ab} = z_a - z_b$ is the margin between two classes, and

@@ -11,9 +11,9 @@
 # # Levels: what each bit-width moves
 #
 # **Question.** A one-hidden-layer network on the digits set keeps its accuracy when its weights are quantized to a few
-# bits. How far does its decision boundary move meanwhile, and do the paper's numbers for 8 and 4 bits come out?
+# bits. How far does its {term}`decision boundary` move meanwhile, and do the paper's numbers for 8 and 4 bits come out?
 #
-# Everything below is made from raw pixels by this notebook: it trains, quantizes (PTQ-W) and measures, once as the paper
+# Everything below is made from raw pixels by this notebook: it trains, quantizes ({term}`PTQ-W`) and measures, once as the paper
 # did and again for many seeds. [](definitions) has the measures.
 
 # %% [markdown]

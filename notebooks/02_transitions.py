@@ -11,9 +11,9 @@
 # # Transitions: where the boundary reconfigures
 #
 # **Question.** Between two adjacent bit-widths the weights can be moved in a straight line. The paper says that the visible
-# reconfigurations of the decision regions then sit at multiclass junctions. Do they, and more than chance would give?
+# reconfigurations of the {term}`decision regions <decision region>` then sit at multiclass junctions. Do they, and more than chance would give?
 #
-# [](definitions) says what counts as a junction cell, a changed cell and a rearranged cell.
+# [](definitions) says what counts as a {term}`junction cell`, a changed cell and a rearranged cell.
 
 # %% [markdown]
 # ## Parameters
