@@ -99,7 +99,7 @@ def variants(dataset: str, results: str) -> xr.Dataset:
     """Give the joined runs of the stopping study's variants on a data set, published or fresh."""
     if results == "published":
         return publishing.load_published(publishing.name_of(specs.baseline("stopping", dataset), variants=True))
-    return runs.sweep_variants(dataset, specs.VARIANT_SEEDS[dataset])
+    return publishing.variants(dataset)
 
 
 def tables(of: Iterable[tuple[pd.DataFrame, str, str]]) -> None:

@@ -37,14 +37,20 @@ def publications() -> dict[str, Callable[[], xr.Dataset]]:
             out[f"{spec.dataset}_slice.nc"] = lambda spec=spec: load_dataset(runs.file(spec))
     for dataset, seeds in specs.VARIANT_SEEDS.items():
         spec = specs.baseline("stopping", dataset)
-        out[name_of(spec, variants=True)] = lambda dataset=dataset, seeds=seeds: _variants(dataset, seeds)
+        out[name_of(spec, variants=True)] = lambda dataset=dataset, seeds=seeds: _kept_variants(dataset, seeds)
     return out
 
 
-def _variants(dataset: str, seeds: int) -> xr.Dataset:
+def variants(dataset: str) -> xr.Dataset:
+    """Give the joined runs of the stopping study's variants on a data set; what is missing is run."""
+    command = f"python -m bqcore run stopping {dataset} --variants"
+    return runs.sweep_variants(dataset, specs.VARIANT_SEEDS[dataset]).assign_attrs(command=command)
+
+
+def _kept_variants(dataset: str, seeds: int) -> xr.Dataset:
     for spec in specs.variants(dataset):
         load_dataset(runs.joined_file(spec, seeds))  # or else it would be run now
-    return runs.sweep_variants(dataset, seeds)
+    return variants(dataset)
 
 
 def load_published(name: str, folder: str | Path = PUBLISHED) -> xr.Dataset:
