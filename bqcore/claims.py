@@ -145,6 +145,18 @@ def _span(claim: dict, dataset: xr.Dataset) -> float:
     return float(medians.max() - medians.min())
 
 
+def _interval(values: xr.DataArray, means_of: int, level: float) -> stats.Interval:
+    """Give the prediction interval of *values*, within what they can be: a share from 0 to 1, bits from 2 to 16."""
+    interval = stats.prediction_interval(values.values.ravel(), means_of, level)
+    if values.name == "chosen_bits":
+        low, high = 2, 16
+    elif values.name in ("boundary_jaccard", "accuracy") or values.name.endswith("_rate"):
+        low, high = 0, 1
+    else:
+        return interval
+    return stats.Interval(interval.estimate, max(interval.low, low), min(interval.high, high))
+
+
 def _judge_value(claim: dict, dataset: xr.Dataset, rule: dict) -> dict:
     """Judge one number by the prediction interval of our runs."""
     selected = _select(dataset, claim["select"])
@@ -152,7 +164,7 @@ def _judge_value(claim: dict, dataset: xr.Dataset, rule: dict) -> dict:
     if loose:
         raise ValueError(f"its select leaves {', '.join(loose)} open: name one, or pool it.")
     values = selected.values.ravel()
-    interval = stats.prediction_interval(values, claim["means_of"], rule["level"])
+    interval = _interval(selected, claim["means_of"], rule["level"])
     if not interval.low <= claim["reported"] <= interval.high:
         verdict = "not reproduced"
     elif interval.high - interval.low > rule["too_wide"] * _span(claim, dataset):
@@ -179,21 +191,20 @@ def _judge_stopping(claim: dict, together: list[dict], dataset: xr.Dataset, rule
     for i in aware:
         inside, narrow = True, True
         for other, span in zip(together, spans):
-            values = _select(choices.isel(choice=i), other["select"]).values
-            interval = stats.prediction_interval(values, other["means_of"], rule["level"])
+            interval = _interval(_select(choices.isel(choice=i), other["select"]), other["means_of"], rule["level"])
             inside &= interval.low <= other["reported"] <= interval.high
             narrow &= interval.high - interval.low <= rule["too_wide"] * span
         verdicts.append(inside + (inside and narrow))
     verdict = ("not reproduced", "inconclusive", "reproduced")[max(verdicts)]
     usual = calibration.usual_limit(choices, claim["rule"], rule["spare"])
-    values = _select(usual, claim["select"]).values
-    interval = stats.prediction_interval(values, claim["means_of"], rule["level"])
+    values = _select(usual, claim["select"])
+    interval = _interval(values, claim["means_of"], rule["level"])
     names = " and ".join(other["id"] for other in together)
     return interval._asdict() | {
         "says": f"{claim['says']} (ours at {claim['rule']} ≤ {float(usual.limit):g}, as calibration data pick it; "
         f"{sum(v > 0 for v in verdicts)} of {len(aware)} limits agree with {names} at once)",
         "runs": dataset.sizes["seed"],
-        "percentile": stats.percentile(values, claim["reported"]),
+        "percentile": stats.percentile(values.values, claim["reported"]),
         "verdict": verdict,
     }
 

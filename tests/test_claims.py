@@ -655,6 +655,16 @@ def test_claims_about_stopping_are_judged_at_one_limit_together(tmp_path):
     assert [row["verdict"] for row in rows] == ["inconclusive"] * 2
 
 
+def test_an_interval_stays_within_what_a_share_can_be(tmp_path):
+    many = stopping_runs(4, count=3)  # so few that Student's interval is wide
+    wide = many.copy(deep=True)
+    wide["flip_rate"] = many.flip_rate * xr.DataArray([0.0, 1.0, 30.0], dims="seed")
+    (flips, jaccard) = judge_stopping(tmp_path, (0.0, 0.3), wide)
+    usual = calibration.usual_limit(calibration.choose(wide), "jaccard", 0.5)
+    plain = stats.prediction_interval(usual.flip_rate.sel(split="held-out").values)
+    assert plain.low < 0 == flips["low"] and flips["high"] == pytest.approx(plain.high)
+
+
 def test_the_limit_shown_is_the_one_that_calibration_picks(tmp_path):
     many = stopping_runs(1)
     choices = calibration.choose(many)
