@@ -154,7 +154,7 @@ def _interval(values: xr.DataArray, means_of: int, level: float) -> stats.Interv
         low, high = 0, 1
     else:
         return interval
-    return stats.Interval(interval.estimate, max(interval.low, low), min(interval.high, high))
+    return stats.Interval(interval.estimate, float(max(interval.low, low)), float(min(interval.high, high)))
 
 
 def _judge_value(claim: dict, dataset: xr.Dataset, rule: dict) -> dict:
