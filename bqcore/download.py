@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pooch import HTTPDownloader
 from tqdm import tqdm
 
 TIMEOUT = (10, 30)  # seconds to connect, and between two pieces of an answer
@@ -118,6 +117,8 @@ def _fetch(path: Path, draft: Path, mirrors: list[str], md5: str, size: int, pro
 
 def _attempt(url: str, draft: Path, md5: str, size: int, bar: tqdm) -> str | None:
     """Download behind what *draft* holds; give None if it is whole then, or else what the mirror answered."""
+    from pooch import HTTPDownloader  # here: it makes a notebook without widgets warn when it is imported
+
     have, seen = _size(draft), []
     bar.n = bar.initial = have
     with draft.open("ab", buffering=0) as file:

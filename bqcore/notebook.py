@@ -119,8 +119,8 @@ def stopping_summary(sets: dict[str, xr.Dataset], chosen: dict[str, xr.Dataset])
     lines = []
     for name, many in sets.items():
         choices = chosen[name]
-        held_out = choices.flip_rate.sel(split="held-out")
-        equal = calibration.at_equal_bits(many, choices, "flip_rate")
+        held_out = choices.flip_rate.sel(split="held-out").transpose("choice", "seed")
+        equal = calibration.at_equal_bits(many, choices, "flip_rate").transpose("choice", "seed")
         index = {str(rule): i for i, rule in reversed(list(enumerate(choices.rule.values)))}
         first, second = index["accuracy"], index["jaccard"]
         bits = choices.chosen_bits.mean("seed")

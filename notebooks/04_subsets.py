@@ -92,7 +92,7 @@ plots.Table(
 # The flips agree with the paper while the Jaccard distances of a one-cell mask do not. The grid and the thickness of the mask
 # decide: a coarse grid with a thickened mask gives distances of the paper's size for the very same networks.
 
-# %% mystnb={"figure": {"caption": "Held-out boundary-mask Jaccard distance at 8 and 6 bits against the grid, for one-cell masks and thickened ones; a thin line a seed. Dotted: the paper's values, whose grid and mask are not stated.", "name": "figure-ruler"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Held-out boundary-mask Jaccard distance at 8 and 6 bits against the grid, for one-cell masks and thickened ones; a thin line a seed. Dotted: the paper's values, whose grid and mask are not stated.", "name": "figure-subset-ruler"}} tags=["hide-input"]
 plots_stopping.ruler_figure(many, {8: paper["C6"], 6: paper["C3"]})
 
 # %% [markdown]

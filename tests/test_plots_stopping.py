@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from bqcore import calibration, plots_stopping, runs, specs, stats
+from bqcore import calibration, notebook, plots_stopping, runs, specs, stats
 
 SMALL = specs.Stopping(epochs=4, nodes=(41, 21), width=12, sizes=(500, 300, 400))
 
@@ -86,3 +86,19 @@ def test_the_table_of_variants_begins_with_the_paper(many):
     assert list(table.index) == ["the paper", "baseline", "width=12"]
     assert table.loc["the paper", "flips by accuracy"] == "0.0094"
     assert table.loc["baseline"].equals(table.loc["width=12"])
+
+
+def test_the_summary_in_words_holds_the_paired_differences(many, chosen):
+    text = notebook.stopping_summary({"digits": many}, {"digits": chosen}).data
+    held_out = chosen.flip_rate.sel(split="held-out").transpose("choice", "seed")
+    first, second = (list(chosen.rule.values).index(rule) for rule in ("accuracy", "jaccard"))
+    fewer = stats.paired_difference(held_out[first].values, held_out[second].values)
+    assert f"{fewer.estimate:.4f} fewer [{fewer.low:.4f}, {fewer.high:.4f}]" in text
+    assert f"{float(chosen.chosen_bits[second].mean()):.2f} bits" in text
+    equal = calibration.at_equal_bits(many, chosen, "flip_rate")
+    saves = any(
+        stats.paired_difference(equal.isel(choice=i).values, held_out[i].values).low > 0
+        for i in range(chosen.sizes["choice"])
+    )
+    assert ("no rule saves flips" in text) != saves
+    assert "fewer [" not in notebook.stopping_summary({"one": many.isel(seed=[0])}, {"one": chosen.isel(seed=[0])}).data
