@@ -55,7 +55,7 @@ def build(folder: Path) -> None:
     sources = {name: (folder / f"notebooks/{name}.py").read_text(encoding="utf-8") for name in stale}
     measuring = [name for name in stale if 'tags=["parameters"]' in sources[name]]
     # The runs come first: their progress bar is no output of a cell.
-    commands = [["-m", "bqcore", "run", "digits", "seeds=2"]] if measuring else []
+    commands = [["-m", "bqcore", "run", "levels", "digits", "seeds=2"]] if measuring else []
     commands += [["notebooks/execute.py", name, *(["seeds=2"] if name in measuring else [])] for name in stale]
     for command in commands:
         done = subprocess.run(

@@ -38,13 +38,19 @@ def test_the_table_holds_the_means_and_the_paired_difference(many, chosen):
     for i, (_, row) in enumerate(table.iterrows()):
         at = chosen.isel(choice=i)
         assert row["bits"] == f"{float(at.chosen_bits.mean()):.2f}"
-        assert row["flips, held-out"] == f"{float(at.flip_rate.sel(split='held-out').mean()):.4f}"
-        assert row["J, calibration"] == f"{float(at.boundary_jaccard.sel(split='calibration', nodes=41).mean()):.3f}"
+        for title, values, form in (
+            ("flips", at.flip_rate, ".4f"),
+            ("J", at.boundary_jaccard.sel(nodes=41), ".3f"),
+        ):
+            means = [float(values.sel(split=split).mean()) for split in ("calibration", "held-out")]
+            assert row[title].split() == [f"{means[0]:{form}}", "→", f"{means[1]:{form}}"]
         equal = calibration.at_equal_bits(many, at, "flip_rate")
         less = stats.paired_difference(equal.values, at.flip_rate.sel(split="held-out").values)
-        assert row["flips less than at equal bits"] == f"{less.estimate:+.4f} [{less.low:+.4f}, {less.high:+.4f}]"
+        assert row["saved at equal bits"].split() == [
+            f"{less.estimate:+.4f}", f"[{less.low:+.4f},", f"{less.high:+.4f}]"
+        ]  # fmt: skip
     one = plots_stopping.stopping_table(many.isel(seed=[0]), chosen.isel(seed=[0]), nodes=21)
-    assert not one["flips less than at equal bits"].str.contains(r"\[").any()  # one run has no interval
+    assert not one["saved at equal bits"].str.contains(r"\[").any()  # one run has no interval
 
 
 def test_the_table_of_limits_ticks_what_is_inside(many):
@@ -54,11 +60,11 @@ def test_the_table_of_limits_ticks_what_is_inside(many):
         "flip_rate": float(at.flip_rate.sel(split="held-out").mean()),
         "boundary_jaccard": float(at.boundary_jaccard.sel(split="held-out", nodes=41).mean()),
     }
-    table = plots_stopping.limits_table(choices, 3, reported, 41)
-    assert len(table) == 39
+    table = plots_stopping.limits_table(choices, 3, reported, 41, crossed=False)
+    assert len(table) == 11 and len(plots_stopping.limits_table(choices, 3, reported, 41, crossed=True)) == 28
     row = table.loc["jaccard ≤ 0.4"]
     assert row["all agree"] == "yes" and row.str.contains("✓").sum() == 2
-    far = plots_stopping.limits_table(choices, 3, {"flip_rate": 0.9, "chosen_bits": 99}, 41)
+    far = plots_stopping.limits_table(choices, 3, {"flip_rate": 0.9, "chosen_bits": 99}, 41, crossed=True)
     assert not (far["all agree"] == "yes").any() and not far["bits (paper 99)"].str.contains("✓").any()
 
 
