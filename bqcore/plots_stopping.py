@@ -69,7 +69,8 @@ def stopping_table(many: xr.Dataset, choices: xr.Dataset, nodes: int | None = No
             values = at[name].sel(nodes=nodes) if "nodes" in at[name].dims else at[name]
             means = [f"{float(values.sel(split=split).mean()):{form}}" for split in calibration.SPLITS]
             row[title] = "\u00a0→\u00a0".join(means)  # kept on one line
-        row["saved at equal bits"] = _less(equal.isel(choice=i), at.flip_rate.sel(split="held-out"))
+            if name == "flip_rate":
+                row["saved at equal bits"] = _less(equal.isel(choice=i), at.flip_rate.sel(split="held-out"))
         rows.append(row)
     return pd.DataFrame(rows).set_index("rule")
 

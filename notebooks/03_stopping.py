@@ -48,8 +48,8 @@ paper = claims.reported()
 # Besides the paper's two rules, chosen by accuracy and boundary-aware stopping (Jaccard, band flips, or both), stand the two
 # that practice would use: a limit on the accuracy drop, as NNCF has it (0.01), and one on flips. Each rule's limit comes from
 # a grid fixed beforehand and is picked by calibration data alone: the loosest one that at least halves the calibration flips
-# of the choice by accuracy. The last column is the price check: how many fewer held-out flips than networks that all have the
-# same bits, on average as many. Where its interval holds 0, the rule has only bought bits. Arrows lead from calibration to
+# of the choice by accuracy. *Saved at equal bits* is the price check: how many fewer held-out flips than networks that all have
+# the same bits, on average as many. Where its interval holds 0, the rule has only bought bits. Arrows lead from calibration to
 # held-out values.
 
 # %% tags=["hide-input"]
@@ -66,8 +66,8 @@ notebook.tables(
 notebook.sources(sets)
 
 # %% [markdown]
-# The paper's own kind of run is a mean of few: 17 of 1,800 held-out decisions are four runs of 450 on digits. Here are the
-# first four seeds of digits, and one of each other set.
+# The paper's own kind of run is a mean of few: its flip rates on digits are whole numbers of decisions in four runs. Here are
+# the first four seeds of digits, and one of each other set.
 
 # %% tags=["hide-input"]
 few = {title: many.isel(seed=slice(4 if title == "digits" else 1)) for title, many in sets.items()}
@@ -92,7 +92,7 @@ plots_stopping.front_figure(sets, chosen)
 # %% [markdown]
 # ## Does calibration tell what held-out data will do?
 
-# %% mystnb={"figure": {"caption": "Boundary-mask Jaccard distance on the calibration slice against the held-out slice, a dot for every seed and level. Bit-width drives both; within one level much less is left.", "name": "figure-transfer"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Boundary-mask Jaccard distance on the calibration slice against the held-out slice, a dot for every seed and level. Bit-width drives both: beside the overall r stands the median correlation within a level.", "name": "figure-transfer"}} tags=["hide-input"]
 plots_stopping.transfer_figure(sets)
 
 # %% tags=["remove-input"]

@@ -14,7 +14,8 @@
 # times fewer flips. Do its bits, flips and Jaccard distances come out together, and which open choice decides?
 #
 # The subset: 5,000 images to train on and 600 to calibrate on, from the official training set, and 600 held out from the
-# official test set, all drawn by the seed. The paper's 0.0367 and 0.0083 are 22 and 5 of 600.
+# official test set, all drawn by the seed. The paper's flip rates, {claim}`C2 reported` and {claim}`C5 reported`, are whole
+# numbers of 600 decisions.
 
 # %% [markdown]
 # ## Parameters
