@@ -52,11 +52,9 @@ def build(folder: Path) -> None:
         shutil.copytree(source, folder / name, ignore=ignore) if source.is_dir() else shutil.copy2(source, folder)
     environ = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
     stale = [name for name in NOTEBOOKS if not is_executed(folder / "notebooks", name)]
-    sources = {name: (folder / f"notebooks/{name}.py").read_text(encoding="utf-8") for name in stale}
-    measuring = [name for name in stale if 'tags=["parameters"]' in sources[name]]
     # The runs come first: their progress bar is no output of a cell.
-    commands = [["-m", "bqcore", "run", "levels", "digits", "seeds=2"]] if measuring else []
-    commands += [["notebooks/execute.py", name, *(["seeds=2"] if name in measuring else [])] for name in stale]
+    commands = [["-m", "bqcore", "run", "levels", "digits", "seeds=2"]] if stale else []
+    commands += [["notebooks/execute.py", "--if-declared", name, "seeds=2"] for name in stale]
     for command in commands:
         done = subprocess.run(
             [sys.executable, *command], cwd=folder, env=environ, capture_output=True, text=True, timeout=600
