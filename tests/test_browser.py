@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import urllib.parse
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -52,14 +53,17 @@ def build(folder: Path) -> None:
         shutil.copytree(source, folder / name, ignore=ignore) if source.is_dir() else shutil.copy2(source, folder)
     environ = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
     stale = [name for name in NOTEBOOKS if not is_executed(folder / "notebooks", name)]
-    # The runs come first: their progress bar is no output of a cell.
-    commands = [["-m", "bqcore", "run", "levels", "digits", "seeds=2"]] if stale else []
-    commands += [["notebooks/execute.py", "--if-declared", name, "seeds=2"] for name in stale]
-    for command in commands:
+
+    def run(command: list[str]) -> None:
         done = subprocess.run(
             [sys.executable, *command], cwd=folder, env=environ, capture_output=True, text=True, timeout=600
         )
         assert done.returncode == 0, f"{command}: {done.stderr[-3000:]}"
+
+    if stale:
+        run(["-m", "bqcore", "run", "levels", "digits", "seeds=2"])  # first: its progress bar is no output of a cell
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # the other worker waits for the book
+        list(pool.map(run, [["notebooks/execute.py", "--if-declared", name, "seeds=2"] for name in stale]))
     program = "from jupyter_book.cli.main import main; main()"
     command = [sys.executable, "-c", program, "build", ".", "-W", "-n", "--keep-going", "--all"]
     done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=600)
