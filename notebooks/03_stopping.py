@@ -108,7 +108,10 @@ notebook.sources(sets)
 notebook.tables(
     (
         plots_stopping.limits_table(
-            calibration.choose(sets["digits"], limits), 4, {"flip_rate": paper["S2"], "boundary_jaccard": paper["S4"]}, 201,
+            calibration.choose(sets["digits"], limits),
+            4,
+            {"flip_rate": paper["S2"], "boundary_jaccard": paper["S4"]},
+            201,
             crossed=crossed,
         ),
         f"Digits, {'two limits at once' if crossed else 'one limit'}: held-out values with the 95 % interval of a mean of four runs.",

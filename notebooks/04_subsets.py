@@ -79,8 +79,10 @@ notebook.sources({"cnn": many, "resnet": residual})
 notebook.tables(
     (
         plots_stopping.limits_table(
-            calibration.choose(many, limits), 1,
-            {"chosen_bits": paper["C4"], "flip_rate": paper["C5"], "boundary_jaccard": paper["C6"]}, int(many.nodes[0]),
+            calibration.choose(many, limits),
+            1,
+            {"chosen_bits": paper["C4"], "flip_rate": paper["C5"], "boundary_jaccard": paper["C6"]},
+            int(many.nodes[0]),
             crossed=crossed,
         ),
         f"CIFAR-10 subset, {'two limits at once' if crossed else 'one limit'}: held-out values with the 95 % interval of a single run.",
