@@ -1,6 +1,8 @@
 """The ledger: every claim of the paper against our runs, judged by the rule that data/claims.yml states."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +77,11 @@ def ledger(path: str | Path = CLAIMS, results: str | Path = PUBLISHED) -> list[d
     rule, claims = load_claims(path)
     files = {}
     rows = []
+
+    @cache  # several claims are of one file, and choosing takes longer than judging
+    def choices(name: str) -> xr.Dataset:
+        return calibration.choose(load_published(name, results))
+
     for claim in claims:
         row = {key: claim[key] for key in ("id", "dataset", "says", "reported")}
         row |= dict.fromkeys(("estimate", "low", "high", "runs", "percentile"))
@@ -91,11 +98,11 @@ def ledger(path: str | Path = CLAIMS, results: str | Path = PUBLISHED) -> list[d
         try:
             if claim["kind"] == "stopping":
                 together = [other for other in claims if other["id"] in claim["together"]]
-                judged = _judge_stopping(claim, together, files[name], rule)
+                judged = _judge_stopping(claim, together, files[name], rule, choices)
             elif claim["kind"] == "value":
-                judged = _judge_value(claim, files[name], rule)
+                judged = _judge_value(claim, files[name], rule, choices)
             else:
-                judged = _judge_direction(claim, files[name], rule, results)
+                judged = _judge_direction(claim, files[name], rule, choices)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: claim {claim['id']} cannot be judged from {name}: {error}") from error
         rows.append(row | judged | {"command": files[name].attrs["command"]})
@@ -116,15 +123,17 @@ def reported_values(path: str | Path = CLAIMS) -> dict[tuple[str, int], float]:
     }
 
 
-def _select(dataset: xr.Dataset, select: dict, usual: float | None = None) -> xr.DataArray:
+def _select(
+    dataset: xr.Dataset, select: dict, choices: Callable[[], xr.Dataset] | None = None, usual: float | None = None
+) -> xr.DataArray:
     """
     Give a measure at given coordinates; where a stopping rule is named, at the bits that it chooses.
 
-    A rule's limit is a number, or "usual": *usual*.
+    *choices* gives what the rules choose; a rule's limit is a number, or "usual": *usual*.
     """
     where = {key: value for key, value in select.items() if key not in ("measure", "rule", "limit")}
     if "rule" in select:
-        dataset = calibration.choose(dataset)
+        dataset = choices()
         limit = usual if select["limit"] == "usual" else select["limit"]
         found = np.flatnonzero((dataset.rule.values == select["rule"]) & (dataset.limit.values == limit))
         if len(found) != 1:
@@ -157,9 +166,9 @@ def _interval(values: xr.DataArray, means_of: int, level: float) -> stats.Interv
     return stats.Interval(interval.estimate, float(max(interval.low, low)), float(min(interval.high, high)))
 
 
-def _judge_value(claim: dict, dataset: xr.Dataset, rule: dict) -> dict:
+def _judge_value(claim: dict, dataset: xr.Dataset, rule: dict, choices: Callable[[str], xr.Dataset]) -> dict:
     """Judge one number by the prediction interval of our runs."""
-    selected = _select(dataset, claim["select"])
+    selected = _select(dataset, claim["select"], partial(choices, claim["from"]))
     loose = sorted(set(selected.dims) - {"seed", claim.get("pool")})
     if loose:
         raise ValueError(f"its select leaves {', '.join(loose)} open: name one, or pool it.")
@@ -178,25 +187,27 @@ def _judge_value(claim: dict, dataset: xr.Dataset, rule: dict) -> dict:
     }
 
 
-def _judge_stopping(claim: dict, together: list[dict], dataset: xr.Dataset, rule: dict) -> dict:
+def _judge_stopping(
+    claim: dict, together: list[dict], dataset: xr.Dataset, rule: dict, choices: Callable[[str], xr.Dataset]
+) -> dict:
     """
     Judge numbers after boundary-aware stopping, whose limit is not stated, over all limits at once.
 
     Shown is the limit that calibration data pick; what the claim says gains the share of the limits that agree.
     """
-    choices = calibration.choose(dataset)
-    aware = [i for i, name in enumerate(choices.rule.values) if name in calibration.BOUNDARY_AWARE]
+    chosen = choices(claim["from"])
+    aware = [i for i, name in enumerate(chosen.rule.values) if name in calibration.BOUNDARY_AWARE]
     spans = [_span(other, dataset) for other in together]
     verdicts = []
     for i in aware:
         inside, narrow = True, True
         for other, span in zip(together, spans):
-            interval = _interval(_select(choices.isel(choice=i), other["select"]), other["means_of"], rule["level"])
+            interval = _interval(_select(chosen.isel(choice=i), other["select"]), other["means_of"], rule["level"])
             inside &= interval.low <= other["reported"] <= interval.high
             narrow &= interval.high - interval.low <= rule["too_wide"] * span
         verdicts.append(inside + (inside and narrow))
     verdict = ("not reproduced", "inconclusive", "reproduced")[max(verdicts)]
-    usual = calibration.usual_limit(choices, claim["rule"], rule["spare"])
+    usual = calibration.usual_limit(chosen, claim["rule"], rule["spare"])
     values = _select(usual, claim["select"])
     interval = _interval(values, claim["means_of"], rule["level"])
     names = " and ".join(other["id"] for other in together)
@@ -209,13 +220,14 @@ def _judge_stopping(claim: dict, together: list[dict], dataset: xr.Dataset, rule
     }
 
 
-def _judge_direction(claim: dict, dataset: xr.Dataset, rule: dict, results: str | Path) -> dict:
+def _judge_direction(claim: dict, dataset: xr.Dataset, rule: dict, choices: Callable[[str], xr.Dataset]) -> dict:
     """Judge a direction by a paired test over seeds and, where most is stated, the share itself."""
     usual = None
     if "limit_from" in claim:  # the same rule means the limit that another data set's calibration picks
-        other = calibration.choose(load_published(claim["limit_from"], results))
+        other = choices(claim["limit_from"])
         usual = float(calibration.usual_limit(other, claim["second"]["rule"], rule["spare"]).limit)
-    first, second = (_select(dataset, claim[key], usual) for key in ("first", "second"))
+    here = partial(choices, claim["from"])
+    first, second = (_select(dataset, claim[key], here, usual) for key in ("first", "second"))
     if "mean_over" in claim:
         first, second = first.mean(claim["mean_over"]), second.mean(claim["mean_over"])
     interval = stats.paired_difference(first.values, second.values, rule["level"])
