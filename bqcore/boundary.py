@@ -151,6 +151,82 @@ def _local_change(reference: Classifier, candidate: Classifier, x: torch.Tensor,
     return to_numpy(displacement), to_numpy(variation), a, b, third, flat_f, flat_q
 
 
+class TopMargins(NamedTuple):
+    """The top-2 pair (a, b) at each input, its margin m = z_a − z_b, and the length of the margin's gradient."""
+
+    first: np.ndarray
+    second: np.ndarray
+    margin: np.ndarray
+    length: np.ndarray
+
+
+def top_margins(classifier: Classifier, inputs: torch.Tensor, *, batch_size: int = 500) -> TopMargins:
+    """
+    Give what first-order displacements are measured by: top-2 pairs, margins and gradient lengths of a float classifier.
+
+    Parameters
+    ----------
+    classifier : callable, inputs (N, ...) -> logits (N, K)
+    inputs : float tensor, shape (N, ...), N >= 1
+    batch_size : int
+        Inputs that go through the classifier at once.
+
+    Returns
+    -------
+    TopMargins
+        Each (N,). A margin without a gradient has the length 0.
+
+    Raises
+    ------
+    ValueError
+        As :func:`radius`.
+    """
+    inputs = _check_inputs(inputs)
+    parts = []
+    for x, start in _batches(inputs, check_integer("Batch size", batch_size, 1)):
+        logits, gradient = _logits(classifier, x, "Logits", start)
+        first, second = top_pair(logits)
+        winner, runner_up = (torch.from_numpy(index).to(logits.device)[:, None] for index in (first, second))
+        asked = _pairs(logits, winner, runner_up[None])
+        length = torch.linalg.vector_norm(gradient(asked)[0], dim=1)
+        _check_norms(length[:, None], "Logits", start)
+        parts.append((first, second, to_numpy((logits.detach() * asked[0]).sum(1)), to_numpy(length)))
+    return TopMargins(*(np.concatenate(column) for column in zip(*parts)))
+
+
+def displacement(margins: TopMargins, logits) -> np.ndarray:
+    """
+    Give the first-order boundary displacement of a candidate from its logits alone, as :func:`local_change` has it.
+
+    Parameters
+    ----------
+    margins : TopMargins
+        Of the float classifier.
+    logits : array or tensor, shape (N, K)
+        The candidate's, at the same inputs.
+
+    Returns
+    -------
+    displacement : float array, shape (N,)
+        Signed, in input units; NaN where the float margin has no gradient.
+
+    Raises
+    ------
+    ValueError
+        If the logits are not of the margins' inputs and classes, or not finite.
+    """
+    logits = check_logits(logits, "Candidate logits")
+    most = int(max(margins.first.max(), margins.second.max()))
+    if len(logits) != len(margins.margin) or logits.shape[1] <= most:
+        raise ValueError(
+            f"Candidate logits have shape {logits.shape}: {len(margins.margin)} inputs and more than {most} classes "
+            "are expected."
+        )
+    rows = np.arange(len(logits))
+    change = logits[rows, margins.first] - logits[rows, margins.second] - margins.margin
+    return np.divide(change, margins.length, out=np.full(len(rows), np.nan), where=margins.length > 0)
+
+
 def _batches(inputs: torch.Tensor, size: int) -> zip:
     return zip(inputs.split(size), range(0, len(inputs), size))
 

@@ -28,23 +28,30 @@ def measure(spec: Stopping, split: data.StoppingSplit, model: nn.Module) -> xr.D
     Returns
     -------
     xarray.Dataset
-        Dimensions ``split``, ``bits`` (32 is the float classifier), ``nodes``, ``axis``.
+        Dimensions ``split``, ``bits`` (32 is the float classifier), ``nodes``, ``quantile``, ``axis``.
     """
     levels = {FLOAT: model} | quantize.levels_of(model, spec.bits, scheme=spec.scheme, granularity=spec.granularity)
+    out = on_both_splits(levels, split, spec)
+    sizes = [quantize.model_bytes(model, bits, granularity=spec.granularity) for bits in levels]
+    return out.assign(model_bytes=("bits", sizes))
+
+
+def on_both_splits(levels: dict[int, nn.Module], split: data.StoppingSplit, spec: Stopping) -> xr.Dataset:
+    """Measure *levels*, 32 being the float classifier, on calibration and held-out inputs, each with a slice of its own."""
     parts = []
     for inputs, classes in (split[2:4], split[4:6]):
         plane = slices.pca_plane(inputs)
+        logits = measures.logits_of(levels, inputs)
         parts.append(
             xr.merge(
                 [
-                    measures.of_decisions(levels, inputs, classes, spec.share),
+                    measures.of_decisions(logits, classes, spec.share),
+                    measures.of_shifts(levels[FLOAT], inputs, logits),
                     measures.of_slices(measures.labels_of(levels, plane, spec.nodes), plane),
                 ]
             )
         )
-    out = xr.concat(parts, xr.Variable("split", list(SPLITS)))
-    sizes = [quantize.model_bytes(model, bits, granularity=spec.granularity) for bits in levels]
-    return out.assign(model_bytes=("bits", sizes))
+    return xr.concat(parts, xr.Variable("split", list(SPLITS)))
 
 
 def choose(many: xr.Dataset, limits: dict[str, tuple[float, ...]] = LIMITS) -> xr.Dataset:

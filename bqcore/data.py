@@ -15,9 +15,15 @@ SIZES = {  # of the baseline: training, calibration and held-out inputs
     "mnist": (50_000, 10_000, 10_000),
     "fashion-mnist": (50_000, 10_000, 10_000),
     "cifar-10": (5_000, 600, 600),
+    "full-cifar-10": (45_000, 5_000, 10_000),
 }
-FULL_CIFAR = (45_000, 5_000, 10_000)
-SHAPES = {"digits": (64,), "mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28), "cifar-10": (3, 32, 32)}  # of an input
+SHAPES = {  # of an input
+    "digits": (64,), "mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28), "cifar-10": (3, 32, 32),
+    "full-cifar-10": (3, 32, 32),
+}  # fmt: skip
+
+
+_FULL = "full-"
 
 
 class Split(NamedTuple):
@@ -78,18 +84,19 @@ def stopping_split(
 
     Parameters
     ----------
-    dataset : one of "digits", "mnist", "fashion-mnist", "cifar-10"
+    dataset : one of "digits", "mnist", "fashion-mnist", "cifar-10", "full-cifar-10"
+        The last two share their archive; by default one is a subset.
     seed : int
         Of the split alone.
     train, calibration, held_out : int, optional
-        Number of inputs, at least one for each class; by default those of the baseline, ``SIZES``. ``FULL_CIFAR`` has
-        those of the full CIFAR-10.
+        Number of inputs, at least one for each class; by default those of the baseline, ``SIZES``.
 
     Returns
     -------
     StoppingSplit
         Inputs float32: digits (N, 64), pixels / 16; MNIST and Fashion-MNIST (N, 1, 28, 28) and CIFAR-10 (N, 3, 32, 32),
-        pixels / 255; all in [0, 1]. Classes int64 (N,).
+        pixels / 255; all in [0, 1]. Those of the full CIFAR-10 have the mean 0 and the deviation 1 by channel, over the
+        training inputs. Classes int64 (N,).
 
     Raises
     ------
@@ -111,7 +118,7 @@ def stopping_split(
         parts = [*_draw(rest, classes, *sizes[:2], seed), last]
         pairs = [(inputs[part], torch.from_numpy(classes[part])) for part in parts]
     else:
-        archive = archives.load(dataset)
+        archive = archives.load(dataset.removeprefix(_FULL))
         official, test = (np.arange(len(part)) for part in (archive.train_classes, archive.test_classes))
         _check_room(dataset, sizes, len(official))
         parts = _draw(official, archive.train_classes, *sizes[:2], seed)
@@ -124,6 +131,8 @@ def stopping_split(
             test = _draw(test, archive.test_classes, len(test) - sizes[2], sizes[2], seed)[1]
         pairs = [_tensors(archive.train_images[part], archive.train_classes[part]) for part in parts]
         pairs.append(_tensors(archive.test_images[test], archive.test_classes[test]))
+        if dataset.startswith(_FULL):
+            _standardize([inputs for inputs, _ in pairs], archive.train_images[parts[0]])
     return StoppingSplit(*sum(pairs, ()))
 
 
@@ -144,3 +153,15 @@ def _tensors(images: np.ndarray, classes: np.ndarray) -> tuple[torch.Tensor, tor
     images = torch.from_numpy(images)
     images = images.permute(0, 3, 1, 2) if images.ndim == 4 else images[:, None]
     return images.to(torch.float32, memory_format=torch.contiguous_format).div_(255), torch.from_numpy(classes).long()
+
+
+
+def _standardize(parts: list[torch.Tensor], images: np.ndarray) -> None:
+    """Scale all *parts* in place, so that the channels of the first, whose *images* are given, have mean 0, deviation 1."""
+    values = np.arange(256) / 255
+    for channel in range(images.shape[-1]):
+        shares = np.bincount(images[..., channel].ravel(), minlength=256) / images[..., channel].size  # few, so exact
+        mean = shares @ values
+        deviation = np.sqrt(shares @ (values - mean) ** 2)
+        for part in parts:
+            part[:, channel].sub_(mean).div_(deviation)

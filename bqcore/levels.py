@@ -24,7 +24,7 @@ def measure(spec: Levels, split: data.Split, model: nn.Module) -> xr.Dataset:
     plane = slices.pca_plane(split.train_inputs)
     labels = measures.labels_of(levels, plane, spec.nodes)
     return xr.merge([
-        measures.of_decisions(levels, split.test_inputs, split.test_classes, spec.share),
+        measures.of_decisions(measures.logits_of(levels, split.test_inputs), split.test_classes, spec.share),
         measures.of_geometry(levels, split.test_inputs),
         measures.of_slices(labels, plane),
         _transitions(levels, labels[spec.nodes[0]], plane, spec),

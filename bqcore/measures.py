@@ -11,15 +11,21 @@ from . import boundary, decisions, slices
 from .specs import FLOAT
 
 
-def of_decisions(levels: dict[int, nn.Module], inputs: torch.Tensor, classes: torch.Tensor, share: float) -> xr.Dataset:
+def logits_of(levels: dict[int, nn.Module], inputs: torch.Tensor) -> dict[int, torch.Tensor]:
+    """Give the logits (N, K) of each of *levels*, models by bits, at *inputs*."""
+    with torch.no_grad():
+        return {bits: torch.cat([model(x) for x in inputs.split(_BATCH)]) for bits, model in levels.items()}
+
+
+def of_decisions(logits: dict[int, torch.Tensor], classes: torch.Tensor, share: float) -> xr.Dataset:
     """
     Measure accuracy, flips, boundary band and pair order of each level.
 
     Parameters
     ----------
-    levels : dict of models by bits
+    logits : dict of tensors (N, K) by bits
         32 bits is the float classifier, which the others are compared with.
-    inputs, classes : tensors (N, ...) and (N,)
+    classes : tensor (N,)
     share : float
         Of the inputs in the boundary band.
 
@@ -28,8 +34,6 @@ def of_decisions(levels: dict[int, nn.Module], inputs: torch.Tensor, classes: to
     xarray.Dataset
         Along ``bits``.
     """
-    with torch.no_grad():
-        logits = {bits: torch.cat([model(x) for x in inputs.split(_BATCH)]) for bits, model in levels.items()}
     z, y = logits[FLOAT], classes
     band = decisions.boundary_band(z, share)
     rows = []
@@ -44,26 +48,53 @@ def of_decisions(levels: dict[int, nn.Module], inputs: torch.Tensor, classes: to
             "band_pair_order_flip_rate": decisions.pair_order_flip_rate(z[band], q[band]),
             "near_ties": int((decisions.margin(q) < 1e-6).sum()),
         })  # fmt: skip
-    return along("bits", list(levels), rows)
+    return along("bits", list(logits), rows)
+
+
+def of_shifts(model: nn.Module, inputs: torch.Tensor, logits: dict[int, torch.Tensor]) -> xr.Dataset:
+    """
+    Measure the displacement of each level, median and 95th percentile, and how far its logits are off.
+
+    Parameters
+    ----------
+    model : torch module
+        The float classifier.
+    inputs : tensor (N, ...)
+    logits : dict of tensors (N, K) by bits
+
+    Returns
+    -------
+    xarray.Dataset
+        Along ``bits`` and ``quantile``.
+    """
+    margins = boundary.top_margins(model, inputs)
+    rows = []
+    for q in logits.values():
+        shift = np.abs(boundary.displacement(margins, q))
+        rows.append({
+            "displacement": ("quantile", np.nanquantile(shift, _QUANTILES)),
+            "logit_error": float((q - logits[FLOAT]).double().square().sum(1).mean()),
+        })  # fmt: skip
+    return along("bits", list(logits), rows).assign_coords(quantile=_QUANTILES)
 
 
 def of_geometry(levels: dict[int, nn.Module], inputs: torch.Tensor) -> xr.Dataset:
     """Measure radius, displacement and normal variation of each level in float64: median and 95th percentile."""
     doubles = {bits: copy.deepcopy(model).double() for bits, model in levels.items()}
     inputs = inputs.double()
-    quantiles = [0.5, 0.95]
     rows = []
     for model in doubles.values():
         r = boundary.radius(model, inputs)
         change = boundary.local_change(doubles[FLOAT], model, inputs)
         rows.append({
-            "radius": ("quantile", np.quantile(r.radius, quantiles)),
-            "displacement": ("quantile", np.nanquantile(np.abs(change.displacement), quantiles)),
-            "normal_variation": ("quantile", np.nanquantile(change.normal_variation, quantiles)),
+            "radius": ("quantile", np.quantile(r.radius, _QUANTILES)),
+            "displacement": ("quantile", np.nanquantile(np.abs(change.displacement), _QUANTILES)),
+            "logit_error": ("squared logit difference from the float classifier, mean over the inputs", "1"),
+    "normal_variation": ("quantile", np.nanquantile(change.normal_variation, _QUANTILES)),
             "third_class": float(change.third_class.mean()),
             "flat_pairs": r.flat, "flat_margins": change.flat_candidate,
         })  # fmt: skip
-    return along("bits", list(levels), rows).assign_coords(quantile=quantiles)
+    return along("bits", list(levels), rows).assign_coords(quantile=_QUANTILES)
 
 
 def labels_of(levels: dict[int, nn.Module], plane: slices.Plane, nodes: tuple[int, ...]) -> dict[int, dict]:
@@ -119,6 +150,7 @@ def describe(dataset: xr.Dataset, units: str) -> None:
 
 
 _BATCH = 1000  # inputs through a classifier at once
+_QUANTILES = [0.5, 0.95]
 _UNITS = "input units"
 LONG_NAMES = {
     "accuracy": ("accuracy", "share"),
@@ -132,6 +164,7 @@ LONG_NAMES = {
     "near_ties": ("inputs whose top-2 margin is below 1e-6", "count"),
     "radius": ("local logit-margin radius", _UNITS),
     "displacement": ("first-order boundary displacement, magnitude", _UNITS),
+    "logit_error": ("squared logit difference from the float classifier, mean over the inputs", "1"),
     "normal_variation": ("normal variation, 1 - cos", "1"),
     "third_class": ("inputs decided for a class outside the float top-2 pair", "share"),
     "flat_pairs": ("pairs whose margin has no gradient", "count"),
@@ -164,7 +197,11 @@ LONG_NAMES = {
     "transition": ("from one bit-width to the next", "bit"),
     "bits": ("bit-width of the weights; 32 is the float classifier", "bit"),
     "nodes": ("nodes a side of the slice grid", "count"),
-    "quantile": ("quantile over the test inputs", "1"),
+    "quantile": ("quantile over the inputs", "1"),
+    "method": ("how the weights were rounded", "1"),
+    "gap_weight": ("weight of the boundary-gap term, η", "1"),
+    "changed_weights": ("weights not rounded to the nearest grid point", "share of those between two"),
+    "undecided_gates": ("gates between 0.01 and 0.99 at the last step", "share of those between two"),
     "t": ("interpolation between the two levels", "1"),
     "a": ("first principal component", _UNITS),
     "b": ("second principal component", _UNITS),

@@ -8,7 +8,7 @@ from torch import nn
 
 from .checks import check_choice, check_integer
 
-MODELS = ("mlp", "cnn", "resnet")
+MODELS = ("mlp", "cnn", "resnet", "strided-resnet")
 
 
 def build(name: str, shape: tuple[int, ...], classes: int, *, width: int, seed: int) -> nn.Module:
@@ -17,8 +17,9 @@ def build(name: str, shape: tuple[int, ...], classes: int, *, width: int, seed: 
 
     Parameters
     ----------
-    name : one of "mlp", "cnn", "resnet"
-        One hidden layer; a small convolutional network; a reduced residual network.
+    name : one of "mlp", "cnn", "resnet", "strided-resnet"
+        One hidden layer; a small convolutional network; a reduced residual network, and one whose first convolution
+        halves the image, which leaves time for more channels.
     shape : tuple of int
         Of one input: any for the MLP, which flattens it, (channels, rows, columns) for the others.
     classes : int
@@ -41,7 +42,9 @@ def build(name: str, shape: tuple[int, ...], classes: int, *, width: int, seed: 
         if name == "mlp":
             layers = mlp((prod(shape), width, classes), seed)
             return nn.Sequential(nn.Flatten(), *layers) if len(shape) > 1 else layers
-        return (_cnn if name == "cnn" else _resnet)(shape, classes, width)
+        if name == "cnn":
+            return _cnn(shape, classes, width)
+        return _resnet(shape, classes, width, (3, 1, 1) if name == "resnet" else (4, 2, 1))
 
 
 def mlp(sizes: tuple[int, ...], seed: int) -> nn.Sequential:
@@ -73,10 +76,14 @@ def _cnn(shape: tuple[int, ...], classes: int, width: int) -> nn.Sequential:
     )  # fmt: skip
 
 
-def _resnet(shape: tuple[int, ...], classes: int, width: int) -> nn.Sequential:
-    """Three residual blocks of w, 2w and 4w channels (He et al. 2016, reduced); w = 16 has 78,042 parameters."""
+def _resnet(shape: tuple[int, ...], classes: int, width: int, first: tuple[int, int, int]) -> nn.Sequential:
+    """
+    Three residual blocks of w, 2w and 4w channels (He et al. 2016, reduced); w = 16 has 78,042 parameters.
+
+    *first* are size, stride and padding of the first convolution.
+    """
     return nn.Sequential(
-        nn.Conv2d(shape[0], width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
+        nn.Conv2d(shape[0], width, *first, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
         _Block(width, width, 1), _Block(width, 2 * width, 2), _Block(2 * width, 4 * width, 2),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * width, classes),
     )  # fmt: skip

@@ -17,14 +17,15 @@ PUBLISHED = Path("data/results")
 HEADLINE = Path("book/_static/levels.png")
 _SETS = {
     "digits": "the digits set of scikit-learn", "mnist": "MNIST", "fashion-mnist": "Fashion-MNIST",
-    "cifar-10": "CIFAR-10",
+    "cifar-10": "CIFAR-10", "full-cifar-10": "CIFAR-10",
 }  # fmt: skip
 
 
 def name_of(spec: Spec, variants: bool = False) -> str:
-    """Name the result file of a baseline: data set, model unless it is the data set's first, study."""
-    first = specs.baseline(spec.study, spec.dataset).model == spec.model
-    parts = [spec.dataset, *([] if first else [spec.model]), spec.study, *(["variants"] if variants else [])]
+    """Name the result file of a baseline: data set, model and granularity unless they are the data set's first, study."""
+    first = specs.baseline(spec.study, spec.dataset)
+    own = [getattr(spec, name) for name in ("model", "granularity") if getattr(spec, name) != getattr(first, name)]
+    parts = [spec.dataset, *own, spec.study, *(["variants"] if variants else [])]
     return "_".join(parts) + ".nc"
 
 
@@ -165,7 +166,7 @@ def publish() -> list[str]:
     for spec in specs.BASELINES:
         kept = runs.checkpoint_file(spec)
         if name_of(spec) in fresh and kept.exists():
-            published = runs.CHECKPOINTS / f"{spec.study}-{spec.dataset}-{spec.model}.safetensors"
+            published = runs.published_checkpoint(spec)
             save_bytes(kept.read_bytes(), published)
             lines.append(f"wrote {published}")
     if "digits_slice.nc" in fresh:

@@ -16,7 +16,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from torch import nn
 from tqdm import tqdm
 
-from . import calibration, data, levels, measures, models, train
+from . import calibration, data, fixed_bits, levels, measures, models, train, train_cifar
 from .checks import check_integer
 from .results import load_dataset, save_dataset
 from .specs import VARIANTS, Spec, seeds_of, text, variants
@@ -24,16 +24,16 @@ from .specs import VARIANTS, Spec, seeds_of, text, variants
 FRESH = Path("data/runs")
 CHECKPOINTS = Path("data/checkpoints")
 CLASSES = 10
-_STUDIES = {"levels": levels, "stopping": calibration}
+_STUDIES = {"levels": levels, "stopping": calibration, "rounding": fixed_bits}
 # What a trained classifier depends on, and what the measures of a run depend on as well. Not the archives' reader: what
 # it gives is held to digests.
-_TRAINING = ("checks", "data", "models", "train")
+_TRAINING = ("checks", "data", "models", "train", "train_cifar")
 _MODULES = (
-    *_TRAINING, "boundary", "calibration", "decisions", "levels", "measures", "quantize", "results", "runs", "slices",
-    "specs", "stopping",
+    *_TRAINING, "boundary", "calibration", "decisions", "fixed_bits", "levels", "measures", "quantize", "results",
+    "rounding", "runs", "slices", "specs", "stopping",
 )  # fmt: skip
 _PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "xarray")
-_UNITS = {"digits": "input units (pixel / 16)"}
+_UNITS = {"digits": "input units (pixel / 16)", "full-cifar-10": "input units (deviation of the channel)"}
 
 
 def folder(spec: Spec) -> Path:
@@ -147,11 +147,15 @@ def split_of(spec: Spec) -> data.Split | data.StoppingSplit:
     )
 
 
+def published_checkpoint(spec: Spec) -> Path:
+    """Give the file of the published classifier of the baseline of *spec*."""
+    return CHECKPOINTS / f"{spec.trained_by}-{spec.dataset}-{spec.model}.safetensors"
+
+
 def classifier(spec: Spec) -> nn.Module:
     """Give the trained classifier of a run: the published one, one that a run kept, or one trained now and kept."""
-    published = CHECKPOINTS / f"{spec.study}-{spec.dataset}-{spec.model}.safetensors"
     try:
-        return train.load_checkpoint(_untrained(spec), published, spec.training())
+        return train.load_checkpoint(_untrained(spec), published_checkpoint(spec), spec.training())
     except (FileNotFoundError, ValueError):  # none, or of other training
         return _trained(spec, split_of(spec), checkpoint_file(spec), progress="Training")
 
@@ -170,7 +174,11 @@ def _trained(
         except (FileNotFoundError, ValueError):
             pass  # none yet, or damaged from outside: trained again and replaced
     inputs, classes = split.train_inputs, split.train_classes
-    train.fit(model, inputs, classes, epochs=spec.epochs, seed=spec.seed, batch_size=spec.batch_size, progress=progress)
+    how = {"epochs": spec.epochs, "seed": spec.seed, "batch_size": spec.batch_size, "progress": progress}
+    if spec.dataset == "full-cifar-10":
+        train_cifar.fit_cifar(model, inputs, classes, threads=1, **how)
+    else:
+        train.fit(model, inputs, classes, **how)
     if checkpoint is not None:
         train.save_checkpoint(model, checkpoint, spec.training())
     return model

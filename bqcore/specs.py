@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 import shlex
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import ClassVar
@@ -22,9 +23,12 @@ class Spec:
 
     study: ClassVar[str]
     trains: ClassVar[tuple[str, ...]]  # fields that the trained classifier depends on, beside data set, model and seed
+    trained_by: ClassVar[str]  # the study whose classifiers these are
 
     dataset: str = _of("digits", "data set")
-    model: str = _of("mlp", "mlp: one hidden layer; cnn: small, convolutional; resnet: reduced, residual")
+    model: str = _of(
+        "mlp", "mlp: one hidden layer; cnn: small, convolutional; resnet: reduced, residual, also strided-resnet"
+    )
     seed: int = _of(0, "seed of the split, the initial weights and the order of the batches")
     bits: tuple[int, ...] = _of((8, 7, 6, 5, 4, 3, 2), "PTQ-W levels, 2 to 16; transitions lead from each to the next")
     width: int = _of(64, "hidden units of the mlp, channels of the first convolution of the others")
@@ -58,9 +62,20 @@ class Spec:
         if distinct and len(set(values)) < len(values):
             raise ValueError(f"{name} is {list(values)}: give each value once.")
 
+    def _numbers(self, name: str) -> None:
+        values = getattr(self, name)
+        if not isinstance(values, (list, tuple)) or not values:
+            raise ValueError(f"{name} is {values!r}: give a list of numbers, such as [0, 0.1].")
+        for value in values:
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+                raise ValueError(f"{name} is {value!r}: give numbers of at least 0.")
+        if len(set(values)) < len(values):
+            raise ValueError(f"{name} is {list(values)}: give each value once.")
+        object.__setattr__(self, name, tuple(float(value) for value in values))
+
     def training(self) -> dict:
         """Give what the trained classifier depends on, beside the code."""
-        return {name: getattr(self, name) for name in ("study", "dataset", "model", "seed", *self.trains)}
+        return {"study": self.trained_by} | {n: getattr(self, n) for n in ("dataset", "model", "seed", *self.trains)}
 
     def text(self) -> str:
         """Give the spec as JSON; :func:`load` reads it."""
@@ -80,6 +95,7 @@ class Levels(Spec):
     """Tables 1 and 2, Figures 1 and 2: what each bit-width moves, and the transitions between adjacent ones."""
 
     study: ClassVar[str] = "levels"
+    trained_by: ClassVar[str] = "levels"
     trains: ClassVar[tuple[str, ...]] = ("width", "epochs", "batch_size")
 
     steps: int = _of(11, "interpolation steps of a transition, both ends included")
@@ -92,9 +108,10 @@ class Levels(Spec):
 
 @dataclass(frozen=True)
 class Stopping(Spec):
-    """Tables 3 and 4: what each bit-width moves on the calibration and held-out splits, for rules to choose by."""
+    """Tables 3 to 5: what each bit-width moves on the calibration and held-out splits, for rules to choose by."""
 
     study: ClassVar[str] = "stopping"
+    trained_by: ClassVar[str] = "stopping"
     trains: ClassVar[tuple[str, ...]] = ("width", "epochs", "batch_size", "sizes")
 
     sizes: tuple[int, ...] = _of((898, 449, 450), "inputs to train on, to calibrate on, and held out")
@@ -109,9 +126,31 @@ class Stopping(Spec):
             raise ValueError(f"bits is {list(self.bits)}: a stopping rule goes down, so give the most first.")
 
 
+@dataclass(frozen=True)
+class Rounding(Stopping):
+    """Table 6: at fixed bits, rounding to nearest, optimized rounding, and the latter with the boundary-gap term."""
+
+    study: ClassVar[str] = "rounding"
+
+    bits: tuple[int, ...] = _of((4, 3), "bit-widths, 2 to 16")
+    gaps: tuple[float, ...] = _of((0.0, 0.01, 0.1, 1.0, 10.0), "weights of the boundary-gap term; 0: without it")
+    steps: int = _of(1000, "steps of the optimized rounding")
+    examples: int = _of(1024, "calibration inputs to learn the rounding from, or all if there are fewer")
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._numbers("gaps")
+        check_integer("steps", self.steps, 1)
+        check_integer("examples", self.examples, 32)
+
+
 # The baselines, fixed before the runs, with the number of seeds; a data set's name alone means its first.
 _IMAGES = {"width": 128, "epochs": 10, "batch_size": 128, "sizes": data.SIZES["mnist"]}
 _CNN = {"model": "cnn", "width": 16, "nodes": (81, 41, 21)}
+_FULL = {
+    "dataset": "full-cifar-10", "model": "strided-resnet", "width": 28, "epochs": 18, "batch_size": 128,
+    "sizes": data.SIZES["full-cifar-10"],
+}  # fmt: skip
 _SUBSET = {"dataset": "cifar-10", "width": 16, "epochs": 15, "sizes": data.SIZES["cifar-10"]}
 BASELINES = {
     Levels(): 100,
@@ -120,6 +159,12 @@ BASELINES = {
     **{Stopping(dataset=name, **_IMAGES | _CNN | {"epochs": 5}): 5 for name in ("mnist", "fashion-mnist")},
     Stopping(model="cnn", nodes=(81, 41, 161, 21), **_SUBSET): 10,
     Stopping(model="resnet", nodes=(81, 41, 21), **_SUBSET): 3,
+    Stopping(bits=(8, 7, 6, 5, 4, 3), nodes=(81, 41, 161), **_FULL): 4,
+    Stopping(bits=(8, 7, 6, 5, 4, 3), nodes=(81, 41), granularity="channel", **_FULL): 4,
+    Rounding(nodes=(201, 101)): 10,
+    **{Rounding(dataset=name, nodes=(201, 101), **_IMAGES): 5 for name in ("mnist", "fashion-mnist")},
+    Rounding(model="cnn", nodes=(81, 41), **_SUBSET): 4,
+    Rounding(nodes=(81, 41), steps=500, **_FULL): 4,
 }
 # What the abstract leaves open, one choice at a time away from the baseline; grid and limit are varied within a run.
 VARIANTS = {
@@ -133,7 +178,7 @@ VARIANTS = {
     ),
 }  # fmt: skip
 VARIANT_SEEDS = {"digits": 20, "cifar-10": 3}
-STUDIES = {kind.study: kind for kind in (Levels, Stopping)}
+STUDIES = {kind.study: kind for kind in (Levels, Stopping, Rounding)}
 
 
 def baseline(study: str, dataset: str, model: str | None = None) -> Spec:
@@ -184,7 +229,10 @@ def parameters(spec: Spec) -> list[tuple[str, str, str, str]]:
     after = 1 + [name for name, *_ in known].index("seed")
     known.insert(after, ("seeds", seeds_of(spec), "number of runs, one seed each, from `seed` on"))
     kinds = {tuple: "list of integers", int: "integer", float: "number", str: "word"}
-    return [(name, kinds[type(default)], text(default), says) for name, default, says in known]
+    return [
+        (name, "list of numbers" if name == "gaps" else kinds[type(default)], text(default), says)
+        for name, default, says in known
+    ]
 
 
 def parse(settings: list[str], study: str = "levels", dataset: str = "digits") -> tuple[Spec, int]:

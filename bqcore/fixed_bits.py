@@ -1,0 +1,63 @@
+"""The study of Table 6: what rounding to nearest, optimized rounding and the boundary-gap term move at the same bits."""
+
+import xarray as xr
+from torch import nn
+
+from . import calibration, data, quantize, rounding
+from .specs import FLOAT, Rounding
+
+GRID_DIMS = set()
+
+
+def measure(spec: Rounding, split: data.StoppingSplit, model: nn.Module) -> xr.Dataset:
+    """
+    Round the trained *model* in every way at each bit-width, and measure all on both splits, as the stopping study does.
+
+    Batch norms are folded first, so that all weights that run are rounded. Nothing but calibration inputs is learned
+    from.
+
+    Returns
+    -------
+    xarray.Dataset
+        Dimensions ``bits``, ``method`` ("float", "nearest", "layers", "logits", and "gap η" for each η above 0),
+        ``split``, ``nodes``, ``quantile``, ``axis``.
+    """
+    reference = rounding.fold_batchnorm(model)
+    parts = []
+    for bits in spec.bits:
+        rounded = {"float": (reference, None), **rounded_models(spec, reference, split, bits)}
+        levels = {FLOAT if name == "float" else i: made for i, (name, (made, _)) in enumerate(rounded.items())}
+        found = calibration.on_both_splits(levels, split, spec).rename(bits="method")
+        shares = [_shares(record) for _, record in rounded.values()]
+        parts.append(
+            found.assign_coords(method=list(rounded)).assign(
+                changed_weights=("method", [changed for changed, _ in shares]),
+                undecided_gates=("method", [undecided for _, undecided in shares]),
+            )
+        )
+    return xr.concat(parts, xr.Variable("bits", list(spec.bits)))
+
+
+def rounded_models(
+    spec: Rounding, reference: nn.Module, split: data.StoppingSplit, bits: int
+) -> dict[str, tuple[nn.Module, rounding.Record | None]]:
+    """Give *reference* rounded in every way that *spec* asks for, by method, with the record of what was learned."""
+    grid = {"scheme": spec.scheme, "granularity": spec.granularity}
+    inputs = split.calibration_inputs[: spec.examples]
+    learned = {"seed": spec.seed, "share": spec.share, "steps": spec.steps, **grid}
+    out = {
+        "nearest": (quantize.quantize_model(reference, bits, **grid), None),
+        "layers": rounding.optimize_rounding(reference, inputs, bits, **learned),
+    }
+    for gap in spec.gaps:
+        name = f"gap {gap:g}" if gap else "logits"
+        out[name] = rounding.optimize_rounding(reference, inputs, bits, on="logits", gap=gap, **learned)
+    return out
+
+
+def _shares(record: rounding.Record | None) -> tuple[float, float]:
+    """Give the shares of weights that are not at the nearest grid point, and of gates that were not decided."""
+    if record is None:
+        return 0.0, 0.0
+    free = max(1, sum(record.free.values()))
+    return sum(record.changed.values()) / free, sum(record.undecided.values()) / free
