@@ -40,7 +40,8 @@ SMOKE = os.environ.get("PROFILE", "") == "smoke"
 NOTEBOOKS = sorted(Path(source).stem for source in glob("notebooks/[0-9][0-9]_*.py"))
 SOURCES = sorted(glob("bqcore/*.py"))
 # What the runs depend on, as bqcore.runs has it; not on what is made of them afterwards.
-MEASURING = "boundary calibration checks data decisions levels measures models quantize results runs slices specs stopping train"
+MEASURING = """boundary calibration checks data decisions fixed_bits levels measures models quantize results rounding runs
+    slices specs stopping train train_cifar"""
 RUN_SOURCES = [f"bqcore/{name}.py" for name in MEASURING.split()]
 RESULTS = sorted(glob("data/results/*"))
 LEDGER = RESULTS + glob("data/claims.yml") + ["bqcore/claims.py"]
@@ -53,6 +54,9 @@ STUDIES = {
     "stopping-fashion-mnist": "stopping fashion-mnist", "stopping-cifar-10": "stopping cifar-10",
     "stopping-mnist-cnn": "stopping mnist model=cnn", "stopping-fashion-mnist-cnn": "stopping fashion-mnist model=cnn",
     "stopping-cifar-10-resnet": "stopping cifar-10 model=resnet",
+    "stopping-full-cifar-10": "stopping full-cifar-10",
+    "stopping-full-cifar-10-channel": "stopping full-cifar-10 granularity=channel nodes=[81,41]",
+    **{f"rounding-{name}": f"rounding {name}" for name in ("digits", "mnist", "fashion-mnist", "cifar-10", "full-cifar-10")},
     "variants-digits": "stopping digits --variants", "variants-cifar-10": "stopping cifar-10 --variants",
 }  # fmt: skip
 TINY = {
@@ -60,6 +64,9 @@ TINY = {
     **{f"stopping-{name}": "seeds=2 epochs=1 nodes=[21,11] sizes=[2000,500,500]" for name in ("mnist", "fashion-mnist")},
     **{f"stopping-{name}-cnn": "seeds=1 epochs=1 nodes=[11,6] sizes=[500,200,200]" for name in ("mnist", "fashion-mnist")},
     **{f"stopping-{name}": "seeds=1 epochs=1 nodes=[11,6] sizes=[300,100,100]" for name in ("cifar-10", "cifar-10-resnet")},
+    "stopping-full-cifar-10": "seeds=1 epochs=2 nodes=[11,6] sizes=[500,100,100]",
+    "rounding-digits": "seeds=2 epochs=5 nodes=[31,16] steps=50",
+    "rounding-full-cifar-10": "seeds=1 epochs=2 nodes=[11,6] sizes=[500,100,100] steps=10",
 }
 RUN = [name for name in STUDIES if not SMOKE or name in TINY]
 ROOM = "smoke" if SMOKE else "all"

@@ -36,8 +36,14 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         description="Train, quantize and measure over seeds. Finished runs are kept: a stopped sweep goes on.",
         epilog=_settings(arguments), formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    run.add_argument("study", choices=["levels", "stopping"], help="levels: Tables 1 and 2; stopping: Tables 3 and 4")
-    run.add_argument("dataset", choices=["digits", "mnist", "fashion-mnist", "cifar-10"])
+    run.add_argument(
+        "study", choices=["levels", "stopping", "rounding"],
+        help="levels: Tables 1 and 2; stopping: Tables 3 to 5; rounding: Table 6",
+    )  # fmt: skip
+    run.add_argument(
+        "dataset", choices=["digits", "mnist", "fashion-mnist", "cifar-10", "full-cifar-10"],
+        help="cifar-10 is the paper's subset",
+    )  # fmt: skip
     run.add_argument("settings", nargs="*", metavar="name=value", help="such as seed=3 bits=[8,5]")
     run.add_argument("--workers", type=int, help="processes (default: one a core)")
     run.add_argument("--variants", action="store_true", help="stopping, with one open choice changed at a time")

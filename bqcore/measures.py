@@ -89,8 +89,7 @@ def of_geometry(levels: dict[int, nn.Module], inputs: torch.Tensor) -> xr.Datase
         rows.append({
             "radius": ("quantile", np.quantile(r.radius, _QUANTILES)),
             "displacement": ("quantile", np.nanquantile(np.abs(change.displacement), _QUANTILES)),
-            "logit_error": ("squared logit difference from the float classifier, mean over the inputs", "1"),
-    "normal_variation": ("quantile", np.nanquantile(change.normal_variation, _QUANTILES)),
+            "normal_variation": ("quantile", np.nanquantile(change.normal_variation, _QUANTILES)),
             "third_class": float(change.third_class.mean()),
             "flat_pairs": r.flat, "flat_margins": change.flat_candidate,
         })  # fmt: skip

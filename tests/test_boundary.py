@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from bqcore.boundary import local_change, radius
+from bqcore.boundary import displacement, local_change, radius, top_margins
 from bqcore.models import mlp
 from bqcore.quantize import quantize_model
 from bqcore.train import one_thread
@@ -187,6 +187,39 @@ def test_a_bias_shift_moves_the_pair_s_boundary_by_exactly_the_displacement(case
     assert (found.normal_variation == 0).all() and found.flat_reference == found.flat_candidate == 0
     decision = (z + shift).argmax(1)
     assert found.third_class.tolist() == [d not in pair for d, pair in zip(decision, zip(a, b))]
+
+
+@given(linear_cases(), SEEDS, st.integers(1, 30))
+def test_displacement_from_logits_alone_is_that_of_the_two_classifiers(case, seed, batch_size):
+    weight, bias, inputs = case
+    generator = np.random.default_rng(seed)
+    reference = linear(weight, bias)
+    candidate = linear(weight + generator.normal(size=weight.shape) * np.abs(weight).max(), bias)
+    inputs = torch.from_numpy(inputs)
+    margins = top_margins(reference, inputs, batch_size=batch_size)
+    expected = local_change(reference, candidate, inputs)
+    assert margins.first.tolist() == expected.winner.tolist()
+    assert margins.second.tolist() == expected.runner_up.tolist()
+    found = displacement(margins, candidate(inputs))
+    # the same differences, taken in another order
+    scale = np.abs(candidate(inputs).detach().numpy()).max() + np.abs(reference(inputs).detach().numpy()).max()
+    np.testing.assert_allclose(found, expected.displacement, rtol=1e-12, atol=1e-13 * scale / margins.length.min())
+
+
+def test_a_flat_margin_has_no_displacement_from_logits_either():
+    margins = top_margins(lambda x: x * torch.tensor([0.0, 2.0]), torch.tensor([[1.0, 1.0], [3.0, -4.0]]))
+    assert margins.length.tolist() == [2, 2] and margins.margin.tolist() == [2, 8]
+    flat = margins._replace(length=np.array([0.0, 2.0]))
+    assert np.array_equal(displacement(flat, [[0, 3], [0, -9]]), [np.nan, 0.5], equal_nan=True)
+
+
+@pytest.mark.parametrize("logits", [np.zeros((3, 2)), np.zeros((2, 1)), np.full((2, 2), np.nan), np.zeros((2, 2, 2))])
+def test_logits_of_other_inputs_have_no_displacement(logits):
+    margins = top_margins(lambda x: x, torch.eye(2))
+    with pytest.raises(ValueError, match=r"^Candidate logits (have shape|have K = 1|hold 4 non-finite)"):
+        displacement(margins, logits)
+    with pytest.raises(ValueError, match=r"shape \(2, 2\): 2 inputs and more than 2 classes"):
+        displacement(margins._replace(second=np.array([2, 0])), np.zeros((2, 2)))
 
 
 @given(st.integers(2, 9), st.floats(0, np.pi), SEEDS, SCALES, SCALES)

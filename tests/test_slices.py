@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from skimage.segmentation import find_boundaries
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -257,6 +257,44 @@ def test_labels_of_image_classifiers_are_those_of_scikit_learn(name, plane):
     labels = slice_labels(model, wide, 40)
     assert len(np.unique(labels)) >= 3
     assert np.array_equal(labels, scikit_learn_labels(model, wide, 40))
+
+
+@settings(max_examples=15)
+@given(SEEDS, st.floats(1e-3, 1e3), st.booleans())
+def test_close_calls_of_convolutions_are_made_in_float64(seed, scale, tied):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 3), nn.Flatten(), nn.Linear(108, 5))
+        model = model.double()
+        with torch.no_grad():
+            model[-1].weight.mul_(scale)
+            model[-1].bias.mul_(scale)
+            if tied:  # two classes that differ by less than float32 can tell, and by its sign alone
+                model[-1].weight[1] = model[-1].weight[0] * (1 + 1e-9)
+                model[-1].bias[1] = model[-1].bias[0] * (1 + 1e-9)
+        generator = np.random.default_rng(seed)
+        plane = pca_plane(generator.normal(size=(20, 1, 8, 8)), padding=0.1)
+        labels = slice_labels(model, plane, 25, batch_size=200)
+        nodes = torch.from_numpy(plane.points(*(v.ravel() for v in np.meshgrid(*plane.nodes(25)))).reshape(-1, 1, 8, 8))
+        assert np.array_equal(labels.ravel(), model(nodes).argmax(1))
+
+
+class Rough(nn.Module):
+    """Adds and takes off a number so large that float32 forgets what was there."""
+
+    def forward(self, x):
+        return (x + 1e9) - 1e9
+
+
+def test_where_float32_cannot_be_trusted_float64_does_it_all():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(1, 4, 3), Rough(), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)).double()
+    plane = pca_plane(np.random.default_rng(0).normal(size=(20, 1, 8, 8)))
+    nodes = torch.from_numpy(plane.points(*(v.ravel() for v in np.meshgrid(*plane.nodes(25)))).reshape(-1, 1, 8, 8))
+    expected = model(nodes).argmax(1)
+    assert (model.float()(nodes.float()).argmax(1) != expected).sum() > 50
+    assert np.array_equal(slice_labels(model.double(), plane, 25).ravel(), expected)
 
 
 def test_labels_of_plain_callables_are_those_of_scikit_learn(trained, plane):

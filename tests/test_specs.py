@@ -1,5 +1,6 @@
 """Specs, baselines and the settings that name a spec in words."""
 
+import math
 import shlex
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ def here(tmp_path, monkeypatch) -> Path:
     ("wrong", "message"),
     [
         ({"dataset": "mnist"}, r"dataset is 'mnist': choose one of 'digits'\."),
-        ({"model": "vgg"}, r"model is 'vgg': choose one of 'mlp', 'cnn', 'resnet'\."),
+        ({"model": "vgg"}, r"model is 'vgg': choose one of 'mlp', 'cnn', 'resnet', 'strided-resnet'\."),
         ({"batch_size": 0}, r"batch_size is 0: give an integer of at least 1\."),
         ({"seed": -1}, r"seed is -1: give an integer from 0 to 4294967295\."),
         ({"seed": 1.0}, r"seed is 1\.0: give an integer\."),
@@ -125,13 +126,20 @@ SPECS = st.builds(specs.Levels, steps=st.integers(2, 50), **COMMON) | st.builds(
     st.sampled_from([spec for spec in specs.BASELINES if spec.study == "stopping"]),
     sizes=st.lists(st.integers(10, 50_000), min_size=3, max_size=3),
     **COMMON,
+) | st.builds(
+    lambda usual, bits, **changed: replace(usual, bits=tuple(sorted(bits, reverse=True)), **changed),
+    st.sampled_from([spec for spec in specs.BASELINES if spec.study == "rounding"]),
+    gaps=st.lists(st.integers(0, 9) | st.floats(0, 1e6), min_size=1, max_size=4, unique=True),
+    steps=st.integers(1, 10_000),
+    examples=st.integers(32, 10_000),
+    **COMMON,
 )
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"dataset": "svhn"}, r"dataset is 'svhn': choose one of 'digits', 'mnist', 'fashion-mnist', 'cifar-10'\."),
+        ({"dataset": "svhn"}, r"dataset is 'svhn': choose one of 'digits', 'mnist', 'fashion-mnist', 'cifar-10', 'full-cifar-10'\."),
         ({"sizes": (100, 100)}, r"sizes is \[100, 100\]: give three, to train, to calibrate, and held out\."),
         ({"sizes": (100, 9, 100)}, r"sizes is 9: give an integer of at least 10\."),
         ({"bits": (2, 8)}, r"bits is \[2, 8\]: a stopping rule goes down, so give the most first\."),
@@ -143,9 +151,26 @@ def test_a_wrong_stopping_spec_is_refused(changed, message):
 
 
 @pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"gaps": ()}, r"gaps is \(\): give a list of numbers, such as \[0, 0\.1\]\."),
+        ({"gaps": (0, -1)}, r"gaps is -1: give numbers of at least 0\."),
+        ({"gaps": (math.inf,)}, r"gaps is inf: give numbers of at least 0\."),
+        ({"gaps": (True,)}, r"gaps is True: give numbers of at least 0\."),
+        ({"gaps": (1, 1.0)}, r"gaps is \[1, 1\.0\]: give each value once\."),
+        ({"steps": 0}, r"steps is 0: give an integer of at least 1\."),
+        ({"examples": 31}, r"examples is 31: give an integer of at least 32\."),
+    ],
+)
+def test_a_wrong_rounding_spec_is_refused(changed, message):
+    with pytest.raises(ValueError, match=message):
+        specs.Rounding(**changed)
+
+
+@pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (("stop", "digits"), r"study is 'stop': choose one of 'levels', 'stopping'\."),
+        (("stop", "digits"), r"study is 'stop': choose one of 'levels', 'stopping', 'rounding'\."),
         (("levels", "mnist"), r"dataset is 'mnist': choose one of 'digits'\."),
         (("stopping", "mnist", "resnet"), r"model is 'resnet': choose one of 'mlp', 'cnn'\."),
     ],

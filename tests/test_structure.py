@@ -12,14 +12,15 @@ LAYERS = (
     ("quantize", "boundary", "slices", "decisions", "stats", "stopping", "curves", "finite"),
     ("models", "train", "train_cifar", "rounding", "download", "archives", "data", "results", "arrangement", "classifiers",
      "files", "perlayer"),
-    ("specs", "measures", "levels", "calibration", "runs", "exact", "pooled", "geometry", "report", "backends"),
+    ("specs", "measures", "levels", "calibration", "fixed_bits", "runs", "exact", "pooled", "geometry", "report", "backends"),
     ("claims", "publishing", "plots", "plots_stopping", "plots_exact", "auditing", "blame", "explorer", "notebook",
      "__main__"),
 )  # fmt: skip
 # Within a layer, each of these in its order may import those before it; no others do.
 ROWS = (
     ("decisions", "boundary"), ("download", "archives", "data"), ("results", "train", "train_cifar"), ("train", "rounding"),
-    ("specs", "measures", "levels", "runs"), ("measures", "calibration", "runs"), ("specs", "calibration"),
+    ("specs", "measures", "levels", "runs"), ("measures", "calibration", "fixed_bits", "runs"), ("specs", "calibration"),
+    ("specs", "fixed_bits"),
     ("pooled", "geometry"), ("plots", "plots_stopping", "notebook"), ("plots", "plots_exact"),
     ("plots", "publishing", "claims", "__main__"), ("publishing", "notebook"), ("auditing", "blame"),
     ("auditing", "__main__"), ("explorer", "__main__"),
@@ -56,7 +57,7 @@ def test_imports_point_downwards(name):
 
 @pytest.mark.parametrize("name", PURE)
 def test_measures_take_and_give_arrays_only(name):
-    allowed = {"collections", "copy", "dataclasses", "math", "numbers", "typing", "numpy", "scipy", "sklearn", "torch"}
+    allowed = {"collections", "copy", "dataclasses", "functools", "math", "numbers", "typing", "numpy", "scipy", "sklearn", "torch"}
     assert {other.split(".")[0] for level, other in imports(name) if level == 0} <= allowed
     refused = {"print", "input", "open", "exec", "eval", "__import__", "random", "manual_seed", "seed", "rand", "randn",
                "randint", "randperm", "default_rng", "load", "loadtxt", "save", "savez", "savetxt", "fromfile", "tofile",
@@ -86,5 +87,5 @@ def test_the_workflow_knows_what_the_runs_depend_on():
     runs = (FOLDER / "runs.py").read_text(encoding="utf-8")
     snakefile = (FOLDER.parent / "Snakefile").read_text(encoding="utf-8")
     parts = [re.search(rf"^{name} = \((.*?)\)", runs, re.M | re.S)[1] for name in ("_TRAINING", "_MODULES")]
-    stated = re.search(r'^MEASURING = "([^"]*)"', snakefile, re.M)[1].split()
+    stated = re.search(r'^MEASURING = """([^"]*)"""', snakefile, re.M)[1].split()
     assert sorted(stated) == sorted(re.findall(r'"(\w+)"', "".join(parts)))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from bqcore import models
-from bqcore.train_cifar import augmented, fit_cifar
+from bqcore.train_cifar import _layout, augmented, fit_cifar
 
 QUICK = {"epochs": 2, "seed": 0, "batch_size": 16, "threads": 1}
 
@@ -32,11 +32,10 @@ def same_bits(a: nn.Module, b: nn.Module) -> bool:
     return all(torch.equal(p, q) for p, q in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
-@pytest.mark.parametrize("bfloat16", [False, True])
-def test_training_learns_in_both_number_formats(bfloat16):
+def test_training_learns():
     inputs, classes = stripes(256)
     model = resnet()
-    options = QUICK | {"epochs": 4, "learning_rate": 0.1, "bfloat16": bfloat16}
+    options = QUICK | {"epochs": 4, "learning_rate": 0.1}
     assert fit_cifar(model, inputs, classes, **options) is model and not model.training
     assert all(p.dtype == torch.float32 and p.is_contiguous() for p in model.parameters())
     held_out, truth = stripes(256, 1)
@@ -81,12 +80,51 @@ def test_each_image_is_a_shifted_and_perhaps_mirrored_one(seed, shift, flip):
         assert any(torch.equal(image, view) for view in views)
 
 
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.booleans())
+@settings(max_examples=50)
+def test_each_crop_is_a_part_of_its_image_and_perhaps_mirrored(seed, side, flip):
+    images = torch.randn(6, 2, 5, 4, generator=torch.Generator().manual_seed(seed))
+    out = augmented(images, shift=9, flip=flip, crop=side, generator=torch.Generator().manual_seed(seed))
+    rows, columns = min(side, 5), min(side, 4)
+    assert out.shape == (6, 2, rows, columns)
+    for part, image in zip(out, images):
+        views = [image[:, i : i + rows, j : j + columns] for i in range(6 - rows) for j in range(5 - columns)]
+        views += [view.flip(2) for view in views] if flip else []
+        assert any(torch.equal(part, view) for view in views)
+
+
+def test_crops_come_from_every_place_in_the_first_epochs_only():
+    ramp = torch.arange(7.0).expand(5000, 1, 3, 7)
+    out = augmented(ramp, shift=0, flip=False, crop=3, generator=torch.Generator().manual_seed(0))[:, 0, 1, 0]
+    counts = np.bincount(out.long().numpy())
+    assert len(counts) == 5 and (abs(counts - 1000) < 115).all()  # four standard deviations
+    sizes = []
+
+    class Seen(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inside = resnet()
+
+        def forward(self, x):
+            sizes.append(tuple(x.shape[2:]))
+            return self.inside(x)
+
+    fit_cifar(Seen(), *stripes(32), **QUICK | {"epochs": 5, "batch_size": 32, "crop": 6, "crop_share": 0.55})
+    assert sizes == [(6, 6)] * 3 + [(8, 8)] * 2
+
+
 def test_shifts_and_mirrors_are_drawn_evenly():
     ramp = torch.arange(7.0).expand(9000, 1, 3, 7)
     out = augmented(ramp, shift=1, flip=True, generator=torch.Generator().manual_seed(0))[:, 0, 1]
     kinds, counts = np.unique(out.numpy(), axis=0, return_counts=True)
     assert len(kinds) == 6 and (abs(counts - 1500) < 150).all()  # four standard deviations
     assert torch.equal(augmented(ramp, shift=0, flip=False, generator=torch.Generator()), ramp)
+
+
+def test_memory_is_channels_last_only_where_torch_does_not_write_past_it():
+    assert _layout(models.build("resnet", (3, 8, 8), 2, width=8, seed=0)) == torch.channels_last
+    assert _layout(models.build("resnet", (3, 8, 8), 2, width=7, seed=0)) == torch.contiguous_format
+    assert _layout(models.build("cnn", (1, 8, 8), 2, width=1, seed=0)) == torch.channels_last
 
 
 def test_progress_is_shown_if_it_has_a_name(capsys):
@@ -108,6 +146,8 @@ IMAGES, CLASSES = stripes(32)
         ({"seed": 1.0}, r"Seed is 1\.0: give an integer"),
         ({"shift": -1}, "Shift is -1: give an integer of at least 0"),
         ({"threads": 0}, "Threads is 0: give an integer of at least 1"),
+        ({"crop": 0}, "Crop is 0: give an integer of at least 1"),
+        ({"crop_share": 2}, "Crop share is 2: give a number from 0 to 1"),
         ({"rise": 1.5}, r"Rise is 1\.5: give a number from 0 to 1"),
         ({"label_smoothing": -0.1}, r"Label smoothing is -0\.1: give a number from 0 to 1"),
         ({"inputs": IMAGES[0]}, r"Inputs are torch\.float32 of shape \(1, 8, 8\): give floats, \(N, channels, rows, columns\)"),
