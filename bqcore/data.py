@@ -155,9 +155,8 @@ def _tensors(images: np.ndarray, classes: np.ndarray) -> tuple[torch.Tensor, tor
     return images.to(torch.float32, memory_format=torch.contiguous_format).div_(255), torch.from_numpy(classes).long()
 
 
-
 def _standardize(parts: list[torch.Tensor], images: np.ndarray) -> None:
-    """Scale all *parts* in place, so that the channels of the first, whose *images* are given, have mean 0, deviation 1."""
+    """Scale *parts* in place, so that the channels of the first, whose *images* are given, have mean 0, deviation 1."""
     values = np.arange(256) / 255
     for channel in range(images.shape[-1]):
         shares = np.bincount(images[..., channel].ravel(), minlength=256) / images[..., channel].size  # few, so exact

@@ -19,8 +19,8 @@ def measure(spec: Rounding, split: data.StoppingSplit, model: nn.Module) -> xr.D
     Returns
     -------
     xarray.Dataset
-        Dimensions ``bits``, ``method`` ("float", "nearest", "layers", "logits", and "gap η" for each η above 0),
-        ``split``, ``nodes``, ``quantile``, ``axis``.
+        Dimensions ``bits``, ``method`` ("float", "nearest", optimized rounding by "layers" and from there on the
+        "logits", and the latter with "gap η" for each η above 0), ``split``, ``nodes``, ``quantile``, ``axis``.
     """
     reference = rounding.fold_batchnorm(model)
     parts = []
@@ -45,13 +45,12 @@ def rounded_models(
     grid = {"scheme": spec.scheme, "granularity": spec.granularity}
     inputs = split.calibration_inputs[: spec.examples]
     learned = {"seed": spec.seed, "share": spec.share, "steps": spec.steps, **grid}
-    out = {
-        "nearest": (quantize.quantize_model(reference, bits, **grid), None),
-        "layers": rounding.optimize_rounding(reference, inputs, bits, **learned),
-    }
+    by_layer, record = rounding.optimize_rounding(reference, inputs, bits, **learned)
+    out = {"nearest": (quantize.quantize_model(reference, bits, **grid), None), "layers": (by_layer, record)}
     for gap in spec.gaps:
-        name = f"gap {gap:g}" if gap else "logits"
-        out[name] = rounding.optimize_rounding(reference, inputs, bits, on="logits", gap=gap, **learned)
+        out[f"gap {gap:g}" if gap else "logits"] = rounding.optimize_rounding(
+            reference, inputs, bits, on="logits", start=by_layer, gap=gap, **learned
+        )
     return out
 
 

@@ -29,6 +29,7 @@ TARGETS = ("layers", "logits")
 BETAS = (20.0, 2.0)  # of Nagel et al.: β falls from 20 to 2
 WARM_UP = 0.2  # share of the steps before it, without the regularizer
 _STRETCH = (1.2, -0.1)  # of the gate: h = clip(1.2 σ(V) − 0.1, 0, 1)
+_NEAR = 0.8  # of the way from the float weights' gates to those of a start
 _NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 _PASS = 256  # inputs through the model at once, where nothing is learned
 _PATCHES = 1 << 24  # values of a convolution's patches held at once
@@ -45,13 +46,14 @@ class Record(NamedTuple):
     free: dict[str, int]  # weights that lie between two grid points, by layer
     changed: dict[str, int]  # of these, weights that are not at the nearest one
     undecided: dict[str, int]  # of these, gates between 0.01 and 0.99 at the last step, before they were set to 0 or 1
-    fell_back: tuple[str, ...]  # where the learned gates ended above nearest rounding, which was taken instead
+    fell_back: tuple[str, ...]  # where the learned gates ended above nearest rounding or the start, taken instead
     skipped: tuple[str, ...]  # layers left in float
     flat: int  # inputs of the band without a margin gradient, left out of the gap term
 
 
 def optimize_rounding(
-    model: nn.Module, inputs: torch.Tensor, bits: int, *, seed: int, on: str = "layers", gap: float = 0.0,
+    model: nn.Module, inputs: torch.Tensor, bits: int, *, seed: int, on: str = "layers",
+    start: nn.Module | None = None, gap: float = 0.0,
     share: float = 0.2, scheme: str = "narrow", granularity: str = "tensor", steps: int = 1000, batch_size: int = 32,
     learning_rate: float = 0.03, regularization: float = 0.01, unquantizable: str = "refuse", progress: str = "",
 ) -> tuple[nn.Module, Record]:  # fmt: skip
@@ -65,7 +67,8 @@ def optimize_rounding(
 
     Layer by layer, in the order in which they run, the float output of each is reconstructed from what the quantized
     layers before it make of its input. The error of a layer is a quadratic form of its weights, found in one pass:
-    every step sees all inputs, and the seed does not matter. On the logits, all gates are learned at once on batches.
+    every step sees all inputs, and the seed does not matter. On the logits, all gates are learned at once on batches,
+    from the float weights or from near *start*: deep networks need that, or too many gates stay undecided.
 
     The boundary-gap term η · mean of (m^q_ab − m^f_ab)² / ‖∇m^f_ab‖² over the calibration band, (a, b) being the float
     top-2 pair, frozen, is added to the loss on the logits; each step takes it from one batch of the band. With η = 0
@@ -84,6 +87,9 @@ def optimize_rounding(
     seed : int
         Of the batches.
     on : {"layers", "logits"}
+    start : torch module, optional
+        *model* rounded on the same grids, for instance layer by layer; only on the logits. Gates start four fifths of
+        the way from the float weights to these, and where they end at a higher loss, these are taken.
     gap : float
         η, 0 or more; only on the logits.
     share : float
@@ -137,6 +143,8 @@ def optimize_rounding(
     check_choice("Granularity", granularity, GRANULARITIES)
     if gap and on == "layers":
         raise ValueError(f"Gap weight is {gap:g} layer by layer: margins are of logits, so choose on='logits'.")
+    if start is not None and on == "layers":
+        raise ValueError("A start is given layer by layer: choose on='logits', or leave it out.")
     inputs = _check_inputs(inputs, batch_size)
     reference = copy.deepcopy(model).eval().requires_grad_(False)
     inputs = inputs.to(next(reference.parameters(), inputs).device)
@@ -151,8 +159,9 @@ def optimize_rounding(
             else:
                 band = _Band(reference, inputs, share, batch_size, seed) if gap else None
                 found = _on_logits(
-                    reference, rounded, grids, inputs, batch_size=batch_size, seed=seed, gap=gap, band=band, **options
-                )
+                    reference, rounded, grids, inputs, start=None if start is None else _weights_of(start, grids),
+                    batch_size=batch_size, seed=seed, gap=gap, band=band, **options,
+                )  # fmt: skip
     for ours, theirs in zip(rounded.parameters(), model.parameters()):
         ours.requires_grad_(theirs.requires_grad)
     counts = {
@@ -224,6 +233,12 @@ class _Grid:
         self.span = x.ceil().clamp(low, high) - self.lower
         scale, shift = _STRETCH
         self.start = torch.logit(((x - self.lower).clamp(0, 1) - shift) / scale)
+
+    def near(self, weight: torch.Tensor) -> torch.Tensor:
+        """Give the variables of gates that lie near those of a rounded *weight*."""
+        scale, shift = _STRETCH
+        up = ((weight - self.lower * self.step) > self.step / 2).to(self.lower.dtype)
+        return torch.logit(((1 - _NEAR) * _gate(self.start) + _NEAR * up - shift) / scale)
 
     def soft(self, gates: torch.Tensor) -> torch.Tensor:
         """Give the weights of *gates* h in [0, 1]."""
@@ -391,6 +406,19 @@ class _Band:
         return (change / self.length[rows]).square().mean()
 
 
+def _weights_of(start: nn.Module, grids: dict[str, _Grid]) -> dict[str, torch.Tensor]:
+    """Give the weights of *start*, after making sure that each is one of the two grid points beside the float one."""
+    out = {}
+    for name, grid in grids.items():
+        weight = start.get_submodule(name).weight.detach()
+        if weight.shape != grid.lower.shape or not ((weight == grid.soft(0.0)) | (weight == grid.soft(1.0))).all():
+            raise ValueError(
+                f"The start's layer {name or 'model'!r} is not rounded on this grid: round it at these bits."
+            )
+        out[name] = weight.clone()
+    return out
+
+
 def _margin(logits: torch.Tensor, pair: torch.Tensor) -> torch.Tensor:
     of_pair = logits.gather(1, pair)
     return of_pair[:, 0] - of_pair[:, 1]
@@ -402,6 +430,7 @@ def _on_logits(
     grids: dict[str, _Grid],
     inputs,
     *,
+    start: dict[str, torch.Tensor] | None,
     steps,
     learning_rate,
     regularization,
@@ -413,7 +442,9 @@ def _on_logits(
 ) -> dict:
     """Learn all gates at once against the float logits, and put the weights into *rounded*."""
     target = _logits(reference, inputs)
-    variables = {name: grid.start.clone().requires_grad_() for name, grid in grids.items()}
+    variables = {
+        name: (grid.near(start[name]) if start else grid.start.clone()).requires_grad_() for name, grid in grids.items()
+    }
     optimizer = torch.optim.Adam(variables.values(), lr=learning_rate)
     batches = _batches(len(inputs), batch_size, torch.Generator().manual_seed(seed))
     losses = np.empty(steps)
@@ -441,16 +472,16 @@ def _on_logits(
         loss.backward()
         optimizer.step()
         bar.update()
-    ends = [{name: grid.nearest for name, grid in grids.items()}]
-    ends.append({name: grid.hard(variables[name]) for name, grid in grids.items()})
-    (nearest_error, nearest_gap), (error, gap_left) = (measured(end) for end in ends)
-    worse = error + (gap * gap_left if band else 0) > nearest_error + (gap * nearest_gap if band else 0)
-    if worse:
-        error, gap_left = measured(ends[0])
+    ends = [{name: grid.hard(variables[name]) for name, grid in grids.items()}, *([start] if start else [])]
+    ends.append({name: grid.nearest for name, grid in grids.items()})
+    found = [measured(end) for end in ends]
+    totals = [error + (gap * gap_left if band else 0) for error, gap_left in found]
+    best = totals.index(min(totals))
+    (nearest_error, nearest_gap), (error, gap_left) = found[-1], measured(ends[best])
     return {
         "losses": {"logits": losses}, "nearest_errors": {"logits": nearest_error}, "errors": {"logits": error},
         "undecided": {name: grid.undecided(variables[name]) for name, grid in grids.items()},
-        "fell_back": ("logits",) if worse else (), "nearest_gap": nearest_gap, "gap": gap_left,
+        "fell_back": ("logits",) if best else (), "nearest_gap": nearest_gap, "gap": gap_left,
         "flat": band.flat if band else 0,
     }  # fmt: skip
 

@@ -133,7 +133,9 @@ class Rounding(Stopping):
     study: ClassVar[str] = "rounding"
 
     bits: tuple[int, ...] = _of((4, 3), "bit-widths, 2 to 16")
-    gaps: tuple[float, ...] = _of((0.0, 0.01, 0.1, 1.0, 10.0), "weights of the boundary-gap term; 0: without it")
+    gaps: tuple[float, ...] = _of(
+        (0.0, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0), "weights of the boundary-gap term; 0: without it"
+    )
     steps: int = _of(1000, "steps of the optimized rounding")
     examples: int = _of(1024, "calibration inputs to learn the rounding from, or all if there are fewer")
 
@@ -159,12 +161,12 @@ BASELINES = {
     **{Stopping(dataset=name, **_IMAGES | _CNN | {"epochs": 5}): 5 for name in ("mnist", "fashion-mnist")},
     Stopping(model="cnn", nodes=(81, 41, 161, 21), **_SUBSET): 10,
     Stopping(model="resnet", nodes=(81, 41, 21), **_SUBSET): 3,
-    Stopping(bits=(8, 7, 6, 5, 4, 3), nodes=(81, 41, 161), **_FULL): 4,
-    Stopping(bits=(8, 7, 6, 5, 4, 3), nodes=(81, 41), granularity="channel", **_FULL): 4,
+    Stopping(bits=(8, 7, 6, 5, 4, 3), nodes=(81, 41, 161), **_FULL): 3,
+    Stopping(bits=(8, 7, 6, 5, 4, 3), nodes=(81, 41), granularity="channel", **_FULL): 3,
     Rounding(nodes=(201, 101)): 10,
     **{Rounding(dataset=name, nodes=(201, 101), **_IMAGES): 5 for name in ("mnist", "fashion-mnist")},
-    Rounding(model="cnn", nodes=(81, 41), **_SUBSET): 4,
-    Rounding(nodes=(81, 41), steps=500, **_FULL): 4,
+    Rounding(model="cnn", nodes=(81, 41), **_SUBSET): 3,
+    Rounding(nodes=(81, 41), steps=400, **_FULL): 3,
 }
 # What the abstract leaves open, one choice at a time away from the baseline; grid and limit are varied within a run.
 VARIANTS = {

@@ -24,7 +24,8 @@ def fit_cifar(
 
     Stochastic gradient descent with Nesterov momentum on the cross-entropy, the learning rate going up in a straight
     line and down to zero in another. The first epochs see random crops of the images, at a bit more than half the cost
-    for 24 of 32 pixels; later every image is shifted, with zeros moving in. Half of the images are mirrored. The same seed and number of threads give the same weights on one kind of machine.
+    for 24 of 32 pixels; later every image is shifted, with zeros moving in. Half of the images are mirrored. The same
+    seed and number of threads give the same weights on one kind of machine.
 
     Parameters
     ----------

@@ -264,7 +264,9 @@ def test_labels_of_image_classifiers_are_those_of_scikit_learn(name, plane):
 def test_close_calls_of_convolutions_are_made_in_float64(seed, scale, tied):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 3), nn.Flatten(), nn.Linear(108, 5))
+        model = nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 3), nn.Flatten(), nn.Linear(108, 5)
+        )
         model = model.double()
         with torch.no_grad():
             model[-1].weight.mul_(scale)

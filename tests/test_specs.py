@@ -121,25 +121,32 @@ COMMON = dict(
     share=st.floats(1e-3, 1) | st.just(1),
     batch_size=st.integers(1, 500),
 )
-SPECS = st.builds(specs.Levels, steps=st.integers(2, 50), **COMMON) | st.builds(
-    lambda usual, bits, **changed: replace(usual, bits=tuple(sorted(bits, reverse=True)), **changed),
-    st.sampled_from([spec for spec in specs.BASELINES if spec.study == "stopping"]),
-    sizes=st.lists(st.integers(10, 50_000), min_size=3, max_size=3),
-    **COMMON,
-) | st.builds(
-    lambda usual, bits, **changed: replace(usual, bits=tuple(sorted(bits, reverse=True)), **changed),
-    st.sampled_from([spec for spec in specs.BASELINES if spec.study == "rounding"]),
-    gaps=st.lists(st.integers(0, 9) | st.floats(0, 1e6), min_size=1, max_size=4, unique=True),
-    steps=st.integers(1, 10_000),
-    examples=st.integers(32, 10_000),
-    **COMMON,
+SPECS = (
+    st.builds(specs.Levels, steps=st.integers(2, 50), **COMMON)
+    | st.builds(
+        lambda usual, bits, **changed: replace(usual, bits=tuple(sorted(bits, reverse=True)), **changed),
+        st.sampled_from([spec for spec in specs.BASELINES if spec.study == "stopping"]),
+        sizes=st.lists(st.integers(10, 50_000), min_size=3, max_size=3),
+        **COMMON,
+    )
+    | st.builds(
+        lambda usual, bits, **changed: replace(usual, bits=tuple(sorted(bits, reverse=True)), **changed),
+        st.sampled_from([spec for spec in specs.BASELINES if spec.study == "rounding"]),
+        gaps=st.lists(st.integers(0, 9) | st.floats(0, 1e6), min_size=1, max_size=4, unique=True),
+        steps=st.integers(1, 10_000),
+        examples=st.integers(32, 10_000),
+        **COMMON,
+    )
 )
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"dataset": "svhn"}, r"dataset is 'svhn': choose one of 'digits', 'mnist', 'fashion-mnist', 'cifar-10', 'full-cifar-10'\."),
+        (
+            {"dataset": "svhn"},
+            r"dataset is 'svhn': choose one of 'digits', 'mnist', 'fashion-mnist', 'cifar-10', 'full-cifar-10'\.",
+        ),
         ({"sizes": (100, 100)}, r"sizes is \[100, 100\]: give three, to train, to calibrate, and held out\."),
         ({"sizes": (100, 9, 100)}, r"sizes is 9: give an integer of at least 10\."),
         ({"bits": (2, 8)}, r"bits is \[2, 8\]: a stopping rule goes down, so give the most first\."),

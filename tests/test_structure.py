@@ -57,7 +57,19 @@ def test_imports_point_downwards(name):
 
 @pytest.mark.parametrize("name", PURE)
 def test_measures_take_and_give_arrays_only(name):
-    allowed = {"collections", "copy", "dataclasses", "functools", "math", "numbers", "typing", "numpy", "scipy", "sklearn", "torch"}
+    allowed = {
+        "collections",
+        "copy",
+        "dataclasses",
+        "functools",
+        "math",
+        "numbers",
+        "typing",
+        "numpy",
+        "scipy",
+        "sklearn",
+        "torch",
+    }
     assert {other.split(".")[0] for level, other in imports(name) if level == 0} <= allowed
     refused = {"print", "input", "open", "exec", "eval", "__import__", "random", "manual_seed", "seed", "rand", "randn",
                "randint", "randperm", "default_rng", "load", "loadtxt", "save", "savez", "savetxt", "fromfile", "tofile",
