@@ -162,7 +162,7 @@ class TopMargins(NamedTuple):
 
 def top_margins(classifier: Classifier, inputs: torch.Tensor, *, batch_size: int = 500) -> TopMargins:
     """
-    Give what first-order displacements are measured by: top-2 pairs, margins and gradient lengths of a float classifier.
+    Give what displacements are measured by: top-2 pairs, margins and gradient lengths of the float classifier.
 
     Parameters
     ----------

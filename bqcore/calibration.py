@@ -37,7 +37,7 @@ def measure(spec: Stopping, split: data.StoppingSplit, model: nn.Module) -> xr.D
 
 
 def on_both_splits(levels: dict[int, nn.Module], split: data.StoppingSplit, spec: Stopping) -> xr.Dataset:
-    """Measure *levels*, 32 being the float classifier, on calibration and held-out inputs, each with a slice of its own."""
+    """Measure *levels*, 32 being the float classifier, on both splits, each with the slice fitted on itself."""
     parts = []
     for inputs, classes in (split[2:4], split[4:6]):
         plane = slices.pca_plane(inputs)

@@ -1,4 +1,4 @@
-"""The study of Table 6: what rounding to nearest, optimized rounding and the boundary-gap term move at the same bits."""
+"""The study of Table 6: what rounding to nearest, optimized rounding and the boundary-gap term move at fixed bits."""
 
 import xarray as xr
 from torch import nn
@@ -11,7 +11,7 @@ GRID_DIMS = set()
 
 def measure(spec: Rounding, split: data.StoppingSplit, model: nn.Module) -> xr.Dataset:
     """
-    Round the trained *model* in every way at each bit-width, and measure all on both splits, as the stopping study does.
+    Round the trained *model* in every way at each bit-width, and measure all on both splits as in the stopping study.
 
     Batch norms are folded first, so that all weights that run are rounded. Nothing but calibration inputs is learned
     from.

@@ -22,7 +22,7 @@ _SETS = {
 
 
 def name_of(spec: Spec, variants: bool = False) -> str:
-    """Name the result file of a baseline: data set, model and granularity unless they are the data set's first, study."""
+    """Name the result file of a baseline: data set, model and granularity unless they are its first, study."""
     first = specs.baseline(spec.study, spec.dataset)
     own = [getattr(spec, name) for name in ("model", "granularity") if getattr(spec, name) != getattr(first, name)]
     parts = [spec.dataset, *own, spec.study, *(["variants"] if variants else [])]
