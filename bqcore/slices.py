@@ -22,7 +22,7 @@ from .checks import check_finite, check_integer, check_labels, check_same_shape,
 
 _LEAST = 16  # nodes at a time at least: fewer leave a convolution idle
 _CACHED = 2**17  # values of the first layer at a time: 1 MB stays in a core's cache
-# A float32 network's logits are off by some 1e-6 of the largest one; a top-2 gap below this share of it is a close call.
+# float32 logits are off by some 1e-6 of the largest one; a top-2 gap below this share of it is a close call.
 _CLOSE = 1e-3
 
 
@@ -226,8 +226,8 @@ def _close_calls_in_float64(
     """
     Give logits of a block of the grid whose largest one is that of *exact*, which is called where *quick* is not sure.
 
-    Convolutions take four to five times as long in float64. The nodes that both see tell how far *quick* is off; if that
-    is anywhere near what counts as close, *exact* does it all.
+    Convolutions take four to five times as long in float64. The nodes that both see tell how far *quick* is off; if
+    that is anywhere near what counts as close, *exact* does it all.
     """
     in_a, in_b = along_a[columns], along_b[rows, None]
     hidden = (in_a + in_b).view(-1, *form)

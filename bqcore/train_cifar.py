@@ -1,4 +1,4 @@
-"""Training on the full CIFAR-10: SGD with Nesterov momentum, one cycle of the learning rate, crops, flips and shifts."""
+"""Training on the full CIFAR-10: SGD with Nesterov momentum, one cycle of the learning rate, crops and flips."""
 
 import math
 from contextlib import contextmanager
