@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 import yaml
 
-from . import calibration, specs, stats
+from . import calibration, specs, stats, transfer
 from .publishing import PUBLISHED, load_published
 from .results import save_bytes
 
@@ -42,8 +42,12 @@ def load_claims(path: str | Path = CLAIMS) -> tuple[dict, list[dict]]:
                 needed = {"value": ("from", "select", "span", "means_of"), "direction": ("from", "first", "second")}
                 needed["qualitative"] = needed["direction"] + ("most",)
                 needed["stopping"] = needed["value"] + ("together",)
+                needed["no gain"] = needed["direction"] + ("less_than",)
+                needed["correlation"] = ("from", "of")
                 [claim[key] for key in needed[claim["kind"]]]
-            if claim["kind"] in ("value", "stopping") and not isinstance(claim["reported"], (int, float)):
+            if claim["kind"] in ("value", "stopping", "correlation") and not isinstance(
+                claim["reported"], (int, float)
+            ):
                 raise TypeError(f"'reported' ({claim['reported']!r} is no number)")
     except (KeyError, TypeError) as error:
         where = f"claim {claim['id']}" if isinstance(claim, dict) and "id" in claim else "the file or one of its claims"
@@ -88,15 +92,18 @@ def ledger(path: str | Path = CLAIMS, results: str | Path = PUBLISHED) -> list[d
         if "not_attempted" in claim:
             rows.append(row | {"verdict": "not attempted", "command": None})
             continue
-        name = claim["from"]
-        if name not in files:
+        names = [claim["from"]] if isinstance(claim["from"], str) else claim["from"]
+        for name in set(names) - set(files):
             files[name] = load_published(name, results)
             spec = specs.load(files[name].attrs["spec"])
             if replace(spec, seed=0) != specs.baseline(spec.study, spec.dataset, spec.model):
                 made_by = files[name].attrs["command"]
                 raise ValueError(f"{Path(results) / name} is not of the baseline: {made_by} made it.")
+        name = names[0]
         try:
-            if claim["kind"] == "stopping":
+            if claim["kind"] == "correlation":
+                judged = _judge_correlation(claim, {name: files[name] for name in names}, rule)
+            elif claim["kind"] == "stopping":
                 together = [other for other in claims if other["id"] in claim["together"]]
                 judged = _judge_stopping(claim, together, files[name], rule, choices)
             elif claim["kind"] == "value":
@@ -139,7 +146,12 @@ def _select(
         if len(found) != 1:
             raise ValueError(f"there are {len(found)} choices by {select['rule']} at {limit}, not one.")
         dataset = dataset.isel(choice=int(found[0]))
-    return dataset[select["measure"]].sel(where)
+    if "method" in select:
+        dataset = transfer.at_method(dataset, where.pop("method"))
+    values = dataset[select["measure"]].sel({key: value for key, value in where.items() if key != "less_bits"})
+    if "less_bits" in select:  # what is lost at so many bits
+        values = values - dataset[select["measure"]].sel(where | {"bits": where.pop("less_bits")})
+    return values
 
 
 def _span(claim: dict, dataset: xr.Dataset) -> float:
@@ -148,9 +160,12 @@ def _span(claim: dict, dataset: xr.Dataset) -> float:
         levels = dataset.bits.where(dataset.bits != specs.FLOAT)
         return float(levels.max() - levels.min())
     others = {key: value for key, value in claim["select"].items() if key not in (claim["span"], "rule", "limit")}
+    others.pop("less_bits", None)
     medians = _select(dataset, others).median("seed")
     if claim["span"] == "bits":
         medians = medians.drop_sel(bits=specs.FLOAT)
+    elif claim["span"] == "method":
+        medians = medians.drop_sel(method="float")
     return float(medians.max() - medians.min())
 
 
@@ -237,6 +252,11 @@ def _judge_direction(claim: dict, dataset: xr.Dataset, rule: dict, choices: Call
         verdict = "reproduced"
     else:
         verdict = "inconclusive"
+    if claim["kind"] == "no gain":  # the other way round: what would be a gain speaks against it
+        if interval.low > 0:
+            verdict = "not reproduced"
+        else:
+            verdict = "reproduced" if interval.high < claim["less_than"] else "inconclusive"
     if "most" in claim:
         share = stats.prediction_interval(first.values, 1, rule["level"])
         if share.high < claim["most"]:
@@ -248,6 +268,30 @@ def _judge_direction(claim: dict, dataset: xr.Dataset, rule: dict, choices: Call
     return interval._asdict() | {
         "says": says, "runs": dataset.sizes["seed"], "percentile": percentile, "verdict": verdict
     }  # fmt: skip
+
+
+def _judge_correlation(claim: dict, files: dict[str, xr.Dataset], rule: dict) -> dict:
+    """Judge the lowest or the highest correlation of calibration and held-out Jaccard over all variants."""
+    found = {}
+    for name, dataset in files.items():
+        for variant, (_, by_seed, _) in transfer.correlations(dataset).items():
+            found[f"{variant}, {name.removesuffix('.nc')}"] = by_seed
+    which = min if claim["of"] == "lowest" else max
+    where = which(found, key=lambda key: found[key].estimate)
+    interval, all_of_them = found[where], [one.estimate for one in found.values()]
+    if not interval.low <= claim["reported"] <= interval.high:
+        verdict = "not reproduced"
+    elif interval.high - interval.low > rule["too_wide"] * (max(all_of_them) - min(all_of_them)):
+        verdict = "inconclusive"
+    else:
+        verdict = "reproduced"
+    dataset = files[where.split(", ")[1] + ".nc"]
+    return interval._asdict() | {
+        "says": f"{claim['says']} (ours of {len(found)} variants: {where})",
+        "runs": dataset.sizes["seed"],
+        "percentile": stats.percentile(all_of_them, claim["reported"]),
+        "verdict": verdict,
+    }
 
 
 def table(rows: list[dict]) -> str:

@@ -12,15 +12,15 @@ LAYERS = (
     ("quantize", "boundary", "slices", "decisions", "stats", "stopping", "curves", "finite"),
     ("models", "train", "train_cifar", "rounding", "download", "archives", "data", "results", "arrangement", "classifiers",
      "files", "perlayer"),
-    ("specs", "measures", "levels", "calibration", "fixed_bits", "runs", "exact", "pooled", "geometry", "report", "backends"),
-    ("claims", "publishing", "plots", "plots_stopping", "plots_exact", "auditing", "blame", "explorer", "notebook",
+    ("specs", "measures", "levels", "calibration", "fixed_bits", "runs", "transfer", "exact", "pooled", "geometry", "report", "backends"),
+    ("claims", "publishing", "plots", "plots_stopping", "plots_exact", "plots_rounding", "auditing", "blame", "explorer", "notebook",
      "__main__"),
 )  # fmt: skip
 # Within a layer, each of these in its order may import those before it; no others do.
 ROWS = (
     ("decisions", "boundary"), ("download", "archives", "data"), ("results", "train", "train_cifar"), ("train", "rounding"),
     ("specs", "measures", "levels", "runs"), ("measures", "calibration", "fixed_bits", "runs"), ("specs", "calibration"),
-    ("specs", "fixed_bits"),
+    ("specs", "fixed_bits"), ("specs", "transfer"), ("plots", "plots_rounding", "notebook"),
     ("pooled", "geometry"), ("plots", "plots_stopping", "notebook"), ("plots", "plots_exact"),
     ("plots", "publishing", "claims", "__main__"), ("publishing", "notebook"), ("auditing", "blame"),
     ("auditing", "__main__"), ("explorer", "__main__"),
