@@ -24,13 +24,13 @@
 # reaches this one too.
 
 # %% tags=["parameters"]
-seed = 0
-bits = [8, 7, 6, 5, 4, 3, 2]
-width = 64
-epochs = 60
-nodes = [401, 201, 101, 51, 26]
-scheme = "narrow"
-granularity = "tensor"
+seed = 0  # of the split, the initial weights and the order of the batches
+bits = [8, 7, 6, 5, 4, 3, 2]  # levels to compare with float, 2 to 16; cost: grows with their number
+width = 64  # hidden units; cost: grows with its square
+epochs = 60  # passes over the training set; cost: grows with it
+nodes = [401, 201, 101, 51, 26]  # a side of the grids held against the exact boundary; cost: grows with their squares
+scheme = "narrow"  # step of the quantizer: narrow (2^b - 1 levels) or full (2^b)
+granularity = "tensor"  # one step for a weight tensor, or one for each output channel (channel)
 
 # %% tags=["remove-cell"]
 from bqcore import notebook
