@@ -34,10 +34,10 @@ def figure_frame(figure) -> pd.DataFrame:
     Returns
     -------
     frame : pandas.DataFrame with the columns :data:`COLUMNS`
-        *kind* is "axes" (title and labels are the text), "x tick" and "y tick" (names of places), "line", "dots", "outline",
-        "rectangle", "cells" or "text". Rectangles, and cells of equal value that lie side by side in a picture, have
-        their lower left corner at (x, y). *piece* counts the parts of a panel; a coordinate that is not one of the axes,
-        such as those of a line across the panel, is missing.
+        *kind* is "axes" (title and labels are the text), "x tick" and "y tick" (names of places), "line", "dots",
+        "outline", "rectangle", "cells" or "text". Rectangles, and cells of equal value that lie side by side in a
+        picture, have their lower left corner at (x, y). *piece* counts the parts of a panel; a coordinate that is not
+        one of the axes, such as those of a line across the panel, is missing.
     """
     rows = []
     for panel, axes in enumerate(_axes_of(figure)):
@@ -91,7 +91,9 @@ def table_frame(frame: pd.DataFrame) -> pd.DataFrame:
             continue
         groups = [[m[k] or "" if m else "" for m in found[fit[0]]] for k in range(1, fit[0].groups + 1)]
         parts = ("", " low", " high") if fit[0] is _INTERVAL else (": left", ": right")
-        out |= {f"{name}{part}": [t.replace("−", "-") for t in group] for part, group in zip(parts, groups) if any(group)}
+        out |= {
+            f"{name}{part}": [t.replace("−", "-") for t in group] for part, group in zip(parts, groups) if any(group)
+        }
     return pd.DataFrame(out)
 
 
@@ -136,7 +138,8 @@ def load_ipython_extension(shell) -> None:
         print_method = "_repr_behind_"
 
     formatter = Behind(parent=shell.display_formatter)
-    formatter.for_type_by_name("matplotlib.figure", "Figure", of_figure)
+    # Not Figure itself: the inline backend, when it starts, drops what others have registered for that.
+    formatter.for_type_by_name("matplotlib.figure", "FigureBase", of_figure)
     formatter.for_type_by_name("bqcore.plots", "Table", of_table)
     shell.display_formatter.formatters[MIME] = formatter
 
@@ -220,7 +223,12 @@ def _grid(artist) -> tuple[np.ndarray, np.ndarray, tuple[float, float], np.ndarr
         bottom, top = min(bottom, top), max(bottom, top)
     rows, columns = values.shape
     h, v = (right - left) / columns, (top - bottom) / rows
-    return left + (np.arange(columns) + 0.5) * h, bottom + (np.arange(rows) + 0.5) * v, (h, v), values.astype(np.float32)
+    return (
+        left + (np.arange(columns) + 0.5) * h,
+        bottom + (np.arange(rows) + 0.5) * v,
+        (h, v),
+        values.astype(np.float32),
+    )
 
 
 def _runs(artist) -> dict[str, np.ndarray]:
@@ -251,7 +259,9 @@ def _colour(artist) -> str:
         return to_hex(cmap(0)) if cmap.N == 1 else ""
     if hasattr(artist, "get_markerfacecolor"):
         marked = [artist.get_markerfacecolor(), artist.get_markeredgecolor()]
-        found = [artist.get_color()] if artist.get_linestyle() not in _NO_LINE else [c for c in marked if str(c) != "none"]
+        found = (
+            [artist.get_color()] if artist.get_linestyle() not in _NO_LINE else [c for c in marked if str(c) != "none"]
+        )
         return to_hex(found[0]) if found else ""
     if hasattr(artist, "get_facecolor"):
         for colours in (artist.get_facecolor(), artist.get_edgecolor()):

@@ -13,9 +13,9 @@
 # **Question.** The paper's main number, the boundary-mask Jaccard distance, is read off a grid. What does the boundary itself
 # do, how much of J is the grid's, and which measure would not depend on it?
 #
-# On a plane, a ReLU network is linear inside each cell that its units' lines cut out. So the decision boundary can be had
-# exactly, as segments, and every measure made on a grid can be held against what it stands for. [](definitions) has the
-# measures on grids.
+# On a plane, a ReLU network is linear inside each cell that its units' lines cut out {cite}`regions-montufar,splinecam`. So the
+# decision boundary can be had exactly, as segments, and every measure made on a grid can be held against what it stands for.
+# [](definitions) has the measures on grids, and [](related) says who did this before.
 
 # %% [markdown]
 # ## Parameters
@@ -74,6 +74,7 @@ plots.Table(
 #
 # with lengths in place of cells and "near" for within $\tau$ input units. It asks the same question, which share of the
 # boundaries has no counterpart, and its ruler is a length that can be stated and compared between slices, data sets and papers.
+# It is one minus the surface Dice of segmentation {cite}`surface-dice`, for curves.
 # The mean distance and the Hausdorff distance say how far, $J_\tau$ says how much.
 
 # %% [markdown]

@@ -12,6 +12,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.pylabtools import select_figure_formats
 
 from bqcore import behind, plots
 
@@ -147,6 +148,7 @@ def test_a_figure_s_files_are_whole_and_the_same_again(axes):
 def test_the_extension_puts_them_beside_what_is_displayed(axes):
     shell = InteractiveShell()
     behind.load_ipython_extension(shell)
+    select_figure_formats(shell, {"png"})  # as the inline backend does when it starts
     axes.plot([0, 1], [2, 3])
     data, _ = shell.display_formatter.format(axes.figure)
     assert data[behind.MIME] == behind.of_figure(axes.figure)

@@ -1,8 +1,8 @@
 """
-Give readers what is behind each captioned figure and table: SVG, CSV and NetCDF; and each chapter as an executed notebook.
+Give readers what is behind each captioned figure and table (SVG, CSV, NetCDF), and each chapter as an executed notebook.
 
-The files come out of the executed notebooks, where bqcore.behind put them. A chapter's own copy, in `_sources`, is given
-without them: it has the pictures and tables, and is as small as a notebook that was run elsewhere.
+The files come out of the executed notebooks, where bqcore.behind put them. A chapter's own copy, in `_sources`, is
+given without them: it has the pictures and tables, and is as small as a notebook that was run elsewhere.
 """
 
 import base64
@@ -56,15 +56,15 @@ def notebook_of(app: Sphinx, page: str) -> Path | None:
 
 def line(words: str, links: list[tuple[str, str, str]], page: str) -> nodes.raw:
     """Give a small line of links: of each the file below the book's folder, the text, and what it is in full."""
-    made = [
-        f'<a href="{escape(posixpath.relpath(file, posixpath.dirname(page)))}" download aria-label="{escape(says)}">{text}</a>'
-        for file, text, says in links
-    ]
+    made = []
+    for file, text, says in links:
+        address = escape(posixpath.relpath(file, posixpath.dirname(page)))
+        made.append(f'<a href="{address}" download aria-label="{escape(says)}">{text}</a>')
     return nodes.raw("", f'<p class="behind">{words}{" · ".join(made)}</p>', format="html")
 
 
 def add_lines(app: Sphinx, doctree: nodes.document, page: str) -> None:
-    """Write a chapter's files and put a line of links below each captioned figure and table, and one below the title."""
+    """Write a chapter's files; put a line of links below each captioned figure and table, and one below the title."""
     path = notebook_of(app, page)
     if app.builder.format != "html" or path is None:
         return

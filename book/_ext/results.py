@@ -13,8 +13,8 @@ Numbers and verdicts in pages, read from result files while the book is built, s
     {parameters} levels digits, a directive
         the parameters of the runs of a study on a data set as a table, as bqcore.specs knows them
     {notebooks}, a directive
-        the parameters of every notebook as tables, from its cells tagged `parameters`: a comment behind a parameter says
-        what it means, and after "; cost: " what it costs
+        the parameters of every notebook as tables, from its cells tagged `parameters`: a comment behind a parameter
+        says what it means, and after "; cost: " what it costs
 
 What is not there is an error with its page and line, which `make book` does not let pass.
 """
@@ -169,6 +169,10 @@ class Ledger(SphinxDirective):
         for entry in table.findall(nodes.entry):
             if entry.astext() in VERDICTS:
                 entry.children = [nodes.paragraph("", "", badge(entry.astext()))]
+            says, _, remark = entry.astext().partition(" (ours ")
+            if remark:  # on a small line of its own: the claim itself is the paper's
+                remark = nodes.inline("", f"ours: {remark.removesuffix(')')}", classes=["remark"])
+                entry.children = [nodes.paragraph("", "", nodes.Text(f"{says} "), remark)]
         return [table]
 
 
@@ -197,14 +201,19 @@ def notebook_parameters(path: Path) -> list[tuple[str, str, str, str, str]]:
     """
     import execute
     import jupytext
+
     from bqcore import specs
 
     notebook = jupytext.read(path, fmt="py:percent")
     cells = [cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     behind = dict(re.findall(r"^(\w+)\s*=.*?  # (.*)$", "\n".join(cells), re.MULTILINE))
-    above = {name: " ".join(re.findall(r"^# ?(.*)$", lines, re.MULTILINE)) for lines, name in re.findall(
-        r"((?:^# ?.*\n)+)(\w+)\s*=", "\n".join(cells), re.MULTILINE)}
-    known = {name: says for study in specs.STUDIES for name, _, _, says in specs.parameters(specs.baseline(study, "digits"))}
+    above = {
+        name: " ".join(re.findall(r"^# ?(.*)$", lines, re.MULTILINE))
+        for lines, name in re.findall(r"((?:^# ?.*\n)+)(\w+)\s*=", "\n".join(cells), re.MULTILINE)
+    }
+    known = {
+        name: says for study in specs.STUDIES for name, _, _, says in specs.parameters(specs.baseline(study, "digits"))
+    }
     rows = []
     for name, default in execute.declared(notebook).items():
         says = (above | behind).get(name) or known.get(name, "said in the chapter")
