@@ -15,7 +15,7 @@
 #
 # On a plane, a ReLU network is linear inside each cell that its units' lines cut out {cite}`regions-montufar,splinecam`. So the
 # decision boundary can be had exactly, as segments, and every measure made on a grid can be held against what it stands for.
-# [](definitions) has the measures on grids, and [](related) says who did this before.
+# [](definitions) has the measures on grids, and [](related-work) says who did this before.
 
 # %% [markdown]
 # ## Parameters

@@ -1,5 +1,5 @@
 """
-Give readers what is behind each captioned figure and table (SVG, CSV, NetCDF), and each chapter as an executed notebook.
+Give readers what is behind each captioned figure and table (SVG, CSV, NetCDF), and each chapter as a notebook that ran.
 
 The files come out of the executed notebooks, where bqcore.behind put them. A chapter's own copy, in `_sources`, is
 given without them: it has the pictures and tables, and is as small as a notebook that was run elsewhere.
@@ -36,11 +36,11 @@ def behind(path: Path) -> dict[str, dict[str, str]]:
     return found
 
 
-def without_files(path: Path) -> str:
+def without_files(text: str) -> str:
     """Give a notebook's text without these files."""
     from bqcore.behind import MIME
 
-    notebook = json.loads(path.read_text(encoding="utf-8"))
+    notebook = json.loads(text)
     for cell in notebook["cells"]:
         for output in cell.get("outputs", []):
             for part in ("data", "metadata"):
@@ -52,6 +52,12 @@ def notebook_of(app: Sphinx, page: str) -> Path | None:
     """Give the notebook that a page is made from, if it is."""
     path = Path(app.env.doc2path(page))
     return path if path.suffix == ".ipynb" else None
+
+
+def hide_files(app: Sphinx, page: str, source: list[str]) -> None:
+    """Let the reader of notebooks, which warns of types that it does not know, see a chapter without these files."""
+    if notebook_of(app, page):
+        source[0] = without_files(source[0])
 
 
 def line(words: str, links: list[tuple[str, str, str]], page: str) -> nodes.raw:
@@ -68,9 +74,9 @@ def add_lines(app: Sphinx, doctree: nodes.document, page: str) -> None:
     path = notebook_of(app, page)
     if app.builder.format != "html" or path is None:
         return
-    named = {name: files for name, files in behind(path).items()}
+    named = dict(behind(path))
     for node in list(doctree.findall(lambda node: isinstance(node, nodes.figure | nodes.table))):
-        for name in [name for name in node["names"] + node["ids"] if name in named]:
+        for name in {*node["names"], *node["ids"]} & set(named):
             links = []
             for form, content in named.pop(name).items():
                 ending, text = FORMS[form]
@@ -100,7 +106,7 @@ def lighten_notebooks(app: Sphinx, error: Exception | None) -> None:
         for page in app.env.found_docs:
             copy = Path(app.outdir, "_sources", f"{page}.ipynb")
             if notebook_of(app, page) and copy.exists():
-                copy.write_text(without_files(notebook_of(app, page)), encoding="utf-8")
+                copy.write_text(without_files(copy.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def show_buttons(app: Sphinx, config) -> None:
@@ -114,6 +120,7 @@ def setup(app: Sphinx) -> dict:
     """Register all of the above."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # bqcore, also where it is not installed
     app.connect("config-inited", show_buttons)
+    app.connect("source-read", hide_files)
     app.connect("doctree-resolved", add_lines)
     app.connect("build-finished", lighten_notebooks)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

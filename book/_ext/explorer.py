@@ -7,7 +7,8 @@ from sphinx.application import Sphinx
 
 SHARED = ("geometry.js", "drawing.js")
 LESSONS = ("book/course/boundary", "book/course/displacement", "book/course/junctions", "book/course/ruler")
-SCRIPTS = {"book/explorer": (*SHARED, "explorer.js")} | {page: (*SHARED, "lessons.js") for page in LESSONS}
+SLIDES = "book/course/slides"  # has the pictures of all lessons
+SCRIPTS = {"book/explorer": (*SHARED, "explorer.js")} | {page: (*SHARED, "lessons.js") for page in (*LESSONS, SLIDES)}
 FOLDER = Path("_static", "explorer")
 
 
