@@ -79,7 +79,7 @@ square = slices.Plane(np.zeros(2), np.eye(2), np.full(2, -1.0), np.full(2, 1.0),
 x = torch.tensor([[0.55, 0.35]], dtype=torch.float64)
 r, change = boundary.radius(f, x), boundary.local_change(f, q, x)
 
-# %% mystnb={"figure": {"caption": "Radius (blue) and displacement (red arrow) at one input of a linear three-class classifier. Blue lines: float boundary; red lines: quantized boundary. For linear classifiers the radius is exact, and so is the displacement where the two normals agree.", "name": "figure-radius"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Radius (blue) and displacement (orange arrow) at one input of a linear three-class classifier. Blue lines: float boundary; orange lines: quantized boundary. For linear classifiers the radius is exact, and so is the displacement where the two normals agree.", "name": "figure-radius"}} tags=["hide-input"]
 figure, axes = plt.subplots(figsize=(4.6, 4.4))
 a, b = square.nodes(401)
 for model, colour in ((f, plots.FLOAT_COLOUR), (q, plots.QUANTIZED_COLOUR)):

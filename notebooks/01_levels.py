@@ -48,7 +48,7 @@ many = runs.sweep(settings.spec, settings.seeds)
 # ## One run, as the paper has it
 #
 # The slice is the plane of the training set's first two principal components. Blue cells are on the float boundary only,
-# red cells on the quantized one only, black ones on both; J is the boundary-mask Jaccard distance between them.
+# orange cells on the quantized one only, black ones on both; J is the boundary-mask Jaccard distance between them.
 
 # %% mystnb={"figure": {"caption": "Decision regions, boundary masks and triple-junction cells on the PCA slice of one run: float, and each level. The masks part long before the flip rate shows anything.", "name": "figure-1"}} tags=["hide-input"]
 plots.levels_figure(one)

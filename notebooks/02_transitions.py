@@ -46,7 +46,7 @@ many = runs.sweep(settings.spec, settings.seeds)
 # %% [markdown]
 # ## One run, as the paper has it
 
-# %% mystnb={"figure": {"caption": "Triple-junction cells along the interpolation between adjacent levels, one run. Regions and dark masks: the level that the transition starts from; red masks: the one that it ends at; dots: junction cells, coloured by t.", "name": "figure-2"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Triple-junction cells along the interpolation between adjacent levels, one run. Regions and dark masks: the level that the transition starts from; orange masks: the one that it ends at; dots: junction cells, coloured by t.", "name": "figure-2"}} tags=["hide-input"]
 plots.transitions_figure(one)
 
 # %% tags=["hide-input"]

@@ -57,7 +57,7 @@ shown = [b for b in (8, 4) if b in bits] or bits[:2]
 # each of which all logits are affine; there the boundary is where the two largest of them are equal. Junctions are true
 # points, with their classes. Nothing below depends on a grid, but for rounding in the thirteenth digit.
 
-# %% mystnb={"figure": {"caption": "The exact decision boundary of the float network (blue) and of two of its levels (red), junctions as circles; the last panel enlarges a part and shows the cells of a grid that each boundary marks: blue and red by one, dark by both.", "name": "figure-exact"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "The exact decision boundary of the float network (blue) and of two of its levels (orange), junctions as circles; the last panel enlarges a part and shows the cells of a grid that each boundary marks: blue and orange by one, dark by both.", "name": "figure-exact"}} tags=["hide-input"]
 plots_exact.boundaries_figure(network, {b: levels[b] for b in shown}, plane, nodes=101)
 
 # %% tags=["hide-input"]

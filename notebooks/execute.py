@@ -98,6 +98,7 @@ def execute(notebook, parameters: dict):
                 parameters,
                 kernel_name="python3",
                 progress_bar=False,
+                start_timeout=600,  # a busy machine takes its time to start one
                 cwd=FOLDER.parent,
                 config=Config({"KernelManager": sockets}),
             )

@@ -29,6 +29,8 @@ def add_scripts(app: Sphinx, page: str, template: str, context: dict, doctree) -
         app.add_js_file(name, loading_method="defer")
     if page in SCRIPTS:
         app.add_css_file("explorer.css")
+    if page == SLIDES:
+        app.add_css_file("slides.css")
 
 
 def setup(app: Sphinx) -> dict:

@@ -118,6 +118,12 @@ def badge(verdict: str) -> nodes.inline:
     return nodes.inline("", verdict, classes=["verdict", "verdict-" + verdict.replace(" ", "-")])
 
 
+def refill(entry: nodes.entry, *parts: nodes.Node) -> None:
+    """Put other words into a cell of a table."""
+    entry.clear()
+    entry += nodes.paragraph("", "", *parts)
+
+
 class Value(SphinxRole):
     """The role {value}."""
 
@@ -168,11 +174,11 @@ class Ledger(SphinxDirective):
         table = table_of(self, claims.table(rows), "ledger")
         for entry in table.findall(nodes.entry):
             if entry.astext() in VERDICTS:
-                entry.children = [nodes.paragraph("", "", badge(entry.astext()))]
+                refill(entry, badge(entry.astext()))
             says, _, remark = entry.astext().partition(" (ours ")
             if remark:  # on a small line of its own: the claim itself is the paper's
                 remark = nodes.inline("", f"ours: {remark.removesuffix(')')}", classes=["remark"])
-                entry.children = [nodes.paragraph("", "", nodes.Text(f"{says} "), remark)]
+                refill(entry, nodes.Text(f"{says} "), remark)
         return [table]
 
 
