@@ -71,7 +71,10 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     commands.add_parser("publish", help="make the fresh runs the published ones: data/results and README's table")
 
     explorer = commands.add_parser("explorer", help="keep a published network for the book's explorer page")
-    explorer.add_argument("network", choices=["mnist", "fashion-mnist"])
+    explorer.add_argument(
+        "network",
+        choices=["mnist", "fashion-mnist", "mnist-cnn", "fashion-mnist-cnn", "cifar-10-cnn", "cifar-10-resnet"],
+    )
 
     return parser.parse_args(arguments)
 
@@ -275,7 +278,8 @@ def _explorer(options) -> int:
     from .results import save_dataset
 
     path = explorer.KEPT / f"{options.network}.nc"
-    save_dataset(explorer.image_network(options.network), path)
+    make = explorer.framed_network if options.network in explorer.FRAMED else explorer.image_network
+    save_dataset(make(options.network), path)
     print(path)
     return 0
 

@@ -1,6 +1,13 @@
-"""What the book's explorer page draws from: a one-hidden-layer network, its slice and test images, as one script."""
+"""
+What the book's explorer page draws from, as one script for each network.
+
+Of a one-hidden-layer network that is its weights, slice and test images: the page computes the rest. Of a larger one
+it is what bqcore computed: the labels of its slice at every level (frames), and logits, radius and displacement of the
+test inputs.
+"""
 
 import base64
+import copy
 import json
 from pathlib import Path
 
@@ -9,13 +16,21 @@ import torch
 import xarray as xr
 from torch import nn
 
-from . import models, runs, slices, specs, train
+from . import boundary, decisions, measures, models, quantize, runs, slices, specs, train
 from .checks import check_choice, check_labels, to_numpy
 
 KEPT = Path("data/explorer")
 NETWORKS = ("digits", "mnist", "fashion-mnist")
+FRAMED = {
+    "mnist-cnn": ("mnist", "cnn"), "fashion-mnist-cnn": ("fashion-mnist", "cnn"), "cifar-10-cnn": ("cifar-10", "cnn"),
+    "cifar-10-resnet": ("cifar-10", "resnet"),
+}  # fmt: skip
 SHOWN = 300  # test images of a kept network
-FASHION = "T-shirt, trousers, pullover, dress, coat, sandal, shirt, trainer, bag, boot"
+NODES = 81  # a side of the frames; grids of 41 and 21 nodes are every second and every fourth of them
+_NAMES = {
+    "fashion-mnist": "T-shirt, trousers, pullover, dress, coat, sandal, shirt, trainer, bag, boot",
+    "cifar-10": "aeroplane, car, bird, cat, deer, dog, frog, horse, ship, lorry",
+}
 _LOADED = "bqNetworks"  # the global that the scripts add to
 
 
@@ -135,22 +150,135 @@ def image_network(name: str) -> xr.Dataset:
     spec = specs.baseline("stopping", name)
     split = runs.split_of(spec)
     images = (split.held_out_inputs[:SHOWN, 0] * 255).round().to(torch.uint8)
-    names = FASHION if name == "fashion-mnist" else ""
+    names = _NAMES.get(name, "")
     plane = slices.pca_plane(split.held_out_inputs.flatten(1))
     return network(
         runs.classifier(spec), plane, images, split.held_out_classes[:SHOWN], name=name, scale=255, class_names=names
     )  # fmt: skip
 
 
+def frames(
+    levels: dict[int, nn.Module], plane: slices.Plane, inputs: torch.Tensor, classes, *, name: str, nodes: int = NODES
+) -> xr.Dataset:
+    """
+    Compute what the explorer shows of a network that the page itself cannot run: the slice at every level, and inputs.
+
+    Parameters
+    ----------
+    levels : dict of models by bits
+        The float classifier (32) first, as :func:`bqcore.measures.of_decisions` takes them.
+    plane : Plane
+    inputs, classes : tensors (N, ...) and (N,)
+        Test inputs.
+    name : str
+        Of the network.
+    nodes : int
+        A side of the slice.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``label`` (bits, b, a), ``logits`` (bits, sample, class) in float32 as the studies have them, and in float64
+        ``radius``, ``displacement``, ``normal_variation``, where the boundary of the float top-2 pair is (``reach``,
+        along ``normal``, which is given on the slice), and ``score``, the place on the slice.
+    """
+    labels = measures.labels_of(levels, plane, (nodes,))[nodes]
+    doubles = {bits: copy.deepcopy(model).double() for bits, model in levels.items()}
+    x = inputs.double()
+    r = boundary.radius(doubles[specs.FLOAT], x)
+    changes = [boundary.local_change(doubles[specs.FLOAT], model, x) for model in doubles.values()]
+    asked = x.clone().requires_grad_()
+    z = doubles[specs.FLOAT](asked)
+    a, b = (torch.from_numpy(index)[:, None] for index in decisions.top_pair(z.detach()))
+    margin = (z.gather(1, a) - z.gather(1, b))[:, 0]
+    (gradient,) = torch.autograd.grad(margin.sum(), asked)
+    slope = gradient.flatten(1).norm(dim=1, keepdim=True)
+    with torch.no_grad():
+        logits = np.stack([to_numpy(model(inputs)) for model in levels.values()])
+    return xr.Dataset(
+        {
+            "label": (("bits", "b", "a"), np.stack(list(labels.values())).astype(np.uint8)),
+            "logits": (("bits", "sample", "class"), logits.astype(np.float32)),
+            "target": ("sample", to_numpy(classes).astype(np.uint8)),
+            "score": (("sample", "axis"), plane.project(inputs)),
+            "radius": ("sample", r.radius), "rival": ("sample", r.rival.astype(np.uint8)),
+            "displacement": (("bits", "sample"), np.stack([c.displacement for c in changes])),
+            "normal_variation": (("bits", "sample"), np.stack([c.normal_variation for c in changes])),
+            "reach": ("sample", (margin.detach() / slope[:, 0]).numpy()),
+            "normal": (("sample", "axis"), -(gradient.flatten(1) / slope).numpy() @ plane.axes.T),
+            "origin": ("input", plane.origin), "axes": (("axis", "input"), plane.axes),
+            "low": ("axis", plane.low), "high": ("axis", plane.high), "explained": ("axis", plane.explained),
+        },
+        {"bits": list(levels)},
+        {"name": name},
+    )  # fmt: skip
+
+
+def framed_network(name: str) -> xr.Dataset:
+    """
+    Compute the frames of the first CNN or residual network of the stopping chapters, on the slice of held-out inputs.
+
+    The first 300 held-out inputs are shown; pixels are kept of MNIST and Fashion-MNIST only, for CIFAR-10 states no
+    licence.
+
+    Parameters
+    ----------
+    name : one of :data:`FRAMED`
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the archives are missing or damaged.
+    """
+    check_choice("Network", name, tuple(FRAMED))
+    dataset, kind = FRAMED[name]
+    spec = specs.baseline("stopping", dataset, kind)
+    split, model = runs.split_of(spec), runs.classifier(spec)
+    levels = {specs.FLOAT: model} | quantize.levels_of(
+        model, spec.bits, scheme=spec.scheme, granularity=spec.granularity
+    )
+    shown = split.held_out_inputs[:SHOWN]
+    plane = slices.pca_plane(split.held_out_inputs)
+    found = frames(levels, plane, shown, split.held_out_classes[:SHOWN], name=name)
+    if dataset != "cifar-10":
+        found["image"] = ("sample", "row", "column"), (shown[:, 0] * 255).round().to(torch.uint8).numpy()
+    return found.assign_attrs(scale=255, class_names=_NAMES.get(dataset, ""))
+
+
+def runs_of(labels: np.ndarray) -> np.ndarray:
+    """
+    Write labels 0 to 255 as pairs of bytes, a label and how often it follows itself at once (at most 255 times).
+
+    Examples
+    --------
+    >>> runs_of(np.array([[3, 3, 3], [3, 1, 1]]))
+    array([3, 3, 1, 1], dtype=uint8)
+    """
+    flat = np.asarray(labels, np.uint8).ravel()
+    starts = np.flatnonzero(np.append(True, flat[1:] != flat[:-1]))
+    out = []
+    for start, stop in zip(starts, np.append(starts[1:], len(flat))):
+        whole, rest = divmod(int(stop - start), 256)
+        out += [(flat[start], 255)] * whole + ([(flat[start], rest - 1)] if rest else [])
+    return np.array(out, np.uint8).ravel()
+
+
 def script(dataset: xr.Dataset) -> bytes:
     """
-    Write *dataset*, of :func:`network`, as a script that adds it to a global: a page opened as a file can load that.
+    Write *dataset*, of :func:`network` or :func:`frames`, as a script that adds it to a global: a page that is opened
+    as a file can load that.
 
-    Arrays are base64 of their little-endian bytes, in the order of C; the same dataset gives the same bytes.
+    Arrays are base64 of their little-endian bytes, in the order of C; the labels of frames are written by
+    :func:`runs_of`. The same dataset gives the same bytes.
     """
-    content = dict(dataset.attrs) | {dim: dataset.sizes[dim] for dim in ("input", "hidden", "class", "sample")}
-    content |= {"height": dataset.sizes["row"], "width": dataset.sizes["column"]}
-    for key, values in dataset.data_vars.items():
+    kept = dataset
+    if "label" in dataset:  # the page does not run this network
+        kept = dataset.drop_vars(["origin", "axes", "explained"]).assign(label=("run", runs_of(dataset.label)))
+    sizes = {"row": "height", "column": "width"} | {dim: dim for dim in ("input", "hidden", "class", "sample")}
+    content = dict(kept.attrs) | {title: kept.sizes[dim] for dim, title in sizes.items() if dim in kept.dims}
+    if "label" in dataset:
+        content |= {"bits": dataset.bits.values.tolist(), "nodes": dataset.sizes["a"]}
+    for key, values in kept.data_vars.items():
         array = np.ascontiguousarray(values.values)
         content[key] = base64.b64encode(array.astype(array.dtype.newbyteorder("<")).tobytes()).decode()
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=int)

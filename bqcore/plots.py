@@ -1,4 +1,4 @@
-"""The book's figures and tables, one visual language: classes by colour and digit, float in blue, quantized in red."""
+"""The book's figures and tables, one visual language: classes by colour and digit, float blue, quantized orange."""
 
 import html
 
@@ -23,6 +23,7 @@ CLASS_COLOURS = (
     "#77aadd", "#eedd88", "#ffaabb", "#44bb99", "#dddddd", "#ee8866", "#bbcc33", "#99ddff", "#aaaa00", "#c9b3e6",
 )  # fmt: skip
 FLOAT_COLOUR, QUANTIZED_COLOUR, BOTH_COLOUR = "#0072b2", "#d55e00", "#1a1a1a"
+_LEVELS = dict(zip(range(8, 1, -1), ("#440154", "#443983", "#31688e", "#21918c", "#35b779", "#90d743", "#c8b900")))
 STYLE = {
     "figure.facecolor": "white", "savefig.facecolor": "white", "figure.dpi": 130, "savefig.bbox": "tight",
     "font.size": 10, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False,
@@ -63,6 +64,11 @@ class Table:
 def level_name(bits: int) -> str:
     """Name a level: float, or its bits."""
     return "float" if bits == FLOAT else f"{bits} bits"
+
+
+def level_colour(bits: int) -> str:
+    """Give the colour of a bit-width, from dark for 8 to light for 2, as in every figure; others are grey."""
+    return _LEVELS.get(int(bits), "#777777")
 
 
 def draw_regions(axes: Axes, labels: xr.DataArray) -> None:

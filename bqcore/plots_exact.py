@@ -13,7 +13,7 @@ from torch import nn
 
 from . import curves, finite, slices
 from .arrangement import ExactSlice, exact_slice, interpolated_slice
-from .plots import BOTH_COLOUR, CLASS_COLOURS, FLOAT_COLOUR, QUANTIZED_COLOUR, STYLE
+from .plots import BOTH_COLOUR, CLASS_COLOURS, FLOAT_COLOUR, QUANTIZED_COLOUR, STYLE, level_colour
 from .quantize import level_range
 
 
@@ -106,9 +106,8 @@ def convergence_figure(data: xr.Dataset, bits: list[int]) -> Figure:
     ]
     with plt.rc_context(STYLE):
         figure, panels = plt.subplots(2, 2, figsize=(9, 6.6), sharex=True)
-        colours = dict(zip(bits, plt.get_cmap("viridis")(np.linspace(0.1, 0.85, len(bits)))))
-        for level, colour in colours.items():
-            here = data.sel(bits=level)
+        for level in bits:
+            here, colour = data.sel(bits=level), level_colour(level)
             _range(panels[0, 0], h, here.grid_change / here.changed_area, colour, f"{level} bits")
             _range(panels[1, 0], h, here.boundary_jaccard, colour)
             panels[1, 0].plot(data.law_step, here.law_curve, color=colour, lw=1)
@@ -152,7 +151,7 @@ def law_figure(data: xr.Dataset) -> Figure:
     with plt.rc_context(STYLE):
         figure, panels = plt.subplots(1, 2, figsize=(9, 4.2))
         marks = dict(zip(data.nodes.values, "os^Dv<>ph*"))
-        colours = plt.get_cmap("viridis")(np.linspace(0.1, 0.9, data.sizes["bits"]))
+        colours = [level_colour(bits) for bits in data.bits.values]
         for nodes, mark in marks.items():
             here = data.sel(nodes=nodes)
             h = float(here.step_a + here.step_b) / 2

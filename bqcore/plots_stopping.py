@@ -7,7 +7,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from . import calibration, stats
-from .plots import STYLE
+from .plots import STYLE, level_colour
 from .specs import FLOAT
 
 # One colour and one mark for each rule, everywhere; told apart without colour too.
@@ -15,7 +15,6 @@ RULES = {
     "accuracy": ("#1a1a1a", "s"), "flips": ("#56b4e9", "v"), "band flips": ("#009e73", "^"),
     "jaccard": ("#d55e00", "o"), "jaccard and band flips": ("#cc79a7", "D"),
 }  # fmt: skip
-_LEVELS = ("#440154", "#443983", "#31688e", "#21918c", "#35b779", "#90d743", "#c8b900")  # most bits to fewest
 
 
 def rule_name(rule: str, limit: float, second: float = np.nan) -> str:
@@ -141,7 +140,8 @@ def transfer_figure(sets: dict[str, xr.Dataset]) -> Figure:
             levels = [int(bits) for bits in many.bits if bits != FLOAT]
             jaccard = many.boundary_jaccard.isel(nodes=0).transpose("seed", "bits", "split")
             axes.plot([0, 1], [0, 1], color="#999999", lw=0.8)
-            for colour, bits in zip(_LEVELS, levels):
+            for bits in levels:
+                colour = level_colour(bits)
                 here = jaccard.sel(bits=bits)
                 axes.plot(here[:, 0], here[:, 1], "o", ms=3.5, alpha=0.6, mec="none", color=colour, label=f"{bits}")
             both = jaccard.sel(bits=levels).values.reshape(-1, 2)
@@ -223,7 +223,7 @@ def ruler_figure(many: xr.Dataset, reported: dict[int, float]) -> Figure:
         names = {"boundary_jaccard": "one-cell mask", "thick_boundary_jaccard": "thickened by a cell on every side"}
         for axes, (name, title) in zip(panels, names.items()):
             for bits, value in reported.items():
-                colour = {8: "#0072b2", 6: "#d55e00"}.get(bits, "#666666")
+                colour = level_colour(bits)
                 here = many[name].sel(bits=bits, split="held-out", nodes=nodes).transpose("seed", "nodes")
                 axes.plot(nodes, here.values.T, "-", color=colour, alpha=0.25, lw=0.8)
                 axes.plot(nodes, here.median("seed"), "o-", color=colour, label=f"{bits} bits, median")

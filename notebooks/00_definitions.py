@@ -79,7 +79,7 @@ square = slices.Plane(np.zeros(2), np.eye(2), np.full(2, -1.0), np.full(2, 1.0),
 x = torch.tensor([[0.55, 0.35]], dtype=torch.float64)
 r, change = boundary.radius(f, x), boundary.local_change(f, q, x)
 
-# %% mystnb={"figure": {"caption": "Radius (blue) and displacement (red arrow) at one input of a linear three-class classifier. Blue lines: float boundary; red lines: quantized boundary. For linear classifiers the radius is exact, and so is the displacement where the two normals agree.", "name": "figure-radius"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Radius (blue) and displacement (orange arrow) at one input of a linear three-class classifier. Blue lines: float boundary; orange lines: quantized boundary. For linear classifiers the radius is exact, and so is the displacement where the two normals agree.", "name": "figure-radius"}} tags=["hide-input"]
 figure, axes = plt.subplots(figsize=(4.6, 4.4))
 a, b = square.nodes(401)
 for model, colour in ((f, plots.FLOAT_COLOUR), (q, plots.QUANTIZED_COLOUR)):
@@ -108,7 +108,8 @@ plt.show()
 # $$ J(A, B) = 1 - \frac{|A \cap B|}{|A \cup B|}, $$
 #
 # 0 for equal masks and 1 for disjoint ones, and **grid prediction change** is the share of nodes whose label differs. Other
-# readings: masks of nodes instead of cells, thicker masks, planes through three images, other ranges.
+# readings: masks of nodes instead of cells, thicker masks {cite}`boundary-iou`, planes through three images
+# {cite}`same-model-twice`, other ranges.
 
 # %% mystnb={"figure": {"caption": "A slice of 17 x 17 nodes of the classifiers above. Dots: nodes by class; filled cells: the boundary mask of either; circles: triple-junction cells of f and q.", "name": "figure-mask"}} tags=["hide-input"]
 n = 17
@@ -180,7 +181,8 @@ plt.show()
 # ## Decisions: flips, the boundary band, pair order
 #
 # - **Flip rate**: the share of inputs with $c_f \ne c_q$, on data held out from every choice; by kind right → wrong,
-#   wrong → right, wrong → another wrong class. Accuracy sees only the difference of the first two.
+#   wrong → right, wrong → another wrong class. Accuracy sees only the difference of the first two
+#   {cite}`churn,not-all-you-need`.
 # - **Low-margin boundary band**: the 20 % of inputs with the smallest float top-2 margin; **band flips** are flips there.
 # - **Pair-order flip**: the float top-2 pair $(a, b)$ has $z^q_a < z^q_b$. It is not the same as a flip: a third class may
 #   win with the pair in order.

@@ -22,16 +22,16 @@
 # Rerun with others by `make book P="seed=3 bits=[8,5]"`, or with papermill; [](rerun-it) says what each means.
 
 # %% tags=["parameters"]
-seed = 0
-seeds = 100
-bits = [8, 7, 6, 5, 4, 3, 2]
-width = 64
-epochs = 60
-nodes = [201, 101, 401]
-scheme = "narrow"
-granularity = "tensor"
-steps = 11
-share = 0.2
+seed = 0  # of the split, the initial weights and the order of the batches
+seeds = 100  # networks, with the seeds from `seed` on; cost: about 2 s each
+bits = [8, 7, 6, 5, 4, 3, 2]  # levels, 2 to 16; a transition leads from each to the next; cost: grows with their number
+width = 64  # hidden units; cost: grows with it
+epochs = 60  # passes over the training set; cost: grows with it
+nodes = [201, 101, 401]  # a side of the slice grids; the first is drawn; cost: grows with their squares
+scheme = "narrow"  # step of the quantizer: narrow (2^b - 1 levels) or full (2^b)
+granularity = "tensor"  # one step for a weight tensor, or one for each output channel (channel)
+steps = 11  # of a transition, both ends included; cost: grows with it
+share = 0.2  # of the inputs, those of least margin, in the boundary band
 
 # %% tags=["remove-cell"]
 from bqcore import notebook
@@ -48,7 +48,7 @@ many = runs.sweep(settings.spec, settings.seeds)
 # ## One run, as the paper has it
 #
 # The slice is the plane of the training set's first two principal components. Blue cells are on the float boundary only,
-# red cells on the quantized one only, black ones on both; J is the boundary-mask Jaccard distance between them.
+# orange cells on the quantized one only, black ones on both; J is the boundary-mask Jaccard distance between them.
 
 # %% mystnb={"figure": {"caption": "Decision regions, boundary masks and triple-junction cells on the PCA slice of one run: float, and each level. The masks part long before the flip rate shows anything.", "name": "figure-1"}} tags=["hide-input"]
 plots.levels_figure(one)

@@ -21,16 +21,16 @@
 # The same as in [](levels); a transition leads from each listed bit-width to the next, in `steps` steps.
 
 # %% tags=["parameters"]
-seed = 0
-seeds = 100
-bits = [8, 7, 6, 5, 4, 3, 2]
-width = 64
-epochs = 60
-nodes = [201, 101, 401]
-scheme = "narrow"
-granularity = "tensor"
-steps = 11
-share = 0.2
+seed = 0  # of the split, the initial weights and the order of the batches
+seeds = 100  # networks, with the seeds from `seed` on; cost: about 2 s each
+bits = [8, 7, 6, 5, 4, 3, 2]  # levels, 2 to 16; a transition leads from each to the next; cost: grows with their number
+width = 64  # hidden units; cost: grows with it
+epochs = 60  # passes over the training set; cost: grows with it
+nodes = [201, 101, 401]  # a side of the slice grids; the first is drawn; cost: grows with their squares
+scheme = "narrow"  # step of the quantizer: narrow (2^b - 1 levels) or full (2^b)
+granularity = "tensor"  # one step for a weight tensor, or one for each output channel (channel)
+steps = 11  # of a transition, both ends included; cost: grows with it
+share = 0.2  # of the inputs, those of least margin, in the boundary band
 
 # %% tags=["remove-cell"]
 from bqcore import notebook
@@ -46,7 +46,7 @@ many = runs.sweep(settings.spec, settings.seeds)
 # %% [markdown]
 # ## One run, as the paper has it
 
-# %% mystnb={"figure": {"caption": "Triple-junction cells along the interpolation between adjacent levels, one run. Regions and dark masks: the level that the transition starts from; red masks: the one that it ends at; dots: junction cells, coloured by t.", "name": "figure-2"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Triple-junction cells along the interpolation between adjacent levels, one run. Regions and dark masks: the level that the transition starts from; orange masks: the one that it ends at; dots: junction cells, coloured by t.", "name": "figure-2"}} tags=["hide-input"]
 plots.transitions_figure(one)
 
 # %% tags=["hide-input"]

@@ -23,14 +23,14 @@
 # has run: `python notebooks/execute.py 03_stopping results=fresh seeds=4`.
 
 # %% tags=["parameters", "own-parameters"]
-results = "published"
-datasets = ["digits", "mnist", "fashion-mnist"]
-seeds = 0  # of fresh runs; 0 stands for the baseline's own number
-spare = 0.5  # a rule's limit is the loosest that at least halves the calibration flips of the choice by accuracy
-accuracy_drops = [0.0, 0.005, 0.01, 0.02]
-flip_limits = [0.0025, 0.005, 0.01, 0.02]
-band_limits = [0.01, 0.02, 0.05, 0.1]
-jaccard_limits = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+results = "published"  # published, or fresh to run the baselines here; cost: of fresh, minutes to an hour
+datasets = ["digits", "mnist", "fashion-mnist"]  # digits, mnist or fashion-mnist; cost: of fresh, most for mnist
+seeds = 0  # of fresh runs; 0 stands for the baseline's own number; cost: of fresh, grows with it
+spare = 0.5  # a rule's limit is the loosest with at most this share of the calibration flips by accuracy
+accuracy_drops = [0.0, 0.005, 0.01, 0.02]  # limits on the accuracy lost on calibration data
+flip_limits = [0.0025, 0.005, 0.01, 0.02]  # limits on the calibration flip rate
+band_limits = [0.01, 0.02, 0.05, 0.1]  # limits on the calibration flip rate in the boundary band
+jaccard_limits = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]  # limits on the Jaccard distance of the calibration slice
 
 # %% tags=["remove-cell"]
 from bqcore import calibration, claims, notebook, plots, plots_stopping

@@ -13,9 +13,9 @@
 # **Question.** The paper's main number, the boundary-mask Jaccard distance, is read off a grid. What does the boundary itself
 # do, how much of J is the grid's, and which measure would not depend on it?
 #
-# On a plane, a ReLU network is linear inside each cell that its units' lines cut out. So the decision boundary can be had
-# exactly, as segments, and every measure made on a grid can be held against what it stands for. [](definitions) has the
-# measures on grids.
+# On a plane, a ReLU network is linear inside each cell that its units' lines cut out {cite}`regions-montufar,splinecam`. So the
+# decision boundary can be had exactly, as segments, and every measure made on a grid can be held against what it stands for.
+# [](definitions) has the measures on grids, and [](related-work) says who did this before.
 
 # %% [markdown]
 # ## Parameters
@@ -24,13 +24,13 @@
 # reaches this one too.
 
 # %% tags=["parameters"]
-seed = 0
-bits = [8, 7, 6, 5, 4, 3, 2]
-width = 64
-epochs = 60
-nodes = [401, 201, 101, 51, 26]
-scheme = "narrow"
-granularity = "tensor"
+seed = 0  # of the split, the initial weights and the order of the batches
+bits = [8, 7, 6, 5, 4, 3, 2]  # levels to compare with float, 2 to 16; cost: grows with their number
+width = 64  # hidden units; cost: grows with its square
+epochs = 60  # passes over the training set; cost: grows with it
+nodes = [401, 201, 101, 51, 26]  # a side of the grids held against the exact boundary; cost: grows with their squares
+scheme = "narrow"  # step of the quantizer: narrow (2^b - 1 levels) or full (2^b)
+granularity = "tensor"  # one step for a weight tensor, or one for each output channel (channel)
 
 # %% tags=["remove-cell"]
 from bqcore import notebook
@@ -57,7 +57,7 @@ shown = [b for b in (8, 4) if b in bits] or bits[:2]
 # each of which all logits are affine; there the boundary is where the two largest of them are equal. Junctions are true
 # points, with their classes. Nothing below depends on a grid, but for rounding in the thirteenth digit.
 
-# %% mystnb={"figure": {"caption": "The exact decision boundary of the float network (blue) and of two of its levels (red), junctions as circles; the last panel enlarges a part and shows the cells of a grid that each boundary marks: blue and red by one, dark by both.", "name": "figure-exact"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "The exact decision boundary of the float network (blue) and of two of its levels (orange), junctions as circles; the last panel enlarges a part and shows the cells of a grid that each boundary marks: blue and orange by one, dark by both.", "name": "figure-exact"}} tags=["hide-input"]
 plots_exact.boundaries_figure(network, {b: levels[b] for b in shown}, plane, nodes=101)
 
 # %% tags=["hide-input"]
@@ -74,6 +74,7 @@ plots.Table(
 #
 # with lengths in place of cells and "near" for within $\tau$ input units. It asks the same question, which share of the
 # boundaries has no counterpart, and its ruler is a length that can be stated and compared between slices, data sets and papers.
+# It is one minus the surface Dice of segmentation {cite}`surface-dice`, for curves.
 # The mean distance and the Hausdorff distance say how far, $J_\tau$ says how much.
 
 # %% [markdown]

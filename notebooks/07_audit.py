@@ -25,17 +25,17 @@
 # `seed` on.
 
 # %% tags=["parameters", "own-parameters"]
-reference = ""
-weights = ""
-calibration = ""
-heldout = ""
-bits = 4
-seed = 0
-seeds = 16
-width = 64
-epochs = 60
-nodes = 101
-share = 0.2
+reference = ""  # the float classifier as module:factory; empty for a digits network trained here
+weights = ""  # its weights, a .safetensors file
+calibration = ""  # its calibration inputs and classes, an .npz file
+heldout = ""  # its held-out inputs and classes, an .npz file
+bits = 4  # of the one candidate, and of the layers to blame
+seed = 0  # of the first digits network
+seeds = 16  # digits networks that the comparisons are made over; cost: some seconds each
+width = 64  # hidden units of the digits networks; cost: grows with it
+epochs = 60  # passes over their training set; cost: grows with it
+nodes = 101  # a side of the slice of the one candidate; cost: grows with its square
+share = 0.2  # of the inputs, those of least margin, in the boundary band
 
 # %% tags=["hide-input"]
 import bqcore

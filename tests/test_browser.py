@@ -10,6 +10,7 @@ import copy
 import fcntl
 import functools
 import http.server
+import importlib
 import io
 import os
 import re
@@ -17,16 +18,22 @@ import shutil
 import subprocess
 import sys
 import threading
+import types
 import urllib.parse
+import xml.etree.ElementTree as ElementTree
 from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
 
+import jupytext
 import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+import xarray as xr
+import yaml
 
 from bqcore import boundary, decisions, explorer, plots, quantize, slices
 from bqcore.results import load_dataset
@@ -39,6 +46,8 @@ OPTIONS = (
     "--disable-component-update --disable-sync"
 ).split()
 LEVELS = (32, 8, 7, 6, 5, 4, 3, 2)  # the slider's, float first
+KEPT = [path.stem for path in sorted(ROOT.glob("data/explorer/*.nc"))]
+KEPT_WEIGHTS, FRAMED = ([name for name in KEPT if (name in explorer.FRAMED) == framed] for framed in (False, True))
 needs_chromium = pytest.mark.skipif(
     CHROMIUM is None,
     reason="DID NOT RUN, there is no chromium on the PATH: `apt-get install chromium` and run the tests again",
@@ -218,6 +227,95 @@ def test_every_captioned_cell_has_its_picture(book, parsed):
     assert captioned >= 7
 
 
+NUMBER = re.compile(r"(?<![\w.])[-+−]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?")
+
+
+def captions(notebook) -> dict[str, str]:
+    """Give the names of a notebook's captioned figures and tables: of a figure nothing, of a table its rows in Markdown."""
+    found = {}
+    for cell in notebook.cells:
+        figure = cell.metadata.get("mystnb", {}).get("figure")
+        if figure:
+            found[figure["name"]] = ""
+        for output in cell.get("outputs", []):
+            text = output.get("data", {}).get("text/markdown", "")
+            if text.startswith("```{table}"):
+                found[re.search(r"^:name: (.*)$", text, re.MULTILINE)[1]] = text.split("\n\n", 1)[1]
+    return found
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_every_captioned_figure_and_table_has_its_files_with_its_numbers(book, parsed, name):
+    page = book / f"notebooks/executed/{name}.html"
+    notebook = nbformat.read(book.parents[1] / f"notebooks/executed/{name}.ipynb", as_version=4)
+    links = parsed[f"notebooks/executed/{name}.html"].links
+    for caption, markdown in captions(notebook).items():
+        files = {}
+        for ending in ("csv", "nc") if markdown else ("svg", "csv", "nc"):
+            (link,) = [link for link in links if link.endswith(f"/{caption}.{ending}")]
+            files[ending] = (page.parent / link).read_bytes()
+        table = pd.read_csv(io.BytesIO(files["csv"]), dtype=str, keep_default_na=False)
+        with xr.open_dataset(io.BytesIO(files["nc"]), engine="h5netcdf") as dataset:
+            assert dataset.sizes["row"] == (len(table) if markdown else (table.kind != "cells").sum()) > 0, caption
+            pictures = sum(str(key).startswith("picture_") for key in dataset.data_vars)
+        if markdown:
+            cells = " ".join(markdown.splitlines()[2:-1])  # without head, rule and fence
+            wanted, found = (
+                sorted(number.replace("−", "-") for number in NUMBER.findall(text))
+                for text in (cells, " ".join(table.to_numpy().ravel()))
+            )
+            assert found == wanted, caption
+        else:
+            tree = ElementTree.fromstring(files["svg"])
+            assert tree.tag.endswith("}svg") and len(list(tree.iter())) > 50, caption
+            drawn = len(list(tree.iter("{http://www.w3.org/2000/svg}image")))
+            assert bool(pictures) == bool(drawn), f"{caption}: {drawn} pictures drawn, {pictures} given"
+    (copy,) = {link for link in links if link.endswith(f"/{name}.ipynb")}
+    given = nbformat.read((page.parent / copy).resolve(), as_version=4)
+    assert [cell.source for cell in given.cells] == [cell.source for cell in notebook.cells]
+    assert not any(
+        "vnd.bqcore" in str(output.get("data", {}).keys()) for c in given.cells for output in c.get("outputs", [])
+    )
+
+
+def test_rerun_page_has_every_parameter_of_every_notebook(book):
+    text = re.sub(r"<[^>]+>", "", (book / "book/rerun.html").read_text(encoding="utf-8"))
+    for name in NOTEBOOKS:
+        source = jupytext.read(ROOT / f"notebooks/{name}.py", fmt="py:percent")
+        cells = [cell.source for cell in source.cells if "parameters" in cell.metadata.get("tags", [])]
+        assert name in text
+        for parameter in re.findall(r"^(\w+) = ", "\n".join(cells), re.MULTILINE):
+            assert parameter in text, f"{name}: {parameter}"
+
+
+def test_first_uses_of_terms_lead_to_the_glossary(book, parsed):
+    terms = {
+        f"book/glossary.html#{anchor}" for anchor in parsed["book/glossary.html"].anchors if anchor.startswith("term-")
+    }
+    for name in NOTEBOOKS:
+        links = [link.rpartition("book/")[2] for link in parsed[f"notebooks/executed/{name}.html"].links]
+        linked = [link for link in links if f"book/{link}" in terms]
+        assert len(set(linked)) >= 4, f"{name} links {linked}"
+
+
+def test_buttons_lead_to_the_repository_if_it_is_named(book, parsed, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "book/_ext")
+    downloads = importlib.import_module("downloads")
+    for url, there in (("", False), (" ", False), ("https://example.org/us/it", True)):
+        config = types.SimpleNamespace(html_theme_options={"repository_url": url})
+        downloads.show_buttons(None, config)
+        assert (
+            config.html_theme_options["use_repository_button"]
+            is config.html_theme_options["use_issues_button"]
+            is there
+        )
+    named = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
+    shown = [link for content in parsed.values() for link in content.links if named and link.startswith(named)]
+    assert bool(shown) == bool(named)
+    text = (book / "book/index.html").read_text(encoding="utf-8")
+    assert ("btn-source-repository-button" in text or "btn-source-issues-button" in text) == bool(named)
+
+
 def test_site_is_small(book):
     total = sum(path.stat().st_size for path in book.rglob("*") if path.is_file())
     assert total < 25e6, f"the site has {total / 1e6:.1f} MB"
@@ -375,7 +473,7 @@ def open_explorer(chromium, book):
     """Give a function that opens the explorer in a window of its own; console faults fail the test."""
     opened = []
 
-    def opener(name: str = "digits", **options) -> Explorer:
+    def opener(name: str = "digits", *, frames: bool = False, **options) -> Explorer:
         watched = Watched(chromium, **{"viewport": {"width": 1400, "height": 1000}} | options)
         opened.append(watched)
         watched.page.goto((book / "book/explorer.html").as_uri(), wait_until="load")
@@ -383,7 +481,7 @@ def open_explorer(chromium, book):
         if name != "digits":
             watched.page.check(f"input[name=bq-network][value={name}]")
             watched.page.wait_for_function("(name) => bqExplorer.state.name === name", arg=name)
-        return Explorer(watched.page, name)
+        return watched if frames else Explorer(watched.page, name)
 
     yield opener
     faults = sum((watched.faults for watched in opened), [])
@@ -425,7 +523,7 @@ def test_quantized_and_interpolated_weights_equal_torch_s_to_the_last_bit(open_e
 
 
 @needs_chromium
-@pytest.mark.parametrize("name", [path.stem for path in sorted(ROOT.glob("data/explorer/*.nc"))])
+@pytest.mark.parametrize("name", KEPT_WEIGHTS)
 def test_other_networks_labels_equal_python_s_on_every_node_at_every_level(open_explorer, name):
     ours = open_explorer(name)
     for position in [*range(0, 71, 10), 4, 43, 68]:
@@ -434,7 +532,7 @@ def test_other_networks_labels_equal_python_s_on_every_node_at_every_level(open_
 
 
 @needs_chromium
-@pytest.mark.parametrize("name", ["digits", *(path.stem for path in sorted(ROOT.glob("data/explorer/*.nc")))])
+@pytest.mark.parametrize("name", ["digits", *KEPT_WEIGHTS])
 def test_readings_equal_python_s_at_every_level(open_explorer, name):
     ours = open_explorer(name)
     doubles = ours.inputs.double()
@@ -644,7 +742,7 @@ def test_touch_and_reduced_motion(open_explorer):
 
 @needs_chromium
 def test_redraws_often_enough(open_explorer):
-    for name in ("digits", *(path.stem for path in sorted(ROOT.glob("data/explorer/*.nc")))):
+    for name in ("digits", *KEPT_WEIGHTS):
         page = open_explorer(name).page
         spent = page.evaluate(
             "() => { const start = performance.now(); for (let p = 30; p < 60; p++) { bqExplorer.state.position = p;"
@@ -652,6 +750,52 @@ def test_redraws_often_enough(open_explorer):
         )
         print(f"{name}: {1000 / spent:.0f} redraws a second, each on 401 × 401 nodes")
         assert spent < 1000  # 10 a second on a free machine; a loaded one is given ten times as long
+
+
+@needs_chromium
+@pytest.mark.parametrize("name", FRAMED)
+def test_frames_show_what_python_made(open_explorer, name):
+    page = open_explorer(name, frames=True).page
+    wanted = load_dataset(ROOT / f"data/explorer/{name}.nc")
+    before, nodes = wanted.logits.values[0], wanted.sizes["a"]
+    band = decisions.boundary_band(before)
+    plane = explorer.plane_of(wanted)
+    read = (
+        "() => { const { labels, grids, flipCount, bandFlipCount, accuracy, medianShift, logits } = bqExplorer.current();"
+        " const finest = Math.max(...Object.keys(labels).map(Number)); return { finest, labels: labels[finest].join(''),"
+        " grids, flipCount, bandFlipCount, accuracy, medianShift, logits: logits.map((z) => [...z]) }; }"
+    )
+    for level, bits in enumerate(LEVELS):
+        page.click(f".bq-ticks button[data-position='{10 * level}']")
+        page.wait_for_function("(level) => bqExplorer.current().frame === level", arg=level)
+        here = page.evaluate(read)
+        labels = np.frombuffer(here["labels"].encode(), np.uint8).reshape(nodes, nodes) - ord("0")
+        assert here["finest"] == nodes and np.array_equal(labels, wanted.label.sel(bits=bits))
+        after = wanted.logits.sel(bits=bits).values
+        np.testing.assert_array_equal(np.array(here["logits"], np.float32), after)
+        assert here["flipCount"] == round(decisions.flips(before, after).rate * len(after))
+        assert here["bandFlipCount"] == (before[band].argmax(1) != after[band].argmax(1)).sum()
+        assert here["accuracy"] == pytest.approx((after.argmax(1) == wanted.target.values).mean(), abs=1e-12)
+        shift = np.median(np.abs(wanted.displacement.sel(bits=bits)))
+        assert here["medianShift"] == pytest.approx(shift, rel=1e-12, abs=1e-15)
+        for grid in here["grids"]:
+            step = (nodes - 1) // (grid["nodes"] - 1)
+            one, two = (wanted.label.sel(bits=b).values[::step, ::step] for b in (32, bits))
+            distance = slices.boundary_jaccard(slices.boundary_mask(one), slices.boundary_mask(two)).distance
+            assert grid["jaccard"] == pytest.approx(distance, abs=1e-12)
+            d_eff = slices.effective_displacement(distance, plane.steps(grid["nodes"]))
+            assert grid["effectiveDisplacement"] == pytest.approx(d_eff, abs=1e-12)
+            assert grid["junctions"] == slices.junction_cells(two).sum()
+    page.focus("#bq-position")
+    page.keyboard.press("ArrowLeft")  # a whole level: there is nothing between
+    page.wait_for_function("bqExplorer.current().name === '3 bits'")
+    page.fill("#bq-image", "7")
+    page.keyboard.press("Tab")
+    said = page.inner_text("#bq-point-body")
+    assert f"{float(wanted.radius[7]):.3f}, to {int(wanted.rival[7])}" in said
+    assert f"{float(wanted.displacement.sel(bits=3)[7]):.4f}".replace("-", "−") in said
+    assert page.locator("#bq-point-body canvas").count() == ("image" in wanted)
+    assert not page.is_visible("#bq-pick") and page.evaluate("bqExplorer.state.picks.length") == 0
 
 
 @needs_chromium

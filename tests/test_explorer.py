@@ -1,6 +1,7 @@
 """The explorer's data: what is kept of a network, the same bytes each time, and what is refused."""
 
 import base64
+import copy
 import dataclasses
 import json
 import re
@@ -13,12 +14,14 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bqcore import archives, explorer, models, runs, slices, specs
+from bqcore import archives, data, decisions, explorer, models, publishing, quantize, runs, slices, specs
 from bqcore.__main__ import main
 from bqcore.results import load_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
-KEPT = sorted(ROOT.glob("data/explorer/*.nc"))
+FILES = sorted(ROOT.glob("data/explorer/*.nc"))
+KEPT = [path for path in FILES if path.stem not in explorer.FRAMED]
+FRAMED = [path for path in FILES if path.stem in explorer.FRAMED]
 
 
 def read(script: bytes) -> tuple[str, dict]:
@@ -101,6 +104,84 @@ def test_a_kept_network_is_collected_again_from_the_archives(path, tmp_path, mon
         np.testing.assert_array_equal(again[name], kept[name])
     for name in ("origin", "low", "high"):  # sums over 10,000 images, whose last digits depend on the processor
         np.testing.assert_allclose(again[name], kept[name], atol=1e-9)
+
+
+def test_every_larger_network_has_frames():
+    assert [path.stem for path in FRAMED] == sorted(explorer.FRAMED)
+
+
+@pytest.mark.parametrize("path", FRAMED, ids=lambda path: path.stem)
+def test_frames_give_the_published_jaccard_distances(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    found, spec = load_dataset(path), specs.baseline("stopping", *explorer.FRAMED[path.stem])
+    assert path.stat().st_size < 1_000_000
+    theirs = load_dataset(ROOT / "data/results" / publishing.name_of(spec)).sel(seed=spec.seed, split="held-out")
+    for nodes in (81, 41, 21):
+        step = 80 // (nodes - 1)
+        masks = [slices.boundary_mask(grid[::step, ::step]) for grid in found.label.values]
+        ours = [slices.boundary_jaccard(masks[0], mask).distance for mask in masks]
+        wanted = theirs.boundary_jaccard.sel(nodes=nodes, bits=found.bits)
+        np.testing.assert_allclose(ours, wanted, atol=0.01)  # a node on a tie falls elsewhere on another processor
+
+
+@pytest.mark.parametrize("path", FRAMED, ids=lambda path: path.stem)
+def test_frames_are_the_published_checkpoint_s(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    found, spec = load_dataset(path), specs.baseline("stopping", *explorer.FRAMED[path.stem])
+    flat = explorer.plane_of(found)
+    plane = dataclasses.replace(flat, shape=data.SHAPES[spec.dataset])
+    model = runs.classifier(spec)
+    levels = {32: model} | quantize.levels_of(model, [8, 3])
+    rows, columns = np.random.default_rng(0).integers(0, 81, (2, 60))
+    a, b = plane.nodes(81)
+    x = torch.from_numpy(plane.points(a[columns], b[rows]).reshape(-1, *plane.shape))
+    for bits, level in levels.items():
+        with torch.no_grad():
+            z = copy.deepcopy(level).double()(x)
+        wanted = found.label.sel(bits=bits).values[rows, columns]
+        sure = decisions.margin(z) > 1e-9
+        assert sure.sum() > 50 and np.array_equal(z.argmax(1).numpy()[sure], wanted[sure])
+
+
+@pytest.mark.parametrize("name", ["mnist-cnn", "fashion-mnist-cnn"])
+def test_a_framed_network_s_inputs_have_these_logits_and_distances(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    found, spec = load_dataset(ROOT / f"data/explorer/{name}.nc"), specs.baseline("stopping", *explorer.FRAMED[name])
+    model = runs.classifier(spec)
+    inputs = torch.from_numpy(found.image.values[:40, None]).float() / 255
+    levels = {32: model} | quantize.levels_of(model, [4])
+    plane = dataclasses.replace(explorer.plane_of(found), shape=(1, 28, 28))
+    again = explorer.frames(levels, plane, inputs, found.target.values[:40], name=name, nodes=6)
+    kept = found.isel(sample=slice(40)).sel(bits=[32, 4])
+    for key in ("logits", "score", "radius", "displacement", "normal_variation", "reach", "normal"):
+        np.testing.assert_allclose(again[key], kept[key], rtol=1e-5, atol=1e-5)
+    assert np.array_equal(again.rival, kept.rival)
+    np.testing.assert_array_equal(again.label, kept.label[:, ::16, ::16])
+
+
+def test_on_a_linear_network_a_frame_s_foot_lies_on_the_boundary():
+    model = models.mlp((9, 3), 1)
+    points = torch.rand(5, 9, generator=torch.Generator().manual_seed(0))
+    plane = slices.Plane(np.zeros(9), np.eye(9)[:2], np.zeros(2), np.ones(2), np.ones(2) / 2, (9,))
+    found = explorer.frames(
+        {32: model, 3: quantize.quantize_model(model, 3)}, plane, points, np.zeros(5, int), name="x", nodes=3
+    )
+    weight, bias = (v.detach().double().numpy() for v in (model[0].weight, model[0].bias))
+    for i, x in enumerate(points.double().numpy()):
+        a, b = np.argsort(-(weight @ x + bias), kind="stable")[:2]
+        normal = (weight[b] - weight[a]) / np.linalg.norm(weight[b] - weight[a])
+        np.testing.assert_allclose(found.normal[i], normal[:2], atol=1e-12)
+        z = weight @ (x + float(found.reach[i]) * normal) + bias
+        assert z[a] == pytest.approx(z[b], abs=1e-6)
+        assert float(found.radius[i]) <= float(found.reach[i]) + 1e-12
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(st.integers(0, 255), st.integers(1, 700)), min_size=1, max_size=6))
+def test_runs_give_the_labels_back(parts):
+    labels = np.concatenate([np.full(length, label, np.uint8) for label, length in parts])
+    pairs = explorer.runs_of(labels).reshape(-1, 2)
+    np.testing.assert_array_equal(np.repeat(pairs[:, 0], pairs[:, 1].astype(int) + 1), labels)
 
 
 def test_a_network_without_archives_is_an_error_of_one_line(tmp_path, monkeypatch, capsys):

@@ -9,21 +9,27 @@ import pytest
 FOLDER = Path(__file__).resolve().parents[1] / "bqcore"
 LAYERS = (
     ("checks",),
-    ("quantize", "boundary", "slices", "decisions", "stats", "stopping", "curves", "finite"),
+    ("quantize", "boundary", "slices", "decisions", "stats", "stopping", "curves", "finite", "readings"),
     ("models", "train", "train_cifar", "rounding", "download", "archives", "data", "results", "arrangement", "classifiers",
      "files", "perlayer"),
-    ("specs", "measures", "levels", "calibration", "fixed_bits", "runs", "transfer", "exact", "pooled", "geometry", "report", "backends"),
-    ("claims", "publishing", "plots", "plots_stopping", "plots_exact", "plots_rounding", "auditing", "blame", "explorer", "notebook",
-     "__main__"),
+    ("specs", "measures", "levels", "calibration", "fixed_bits", "runs", "transfer", "objectives", "exact", "firstorder",
+     "pooled", "geometry", "report", "backends", "universe", "multiverse", "specification"),
+    ("claims", "publishing", "plots", "plots_stopping", "plots_exact", "plots_rounding", "plots_objectives",
+     "plots_multiverse", "plots_referee", "auditing", "blame", "quantizers", "explorer", "notebook", "behind", "__main__"),
 )  # fmt: skip
 # Within a layer, each of these in its order may import those before it; no others do.
 ROWS = (
-    ("decisions", "boundary"), ("download", "archives", "data"), ("results", "train", "train_cifar"), ("train", "rounding"),
-    ("specs", "measures", "levels", "runs"), ("measures", "calibration", "fixed_bits", "runs"), ("specs", "calibration"),
-    ("specs", "fixed_bits"), ("specs", "transfer"), ("plots", "plots_rounding", "notebook"),
-    ("pooled", "geometry"), ("plots", "plots_stopping", "notebook"), ("plots", "plots_exact"),
-    ("plots", "publishing", "claims", "__main__"), ("publishing", "notebook"), ("auditing", "blame"),
-    ("auditing", "__main__"), ("explorer", "__main__"),
+    ("decisions", "boundary"), ("slices", "readings"), ("download", "archives", "data"),
+    ("results", "train", "train_cifar"), ("train", "rounding"), ("specs", "measures", "levels", "runs"),
+    ("measures", "calibration", "fixed_bits", "runs"), ("specs", "calibration"), ("specs", "fixed_bits"),
+    ("specs", "transfer"), ("specs", "measures", "calibration", "runs", "objectives"), ("pooled", "geometry"),
+    ("specs", "runs", "exact", "firstorder"), ("specs", "measures", "universe"), ("universe", "multiverse"),
+    ("specs", "runs", "multiverse"), ("calibration", "specification"), ("plots", "plots_stopping", "notebook"),
+    ("plots", "plots_exact"), ("plots", "plots_rounding", "notebook"), ("plots", "plots_objectives"),
+    ("plots", "publishing", "plots_multiverse"), ("plots", "plots_referee"),
+    ("plots", "publishing", "claims", "__main__"), ("publishing", "notebook"),
+    ("auditing", "blame", "quantizers", "publishing"), ("quantizers", "__main__"), ("auditing", "__main__"),
+    ("explorer", "__main__"),
 )  # fmt: skip
 BESIDE = {(row[j], row[i]) for row in ROWS for j in range(len(row)) for i in range(j)}
 PURE = LAYERS[0] + LAYERS[1]

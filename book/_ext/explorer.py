@@ -7,7 +7,8 @@ from sphinx.application import Sphinx
 
 SHARED = ("geometry.js", "drawing.js")
 LESSONS = ("book/course/boundary", "book/course/displacement", "book/course/junctions", "book/course/ruler")
-SCRIPTS = {"book/explorer": (*SHARED, "explorer.js")} | {page: (*SHARED, "lessons.js") for page in LESSONS}
+SLIDES = "book/course/slides"  # has the pictures of all lessons
+SCRIPTS = {"book/explorer": (*SHARED, "explorer.js")} | {page: (*SHARED, "lessons.js") for page in (*LESSONS, SLIDES)}
 FOLDER = Path("_static", "explorer")
 
 
@@ -28,6 +29,8 @@ def add_scripts(app: Sphinx, page: str, template: str, context: dict, doctree) -
         app.add_js_file(name, loading_method="defer")
     if page in SCRIPTS:
         app.add_css_file("explorer.css")
+    if page == SLIDES:
+        app.add_css_file("slides.css")
 
 
 def setup(app: Sphinx) -> dict:

@@ -1,6 +1,7 @@
 """Let a page load no more than it uses, and say to a screen reader what it is: repairs of what the theme writes."""
 
 import re
+import shutil
 from pathlib import Path
 
 from sphinx.application import Sphinx
@@ -25,11 +26,12 @@ def mend_roles(app: Sphinx, page: str, template: str, context: dict, doctree) ->
 
 
 def drop_icon_script(app: Sphinx, error: Exception | None) -> None:
-    """Empty that script, and drop the maps from scripts to their sources, which only debuggers read."""
+    """Empty that script; drop the maps from scripts to their sources, for debuggers only, and the translations."""
     if error is None and app.builder.format == "html":
         Path(app.outdir, ICONS).write_text("/* Icons come from the theme's font. */\n", encoding="utf-8")
         for path in Path(app.outdir, "_static").rglob("*.map"):
             path.unlink()
+        shutil.rmtree(Path(app.outdir, "_static", "locales"), ignore_errors=True)
 
 
 def write_entrance(app: Sphinx, error: Exception | None) -> None:

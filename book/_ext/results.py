@@ -12,11 +12,15 @@ Numbers and verdicts in pages, read from result files while the book is built, s
         the ledger as a table: all of it, or the rows with these values (several with commas between)
     {parameters} levels digits, a directive
         the parameters of the runs of a study on a data set as a table, as bqcore.specs knows them
+    {notebooks}, a directive
+        the parameters of every notebook as tables, from its cells tagged `parameters`: a comment behind a parameter
+        says what it means, and after "; cost: " what it costs
 
 What is not there is an error with its page and line, which `make book` does not let pass.
 """
 
 import functools
+import json
 import re
 import sys
 from pathlib import Path
@@ -114,6 +118,12 @@ def badge(verdict: str) -> nodes.inline:
     return nodes.inline("", verdict, classes=["verdict", "verdict-" + verdict.replace(" ", "-")])
 
 
+def refill(entry: nodes.entry, *parts: nodes.Node) -> None:
+    """Put other words into a cell of a table."""
+    entry.clear()
+    entry += nodes.paragraph("", "", *parts)
+
+
 class Value(SphinxRole):
     """The role {value}."""
 
@@ -164,8 +174,59 @@ class Ledger(SphinxDirective):
         table = table_of(self, claims.table(rows), "ledger")
         for entry in table.findall(nodes.entry):
             if entry.astext() in VERDICTS:
-                entry.children = [nodes.paragraph("", "", badge(entry.astext()))]
+                refill(entry, badge(entry.astext()))
+            says, _, remark = entry.astext().partition(" (ours ")
+            if remark:  # on a small line of its own: the claim itself is the paper's
+                remark = nodes.inline("", f"ours: {remark.removesuffix(')')}", classes=["remark"])
+                refill(entry, nodes.Text(f"{says} "), remark)
         return [table]
+
+
+class Notebooks(SphinxDirective):
+    """The directive {notebooks}."""
+
+    def run(self) -> list[nodes.Node]:
+        """Put the tables into the page, each below the title of its chapter."""
+        lines = []
+        for path in sorted(Path(self.env.srcdir, "notebooks").glob("[0-9][0-9]_*.py")):
+            self.env.note_dependency(str(path))
+            rows = notebook_parameters(path)
+            lines += ["", f"**{path.stem}**, {{doc}}`/notebooks/executed/{path.stem}`" + ("" if rows else ": none")]
+            if rows:
+                lines += ["", "| name | type | default | meaning | cost |", "| --- | --- | --- | --- | --- |"]
+                lines += ["| " + " | ".join(row) + " |" for row in rows]
+        return [table_of(self, "\n".join(lines), "parameters")]
+
+
+def notebook_parameters(path: Path) -> list[tuple[str, str, str, str, str]]:
+    """
+    Give name, type, default, meaning and cost of every parameter that a notebook declares.
+
+    The comment stands behind the parameter, or in the lines above it. Without one, a parameter means what bqcore.specs
+    says of its name; if that knows none, the chapter has to.
+    """
+    import execute
+    import jupytext
+
+    from bqcore import specs
+
+    notebook = jupytext.read(path, fmt="py:percent")
+    cells = [cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    behind = dict(re.findall(r"^(\w+)\s*=.*?  # (.*)$", "\n".join(cells), re.MULTILINE))
+    above = {
+        name: " ".join(re.findall(r"^# ?(.*)$", lines, re.MULTILINE))
+        for lines, name in re.findall(r"((?:^# ?.*\n)+)(\w+)\s*=", "\n".join(cells), re.MULTILINE)
+    }
+    known = {
+        name: says for study in specs.STUDIES for name, _, _, says in specs.parameters(specs.baseline(study, "digits"))
+    }
+    rows = []
+    for name, default in execute.declared(notebook).items():
+        says = (above | behind).get(name) or known.get(name, "said in the chapter")
+        meaning, _, cost = says.replace("|", "\\|").partition("; cost: ")
+        meaning = re.sub(r"2\^b", "$2^b$", meaning)
+        rows.append((f"`{name}`", execute.kind(default), f"`{json.dumps(default)}`", meaning, cost or "–"))
+    return rows
 
 
 class Parameters(SphinxDirective):
@@ -200,9 +261,11 @@ def note_ledger(env) -> None:
 
 def setup(app: Sphinx) -> dict:
     """Register the roles and the directive."""
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # bqcore, also where it is not installed
+    root = Path(__file__).resolve().parents[2]
+    sys.path[:0] = [str(root), str(root / "notebooks")]  # bqcore, also where it is not installed; execute.py
     app.add_role("value", Value())
     app.add_role("claim", Claim())
     app.add_directive("ledger", Ledger)
     app.add_directive("parameters", Parameters)
+    app.add_directive("notebooks", Notebooks)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

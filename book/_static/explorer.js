@@ -1,6 +1,7 @@
 /*
-The explorer: a slice of one network at any bit-width, drawn on a canvas from its float weights. Everything measured
-here comes from geometry.js. Data are scripts that set window.bqNetworks: the page works as a file and without a network.
+The explorer: a slice of one network at any bit-width, drawn on a canvas. A small network is run here, from its float
+weights; of a larger one the levels come as frames, made beforehand by bqcore.explorer. Everything measured here comes from
+geometry.js. Data are scripts that set window.bqNetworks: the page works as a file and without a network.
 */
 "use strict";
 (() => {
@@ -10,9 +11,12 @@ here comes from geometry.js. Data are scripts that set window.bqNetworks: the pa
   const LEVELS = [G.FLOAT, 8, 7, 6, 5, 4, 3, 2];
   const STEPS = 10; // positions of the slider from one level to the next
   const GRIDS = [51, 101, 201, 401]; // each one's nodes are among the next one's
-  const FINEST = GRIDS[GRIDS.length - 1];
-  const NAMES = { digits: "digits", mnist: "MNIST", "fashion-mnist": "Fashion-MNIST" };
+  const NAMES = {
+    digits: "digits", mnist: "MNIST", "fashion-mnist": "Fashion-MNIST", "mnist-cnn": "MNIST, CNN",
+    "fashion-mnist-cnn": "Fashion-MNIST, CNN", "cifar-10-cnn": "CIFAR-10, CNN", "cifar-10-resnet": "CIFAR-10, ResNet",
+  };
   const MOST_PICKS = 3;
+  const KEYS = "On the picture: arrow keys go to the next test image in that direction";
   const folder = new URL("explorer/", document.currentScript.src);
   const calm = window.matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -30,7 +34,7 @@ here comes from geometry.js. Data are scripts that set window.bqNetworks: the pa
     `<label><input type="radio" name="${name}" value="${value}"${checked ? " checked" : ""}> ${text}</label>`;
   const known = root.dataset.networks.split(" ");
   const networkChoice = known.map((n, i) => radio("bq-network", n, NAMES[n], i === 0)).join("");
-  const gridChoice = GRIDS.map((n) => radio("bq-nodes", n, n, n === state.nodes)).join("");
+  const gridChoice = (grids) => grids.map((n) => radio("bq-nodes", n, n, n === state.nodes)).join("");
   const ticks = LEVELS.map((bits, i) => {
     const text = bits === G.FLOAT ? "float" : bits;
     return `<button type="button" data-position="${i * STEPS}" aria-label="${levelName(bits)}">${text}</button>`;
@@ -40,7 +44,7 @@ here comes from geometry.js. Data are scripts that set window.bqNetworks: the pa
   root.innerHTML = `
     <div class="bq-controls">
       <fieldset><legend>Network</legend>${networkChoice}</fieldset>
-      <fieldset><legend>Nodes a side</legend>${gridChoice}</fieldset>
+      <fieldset><legend>Nodes a side</legend><span id="bq-grid-choice">${gridChoice(GRIDS)}</span></fieldset>
       <fieldset><legend>Show</legend>
         <label><input type="checkbox" name="masks" checked> boundary masks</label>
         <label><input type="checkbox" name="junctions" checked> junctions</label>
@@ -74,7 +78,7 @@ here comes from geometry.js. Data are scripts that set window.bqNetworks: the pa
         <table id="bq-measures"><caption>Decisions and slice</caption>
           ${heading("measure", "float", "here")}
           <tbody></tbody></table>
-        <table id="bq-grids"><caption>One boundary, four rulers</caption>
+        <table id="bq-grids"><caption>One boundary, several rulers</caption>
           ${heading("nodes", "J", "d<sub>eff</sub>", "nodes changed")}
           <tbody></tbody></table>
       </div>
@@ -89,8 +93,7 @@ here comes from geometry.js. Data are scripts that set window.bqNetworks: the pa
         <span id="bq-picks"></span>
       </div>
       <div class="bq-point-body" id="bq-point-body"></div>
-      <p id="bq-keys" class="bq-keys">On the picture: arrow keys go to the next test image in that direction,
-        Enter picks it for a plane, Escape goes back to the PCA slice.</p>
+      <p id="bq-keys" class="bq-keys"></p>
     </section>`;
   const $ = (id) => document.getElementById(id);
   const [canvas, slider] = [$("bq-canvas"), $("bq-position")];
@@ -114,6 +117,7 @@ here comes from geometry.js. Data are scripts that set window.bqNetworks: the pa
   }
 
   function unpack(raw) {
+    if (raw.label) return unpackFrames(raw);
     const net = {
       inputs: raw.input, hidden: raw.hidden, classes: raw.class, first: G.floats(raw.first),
       firstBias: G.floats(raw.first_bias), second: G.floats(raw.second), secondBias: G.floats(raw.second_bias),
@@ -123,8 +127,8 @@ here comes from geometry.js. Data are scripts that set window.bqNetworks: the pa
     const inputs = Float32Array.from(pixels, (pixel) => pixel / raw.scale);
     const images = G.sparse(inputs, net.inputs);
     const out = {
-      raw, net, pixels, inputs, images, targets: G.bytesOf(raw.target), levels: {},
-      names: raw.class_names ? raw.class_names.split(", ") : Array.from({ length: net.classes }, (_, k) => String(k)),
+      raw, net, pixels, inputs, images, targets: G.bytesOf(raw.target), levels: {}, grids: GRIDS, stride: 1,
+      count: images.length, names: namesOf(raw),
       pca: {
         origin: G.doubles(raw.origin), axes: [axes.slice(0, net.inputs), axes.slice(net.inputs)],
         low: [...G.doubles(raw.low)], high: [...G.doubles(raw.high)],
@@ -134,6 +138,33 @@ here comes from geometry.js. Data are scripts that set window.bqNetworks: the pa
     out.band = new Set(G.boundaryBand(out.logits));
     out.pairs = out.logits.map(G.topPair);
     out.slopes = images.map((image, i) => G.length(G.gradient(net, image, ...out.pairs[i])));
+    return out;
+  }
+
+  const namesOf = (raw) =>
+    raw.class_names ? raw.class_names.split(", ") : Array.from({ length: raw.class }, (_, k) => String(k));
+
+  /* The frames of a network: labels at every level, and what was worked out beforehand of its test inputs. */
+  function unpackFrames(raw) {
+    const [n, count, classes] = [raw.nodes, raw.sample, raw.class];
+    const all = new Uint8Array(raw.bits.length * n * n);
+    const pairs = G.bytesOf(raw.label); // a label, and how often it follows itself
+    for (let i = 0, place = 0; i < pairs.length; i += 2) all.fill(pairs[i], place, (place += pairs[i + 1] + 1));
+    const rows = (values, width) => Array.from({ length: values.length / width }, (_, i) =>
+      values.subarray(i * width, (i + 1) * width));
+    const each = rows(G.floats(raw.logits), classes);
+    const logits = raw.bits.map((_, level) => each.slice(level * count, (level + 1) * count));
+    const grids = [(n - 1) / 4 + 1, (n - 1) / 2 + 1, n];
+    const out = {
+      raw, frames: rows(all, n * n), frameLogits: logits, logits: logits[0], targets: G.bytesOf(raw.target), grids, count,
+      stride: STEPS, names: namesOf(raw), pixels: raw.image ? G.bytesOf(raw.image) : null,
+      radius: G.doubles(raw.radius), rival: G.bytesOf(raw.rival), reach: G.doubles(raw.reach),
+      normal: rows(G.doubles(raw.normal), 2), displacement: rows(G.doubles(raw.displacement), count),
+      normalVariation: rows(G.doubles(raw.normal_variation), count), score: rows(G.doubles(raw.score), 2),
+      pca: { low: [...G.doubles(raw.low)], high: [...G.doubles(raw.high)] },
+    };
+    out.band = new Set(G.boundaryBand(out.logits));
+    out.pairs = out.logits.map(G.topPair);
     return out;
   }
 
@@ -147,14 +178,19 @@ here comes from geometry.js. Data are scripts that set window.bqNetworks: the pa
     return G.planeThrough(p, q, r || data.pca.origin) || data.pca;
   }
 
+  /* The labels on each of the grids, of which the last is the finest. */
+  function gridsOf(data, finest) {
+    const most = data.grids[data.grids.length - 1];
+    return Object.fromEntries(data.grids.map((n) => [n, G.thin(finest, most, (most - 1) / (n - 1))]));
+  }
+
   /* Work out the reference on a new plane: the float labels, and where the test images fall. */
   function setPlane(data) {
     const plane = planeOf(data);
-    const finest = G.sliceLabels(data.net, plane, FINEST);
+    const finest = data.frames ? data.frames[0] : G.sliceLabels(data.net, plane, GRIDS[GRIDS.length - 1]);
     data.slice = {
-      plane, custom: plane !== data.pca,
-      labels: Object.fromEntries(GRIDS.map((n) => [n, G.thin(finest, FINEST, (FINEST - 1) / (n - 1))])),
-      points: data.images.map((_, i) => G.project(plane, inputOf(data, i))),
+      plane, custom: plane !== data.pca, labels: gridsOf(data, finest),
+      points: data.score || data.images.map((_, i) => G.project(plane, inputOf(data, i))),
     };
   }
 
@@ -169,20 +205,21 @@ here comes from geometry.js. Data are scripts that set window.bqNetworks: the pa
     const place = Math.min(Math.floor(state.position / STEPS), LEVELS.length - 2);
     const t = (state.position - place * STEPS) / STEPS;
     const [one, two] = [LEVELS[place], LEVELS[place + 1]];
-    const net = t === 0 ? levelOf(data, one) : t === 1 ? levelOf(data, two)
+    const frame = Math.round(state.position / STEPS);
+    const net = data.frames ? null : t === 0 ? levelOf(data, one) : t === 1 ? levelOf(data, two)
       : G.interpolate(levelOf(data, one), levelOf(data, two), t);
-    const finest = G.sliceLabels(net, data.slice.plane, FINEST);
-    const labels = Object.fromEntries(GRIDS.map((n) => [n, G.thin(finest, FINEST, (FINEST - 1) / (n - 1))]));
-    const logits = data.images.map((image) => G.logitsOf(net, image));
+    const finest = data.frames ? data.frames[frame] : G.sliceLabels(net, data.slice.plane, GRIDS[GRIDS.length - 1]);
+    const labels = gridsOf(data, finest);
+    const logits = data.frames ? data.frameLogits[frame] : data.images.map((image) => G.logitsOf(net, image));
     const decisions = logits.map((z) => G.argmax(z));
     const flips = decisions.map((label, i) => label !== data.pairs[i][0]);
-    const shifts = logits.map((z, i) => {
+    const shifts = data.frames ? [...data.displacement[frame]] : logits.map((z, i) => {
       const [a, b] = data.pairs[i];
       return (z[a] - z[b] - (data.logits[i][a] - data.logits[i][b])) / data.slopes[i];
     });
-    const grids = GRIDS.map((n) => G.compare(data.slice.labels[n], labels[n], n, data.slice.plane));
+    const grids = data.grids.map((n) => G.compare(data.slice.labels[n], labels[n], n, data.slice.plane));
     return {
-      net, t, labels, logits, decisions, flips, shifts, grids,
+      net, frame, t, labels, logits, decisions, flips, shifts, grids,
       name: t === 0 ? levelName(one) : t === 1 ? levelName(two)
         : `between ${levelName(one)} and ${levelName(two)}, t = ${t}`,
       accuracy: average(decisions.map((label, i) => (label === data.targets[i] ? 1 : 0))),
@@ -211,7 +248,8 @@ here comes from geometry.js. Data are scripts that set window.bqNetworks: the pa
       const reference = G.cornerClasses(before, n);
       D.stamp(view, D.sheet(sheets, "masks", n - 1, (i) => D.maskColour(reference[i], corners[i])), steps, 0);
     }
-    D.letters(view, now.labels[101], 101);
+    const coarse = Math.min(101, data.grids[data.grids.length - 1]); // is fine enough for letters
+    D.letters(view, now.labels[coarse], coarse);
     if (state.show.junctions) D.junctions(view, corners, n);
     const size = now.flipCount > 40 ? 4.5 : 7; // of the diamonds
     if (state.show.images) points.forEach((point, i) => drawPoint(point, now.flips[i] && size));
@@ -241,9 +279,8 @@ here comes from geometry.js. Data are scripts that set window.bqNetworks: the pa
     const { radius, change } = now.detail;
     D.ring(view, point, Math.max(radius.radius * view.scale, 3), FLOAT_COLOUR, 1.6, [5, 4]);
     D.ring(view, point, 5, "#000000", 2);
-    const normal = data.slice.plane.axes.map((axis) => G.dot(change.normal, axis));
-    const reach = now.detail.margin / data.slopes[state.selected];
-    const foot = point.map((value, i) => value + reach * normal[i]);
+    const normal = data.frames ? change.normal : data.slice.plane.axes.map((axis) => G.dot(change.normal, axis));
+    const foot = Array.from(point, (value, i) => value + now.detail.reach * normal[i]);
     D.line(view, point, foot, FLOAT_COLOUR);
     const size = Math.abs(change.displacement) * Math.hypot(...normal) * view.scale;
     now.detail.magnified = [1, 3, 10, 30, 100, 300].find((times) => times * size >= 16) || (size > 0 ? 1000 : 1);
@@ -258,8 +295,8 @@ here comes from geometry.js. Data are scripts that set window.bqNetworks: the pa
 
   function tell() {
     const data = networks[state.name];
-    const total = data.images.length;
-    const here = now.grids[GRIDS.indexOf(state.nodes)];
+    const total = data.count;
+    const here = now.grids[data.grids.indexOf(state.nodes)];
     const own = G.cornerClasses(data.slice.labels[state.nodes], state.nodes);
     const rows = [
       ["accuracy", fixed(now.floatAccuracy, 4), fixed(now.accuracy, 4)],
@@ -300,12 +337,17 @@ here comes from geometry.js. Data are scripts that set window.bqNetworks: the pa
     const data = networks[state.name];
     const i = state.selected;
     if (i < 0) return null;
-    const image = data.images[i];
-    const change = G.localChange(data.net, now.net, image);
-    const found = G.radius(data.net, image);
+    const [winner, runnerUp] = data.pairs[i];
+    const change = !data.frames ? G.localChange(data.net, now.net, data.images[i]) : {
+      displacement: data.displacement[now.frame][i], normalVariation: data.normalVariation[now.frame][i],
+      normal: data.normal[i], winner, runnerUp,
+    };
+    const found = !data.frames ? G.radius(data.net, data.images[i])
+      : { radius: data.radius[i], winner, rival: data.rival[i] };
+    const reach = data.frames ? data.reach[i] : G.marginOf(data.logits[i]) / data.slopes[i];
     const named = (k) => (data.names[k] === String(k) ? String(k) : `${k} (${data.names[k]})`);
     return {
-      change, radius: found, margin: G.marginOf(data.logits[i]), named,
+      change, radius: found, reach, named,
       text: `Test image ${i}, class ${named(data.targets[i])}: float says ${named(data.pairs[i][0])}, here ` +
         `${named(now.decisions[i])}; radius ${fixed(found.radius, 3)}, displacement ` +
         `${fixed(change.displacement, 4)} input units.`,
@@ -327,7 +369,7 @@ here comes from geometry.js. Data are scripts that set window.bqNetworks: the pa
   function tellPoint() {
     const data = networks[state.name];
     const i = state.selected;
-    $("bq-image").max = data.images.length - 1;
+    $("bq-image").max = data.count - 1;
     $("bq-image").value = i < 0 ? "" : i;
     $("bq-pick").disabled = i < 0;
     $("bq-pick").textContent = state.picks.includes(i) ? "Drop from the plane" : "Pick for a plane";
@@ -349,7 +391,9 @@ here comes from geometry.js. Data are scripts that set window.bqNetworks: the pa
     const pair = `${change.winner} against ${change.runnerUp}`;
     const cell = (z, k, colour) =>
       `<td${G.argmax(z) === k ? ' class="bq-winner"' : ""}>${fixed(z[k], 2)}${bar(z[k], colour)}</td>`;
-    body.innerHTML = `<div class="bq-thumb"><canvas role="img" aria-label="Test image ${i}"></canvas></div>
+    const thumb = data.pixels ? `<canvas role="img" aria-label="Test image ${i}"></canvas>`
+      : "<p>Images of CIFAR-10 are not passed on: it states no licence.</p>";
+    body.innerHTML = `<div class="bq-thumb">${thumb}</div>
       <dl>
         <div><dt>true class</dt><dd>${named(data.targets[i])}</dd></div>
         <div><dt>float decides</dt><dd>${named(data.pairs[i][0])}</dd></div>
@@ -364,7 +408,7 @@ here comes from geometry.js. Data are scripts that set window.bqNetworks: the pa
         ${heading("class", "float", "here")}
         <tbody>${[...before].map((_, k) => `<tr><th scope="row">${named(k)}</th>` +
           `${cell(before, k, FLOAT_COLOUR)}${cell(after, k, QUANTIZED_COLOUR)}</tr>`).join("")}</tbody></table>`;
-    paintImage(body.querySelector("canvas"), data, i);
+    if (data.pixels) paintImage(body.querySelector("canvas"), data, i);
   }
 
   function tellPicks() {
@@ -402,7 +446,15 @@ here comes from geometry.js. Data are scripts that set window.bqNetworks: the pa
 
   function choose(name) {
     load(name, (data) => {
-      Object.assign(state, { name, picks: [], selected: -1 });
+      const nodes = data.grids.includes(state.nodes) ? state.nodes : data.frames ? data.grids[2] : 201;
+      Object.assign(state, { name, nodes, picks: [], selected: -1 });
+      $("bq-grid-choice").innerHTML = gridChoice(data.grids);
+      root.classList.toggle("bq-framed", Boolean(data.frames)); // without planes of one's own
+      $("bq-keys").textContent = KEYS + (data.frames ? "." : ", Enter picks it for a plane, Escape goes back to the PCA slice.");
+      slider.step = data.stride;
+      state.position = Math.round(state.position / data.stride) * data.stride;
+      slider.value = state.position;
+      stop();
       setPlane(data);
       tellPicks();
       show();
@@ -410,13 +462,14 @@ here comes from geometry.js. Data are scripts that set window.bqNetworks: the pa
   }
 
   function move(position) {
-    state.position = Math.min(Math.max(position, 0), (LEVELS.length - 1) * STEPS);
+    const { stride } = networks[state.name] || { stride: 1 };
+    state.position = stride * Math.round(Math.min(Math.max(position, 0), (LEVELS.length - 1) * STEPS) / stride);
     slider.value = state.position;
     refresh();
   }
 
   function select(i) {
-    if (!now || i === state.selected || !(i >= -1 && i < networks[state.name].images.length)) return;
+    if (!now || i === state.selected || !(i >= -1 && i < networks[state.name].count)) return;
     state.selected = i;
     showPoint();
   }
@@ -424,7 +477,7 @@ here comes from geometry.js. Data are scripts that set window.bqNetworks: the pa
   /* Take the selected image into the plane, or out of it again. */
   function pick() {
     const i = state.selected;
-    if (i < 0) return;
+    if (i < 0 || networks[state.name].frames) return;
     if (state.picks.includes(i)) state.picks = state.picks.filter((other) => other !== i);
     else state.picks = [...state.picks, i].slice(-MOST_PICKS);
     replane();
@@ -524,12 +577,13 @@ here comes from geometry.js. Data are scripts that set window.bqNetworks: the pa
     if (playing) return stop();
     const last = Number(slider.max);
     if (state.position >= last) move(0);
-    const stride = calm.matches ? STEPS : 1;
+    const still = calm.matches || networks[state.name].stride === STEPS; // level by level
+    const stride = still ? STEPS : 1;
     $("bq-play").textContent = "Stop";
     playing = setInterval(() => {
       move((Math.floor(state.position / stride) + 1) * stride);
       if (state.position >= last) stop();
-    }, calm.matches ? 1500 : 120);
+    }, still ? 1500 : 120);
     return undefined;
   });
 
