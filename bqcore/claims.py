@@ -312,9 +312,11 @@ def table(rows: list[dict]) -> str:
 
 
 def judged_table(rows: list[dict]) -> str:
-    """Give the table of the claims that have a verdict, and say in a line how many have none yet."""
+    """Give the table of the claims that have a verdict, and say in a line how many have none yet, if any."""
     judged = [row for row in rows if row["verdict"] != "not attempted"]
     rest = len(rows) - len(judged)
+    if not rest:
+        return table(judged)
     return f"{table(judged)}\n\n{rest} more claims are not attempted yet; `python -m bqcore ledger` lists them all."
 
 

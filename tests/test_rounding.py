@@ -216,6 +216,42 @@ def test_without_a_gap_weight_it_is_plain_optimized_rounding_to_the_last_bit(see
     assert np.isnan(record.gap) and np.isnan(record.nearest_gap)
 
 
+@given(st.integers(0, 99), st.integers(2, 4), st.sampled_from([0.0, 3.0]))
+@settings(max_examples=10)
+def test_from_a_start_it_ends_at_no_higher_a_loss_than_the_start_s(seed, bits, gap):
+    model, inputs = net("mlp", seed)
+    start, _ = optimize_rounding(model, inputs, bits, seed=0, **QUICK)
+    rounded, record = optimize_rounding(model, inputs, bits, seed=0, on="logits", start=start, gap=gap, **QUICK)
+    losses = [logit_error(model, other, inputs) for other in (rounded, start, quantize_model(model, bits))]
+    if not gap:
+        assert losses[0] <= min(losses[1:]) * (1 + 1e-6) and record.errors["logits"] == pytest.approx(losses[0])
+    for ours, theirs in zip(rounded.parameters(), model.parameters()):
+        if ours.ndim > 1:  # still one of the two neighbours on the grid
+            assert ((ours - theirs).abs() < step_size(theirs.detach(), bits) * 1.00001).all()
+
+
+def test_gates_start_near_the_start_s_and_stay_there_if_nothing_moves_them():
+    model, inputs = net("mlp", 3)
+    start, record = optimize_rounding(model, inputs, 3, seed=0, steps=200, batch_size=8)
+    assert sum(record.changed.values()) > 5
+    options = {"seed": 0, "on": "logits", "steps": 1, "batch_size": 8, "learning_rate": 1e-9, "regularization": 0.0}
+    kept, _ = optimize_rounding(model, inputs, 3, start=start, **options)
+    assert same_bits(kept, start)
+    grid = _Grid(model[0].weight.detach(), 3, "narrow", "tensor")
+    gates = _gate(grid.near(start[0].weight.detach()))
+    up = (start[0].weight.detach() != grid.lower * grid.step) & (grid.span > 0)
+    expected = 0.2 * _gate(grid.start) + 0.8 * up  # four fifths of the way
+    assert torch.allclose(gates[grid.span > 0], expected[grid.span > 0], atol=1e-6)
+
+
+def test_a_start_must_be_on_the_grid_and_is_only_for_the_logits():
+    model, inputs = net("mlp", 0)
+    with pytest.raises(ValueError, match=r"^The start's layer '0' is not rounded on this grid: round it at these bits\.$"):
+        optimize_rounding(model, inputs, 4, seed=0, on="logits", start=quantize_model(model, 3), **QUICK)
+    with pytest.raises(ValueError, match=r"^A start is given layer by layer: choose on='logits', or leave it out\.$"):
+        optimize_rounding(model, inputs, 4, seed=0, start=quantize_model(model, 4), **QUICK)
+
+
 def test_the_gap_is_the_mean_squared_displacement_in_the_band():
     model, inputs = net("mlp", 5)
     rounded, record = optimize_rounding(model, inputs, 3, on="logits", seed=0, gap=10.0, share=0.4, **QUICK)
