@@ -9,11 +9,12 @@ import pytest
 FOLDER = Path(__file__).resolve().parents[1] / "bqcore"
 LAYERS = (
     ("checks",),
-    ("quantize", "boundary", "slices", "decisions", "stats", "stopping", "curves", "finite"),
+    ("quantize", "boundary", "slices", "decisions", "stats", "stopping", "curves", "finite", "readings"),
     ("models", "train", "train_cifar", "rounding", "download", "archives", "data", "results", "arrangement", "classifiers",
      "files", "perlayer"),
-    ("specs", "measures", "levels", "calibration", "runs", "exact", "pooled", "geometry", "report", "backends"),
-    ("claims", "publishing", "plots", "plots_stopping", "plots_exact", "auditing", "blame", "explorer", "notebook",
+    ("specs", "measures", "levels", "calibration", "runs", "exact", "pooled", "geometry", "report", "backends",
+     "universe", "multiverse", "specification"),
+    ("claims", "publishing", "plots", "plots_stopping", "plots_exact", "plots_multiverse", "auditing", "blame", "explorer", "notebook",
      "__main__"),
 )  # fmt: skip
 # Within a layer, each of these in its order may import those before it; no others do.
@@ -22,7 +23,9 @@ ROWS = (
     ("specs", "measures", "levels", "runs"), ("measures", "calibration", "runs"), ("specs", "calibration"),
     ("pooled", "geometry"), ("plots", "plots_stopping", "notebook"), ("plots", "plots_exact"),
     ("plots", "publishing", "claims", "__main__"), ("publishing", "notebook"), ("auditing", "blame"),
-    ("auditing", "__main__"), ("explorer", "__main__"),
+    ("auditing", "__main__"), ("explorer", "__main__"), ("slices", "readings"), ("specs", "measures", "universe"),
+    ("universe", "multiverse"), ("specs", "runs", "multiverse"), ("calibration", "specification"),
+    ("plots", "plots_multiverse"),
 )  # fmt: skip
 BESIDE = {(row[j], row[i]) for row in ROWS for j in range(len(row)) for i in range(j)}
 PURE = LAYERS[0] + LAYERS[1]
