@@ -42,7 +42,7 @@ class Multiverse:
     epochs: tuple[int, ...] = (60, 20)
     nodes: int = 401
     seed: int = 0
-    seeds: int = 6
+    seeds: int = 5
 
     def __post_init__(self):
         for name in ("width", "epochs"):
