@@ -37,8 +37,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         epilog=_settings(arguments), formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     run.add_argument(
-        "study", choices=["levels", "stopping", "rounding"],
-        help="levels: Tables 1 and 2; stopping: Tables 3 to 5; rounding: Table 6",
+        "study", choices=["levels", "stopping", "rounding", "first-order", "multiverse"],
+        help="levels: Tables 1 and 2; stopping: Tables 3 to 5; rounding: Table 6; "
+        "first-order: the linear reading against the truth; multiverse: every reading of the paper's words",
     )  # fmt: skip
     run.add_argument(
         "dataset", choices=["digits", "mnist", "fashion-mnist", "cifar-10", "full-cifar-10"],
@@ -134,9 +135,12 @@ def _numbers(text: str) -> list[float]:
 
 def _settings(arguments: list[str] | None) -> str:
     """List the settings of the study and data set that are named before --help; of the first baseline if none is."""
-    from . import specs
+    from . import multiverse, specs
 
     words = [word for word in (sys.argv[1:] if arguments is None else arguments) if not word.startswith("-")][1:3]
+    if words == ["multiverse", "digits"]:
+        lines = [f"  {setting:<28} {says}" for setting, says in multiverse.parameters()]
+        return "\n".join(["settings of multiverse digits:", *lines])
     try:
         usual = specs.baseline(*(words if len(words) == 2 else ("levels", "digits")))
     except ValueError:
@@ -146,9 +150,18 @@ def _settings(arguments: list[str] | None) -> str:
 
 
 def _run(options) -> int:
-    from . import runs, specs
+    from . import multiverse, runs, specs
     from .results import save_dataset
 
+    if options.study == "multiverse":
+        if options.dataset != "digits" or options.variants:
+            raise ValueError("The multiverse is that of digits, and all variants are in it: run multiverse digits.")
+        spec = multiverse.parse(options.settings)
+        dataset = multiverse.sweep(spec, workers=options.workers)
+        if options.out:
+            save_dataset(dataset, options.out)
+        print(f"multiverse, digits: {dataset.networks} networks in {options.out or multiverse.folder()}")
+        return 0
     spec, seeds = specs.parse(options.settings, options.study, options.dataset)
     if options.variants:
         if options.study != "stopping" or options.dataset not in specs.VARIANTS or options.settings:

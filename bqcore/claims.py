@@ -9,8 +9,8 @@ import numpy as np
 import xarray as xr
 import yaml
 
-from . import calibration, specs, stats, transfer
-from .publishing import PUBLISHED, load_published
+from . import calibration, specification, specs, stats, transfer
+from .publishing import MULTIVERSE, PUBLISHED, load_published
 from .results import save_bytes
 
 CLAIMS = Path("data/claims.yml")
@@ -71,7 +71,8 @@ def ledger(path: str | Path = CLAIMS, results: str | Path = PUBLISHED) -> list[d
     Returns
     -------
     rows : list of dict
-        id, dataset, says, reported, estimate, low, high, runs, percentile, verdict, command; None where there is none.
+        id, dataset, says, reported, estimate, low, high, runs, percentile, verdict, multiverse (the share of
+        specifications in which it holds), command; None where there is none.
 
     Raises
     ------
@@ -81,6 +82,7 @@ def ledger(path: str | Path = CLAIMS, results: str | Path = PUBLISHED) -> list[d
     rule, claims = load_claims(path)
     files = {}
     rows = []
+    holds = _multiverse(claims, rule, results)
 
     @cache  # several claims are of one file, and choosing takes longer than judging
     def choices(name: str) -> xr.Dataset:
@@ -90,7 +92,7 @@ def ledger(path: str | Path = CLAIMS, results: str | Path = PUBLISHED) -> list[d
         row = {key: claim[key] for key in ("id", "dataset", "says", "reported")}
         row |= dict.fromkeys(("estimate", "low", "high", "runs", "percentile"))
         if "not_attempted" in claim:
-            rows.append(row | {"verdict": "not attempted", "command": None})
+            rows.append(row | {"verdict": "not attempted", "multiverse": None, "command": None})
             continue
         names = [claim["from"]] if isinstance(claim["from"], str) else claim["from"]
         for name in set(names) - set(files):
@@ -112,8 +114,16 @@ def ledger(path: str | Path = CLAIMS, results: str | Path = PUBLISHED) -> list[d
                 judged = _judge_direction(claim, files[name], rule, choices)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: claim {claim['id']} cannot be judged from {name}: {error}") from error
-        rows.append(row | judged | {"command": files[name].attrs["command"]})
+        rows.append(row | judged | {"multiverse": holds.get(claim["id"]), "command": files[name].attrs["command"]})
     return rows
+
+
+def _multiverse(claims: list[dict], rule: dict, results: str | Path) -> dict[str, float]:
+    """Give the share of the specifications in which each claim holds; nothing without a multiverse in *results*."""
+    if not (Path(results) / MULTIVERSE).exists():
+        return {}
+    attempted = [claim for claim in claims if "not_attempted" not in claim]
+    return specification.shares(specification.judge(load_published(MULTIVERSE, results), attempted, rule))
 
 
 def reported(path: str | Path = CLAIMS) -> dict[str, float | str]:
@@ -297,11 +307,13 @@ def _judge_correlation(claim: dict, files: dict[str, xr.Dataset], rule: dict) ->
 def table(rows: list[dict]) -> str:
     """Give the ledger as a Markdown table, which also reads well in a terminal."""
     head = ("claim", "data set", "the paper says", "reported", "ours", "95 % interval", "runs", "percentile", "verdict")
+    head += ("multiverse",)
     body = [
         (
             row["id"], row["dataset"], row["says"], _number(row["reported"]), _number(row["estimate"]),
             f"{_number(row['low'])} to {_number(row['high'])}" if row["low"] is not None else "",
             _number(row["runs"]), f"{row['percentile']:.0f}" if row["percentile"] is not None else "", row["verdict"],
+            f"{row['multiverse']:.1%}" if row["multiverse"] is not None else "",
         )
         for row in rows
     ]  # fmt: skip

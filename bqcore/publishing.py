@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from . import plots, runs, specs
+from . import multiverse, plots, runs, specs
 from .results import digest, largest_difference, load_dataset, save_bytes, save_dataset
 from .specs import FLOAT, Spec
 
 PUBLISHED = Path("data/results")
 HEADLINE = Path("book/_static/levels.png")
+MULTIVERSE = "digits_multiverse.nc"
 _SETS = {
     "digits": "the digits set of scikit-learn", "mnist": "MNIST", "fashion-mnist": "Fashion-MNIST",
     "cifar-10": "CIFAR-10", "full-cifar-10": "CIFAR-10",
@@ -39,6 +40,7 @@ def publications() -> dict[str, Callable[[], xr.Dataset]]:
     for dataset, seeds in specs.VARIANT_SEEDS.items():
         spec = specs.baseline("stopping", dataset)
         out[name_of(spec, variants=True)] = lambda dataset=dataset, seeds=seeds: _kept_variants(dataset, seeds)
+    out[MULTIVERSE] = lambda: load_dataset(multiverse.joined_file(multiverse.Multiverse()))
     return out
 
 

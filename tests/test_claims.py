@@ -18,7 +18,9 @@ from bqcore import __main__ as command_line
 from bqcore import calibration, claims, publishing, results, runs, specs, stats
 
 ROOT = Path(__file__).resolve().parents[1]
-KEYS = ["id", "dataset", "says", "reported", "estimate", "low", "high", "runs", "percentile", "verdict", "command"]
+KEYS = [
+    "id", "dataset", "says", "reported", "estimate", "low", "high", "runs", "percentile", "verdict", "multiverse", "command"
+]  # fmt: skip
 
 # The abstract's claims with the numbers it reports; a word stands for a claim without one.
 REPORTED = {
@@ -516,7 +518,8 @@ def test_publish_needs_runs_and_a_clean_clone_and_writes_what_ledger_reads(here,
     names = ["digits_levels.nc", "digits_slice.nc", "manifest.json"]
     written = [f"data/results/{name}" for name in names]
     written += ["data/checkpoints/levels-digits-mlp.safetensors", "book/_static/levels.png"]
-    left = [f"left data/results/digits_stopping{v}.nc as it was: not run with this code" for v in ("", "_variants")]
+    missing = ("stopping", "stopping_variants", "multiverse")
+    left = [f"left data/results/digits_{name}.nc as it was: not run with this code" for name in missing]
     lines = [f"wrote {name}" for name in written] + left + ["wrote README.md"]
     assert capsys.readouterr().out.splitlines() == lines
     written.append("README.md")
@@ -638,6 +641,7 @@ def test_the_ledger_of_what_is_published(clone, capsys):
             assert row["runs"] >= 10 and row["command"].startswith("python -m bqcore run ")
         else:
             assert row["runs"] is None and row["command"] is None
+        assert isinstance(row["multiverse"], float) if row["dataset"] == "digits" else row["multiverse"] is None
     assert command_line.main(["ledger"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 + len(REPORTED) and len({len(line) for line in lines}) == 1

@@ -1,0 +1,243 @@
+"""
+The multiverse on digits: every reading of the paper's words that can be defended, crossed where they interact.
+
+:mod:`bqcore.universe` has the axes, fixed before any run. Here the networks are made: one file each, so that a stopped
+sweep goes on, then one file of all.
+"""
+
+import difflib
+import hashlib
+import json
+import shlex
+from dataclasses import asdict, dataclass, fields
+from itertools import product
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import xarray as xr
+from joblib import Parallel, cpu_count, delayed
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+from tqdm import tqdm
+
+from . import runs
+from .checks import check_integer
+from .results import load_dataset, save_dataset
+from .specs import text
+from .universe import SCALES, SPLITS, Network, measure
+
+# Distances that no limit equals: a share may meet its limit exactly, and stays as it is.
+_ROUNDED = ("boundary_jaccard", "stopping_jaccard", "displacement", "share_near", "chance_boundary")
+_OWN = ("universe", "readings")  # what a universe depends on beside what all runs do
+
+
+@dataclass(frozen=True)
+class Multiverse:
+    """The networks that are trained, and the finest grid; the other axes are those of :mod:`bqcore.universe`."""
+
+    study: ClassVar[str] = "multiverse"
+    dataset: ClassVar[str] = "digits"
+
+    width: tuple[int, ...] = (64, 32, 128)
+    epochs: tuple[int, ...] = (60, 20)
+    nodes: int = 401
+    seed: int = 0
+    seeds: int = 5
+
+    def __post_init__(self):
+        for name in ("width", "epochs"):
+            values = getattr(self, name)
+            if not isinstance(values, (list, tuple)) or not values or len(set(values)) < len(values):
+                raise ValueError(f"{name} is {values!r}: give a list of integers, each once, such as [64,32].")
+            object.__setattr__(self, name, tuple(check_integer(name, value, 1) for value in values))
+        check_integer("nodes", self.nodes, 13)
+        if self.nodes % 4 != 1:
+            raise ValueError(f"nodes is {self.nodes}: give one more than a multiple of 4, so that the grids nest.")
+        check_integer("seed", self.seed, 0, 2**32 - 1)
+        check_integer("seeds", self.seeds, 1)
+
+    def text(self) -> str:
+        """Give the spec as JSON."""
+        return json.dumps({"study": self.study, "dataset": self.dataset, **asdict(self)}, sort_keys=True)
+
+    def command(self) -> str:
+        """Give the command that makes these runs."""
+        usual = asdict(Multiverse())
+        given = [f"{name}={text(value)}" for name, value in asdict(self).items() if value != usual[name]]
+        return shlex.join(["python", "-m", "bqcore", "run", self.study, self.dataset, *given])
+
+
+SAYS = {
+    "width": "hidden units, one network each", "epochs": "epochs of training, one network each",
+    "nodes": "nodes a side of the finest grid; the others have half and a quarter of its cells a side",
+    "seed": "first seed", "seeds": "number of networks of each kind",
+}  # fmt: skip
+
+
+def parse(settings: list[str]) -> Multiverse:
+    """
+    Read ``name=value`` settings.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown (the nearest known one is named), given twice, or its value is not of its type.
+
+    Examples
+    --------
+    >>> parse(["seeds=2", "width=[8]"]).command()
+    "python -m bqcore run multiverse digits 'width=[8]' seeds=2"
+    """
+    known = [f.name for f in fields(Multiverse)]
+    out = {}
+    for setting in settings:
+        name, equals, given = setting.partition("=")
+        if not equals:
+            raise ValueError(f"{setting!r} is no setting: write name=value, such as seeds=3.")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise ValueError(
+                f"There is no parameter {name!r}: "
+                + (f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}.")
+            )
+        if name in out:
+            raise ValueError(f"{name} is given twice: give it once.")
+        try:
+            out[name] = json.loads(given)
+        except json.JSONDecodeError:
+            raise ValueError(f"{name} is {given!r}: give an integer, or a list of them such as [64,32].") from None
+    return Multiverse(**out)
+
+
+def parameters() -> list[tuple[str, str]]:
+    """Give every setting with its default, and what it means."""
+    return [(f"{name}={text(value)}", SAYS[name]) for name, value in asdict(Multiverse()).items()]
+
+
+def networks(spec: Multiverse) -> list[Network]:
+    """Give the networks of *spec*, seed by seed."""
+    seeds = range(spec.seed, spec.seed + spec.seeds)
+    return [Network(*choice, spec.nodes) for choice in product(seeds, spec.width, spec.epochs, SCALES, SPLITS)]
+
+
+def provenance() -> dict:
+    """Give what a result depends on beside its spec: digests of the measuring code, and the packages' versions."""
+    common = runs.provenance()
+    return common | {"code": f"{common['code']}-{_digest(*_OWN)}"}
+
+
+def _digest(*modules: str) -> str:
+    here = Path(__file__).parent
+    return hashlib.sha256(b"".join((here / f"{name}.py").read_bytes() for name in modules)).hexdigest()[:12]
+
+
+def folder() -> Path:
+    """Give the folder of the networks' files; other code or packages, another folder."""
+    key = hashlib.sha256(json.dumps(provenance(), sort_keys=True).encode()).hexdigest()[:12]
+    return runs.FRESH / f"multiverse-digits-{key}"
+
+
+def file(network: Network) -> Path:
+    """Give the file of what is measured on one network."""
+    words = [network.scale.split()[0], network.split.replace("/", "-"), f"{network.nodes}"]
+    name = f"seed-{network.seed:03d}-width-{network.width}-epochs-{network.epochs}-{'-'.join(words)}.nc"
+    return folder() / name
+
+
+def joined_file(spec: Multiverse) -> Path:
+    """Give the file of the joined runs of *spec*."""
+    key = hashlib.sha256(f"{spec.text()} {_digest('multiverse')}".encode()).hexdigest()[:12]
+    return folder() / f"joined-{key}.nc"
+
+
+def sweep(spec: Multiverse, *, workers: int | None = None, progress: bool = True) -> xr.Dataset:
+    """
+    Train and measure every network of *spec* on the cores there are, and join what was measured.
+
+    Parameters
+    ----------
+    spec : Multiverse
+    workers : int, optional
+        Processes; by default one for each core this process may use.
+    progress : bool
+        Show a bar with the time left, on standard error.
+
+    Returns
+    -------
+    xarray.Dataset
+        Along the axes of training, ``seed``, and those of :func:`bqcore.universe.measure`; distances rounded to 2^-14,
+        which halves the file. What needs a calibration split has no axis ``split``.
+    """
+    workers = check_integer("workers", cpu_count() if workers is None else workers, 1)
+    joined = joined_file(spec)
+    found = _kept(joined)
+    if found is not None:
+        return found
+    asked = networks(spec)
+    missing = [network for network in asked if not file(network).exists()]
+    bar = tqdm(
+        total=len(asked), initial=len(asked) - len(missing), desc="multiverse, digits: networks", unit="network",
+        disable=not progress or not missing,
+    )  # fmt: skip
+    with bar:
+        pool = Parallel(min(workers, max(1, len(missing))), return_as="generator_unordered")
+        try:
+            with runs._deaf():  # Ctrl-C is the parent's, as in a sweep of runs
+                done = pool(delayed(_make)(network, file(network).absolute()) for network in missing)
+            for _ in done:
+                bar.update()
+        except TerminatedWorkerError:
+            raise RuntimeError(
+                "A worker was ended from outside (out of memory?): finished runs are kept, the same command goes on."
+            ) from None
+    save_dataset(join(spec, {network: _run(network) for network in asked}), joined)
+    return load_dataset(joined)
+
+
+def _make(network: Network, path: Path) -> None:
+    save_dataset(measure(network), path)
+
+
+def _run(network: Network) -> xr.Dataset:
+    found = _kept(file(network))
+    if found is None:  # damaged from outside
+        _make(network, file(network))
+        found = load_dataset(file(network))
+    return found
+
+
+def _kept(path: Path) -> xr.Dataset | None:
+    try:
+        return load_dataset(path)
+    except (FileNotFoundError, ValueError):
+        return None  # none yet, or damaged from outside: made again and replaced
+
+
+def join(spec: Multiverse, found: dict[Network, xr.Dataset]) -> xr.Dataset:
+    """Join what was measured on each network along the axes of training and ``seed``."""
+    asked = networks(spec)
+    without, last = found[asked[0]], found[asked[-1]]  # without a calibration split, and with one
+    axes = {
+        "width": spec.width, "epochs": spec.epochs, "scale": SCALES, "split": SPLITS,
+        "seed": tuple(range(spec.seed, spec.seed + spec.seeds)),
+    }  # fmt: skip
+    out = {}
+    for name, variable in last.data_vars.items():
+        here = axes if name in without else axes | {"split": SPLITS[1:]}
+        values = np.stack([
+            found[Network(seed, width, epochs, scale, split, spec.nodes)][name].values
+            for width, epochs, scale, split, seed in product(*here.values())
+        ])  # fmt: skip
+        if name in _ROUNDED:
+            values = (np.round(values * 2**14) / 2**14).astype(np.float32)
+        kept = {axis: choices for axis, choices in here.items() if axis != "split" or name in without}
+        values = values.reshape(*map(len, kept.values()), *variable.shape)
+        out[name] = ((*kept, *variable.dims), values, variable.attrs)
+    coordinates = {dim: last[dim] for dim in last.dims} | {axis: list(values) for axis, values in axes.items()}
+    joined = xr.Dataset(out, coordinates)
+    joined.attrs = {
+        "title": f"Boundary-aware quantization: the multiverse on digits, {len(found)} networks",
+        "spec": spec.text(), "command": spec.command(), "networks": len(found),
+        **{name: json.dumps(value, sort_keys=True) for name, value in provenance().items()},
+    }  # fmt: skip
+    return joined

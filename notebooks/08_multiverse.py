@@ -1,0 +1,125 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# (multiverse)=
+# # The multiverse: which choice makes which number
+#
+# **Question.** The abstract names its quantities without formulas. Every verdict of [the ledger](the-ledger) is that of one
+# baseline; does it hang on a choice that could as well have been made otherwise? And is there a set of choices under which all of
+# the paper's numbers on digits come out at once?
+#
+# A *specification* is one choice for each thing that a claim depends on. All choices that can be defended are crossed where they
+# interact, and each claim is judged in every specification by the ledger's rule. Axes, rules and the definition of the agreeing
+# region stood in the code before the runs; nothing is selected by its result.
+
+# %% [markdown]
+# ## Parameters
+#
+# By default this page shows the published multiverse. `results="fresh"` trains and measures the networks here, or takes what `make
+# reproduce` has made; `seeds` then says how many of each kind: `python notebooks/execute.py 08_multiverse results=fresh seeds=2`.
+
+# %% tags=["parameters", "own-parameters"]
+results = "published"
+seeds = 5  # of fresh networks
+curves = ["D2", "D4"]
+more_curves = ["D5", "S4"]
+
+# %% tags=["remove-cell"]
+from bqcore import claims, notebook, plots, specification
+from bqcore import plots_multiverse as pictures
+
+notebook.checked_names("results seeds curves more_curves")
+
+# %%
+many = pictures.load(results, seeds)
+rule, paper = claims.load_claims()
+judged = specification.judge(many, paper, rule)
+splits = pictures.variance_splits(many)
+
+# %% [markdown]
+# ## The choices
+#
+# The first value of each is the baseline's. Networks are trained anew for the first four; everything else is derived from them, on
+# grids that nest. With few seeds, the interval that a number must lie in is Student's throughout. Each transition, and each
+# stopping rule with its limits, stands for itself here, where the ledger pools the one and takes all limits of the other together.
+
+# %% tags=["hide-input"]
+plots.Table(
+    pictures.readings_table(judged),
+    "What is crossed, and for which claims. Where *nodes a side* matters for stopping, it is 201 or 101.",
+    "table-readings",
+)
+
+# %% [markdown]
+# ## In how many specifications each claim holds
+#
+# A claim *holds* where the ledger would say "reproduced": the reported number lies in the interval, and the interval is not so wide
+# that it could not tell one bit-width from another. Where only that is missing, it is *inconclusive*.
+
+# %% tags=["hide-input"]
+plots.Table(
+    pictures.claims_table(judged, paper, splits),
+    "Each claim over its specifications. *Ours*: the median estimate, with the middle 90 % of estimates. *Moved most by*: the choice with the largest main effect, and its share of the measure's variance.",
+    "table-multiverse",
+)
+
+# %% [markdown]
+# ## Which choice moves it
+#
+# The variance of each measure over all specifications and networks is split into what each choice explains alone, what choices do
+# together, and what networks differ in that share every choice.
+
+# %% mystnb={"figure": {"caption": "Share of each measure's variance, in percent: main effects of the choices, their interactions, and the networks of one specification.", "name": "figure-variance-split"}} tags=["hide-input"]
+pictures.variance_figure(splits)
+
+# %% [markdown]
+# A choice may move a measure and not the verdict, or the other way round. So here is the share of specifications that agree with the
+# paper (hold, or are inconclusive), one choice at a time.
+
+# %% mystnb={"figure": {"caption": "Share of specifications, in percent, whose interval holds the paper's number, for each value of each choice; for J1, those that do not refute it.", "name": "figure-choices"}} tags=["hide-input"]
+pictures.choices_figure(judged)
+
+# %% [markdown]
+# ## Specification curves
+
+# %% mystnb={"figure": {"caption": "All specifications of two claims in order of their estimate. Below, which choices lie where: the darker, the more of the specifications there have that value.", "name": "figure-curves"}} tags=["hide-input"]
+pictures.curve_figure(judged, paper, curves)
+
+# %% mystnb={"figure": {"caption": "The same for two more claims. The stopping rules, of which there are many, have no rows.", "name": "figure-more-curves"}} tags=["hide-input"]
+pictures.curve_figure(judged, paper, more_curves)
+
+# %% [markdown]
+# ## Where all numbers agree at once
+#
+# A *cell* is one choice of what a single study would share between its tables: network, quantizer, grid and mask. In a cell, all
+# numbers on digits must agree at once; what remains open (plane, reading of the shift, what is counted in which three transitions,
+# stopping rules) is free, and the share of it that agrees is the cell's size. A region that is large says little: then the abstract
+# does not pin the choices down. One that is small would say which reading the paper may have used, if chance is kept in mind.
+
+# %% tags=["hide-input"]
+region = specification.region(judged)
+notebook.tables(
+    [
+        (pictures.region_table(judged), "The agreeing region: of all numbers, and of all but one.", "table-region"),
+        (pictures.region_choices(region), "Agreeing cells by choice.", "table-region-choices"),
+        (pictures.largest_cells(region), "Cells where the largest share of the rest agrees.", "table-region-cells"),
+    ]
+)
+
+# %% tags=["remove-input"]
+pictures.origin(many)
+
+# %% [markdown]
+# Mind what makes a cell large: an interval is wide where networks differ much, and a wide interval agrees with much. That is why the
+# table also counts the cells in which every number *holds*, with no interval too wide.
+#
+# ## What was seen
+
+# %% tags=["remove-input"]
+pictures.summary(many, judged, splits, rule)

@@ -1,0 +1,474 @@
+"""The multiverse: other readings against oracles, networks that resume, verdicts over specifications, the agreeing region."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from skimage.measure import label
+from skimage.segmentation import find_boundaries
+
+from bqcore import __main__ as command_line
+from bqcore import (
+    boundary,
+    calibration,
+    claims,
+    multiverse,
+    plots_multiverse,
+    publishing,
+    quantize,
+    readings,
+    results,
+    slices,
+    specification,
+    stats,
+    universe,
+)  # fmt: skip
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = multiverse.Multiverse(width=(6,), epochs=(1,), nodes=21, seeds=1)
+GRIDS = arrays(np.int16, st.tuples(st.integers(3, 8), st.integers(3, 8)), elements=st.integers(0, 10))
+PATHS = st.integers(3, 7).flatmap(
+    lambda n: arrays(np.int16, st.tuples(st.integers(2, 4), st.just(n), st.just(n)), elements=st.integers(0, 4))
+)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> xr.Dataset:
+    """Two networks of each kind, tiny ones."""
+    patch = pytest.MonkeyPatch()
+    patch.chdir(tmp_path_factory.mktemp("tiny"))
+    first = multiverse.sweep(TINY, workers=1, progress=False)
+    patch.undo()
+    second = first.assign_coords(seed=[1])
+    for name in ("boundary_jaccard", "displacement", "stopping_jaccard"):
+        second[name] = second[name] * np.float32(1.001)
+    return xr.concat([first, second], "seed", data_vars="minimal", combine_attrs="override")
+
+
+@pytest.fixture(scope="module")
+def published() -> dict[str, xr.Dataset]:
+    names = (publishing.MULTIVERSE, "digits_levels.nc", "digits_stopping.nc")
+    return {name: publishing.load_published(name, ROOT / publishing.PUBLISHED) for name in names}
+
+
+@pytest.fixture(scope="module")
+def stated() -> tuple[dict, list[dict]]:
+    return claims.load_claims(ROOT / claims.CLAIMS)
+
+
+# Masks
+
+
+@given(GRIDS)
+def test_node_masks_are_those_of_scikit_image(labels):
+    both, one = (readings.node_mask(labels, sides=sides) for sides in ("two", "one"))
+    np.testing.assert_array_equal(both, find_boundaries(labels, mode="thick", connectivity=1))
+    assert not (one & ~both).any()
+    # The neighbours of lower index of the nodes marked one-sidedly are what two sides add.
+    right, up = labels[:, :-1] != labels[:, 1:], labels[:-1] != labels[1:]
+    grown = one.copy()
+    grown[:, 1:] |= right
+    grown[1:] |= up
+    np.testing.assert_array_equal(grown, both)
+    assert one.sum() <= right.sum() + up.sum()
+
+
+def _pairs(labels: np.ndarray) -> set:
+    """Give the set of (row, column, class, other class) by plain loops."""
+    found = set()
+    for i in range(labels.shape[0] - 1):
+        for j in range(labels.shape[1] - 1):
+            here = sorted({int(c) for c in labels[i : i + 2, j : j + 2].ravel()})
+            found |= {(i, j, a, b) for a in here for b in here if a < b}
+    return found
+
+
+@given(st.integers(3, 7).flatmap(lambda n: arrays(np.int16, (2, n, n), elements=st.integers(0, 10))))
+def test_masks_by_class_pair_are_sets_of_pairs(pair):
+    a, b = (_pairs(labels) for labels in pair)
+    masks = [readings.pair_mask(labels) for labels in pair]
+    assert [int(np.bitwise_count(mask).sum()) for mask in masks] == [len(a), len(b)]
+    expected = 1 - len(a & b) / len(a | b) if a | b else 0.0
+    assert readings.mask_jaccard(*masks) == pytest.approx(expected, abs=1e-15)
+    np.testing.assert_array_equal(masks[0] > 0, slices.boundary_mask(pair[0]))
+
+
+def test_every_kind_of_mask_is_at_distance_0_from_itself_and_1_from_none():
+    labels = np.array([[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 2, 2]])
+    for name, mask in readings.MASKS.items():
+        here, none = mask(labels), mask(np.zeros((3, 4), np.int64))
+        assert readings.mask_jaccard(here, here) == 0 == readings.mask_jaccard(none, none), name
+        assert readings.mask_jaccard(here, none) == 1, name
+
+
+def test_masks_refuse():
+    with pytest.raises(ValueError, match=r"^Grid labels run from 0 to 11: give 0 to 10\.$"):
+        readings.pair_mask(np.array([[0, 11], [0, 0]]))
+    with pytest.raises(ValueError, match=r"^Sides is 'both': choose one of 'one', 'two'\.$"):
+        readings.node_mask(np.zeros((2, 2), int), sides="both")
+    with pytest.raises(ValueError, match=r"^The masks are of uint64 and bool: compare two of one kind\.$"):
+        readings.mask_jaccard(np.zeros((1, 1), np.uint64), np.zeros((1, 1), bool))
+    with pytest.raises(ValueError, match="both must come from the same inputs"):
+        readings.mask_jaccard(np.zeros((1, 1), np.uint64), np.zeros((1, 2), np.uint64))
+
+
+# Junctions
+
+
+@given(PATHS)
+def test_junction_counts_are_those_of_plain_loops(path):
+    found = dict(zip(readings.COUNTS, readings.junction_counts(path)))
+    steps, n = len(path), path.shape[1]
+    moved = (path[1:] != path[:-1]).any(0)
+
+    def windows(size: int) -> tuple[np.ndarray, np.ndarray]:
+        where, changed = np.zeros((steps, n - size + 1, n - size + 1), bool), np.zeros((n - size + 1,) * 2, bool)
+        for i, j in np.ndindex(changed.shape):
+            changed[i, j] = moved[i : i + size, j : j + size].any()
+            for s in range(steps):
+                where[s, i, j] = len(set(path[s, i : i + size, j : j + size].ravel().tolist())) >= 3
+        return where, changed
+
+    def groups(one: np.ndarray) -> int:
+        return int(label(one, connectivity=2).max())
+
+    for name, size, count in (("corner cells", 2, np.sum), ("3×3 windows", 3, np.sum), ("components", 2, groups)):
+        where, changed = windows(size)
+        union = where.any(0)
+        expected = [count(where[-1]), max(count(one) for one in where), count(union), count(union & changed)]
+        assert found[name].tolist() == expected, name
+    move = slices.transition(path)
+    assert found["corner cells"].tolist() == [move.junctions[-1], max(move.junctions), move.union, move.union_changed]
+
+
+def test_junction_counts_refuse():
+    with pytest.raises(ValueError, match=r"has shape \(1, 4, 4\): give \(S, n, n\) with S >= 2 and n >= 3\.$"):
+        readings.junction_counts(np.zeros((1, 4, 4), int))
+    with pytest.raises(ValueError, match=r"^The path's labels run from 0 to 63: give 0 to 62\.$"):
+        readings.junction_counts(np.full((2, 3, 3), [[0, 0, 63]]))
+    wide = np.zeros((2, 3, 3), int)
+    wide[:, 0] = 40, 50, 62  # words of 64 bits
+    assert readings.junction_counts(wide)[0].tolist() == [2, 2, 2, 0]
+
+
+# Planes and displacements
+
+
+@given(arrays(np.float64, (3, 5), elements=st.floats(-9, 9)), st.floats(0, 1))
+def test_a_plane_through_three_images_holds_them(points, padding):
+    scores = np.linalg.svd(points[1:] - points[0], compute_uv=False)
+    if scores[1] < 1e-6:
+        return
+    plane = readings.plane_through(points, padding=padding)
+    np.testing.assert_allclose(plane.axes @ plane.axes.T, np.eye(2), atol=1e-9)
+    found = plane.project(points)
+    np.testing.assert_allclose(plane.points(*found.T), points, atol=1e-9)
+    width = found.max(0) - found.min(0)
+    np.testing.assert_allclose(plane.low, found.min(0) - padding * width, atol=1e-9)
+    np.testing.assert_allclose(plane.high, found.max(0) + padding * width, atol=1e-9)
+
+
+def test_a_plane_through_three_images_refuses():
+    with pytest.raises(ValueError, match=r"^The three points lie on a line: they span no plane\.$"):
+        readings.plane_through(np.array([[0, 0], [1, 2], [2, 4.0]]))
+    with pytest.raises(ValueError, match=r"^The points have shape \(2, 3\): give three of at least two values\.$"):
+        readings.plane_through(np.eye(3)[:2])
+    with pytest.raises(ValueError, match="The points hold 1 non-finite values of 9, first at point 0, value 1"):
+        readings.plane_through(np.where(np.arange(9).reshape(3, 3) == 1, np.nan, np.eye(3)))
+
+
+def test_displacements_agree_with_the_measures_of_the_baseline(trained):
+    model, inputs = trained.model.double(), trained.split.test_inputs[:60].double()
+    candidate = quantize.quantize_model(model, 4)
+    axes = slices.pca_plane(trained.split.train_inputs).axes
+    at, then = (readings.linearize(one, inputs) for one in (model, candidate))
+    found = readings.displacements(at, then, axes)
+    trained.model.float()
+    change = boundary.local_change(model.double(), candidate, inputs)
+    np.testing.assert_allclose(found[0, 0], np.abs(change.displacement), rtol=1e-12)
+    radii = [boundary.radius(one, inputs).radius for one in (model, candidate)]
+    np.testing.assert_allclose(found[3, 1], np.abs(radii[1] - radii[0]), atol=1e-12)
+    trained.model.float()
+    assert (found[2] > found[0]).all()  # the plane holds a part of the gradient
+    back = readings.displacements(then, at, axes)
+    same = (at.logits.argsort(1)[:, -2:] == then.logits.argsort(1)[:, -2:]).all(1)
+    np.testing.assert_allclose(found[1, 0][same], back[0, 0][same], rtol=1e-9)  # the quantized gradient, by swapping
+    with pytest.raises(ValueError, match=r"^The axes have shape \(2, 3\) for 64 inputs: give \(2, D\)\.$"):
+        readings.displacements(at, then, np.eye(3)[:2])
+
+
+# Networks
+
+
+def test_scales_and_splits():
+    of = {(scale, split): universe.split_of(universe.Network(3, 8, 1, scale, split, 21))
+          for scale in universe.SCALES for split in universe.SPLITS}  # fmt: skip
+    for split in universe.SPLITS:
+        plain, scaled = of[universe.SCALES[0], split], of[universe.SCALES[1], split]
+        mean, deviation = scaled.train_inputs.mean(0), scaled.train_inputs.std(0, correction=0)
+        assert float(mean.abs().max()) < 1e-5
+        still = plain.train_inputs.std(0, correction=0) == 0
+        np.testing.assert_allclose(deviation, (~still).float(), atol=1e-5)
+        assert still.any() and torch.equal(scaled[-1], plain[-1])
+        assert len(plain[-1]) == 450
+        images = universe.three_images(plain)
+        first = [plain.train_classes[(plain.train_inputs == image).all(1)][0].item() for image in images]
+        assert len(set(first)) == 3
+    assert torch.equal(of["pixels / 16", "75/25"][-2], of["pixels / 16", "50/25/25"][-2])  # held out of both
+
+
+def test_the_multiverse_holds_the_baseline(published):
+    """In the baseline's specification the multiverse has the numbers of the studies that the ledger judges."""
+    many, levels, stopping = published.values()
+    seeds = many.seed.values
+    here = many.sel(width=64, epochs=60, scale="pixels / 16", scheme="narrow", granularity="tensor")
+    tables, levels, stopping = here.sel(split="75/25"), levels.sel(seed=seeds), stopping.sel(seed=seeds)
+    rounding = 2.0**-15 + 1e-6
+    for name in ("accuracy", "flip_rate"):
+        np.testing.assert_allclose(tables[name], levels[name].sel(bits=tables.bits), atol=1e-12)
+    cells = tables.boundary_jaccard.sel(plane="training PCA", mask="cells").transpose("seed", "slice_bits", "nodes")
+    usual = levels.boundary_jaccard.sel(bits=[8, 4], nodes=many.nodes.values).transpose("seed", "bits", "nodes")
+    np.testing.assert_allclose(cells, usual, atol=rounding)
+    shift = tables.displacement.sel(place="test inputs", gradient="float gradient", pair="top-2 pair")
+    np.testing.assert_allclose(shift, levels.displacement.sel(quantile=0.5, bits=[8, 4, 2]), atol=rounding)
+    counts = tables.junctions.sel(grid="201 nodes, 11 steps", count="corner cells")
+    for summary, name in (("union", "junction_union"), ("union where it changes", "junction_union_changed")):
+        np.testing.assert_array_equal(counts.sel(summary=summary), levels[name])
+    near = tables.share_near.sel(grid="201 nodes, 11 steps", kind="changed cells")
+    np.testing.assert_allclose(near, levels.share_near.mean("transition"), atol=rounding)
+
+    of_bits = stopping.sel(bits=many.bits.values).transpose("seed", "split", "bits", ...)
+    flips = here.stopping_flip_rate.transpose("seed", "part", "bits")
+    np.testing.assert_allclose(flips, of_bits.flip_rate, atol=1e-12)
+    masks = here.stopping_jaccard.sel(mask="cells").transpose("seed", "part", "bits", "stopping_nodes")
+    np.testing.assert_allclose(masks, of_bits.boundary_jaccard.sel(nodes=[201, 101]), atol=rounding)
+
+
+def test_stopping_rules_choose_as_the_ledger_s_do(published):
+    many, _, stopping = published.values()
+    usual = stopping.sel(seed=many.seed.values).sel(nodes=[201])
+    chosen = calibration.choose(usual).sel(split="held-out").isel(nodes=0)
+    found = specification.measured(many)
+    here = {"width": 64, "epochs": 60, "scale": "pixels / 16", "scheme": "narrow", "granularity": "tensor",
+            "path": "going down"}  # fmt: skip
+    grid = {"nodes": 201, "mask": "cells"}
+    compared = 0
+    for i in range(chosen.sizes["choice"]):
+        at = chosen.isel(choice=i)
+        rule, limit, second = str(at.rule.values), float(at.limit), float(at.second_limit)
+        if rule == "accuracy":
+            flips, jaccard = ("S1", here | {"drop": limit}), ("S3", here | grid | {"drop": limit})
+        else:
+            name = {
+                "jaccard": f"jaccard ≤ {limit:g}", "band flips": f"flips ≤ {limit:g} in a band of 20%",
+                "jaccard and band flips": f"jaccard ≤ {limit:g}, flips ≤ {second:g} in a band of 20%",
+            }.get(rule)  # fmt: skip
+            if name is None:
+                continue
+            flips, jaccard = (("S2", here | grid | {"rule": name}), ("S4", here | grid | {"rule": name}))
+        compared += 1
+        np.testing.assert_allclose(found[flips[0]].values.sel(flips[1]), at.flip_rate, atol=1e-12)
+        np.testing.assert_allclose(found[jaccard[0]].values.sel(jaccard[1]), at.boundary_jaccard, atol=4e-5)
+    assert compared == 4 + 7 + 4 + 28
+
+
+def test_a_stopped_multiverse_goes_on_and_gives_the_same_bytes(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    multiverse.sweep(TINY, workers=1, progress=False)
+    paths = [multiverse.file(network) for network in multiverse.networks(TINY)]
+    joined = multiverse.joined_file(TINY)
+    before = {path: path.read_bytes() for path in [*paths, joined]}
+    assert sorted(multiverse.folder().iterdir()) == sorted(before) and len(paths) == 4
+    stamps = {path: path.stat().st_mtime_ns for path in paths}
+    paths[0].unlink()
+    paths[1].write_bytes(before[paths[1]][:-9])  # damaged from outside
+    joined.unlink()
+    settings = ["width=[6]", "epochs=[1]", "nodes=21", "seeds=1"]
+    assert command_line.main(["run", "multiverse", "digits", *settings, "--workers", "1", "--out", "out.nc"]) == 0
+    assert capsys.readouterr().out == "multiverse, digits: 4 networks in out.nc\n"
+    assert {path: path.read_bytes() for path in before} == before
+    assert Path("out.nc").read_bytes() == before[joined]
+    assert [path.stat().st_mtime_ns == stamps[path] for path in paths] == [False, False, True, True]
+    many = results.load_dataset("out.nc")
+    for network in multiverse.networks(TINY):
+        one = results.load_dataset(multiverse.file(network))
+        here = many.sel(seed=0, width=6, epochs=1, scale=network.scale)
+        np.testing.assert_array_equal(here.junctions.sel(split=network.split), one.junctions)
+        assert float(abs(here.displacement.sel(split=network.split) - one.displacement).max()) <= 2.0**-15 + 1e-6
+        if network.split == "50/25/25":
+            np.testing.assert_array_equal(here.stopping_flip_rate, one.stopping_flip_rate)
+    assert many.attrs["command"] == "python -m bqcore run multiverse digits " + " ".join(
+        f"'{s}'" if "[" in s else s for s in settings
+    )
+
+
+def test_settings_are_read_and_refused(capsys):
+    assert multiverse.parse([]) == multiverse.Multiverse()
+    words = multiverse.parse(["seeds=2", "width=[8]"]).command().split()[5:]
+    assert words == ["'width=[8]'", "seeds=2"]
+    for settings, message in (
+        (["seed"], "'seed' is no setting: write name=value, such as seeds=3."),
+        (["sedes=2"], "There is no parameter 'sedes': did you mean 'seeds'?"),
+        (["seed=1", "seed=2"], "seed is given twice: give it once."),
+        (["width=wide"], "width is 'wide': give an integer, or a list of them such as [64,32]."),
+        (["width=[8,8]"], "width is [8, 8]: give a list of integers, each once, such as [64,32]."),
+        (["nodes=42"], "nodes is 42: give one more than a multiple of 4, so that the grids nest."),
+        (["seeds=0"], "seeds is 0: give an integer of at least 1."),
+    ):
+        assert command_line.main(["run", "multiverse", "digits", *settings]) == 2
+        assert capsys.readouterr().err == f"bqcore run: {message}\n"
+    for words in (["mnist"], ["digits", "--variants"]):
+        assert command_line.main(["run", "multiverse", *words]) == 2
+        assert "The multiverse is that of digits" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command_line.main(["run", "multiverse", "digits", "--help"])
+    shown = capsys.readouterr().out
+    assert all(setting in shown and says in shown for setting, says in multiverse.parameters())
+
+
+# Verdicts over specifications
+
+
+@given(arrays(np.float64, (3, 6), elements=st.floats(0, 1)), st.integers(1, 4))
+def test_intervals_are_those_of_the_ledger(values, means_of):
+    found = specification.interval(xr.DataArray(values, dims=("axis", "seed")), means_of, 0.95)
+    for i, row in enumerate(values):
+        expected = stats.prediction_interval(row, means_of)
+        one = found.isel(axis=i)
+        np.testing.assert_allclose([one.estimate, one.low, one.high], expected, atol=1e-12)
+
+
+@given(arrays(np.float64, (2, 3, 4), elements=st.floats(-5, 5)))
+def test_the_shares_of_variance_sum_to_one(values):
+    array = xr.DataArray(values, dims=("width", "mask", "seed"))
+    if values.std() < 1e-6:
+        return
+    split = specification.variance_split(array)
+    assert sum(split.values()) == pytest.approx(1, abs=1e-9) and min(split.values()) >= 0
+
+
+def test_variance_goes_where_it_comes_from():
+    a, b, s = (xr.DataArray(v, dims=d) for v, d in (([0.0, 2], "width"), ([0.0, 0, 3], "mask"), ([-1.0, 1], "seed")))
+    for values, expected in (
+        (a + 0 * b + 0 * s, {"width": 1}), (a + b + 0 * s, {"width": 1 / 3, "mask": 2 / 3}),
+        ((a - 1) * (b - 1) + 0 * s, {"interactions": 1}), (s + 0 * a + 0 * b, {"networks": 1}),
+        (a + s + 0 * b, {"width": 0.5, "networks": 0.5}),
+    ):  # fmt: skip
+        split = specification.variance_split(values.transpose("width", "mask", "seed"))
+        assert split == pytest.approx(dict.fromkeys(("width", "mask", "interactions", "networks"), 0) | expected)
+    with pytest.raises(ValueError, match=r"^The 12 values are all equal: there is no variance to split\.$"):
+        specification.variance_split(0 * (a + b + s))
+
+
+def test_a_claim_holds_where_its_number_lies_in_a_narrow_interval(tiny, stated):
+    rule, rows = stated
+    many = tiny.copy(deep=True)
+    noise = xr.DataArray([-0.001, 0.001], dims="seed")
+    at = xr.DataArray([0.428, 0.97], {"slice_bits": [8, 4]})
+    many["boundary_jaccard"] = (at + noise + 0 * many.boundary_jaccard).transpose(*tiny.boundary_jaccard.dims)
+    many.boundary_jaccard.loc[{"mask": "thick cells"}] *= 0.5
+    found = specification.judge(many, rows, rule)
+    for name in ("D2", "D4"):
+        assert specification.by_choice(found[name].holds)["mask"].values.tolist() == [1, 1, 1, 0, 1]
+        assert specification.shares(found)[name] == pytest.approx(0.8)
+    many["boundary_jaccard"] = (at + 100 * noise + 0 * many.boundary_jaccard).transpose(*tiny.boundary_jaccard.dims)
+    wide = specification.judge(many, rows, rule)["D2"]
+    assert bool(wide.inside.all()) and not bool(wide.holds.any())  # it holds the number, but would hold any
+    assert float(wide.low.min()) == 0 and float(wide.high.max()) == 1
+    with pytest.raises(ValueError, match=r"^The multiverse has 1 seed: an interval needs two networks of each kind"):
+        specification.judge(tiny.isel(seed=[0]), rows, rule)
+    many["accuracy"] = many.accuracy.where(many.bits != 4)
+    with pytest.raises(ValueError, match="The measures of D3 hold .* non-finite values"):
+        specification.judge(many, rows, rule)
+
+
+def test_j1_must_hold_for_most(tiny, stated):
+    rule, rows = stated
+    many = tiny.copy(deep=True)
+    for near, holds, inside in ((0.8, True, True), (0.3, False, False), (np.nan, False, False)):
+        many["share_near"] = many.share_near * 0 + near + xr.DataArray([-0.001, 0.001], dims="seed")
+        many["chance_boundary"] = many.chance_boundary * 0 + 0.1
+        found = specification.judge(many, rows, rule)["J1"]
+        assert (bool(found.holds.all()), bool(found.inside.all())) == (holds, inside)
+
+
+def test_any_level_may_lie_below_one_that_does_not_qualify():
+    lost = np.array([[0.0, 0.3, 0.1, 0.4], [0.3, 0.3, 0.3, 0.3]])
+    assert specification._chosen([lost], [0.1], "going down").tolist() == [0, 0]
+    assert specification._chosen([lost], [0.1], "any level").tolist() == [2, 0]
+    both = [lost, lost[:, ::-1]]
+    assert specification._chosen(both, [0.4, 0.1], "any level").tolist() == [3, 0]
+
+
+def test_a_region_is_where_all_agree(tiny, stated):
+    rule, rows = stated
+    judged = specification.judge(tiny, rows, rule)
+    for found in judged.values():
+        found["inside"] = xr.ones_like(found.inside)
+    whole = specification.region(judged)
+    assert whole.dims == specification.SHARED
+    cells = 1 * 1 * 2 * 2 * 2 * 2 * 2 * 5
+    assert specification.region_size(whole) == {"cells": cells, "of": cells, "share": pytest.approx(1)}
+    judged["D3"]["inside"] = judged["D3"].inside & (judged["D3"].scale == "standardized")
+    judged["S4"]["inside"] = judged["S4"].inside & (judged["S4"].mask == "cells")
+    some = specification.region(judged)
+    assert specification.region_size(some)["cells"] == cells // 10
+    assert float(some.sel(scale="standardized", mask="cells").min()) == pytest.approx(1)
+    assert specification.region_size(specification.region(judged, without="S4"))["cells"] == cells // 2
+    assert specification.region_size(specification.region(judged, "holds"))["cells"] <= cells
+    for name, at in (("J2", "8→7"), ("J3", "7→6"), ("J4", "6→5")):  # one of the twenty triples in order
+        judged[name]["inside"] = judged[name].inside & (judged[name].transition == at)
+    assert float(specification.region(judged).max()) == pytest.approx(1 / 20)
+    judged["J4"]["inside"] = judged["J4"].inside & False
+    assert specification.region_size(specification.region(judged))["cells"] == 0
+    del judged["D1"]
+    with pytest.raises(ValueError, match=r"^D1 are not judged: the region is where all numbers on digits agree\.$"):
+        specification.region(judged)
+
+
+# What is published, and the ledger
+
+
+def test_the_published_multiverse_crosses_what_interacts(published, stated):
+    many = published[publishing.MULTIVERSE]
+    assert json.loads(many.attrs["spec"]) == json.loads(multiverse.Multiverse().text())
+    assert many.attrs["networks"] == len(multiverse.networks(multiverse.Multiverse()))
+    judged = specification.judge(many, stated[1], stated[0])
+    assert set(judged) == set(specification.CLAIMS)
+    assert all(judged[name].holds.size >= 500 for name in ("D2", "D4", "D5", "J1", "J2", "S2", "S3", "S4"))
+    crossed = {axis for found in judged.values() for axis in found.estimate.dims}
+    assert crossed == set(plots_multiverse.AXES)
+    rows = claims.ledger(ROOT / claims.CLAIMS, ROOT / publishing.PUBLISHED)
+    assert {row["id"]: row["multiverse"] for row in rows if row["multiverse"] is not None} == specification.shares(
+        judged
+    )
+
+
+def test_figures_and_tables_show_what_is_judged(tiny, stated):
+    rule, rows = stated
+    judged, splits = specification.judge(tiny, rows, rule), plots_multiverse.variance_splits(tiny)
+    table = plots_multiverse.claims_table(judged, rows, splits)
+    assert list(table.index) == list(judged) and table.loc["D2", "specifications"] == f"{judged['D2'].holds.size:,}"
+    for name, row in table.iterrows():
+        parts = [float(row[column].rstrip("%")) for column in ("holds", "inconclusive", "fails")]
+        assert sum(parts) == pytest.approx(100, abs=0.11), name
+    assert list(plots_multiverse.region_table(judged).index) == [
+        "all",
+        *(f"all but {n}" for n in specification.NUMBERS),
+    ]
+    curves = plots_multiverse.curve_figure(judged, rows, ["D2", "J1"])
+    assert [axes.get_title() for axes in curves.axes[:2]] == [
+        f"{name}: {judged[name].holds.size:,} specifications" for name in ("D2", "J1")
+    ]
+    assert plots_multiverse.variance_figure(splits).axes[0].texts
+    text = plots_multiverse.summary(tiny, judged, splits, rule).data
+    size = specification.region_size(specification.region(judged))
+    assert f"agree in {size['cells']} of {size['of']} cells" in text
+    with pytest.raises(ValueError, match=r"^results is 'old': choose one of 'published', 'fresh'\.$"):
+        plots_multiverse.load("old", 2)
