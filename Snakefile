@@ -42,6 +42,7 @@ SOURCES = sorted(glob("bqcore/*.py"))
 # What the runs depend on, as bqcore.runs has it; not on what is made of them afterwards.
 MEASURING = "boundary calibration checks data decisions levels measures models quantize results runs slices specs stopping train"
 RUN_SOURCES = [f"bqcore/{name}.py" for name in MEASURING.split()]
+EXACT = [f"bqcore/{name}.py" for name in ("arrangement", "curves", "exact", "firstorder")]
 RESULTS = sorted(glob("data/results/*"))
 LEDGER = RESULTS + glob("data/claims.yml") + ["bqcore/claims.py"]
 EXPLORER = sorted(glob("data/explorer/*.nc")) + ["bqcore/explorer.py", "data/runs/digits.nc"]
@@ -54,12 +55,14 @@ STUDIES = {
     "stopping-mnist-cnn": "stopping mnist model=cnn", "stopping-fashion-mnist-cnn": "stopping fashion-mnist model=cnn",
     "stopping-cifar-10-resnet": "stopping cifar-10 model=resnet",
     "variants-digits": "stopping digits --variants", "variants-cifar-10": "stopping cifar-10 --variants",
+    "first-order-digits": "first-order digits",
 }  # fmt: skip
 TINY = {
     "levels-digits": "seeds=2 epochs=5 nodes=[31,16]", "stopping-digits": "seeds=3 epochs=5 nodes=[31,16]",
     **{f"stopping-{name}": "seeds=2 epochs=1 nodes=[21,11] sizes=[2000,500,500]" for name in ("mnist", "fashion-mnist")},
     **{f"stopping-{name}-cnn": "seeds=1 epochs=1 nodes=[11,6] sizes=[500,200,200]" for name in ("mnist", "fashion-mnist")},
     **{f"stopping-{name}": "seeds=1 epochs=1 nodes=[11,6] sizes=[300,100,100]" for name in ("cifar-10", "cifar-10-resnet")},
+    "first-order-digits": "seeds=1 epochs=2 width=8 bits=[8,4]",
 }
 RUN = [name for name in STUDIES if not SMOKE or name in TINY]
 ROOM = "smoke" if SMOKE else "all"
@@ -141,6 +144,7 @@ rule study:
     input:
         RUN_SOURCES,
         lambda wildcards: [] if "digits" in wildcards.name else "data/runs/archives.verified",
+        lambda wildcards: EXACT if "first-order" in wildcards.name else [],
     output:
         f"data/runs/{ROOM}/{{name}}.nc",
     params:

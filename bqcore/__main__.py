@@ -36,7 +36,10 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         description="Train, quantize and measure over seeds. Finished runs are kept: a stopped sweep goes on.",
         epilog=_settings(arguments), formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    run.add_argument("study", choices=["levels", "stopping"], help="levels: Tables 1 and 2; stopping: Tables 3 and 4")
+    run.add_argument(
+        "study", choices=["levels", "stopping", "first-order"],
+        help="levels: Tables 1 and 2; stopping: Tables 3 and 4; first-order: the linear reading against the truth",
+    )  # fmt: skip
     run.add_argument("dataset", choices=["digits", "mnist", "fashion-mnist", "cifar-10"])
     run.add_argument("settings", nargs="*", metavar="name=value", help="such as seed=3 bits=[8,5]")
     run.add_argument("--workers", type=int, help="processes (default: one a core)")
@@ -128,6 +131,7 @@ def _settings(arguments: list[str] | None) -> str:
     from . import specs
 
     words = [word for word in (sys.argv[1:] if arguments is None else arguments) if not word.startswith("-")][1:3]
+    words = ["levels" if word == "first-order" else word for word in words]  # the settings of those networks
     try:
         usual = specs.baseline(*(words if len(words) == 2 else ("levels", "digits")))
     except ValueError:
@@ -140,6 +144,8 @@ def _run(options) -> int:
     from . import runs, specs
     from .results import save_dataset
 
+    if options.study == "first-order":
+        return _run_first_order(options)
     spec, seeds = specs.parse(options.settings, options.study, options.dataset)
     if options.variants:
         if options.study != "stopping" or options.dataset not in specs.VARIANTS or options.settings:
@@ -152,6 +158,22 @@ def _run(options) -> int:
     if options.out:
         save_dataset(dataset, options.out)
     print(f"{spec.study}, {spec.dataset}, {spec.model}: {seeds} runs in {options.out or runs.folder(spec)}")
+    return 0
+
+
+def _run_first_order(options) -> int:
+    from . import firstorder, specs
+    from .results import save_dataset
+
+    if options.variants or options.workers:
+        raise ValueError("first-order takes the settings of levels alone: leave out --variants and --workers.")
+    named = any(setting.startswith("seeds=") for setting in options.settings)
+    settings = options.settings if named else [*options.settings, f"seeds={firstorder.SEEDS}"]
+    spec, seeds = specs.parse(settings, "levels", options.dataset)
+    dataset = firstorder.sweep(spec, seeds)
+    if options.out:
+        save_dataset(dataset, options.out)
+    print(f"first-order, digits, {spec.model}: {seeds} runs in {options.out or firstorder.folder(spec)}")
     return 0
 
 

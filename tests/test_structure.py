@@ -12,7 +12,7 @@ LAYERS = (
     ("quantize", "boundary", "slices", "decisions", "stats", "stopping", "curves", "finite"),
     ("models", "train", "train_cifar", "rounding", "download", "archives", "data", "results", "arrangement", "classifiers",
      "files", "perlayer"),
-    ("specs", "measures", "levels", "calibration", "runs", "exact", "pooled", "geometry", "report", "backends"),
+    ("specs", "measures", "levels", "calibration", "runs", "exact", "firstorder", "pooled", "geometry", "report", "backends"),
     ("claims", "publishing", "plots", "plots_stopping", "plots_exact", "auditing", "blame", "explorer", "notebook",
      "__main__"),
 )  # fmt: skip
@@ -20,7 +20,7 @@ LAYERS = (
 ROWS = (
     ("decisions", "boundary"), ("download", "archives", "data"), ("results", "train", "train_cifar"), ("train", "rounding"),
     ("specs", "measures", "levels", "runs"), ("measures", "calibration", "runs"), ("specs", "calibration"),
-    ("pooled", "geometry"), ("plots", "plots_stopping", "notebook"), ("plots", "plots_exact"),
+    ("pooled", "geometry"), ("plots", "plots_stopping", "notebook"), ("plots", "plots_exact"), ("specs", "runs", "exact", "firstorder"),
     ("plots", "publishing", "claims", "__main__"), ("publishing", "notebook"), ("auditing", "blame"),
     ("auditing", "__main__"), ("explorer", "__main__"),
 )  # fmt: skip
