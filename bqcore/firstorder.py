@@ -1,4 +1,4 @@
-"""The study of first order: how far the linear reading of a displacement holds, over networks, by bits and by place."""
+"""The study of first order: how far the linear reading of a displacement holds, and exact measures, over networks."""
 
 import hashlib
 import json
@@ -15,9 +15,14 @@ from .checks import check_integer
 from .results import load_dataset, save_dataset
 
 PUBLISHED = "digits_first_order.nc"
-SEEDS = 20
+SEEDS = 10
 REACH = 2.0  # input units, far beyond where a test input has its boundary: the result counts who has none
 STEP = 0.02  # longest piece of a slice's boundary
+NODES = 201  # of the grid whose J stands beside the measures without one
+_EXACT = (
+    "tolerance_jaccard", "mean_distance", "hausdorff", "changed_area", "boundary_jaccard", "effective_displacement",
+    "grid_change",
+)  # fmt: skip
 WHERE = ("in the plane", "at the boundary", "in the band", "outside the band")  # the last three in full space
 _MODULES = ("arrangement", "curves", "exact", "firstorder")  # beside those of every run
 
@@ -81,7 +86,8 @@ def measure(spec: specs.Levels, *, reach: float = REACH, step: float = STEP) -> 
 
     At the middles of the pieces of the exact boundary on the slice, in the plane and in full space; at the test inputs
     in the low-margin boundary band, and at the others. In full space both margins are followed along the float margin's
-    normal, in float64, and their crossings halved down to rounding (:func:`bqcore.exact.crossings`).
+    normal, in float64, and their crossings halved down to rounding (:func:`bqcore.exact.crossings`). Beside that stand
+    the measures of :func:`bqcore.exact.compare` that need no grid, and the Jaccard distance on one grid.
 
     Parameters
     ----------
@@ -94,7 +100,7 @@ def measure(spec: specs.Levels, *, reach: float = REACH, step: float = STEP) -> 
     Returns
     -------
     xarray.Dataset
-        Dimensions ``bits`` and ``where``; units and long names in the attributes.
+        Dimensions ``bits``, ``where`` and ``tau``, the tolerances; units and long names in the attributes.
     """
     model, split = runs.classifier(spec), runs.split_of(spec)
     levels = quantize.levels_of(model, spec.bits, scheme=spec.scheme, granularity=spec.granularity)
@@ -117,6 +123,8 @@ def measure(spec: specs.Levels, *, reach: float = REACH, step: float = STEP) -> 
                 parts.append(agreement(*_along_normals(model, level, points, reach)))
             rows.append(xr.concat(parts, xr.Variable("where", list(WHERE))))
     out = xr.concat(rows, xr.Variable("bits", list(levels))).assign_coords(seed=spec.seed)
+    whole = exact.compare(model, levels, plane, (NODES,), places=1).isel(nodes=0, place=0)
+    out = out.merge(whole[list(_EXACT)].reset_coords(drop=True).assign_coords(tau=whole.tau))
     for name, (long_name, units) in _LONG_NAMES.items():
         out[name].attrs = {"long_name": long_name, "units": units}
     settings = json.loads(replace(spec, seed=0).text()) | {"study": "first-order", "reach": reach, "step": step}
