@@ -13,14 +13,14 @@ LAYERS = (
     ("models", "train", "train_cifar", "rounding", "download", "archives", "data", "results", "arrangement", "classifiers",
      "files", "perlayer"),
     ("specs", "measures", "levels", "calibration", "runs", "exact", "firstorder", "pooled", "geometry", "report", "backends"),
-    ("claims", "publishing", "plots", "plots_stopping", "plots_exact", "auditing", "blame", "explorer", "notebook",
+    ("claims", "publishing", "plots", "plots_stopping", "plots_exact", "plots_referee", "auditing", "blame", "explorer", "notebook",
      "__main__"),
 )  # fmt: skip
 # Within a layer, each of these in its order may import those before it; no others do.
 ROWS = (
     ("decisions", "boundary"), ("download", "archives", "data"), ("results", "train", "train_cifar"), ("train", "rounding"),
     ("specs", "measures", "levels", "runs"), ("measures", "calibration", "runs"), ("specs", "calibration"),
-    ("pooled", "geometry"), ("plots", "plots_stopping", "notebook"), ("plots", "plots_exact"), ("specs", "runs", "exact", "firstorder"),
+    ("pooled", "geometry"), ("plots", "plots_stopping", "notebook"), ("plots", "plots_exact"), ("plots", "plots_referee"), ("specs", "runs", "exact", "firstorder"),
     ("plots", "publishing", "claims", "__main__"), ("publishing", "notebook"), ("auditing", "blame"),
     ("auditing", "__main__"), ("explorer", "__main__"),
 )  # fmt: skip
