@@ -44,6 +44,7 @@ MEASURING = """boundary calibration checks data decisions fixed_bits levels meas
     slices specs stopping train train_cifar"""
 RUN_SOURCES = [f"bqcore/{name}.py" for name in MEASURING.split()]
 MULTIVERSE = [f"bqcore/{name}.py" for name in ("multiverse", "readings", "universe")]
+EXACT = [f"bqcore/{name}.py" for name in ("arrangement", "curves", "exact", "firstorder")]
 RESULTS = sorted(glob("data/results/*"))
 LEDGER = RESULTS + glob("data/claims.yml") + ["bqcore/claims.py"]
 EXPLORER = sorted(glob("data/explorer/*.nc")) + ["bqcore/explorer.py", "data/runs/digits.nc"]
@@ -60,6 +61,7 @@ STUDIES = {
     **{f"rounding-{name}": f"rounding {name}" for name in ("digits", "mnist", "fashion-mnist", "cifar-10", "full-cifar-10")},
     "variants-digits": "stopping digits --variants", "variants-cifar-10": "stopping cifar-10 --variants",
     "multiverse-digits": "multiverse digits",
+    "first-order-digits": "first-order digits",
 }  # fmt: skip
 TINY = {
     "levels-digits": "seeds=2 epochs=5 nodes=[31,16]", "stopping-digits": "seeds=3 epochs=5 nodes=[31,16]",
@@ -70,6 +72,7 @@ TINY = {
     "rounding-digits": "seeds=2 epochs=5 nodes=[31,16] steps=50",
     "rounding-full-cifar-10": "seeds=1 epochs=2 nodes=[11,6] sizes=[500,100,100] steps=10",
     "multiverse-digits": "seeds=2 width=[8] epochs=[2] nodes=41",
+    "first-order-digits": "seeds=1 epochs=2 width=8 bits=[8,4]",
 }
 RUN = [name for name in STUDIES if not SMOKE or name in TINY]
 ROOM = "smoke" if SMOKE else "all"
@@ -152,6 +155,7 @@ rule study:
         RUN_SOURCES,
         lambda wildcards: [] if "digits" in wildcards.name else "data/runs/archives.verified",
         lambda wildcards: MULTIVERSE if "multiverse" in wildcards.name else [],
+        lambda wildcards: EXACT if "first-order" in wildcards.name else [],
     output:
         f"data/runs/{ROOM}/{{name}}.nc",
     params:

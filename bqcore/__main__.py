@@ -141,6 +141,7 @@ def _settings(arguments: list[str] | None) -> str:
     if words == ["multiverse", "digits"]:
         lines = [f"  {setting:<28} {says}" for setting, says in multiverse.parameters()]
         return "\n".join(["settings of multiverse digits:", *lines])
+    words = ["levels" if word == "first-order" else word for word in words]  # the settings of those networks
     try:
         usual = specs.baseline(*(words if len(words) == 2 else ("levels", "digits")))
     except ValueError:
@@ -162,6 +163,8 @@ def _run(options) -> int:
             save_dataset(dataset, options.out)
         print(f"multiverse, digits: {dataset.networks} networks in {options.out or multiverse.folder()}")
         return 0
+    if options.study == "first-order":
+        return _run_first_order(options)
     spec, seeds = specs.parse(options.settings, options.study, options.dataset)
     if options.variants:
         if options.study != "stopping" or options.dataset not in specs.VARIANTS or options.settings:
@@ -174,6 +177,22 @@ def _run(options) -> int:
     if options.out:
         save_dataset(dataset, options.out)
     print(f"{spec.study}, {spec.dataset}, {spec.model}: {seeds} runs in {options.out or runs.folder(spec)}")
+    return 0
+
+
+def _run_first_order(options) -> int:
+    from . import firstorder, specs
+    from .results import save_dataset
+
+    if options.variants or options.workers:
+        raise ValueError("first-order takes the settings of levels alone: leave out --variants and --workers.")
+    named = any(setting.startswith("seeds=") for setting in options.settings)
+    settings = options.settings if named else [*options.settings, f"seeds={firstorder.SEEDS}"]
+    spec, seeds = specs.parse(settings, "levels", options.dataset)
+    dataset = firstorder.sweep(spec, seeds)
+    if options.out:
+        save_dataset(dataset, options.out)
+    print(f"first-order, digits, {spec.model}: {seeds} runs in {options.out or firstorder.folder(spec)}")
     return 0
 
 

@@ -142,7 +142,7 @@ def first_order(
             true = curves.shifts(exact.segments, exact.pairs, other.segments, other.pairs, step=step).displacement
             kinds = [(first_order_on_plane(reference, model, plane, exact, step=step), true)]
             for points in (on, inputs.double()):
-                double = [copy.deepcopy(one).double() for one in (reference, model)]
+                double = [doubled(one) for one in (reference, model)]
                 linear = boundary.local_change(*double, points).displacement
                 kinds.append((linear, true_displacement(reference, model, points, reach=reach)))
             rows.append(xr.concat([_agreement(*kind) for kind in kinds], xr.Variable("where", list(WHERE))))
@@ -194,9 +194,14 @@ def first_order_on_plane(
 
 
 def _on_plane(model: nn.Module, plane: slices.Plane) -> Callable:
-    double = copy.deepcopy(model).double()
+    double = doubled(model)
     origin, axes = torch.from_numpy(plane.origin), torch.from_numpy(plane.axes)
     return lambda u: double((origin + u @ axes).reshape(-1, *plane.shape))
+
+
+def doubled(model: nn.Module) -> nn.Module:
+    """Give a copy of a network in float64."""
+    return copy.deepcopy(model).double()
 
 
 def true_displacement(
@@ -222,10 +227,30 @@ def true_displacement(
     -------
     displacement : float array, shape (N,); NaN where a boundary is not met within *reach*
     """
+    ways = crossings(reference, candidate, inputs, reach=reach, samples=samples)
+    return ways[1] - ways[0]
+
+
+def crossings(
+    reference: nn.Module, candidate: nn.Module, inputs: torch.Tensor, *, reach: float, samples: int = 201
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Give the way from each input along the float margin's normal to the float and to the quantized boundary of its pair.
+
+    Parameters
+    ----------
+    reference, candidate, inputs, reach, samples
+        As of :func:`true_displacement`, which is the difference of the two.
+
+    Returns
+    -------
+    reference, candidate : float arrays, shape (N,)
+        Signed, in input units; positive towards the runner-up, NaN where a boundary is not met within *reach*.
+    """
     samples = check_integer("Samples", samples, 3)
     if not 0 < reach < np.inf:
         raise ValueError(f"Reach is {reach!r}: give a length in input units.")
-    models = [copy.deepcopy(model).double() for model in (reference, candidate)]
+    models = [doubled(model) for model in (reference, candidate)]
     x = inputs.detach().double()
     change = boundary.local_change(*models, x)
     pair = check_labels(np.stack([change.winner, change.runner_up]), "Pairs", ndim=2)
@@ -235,8 +260,7 @@ def true_displacement(
     (gradient,) = torch.autograd.grad((z[row, pair[0]] - z[row, pair[1]]).sum(), leaf)
     flat = gradient.flatten(1)
     normal = (flat / flat.norm(dim=1, keepdim=True)).reshape(x.shape)
-    ways = [_crossing(model, x, -normal, pair, reach, samples) for model in models]
-    return ways[1] - ways[0]
+    return tuple(_crossing(model, x, -normal, pair, reach, samples) for model in models)
 
 
 def _crossing(model, x, direction, pair, reach, samples) -> np.ndarray:

@@ -383,6 +383,8 @@ def steps_table(runs: xr.Dataset) -> pd.DataFrame:
 
 
 def _cell(values: xr.DataArray, form: str) -> str:
+    if values.dims not in ((), ("seed",)):  # an interval over anything but seeds would be one over nodes or cells
+        raise ValueError(f"{values.name} runs over {values.dims}: an interval is one over seeds.")
     if values.ndim == 0:
         return form.format(float(values))
     found = values.values[np.isfinite(values.values)]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from . import multiverse, plots, runs, specs
+from . import firstorder, multiverse, plots, runs, specs
 from .results import digest, largest_difference, load_dataset, save_bytes, save_dataset
 from .specs import FLOAT, Spec
 
@@ -41,6 +41,8 @@ def publications() -> dict[str, Callable[[], xr.Dataset]]:
         spec = specs.baseline("stopping", dataset)
         out[name_of(spec, variants=True)] = lambda dataset=dataset, seeds=seeds: _kept_variants(dataset, seeds)
     out[MULTIVERSE] = lambda: load_dataset(multiverse.joined_file(multiverse.Multiverse()))
+    spec, seeds = specs.Levels(), firstorder.SEEDS
+    out[firstorder.PUBLISHED] = lambda: load_dataset(firstorder.joined_file(spec, seeds))
     return out
 
 

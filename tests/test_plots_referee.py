@@ -1,0 +1,104 @@
+"""What the referee's chapter shows: positions by hand, steps that give the reported distance back, every figure drawn."""
+
+import numpy as np
+import pytest
+
+from bqcore import calibration, claims, finite, firstorder, plots_referee, plots_stopping, publishing, stats
+
+LEVELS = [8, 7, 6, 5, 4, 3, 2]
+
+
+@pytest.fixture(scope="module")
+def sets() -> dict:
+    return {name: publishing.load_published(f"{name}_stopping.nc") for name in ("digits", "cifar-10")}
+
+
+@pytest.fixture(scope="module")
+def study():
+    return publishing.load_published(firstorder.PUBLISHED)
+
+
+@pytest.fixture(scope="module")
+def steps(sets):
+    return plots_referee.implied_steps(sets["cifar-10"], {8: 0.048, 6: 0.184})
+
+
+def row(name, reported, estimate, low, high):
+    return {"id": name, "dataset": "x", "reported": reported, "estimate": estimate, "low": low, "high": high, "runs": 9,
+            "verdict": "reproduced"}  # fmt: skip
+
+
+def test_positions_by_hand():
+    rows = [
+        row("a", 3.0, 2.0, 0.0, 4.0), row("b", 1.5, 2.0, 0.0, 4.0), row("c", 0, 0, 0, 0.1), row("d", 9.0, 8.0, 8.0, 8.0),
+        row("e", "direction", 1.0, 0.0, 2.0), row("f", 1.0, None, None, None), row("g", 7.0, 8.0, 8.0, 9.0),
+    ]  # fmt: skip
+    table = plots_referee.positions(rows)
+    assert table.position.to_dict() == {"a": 0.5, "b": -0.25, "c": 0.0, "d": np.inf, "g": -np.inf}
+    figure = plots_referee.positions_figure(rows)
+    drawn = [line.get_xdata()[0] for line in figure.axes[0].lines if len(line.get_xdata()) == 1]
+    assert drawn == [-3, 3, 0, -0.25, 0.5]  # from the bottom; what is beyond the axis stands at its edge
+
+
+def test_implied_steps_give_the_reported_distance_back(sets, steps):
+    many = sets["cifar-10"]
+    for bits, reported in ((8, 0.048), (6, 0.184)):
+        found = steps.loc[f"{bits} bits"]
+        for shift, step in ((found.shift_low, found.step_low), (found.shift_high, found.step_high)):
+            assert finite.isotropic_jaccard(shift, (step, step)) == pytest.approx(reported, abs=0.0006)
+        here = many.sel(split="held-out", bits=bits, nodes=21)
+        j = here.boundary_jaccard.values
+        given = [finite.isotropic_jaccard(s, (1.0, 1.0)) for s in (found.shift_low / 9, found.shift_high * 9)]
+        assert found.ours == np.median(j) and given[0] < reported < given[1]
+        assert 0 < found.shift_low < found["shift"] < found.shift_high and 2 < found.fewest < found.most
+    words = plots_referee.implied_table(steps)
+    assert words.loc["6 bits", "J, the paper"] == "0.184" and "(21 nodes)" in words.iloc[0, 1]
+    figure = plots_referee.steps_figure(many, steps)
+    bars = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 2 and line.get_linewidth() > 3]
+    assert [tuple(bar.get_xdata()) for bar in bars] == list(zip(steps.step_low, steps.step_high))
+    still = many.assign(boundary_jaccard=0 * many.boundary_jaccard)
+    with pytest.raises(ValueError, match=r"10 of 10 runs do not move at 8 bits: no step\."):
+        plots_referee.implied_steps(still, {8: 0.048})
+
+
+def test_power_and_correlations_are_those_of_the_statistics(sets):
+    chosen = {name: plots_stopping.usual_choices(many) for name, many in sets.items()}
+    table = plots_referee.power_table(sets, chosen, rng=0)
+    assert table.index.tolist() == ["digits", "cifar-10"] and table.seeds.tolist() == ["100", "10"]
+    rules = chosen["digits"].rule.values.tolist()
+    flips = chosen["digits"].flip_rate.sel(split="held-out").transpose("choice", "seed").values
+    first, second = flips[rules.index("accuracy")], flips[rules.index("jaccard")]
+    saved = stats.paired_difference(first, second)
+    assert table.loc["digits", "flips saved"].startswith(f"{saved.estimate:+.4f} [{saved.low:+.4f},")
+    assert table.loc["digits", "seen with 3"] == f"{stats.detectable_difference(first, second, seeds=3):.4f}"
+    assert (table["seen with 3"].astype(float) > table["seen with these seeds"].astype(float)).all()
+    many = sets["digits"].isel(nodes=0)
+    j = [many.boundary_jaccard.sel(split=s, bits=LEVELS).transpose("seed", "bits").values for s in calibration.SPLITS]
+    words = plots_referee.correlation_table(sets, quantized=LEVELS).loc["digits"]
+    for name, call in (
+        ("all points independent", stats.correlation), ("seeds as clusters", stats.seed_correlation),
+        ("within a level", stats.within_level_correlation),
+    ):  # fmt: skip
+        assert words[name] == "{:.3f} [{:.3f}, {:.3f}]".format(*call(*j))
+
+
+def test_the_study_s_tables_and_figure_hold_its_medians(study):
+    table = plots_referee.spread_table(study)
+    here = study.sel(bits=4)
+    assert table.loc["4 bits", "J"].startswith(f"{float(here.boundary_jaccard.median()):.3f} [")
+    assert (
+        table.loc["4 bits", "beyond 0.02"].split()[0] == f"{float(here.tolerance_jaccard.sel(tau=0.02).median()):.3f}"
+    )
+    assert list(table.columns)[:2] == ["J", "d_eff"]
+    one = plots_referee.first_order_table(study, "in the band")
+    within = study.within.sel(where="in the band", bits=8).values
+    assert one.loc["8 bits", "within a tenth"] == f"{np.median(within):.2f} [{within.min():.2f}, {within.max():.2f}]"
+    figure = plots_referee.first_order_figure(study)
+    assert len(figure.axes) == 2 and all(len(axes.containers) == len(firstorder.WHERE) for axes in figure.axes)
+    figure.draw_without_rendering()
+
+
+def test_the_summary_has_no_hole(study, steps):
+    text = plots_referee.summary(claims.ledger(), steps, study).data
+    assert "nan" not in text and "inf" not in text and text.count("\n- ") == 4
+    assert f"{float(study.mean_distance.sel(bits=8).median()):.4f}" in text
