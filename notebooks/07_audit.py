@@ -143,7 +143,7 @@ rows, gaps = [], {}
 for level in (6, 5, 4, 3):
     pairs = []
     for one, one_cal, one_held in cases:
-        plan = bqcore.plan_bits(one, one_cal, one_held, budget=bqcore.weight_bytes(one, level), share=share)
+        plan = bqcore.plan_bits(one, one_cal, one_held, budget=bqcore.model_bytes(one, level), share=share)
         pairs.append(plan.dataset.band_flip_rate.sel(split="heldout").values)
     planned, uniform = (list(values) for values in zip(*pairs))
     gaps[level] = stats.paired_difference(uniform, planned) if len(pairs) > 1 else (uniform[0] - planned[0],) * 3

@@ -30,7 +30,7 @@ def test_torchao_rounds_to_the_full_range_with_a_step_per_channel(network, bits)
     ours = quantize.quantize_model(model, bits, scheme="full", granularity="channel")
     # Sums in another order; a weight one step off would move a logit by hundredths.
     np.testing.assert_allclose(logits(found.model, x), logits(ours, x), atol=1e-5)
-    assert found.bytes == bqcore.weight_bytes(model, bits, granularity="channel")
+    assert found.bytes == bqcore.model_bytes(model, bits, granularity="channel")
     grouped = backends.torchao_weights(model, bits, group=16)
     assert grouped.bytes == (64 * 32 + 32 * 10) * bits // 8 + 4 * (4 * 32 + 2 * 10)
 
