@@ -61,7 +61,7 @@ TINY = {
     **{f"stopping-{name}-cnn": "seeds=1 epochs=1 nodes=[11,6] sizes=[500,200,200]" for name in ("mnist", "fashion-mnist")},
     **{f"stopping-{name}": "seeds=1 epochs=1 nodes=[11,6] sizes=[300,100,100]" for name in ("cifar-10", "cifar-10-resnet")},
 }
-RUN = [name for name in STUDIES if not SMOKE or name in TINY]
+RUN = [*(name for name in STUDIES if not SMOKE or name in TINY), "quantizers"]
 ROOM = "smoke" if SMOKE else "all"
 
 
@@ -135,6 +135,28 @@ rule archives:
     localrule: True
     shell:
         "{PY:q} -m bqcore data fetch all"
+
+
+# The quantizers of other packages, on the published checkpoints. A smoke test takes the one that needs no archives.
+rule quantizers:
+    input:
+        SOURCES,
+        [] if SMOKE else "data/runs/archives.verified",
+    output:
+        f"data/runs/{ROOM}/quantizers.nc",
+    params:
+        networks="'digits mlp'" if SMOKE else "",
+    benchmark:
+        f"data/runs/{ROOM}/quantizers.tsv"
+    threads: workflow.cores
+    resources:
+        mem_mb=4000,
+        runtime=180,
+    shell:
+        "{PY:q} -m bqcore quantizers {params.networks} --out {output:q}"
+
+
+ruleorder: quantizers > study
 
 
 rule study:

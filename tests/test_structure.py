@@ -13,15 +13,16 @@ LAYERS = (
     ("models", "train", "train_cifar", "rounding", "download", "archives", "data", "results", "arrangement", "classifiers",
      "files", "perlayer"),
     ("specs", "measures", "levels", "calibration", "runs", "exact", "pooled", "geometry", "report", "backends"),
-    ("claims", "publishing", "plots", "plots_stopping", "plots_exact", "auditing", "blame", "explorer", "notebook",
-     "__main__"),
+    ("claims", "publishing", "plots", "plots_stopping", "plots_exact", "auditing", "blame", "quantizers", "explorer",
+     "notebook", "__main__"),
 )  # fmt: skip
 # Within a layer, each of these in its order may import those before it; no others do.
 ROWS = (
     ("decisions", "boundary"), ("download", "archives", "data"), ("results", "train", "train_cifar"), ("train", "rounding"),
     ("specs", "measures", "levels", "runs"), ("measures", "calibration", "runs"), ("specs", "calibration"),
     ("pooled", "geometry"), ("plots", "plots_stopping", "notebook"), ("plots", "plots_exact"),
-    ("plots", "publishing", "claims", "__main__"), ("publishing", "notebook"), ("auditing", "blame"),
+    ("plots", "publishing", "claims", "__main__"), ("publishing", "notebook"), ("auditing", "blame", "quantizers", "publishing"),
+    ("quantizers", "__main__"),
     ("auditing", "__main__"), ("explorer", "__main__"),
 )  # fmt: skip
 BESIDE = {(row[j], row[i]) for row in ROWS for j in range(len(row)) for i in range(j)}
