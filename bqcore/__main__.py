@@ -133,7 +133,10 @@ _LIMITS = {
 
 
 def _numbers(text: str) -> list[float]:
-    return [float(number) for number in text.split(",")]
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: give numbers with commas between, such as 0.5,0.5,0.5") from None
 
 
 def _settings(arguments: list[str] | None) -> str:
