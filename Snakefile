@@ -74,7 +74,7 @@ TINY = {
     "multiverse-digits": "seeds=2 width=[8] epochs=[2] nodes=41",
     "first-order-digits": "seeds=1 epochs=2 width=8 bits=[8,4]",
 }
-RUN = [name for name in STUDIES if not SMOKE or name in TINY]
+RUN = [*(name for name in STUDIES if not SMOKE or name in TINY), "quantizers"]
 ROOM = "smoke" if SMOKE else "all"
 
 
@@ -148,6 +148,28 @@ rule archives:
     localrule: True
     shell:
         "{PY:q} -m bqcore data fetch all"
+
+
+# The quantizers of other packages, on the published checkpoints. A smoke test takes the one that needs no archives.
+rule quantizers:
+    input:
+        SOURCES,
+        [] if SMOKE else "data/runs/archives.verified",
+    output:
+        f"data/runs/{ROOM}/quantizers.nc",
+    params:
+        networks="'digits mlp'" if SMOKE else "",
+    benchmark:
+        f"data/runs/{ROOM}/quantizers.tsv"
+    threads: workflow.cores
+    resources:
+        mem_mb=4000,
+        runtime=180,
+    shell:
+        "{PY:q} -m bqcore quantizers {params.networks} --out {output:q}"
+
+
+ruleorder: quantizers > study
 
 
 rule study:

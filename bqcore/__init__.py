@@ -6,7 +6,7 @@ _HOME = {
     "blame_layers": "blame",
     "plan_bits": "blame",
     "layers": "perlayer",
-    "weight_bytes": "perlayer",
+    "model_bytes": "perlayer",
 }
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``python -m bqcore run | data | audit | ledger | publish | explorer``."""
+"""The command line: ``python -m bqcore run | data | audit | quantizers | ledger | publish | explorer``."""
 
 import argparse
 import shlex
@@ -13,7 +13,8 @@ def main(arguments: list[str] | None = None) -> int:
         options = _options(arguments)
         command = f"bqcore {options.command}"
         commands = {
-            "run": _run, "data": _data, "audit": _audit, "ledger": _ledger, "publish": _publish, "explorer": _explorer
+            "run": _run, "data": _data, "audit": _audit, "quantizers": _quantizers, "ledger": _ledger,
+            "publish": _publish, "explorer": _explorer,
         }  # fmt: skip
         return commands[options.command](options)
     except (ValueError, OSError, RuntimeError) as error:
@@ -62,6 +63,18 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     fetch.add_argument("name", choices=["mnist", "fashion-mnist", "cifar-10", "all"])
 
     _audit_options(commands)
+
+    quantizers = commands.add_parser(
+        "quantizers", help="measure the quantizers that people ship with on the published networks",
+        description="Quantize the published networks by torchao, PyTorch, ONNX Runtime, brevitas and NNCF, and by bits "
+        "for each layer within equal bytes, and measure held-out decisions. What a missing package would give is left "
+        "out and named. Finished networks are kept.",
+    )  # fmt: skip
+    quantizers.add_argument(
+        "networks", nargs="*", metavar="NETWORK", help="such as 'mnist cnn' (default: all of data/checkpoints)"
+    )
+    quantizers.add_argument("--workers", type=int, help="processes (default: one a core)")
+    quantizers.add_argument("--out", type=Path, metavar="FILE", help="also write the joined result to FILE")
 
     ledger = commands.add_parser("ledger", help="print every claim of the paper with our verdict")
     ledger.add_argument("--json", action="store_true", help="as a list of objects")
@@ -130,7 +143,10 @@ _LIMITS = {
 
 
 def _numbers(text: str) -> list[float]:
-    return [float(number) for number in text.split(",")]
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: give numbers with commas between, such as 0.5,0.5,0.5") from None
 
 
 def _settings(arguments: list[str] | None) -> str:
@@ -285,6 +301,22 @@ def _size(numbers: list[float] | None) -> tuple[int, int] | None:
     if len(numbers) not in (1, 2) or any(number != int(number) or number < 1 for number in numbers):
         raise ValueError(f"--size is {numbers}: give height and width, such as 32,32.")
     return int(numbers[0]), int(numbers[-1])
+
+
+def _quantizers(options) -> int:
+    from . import quantizers
+    from .checks import check_choice
+    from .results import save_dataset
+
+    known = quantizers.NETWORKS
+    networks = tuple(check_choice("Network", name, known) for name in options.networks) or known
+    out = quantizers.sweep(networks, workers=options.workers)
+    if options.out:
+        save_dataset(out, options.out)
+    for line in quantizers.left_out(out):
+        print(line)
+    print(f"quantizers on {len(networks)} networks in {options.out or quantizers.folder()}")
+    return 0
 
 
 def _ledger(options) -> int:

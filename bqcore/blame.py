@@ -16,7 +16,7 @@ from torch import nn
 from .auditing import describe
 from .checks import check_choice, check_integer, check_share
 from .geometry import gradient_measures
-from .perlayer import layers, mixed, weight_bytes
+from .perlayer import layers, mixed, model_bytes, spend, uniform_bits
 from .pooled import RATES, Decided, decide_split, logits_functions, measures
 from .stopping import last_before
 
@@ -105,7 +105,7 @@ def sweep(
     candidates = {f"{b}-bit candidate": mixed(model, dict.fromkeys(names, b), **options) for b in levels}
     splits = {"calibration": calibration, "heldout": heldout}
     found = _measured(model, candidates, splits, levels, "bits", share, batch_size)
-    found["bytes"] = "bits", [weight_bytes(model, b, granularity=granularity) for b in levels]
+    found["bytes"] = "bits", [model_bytes(model, b, granularity=granularity) for b in levels]
     on = found.sel(split="calibration")
     lost = dict(zip(levels, (on.accuracy_reference - on.accuracy).values.tolist()))
     values = {"accuracy": lost, "flips": on.flip_rate, "band_flips": on.band_flip_rate}[rule]
@@ -237,7 +237,7 @@ def plan_bits(
     model : torch module in eval mode
     calibration, heldout : as for :func:`bqcore.audit`
     budget : int
-        Bytes of the quantized weights, as :func:`weight_bytes` counts them.
+        Bytes of the whole model, as :func:`bqcore.model_bytes` counts them.
     bits, scheme, granularity, share, batch_size
         As in :func:`sweep`.
 
@@ -249,26 +249,15 @@ def plan_bits(
     found, options = layers(model), {"scheme": scheme, "granularity": granularity}
     levels = sorted({check_integer("Bit-width", b, 2, 16) for b in bits}, reverse=True)
     budget = check_integer("Budget", budget, 1)
-    least = weight_bytes(model, levels[-1], granularity=granularity)
-    if budget < least:
-        raise ValueError(
-            f"The budget is {budget} bytes, and {levels[-1]} bits for all take {least}: give more bytes or fewer bits."
-        )
-    candidates = {(name, b): mixed(model, {name: b}, **options) for name in found for b in levels}
-    functions = logits_functions(model, {f"candidate {key}": one for key, one in candidates.items()}, False)
-    decided, _, _ = decide_split(functions, calibration, "calibration", batch_size=batch_size)
-    noise = {key: _noise(part, share) for key, part in zip(candidates, decided.values())}
-    chosen = _greedy(model, dict.fromkeys(found, levels[0]), levels, noise, budget, granularity)
-    uniform = max(b for b in levels if weight_bytes(model, b, granularity=granularity) <= budget)
+    uniform = uniform_bits(model, levels, budget, granularity=granularity)
+    alone = one_at_a_time(model, calibration, levels, batch_size=batch_size, **options)
+    noise = {key: margin_noise(part, share) for key, part in alone.items()}
+    chosen = least_noise(model, noise, calibration, budget, share=share, batch_size=batch_size, **options)
     ways = {"plan": chosen, "uniform": dict.fromkeys(found, uniform)}
-    both = logits_functions(model, {way: mixed(model, each, **options) for way, each in ways.items()}, False)
-    decided, _, _ = decide_split(both, calibration, "calibration", batch_size=batch_size)
-    if _noise(decided["plan"], share) > _noise(decided["uniform"], share):
-        ways["plan"] = chosen = ways["uniform"]
     models = {f"{way} candidate": mixed(model, way_bits, **options) for way, way_bits in ways.items()}
     splits = {"calibration": calibration, "heldout": heldout}
     out = _measured(model, models, splits, list(ways), "way", share, batch_size)
-    out["bytes"] = "way", [weight_bytes(model, way_bits, granularity=granularity) for way_bits in ways.values()]
+    out["bytes"] = "way", [model_bytes(model, way_bits, granularity=granularity) for way_bits in ways.values()]
     out["layer_bits"] = ("layer", "way"), [[ways[way][name] for way in ways] for name in found]
     out = out.assign_coords(layer=list(found))
     held = out.sel(split="heldout")
@@ -283,37 +272,36 @@ def plan_bits(
     return Plan(chosen, uniform, out, conclusion)
 
 
-def _noise(part: Decided, share: float) -> float:
+def one_at_a_time(
+    model: nn.Module, split, levels, *, scheme: str = "narrow", granularity: str = "tensor",
+    batch_size: int | None = None,
+) -> dict[tuple[str, int], Decided]:  # fmt: skip
+    """Give the decisions on *split* with each layer alone quantized to each level, by layer name and bits."""
+    options = {"scheme": scheme, "granularity": granularity}
+    candidates = {(name, b): mixed(model, {name: b}, **options) for name in layers(model) for b in levels}
+    functions = logits_functions(model, {f"candidate {key}": one for key, one in candidates.items()}, False)
+    decided, _, _ = decide_split(functions, split, "calibration", batch_size=batch_size)
+    return dict(zip(candidates, decided.values()))
+
+
+def margin_noise(part: Decided, share: float) -> float:
+    """Give the mean square by which the margins of the boundary band move."""
     band = part.band(share)
     return float(np.square(part.moved[band] - part.margin[band]).mean())
 
 
-def _greedy(model, chosen: dict, levels: list[int], noise: Mapping, budget: int, granularity: str) -> dict[str, int]:
-    """Lower the layer that adds least noise per byte saved, any number of levels at once, until the budget holds."""
-    while (total := weight_bytes(model, chosen, granularity=granularity)) > budget:
-        steps = []
-        for name, now in chosen.items():
-            for b in (level for level in levels if level < now):
-                saved = total - weight_bytes(model, chosen | {name: b}, granularity=granularity)
-                steps.append(((noise[name, b] - noise[name, now]) / max(saved, 1), -saved, name, b))
-        *_, name, b = min(steps)
-        chosen = chosen | {name: b}
-    uniform = max(b for b in levels if weight_bytes(model, b, granularity=granularity) <= budget)
-    ways = (chosen, dict.fromkeys(chosen, uniform))  # a greedy way can end behind the plainest one
-    refilled = [_refilled(model, way, levels, noise, budget, granularity) for way in ways]
-    return min(refilled, key=lambda way: sum(noise[item] for item in way.items()))
-
-
-def _refilled(model, chosen: dict, levels: list[int], noise: Mapping, budget: int, granularity: str) -> dict[str, int]:
-    """Spend what is left of the budget where it takes most noise away."""
-    while True:
-        fits = [
-            (noise[name, b] - noise[name, now], name, b)
-            for name, now in chosen.items()
-            for b in levels
-            if b > now and weight_bytes(model, chosen | {name: b}, granularity=granularity) <= budget
-        ]
-        if not fits or min(fits)[0] >= 0:
-            return chosen
-        _, name, b = min(fits)
-        chosen = chosen | {name: b}
+def least_noise(
+    model: nn.Module, noise: Mapping, calibration, budget: int, *, share: float = 0.2, scheme: str = "narrow",
+    granularity: str = "tensor", batch_size: int | None = None,
+) -> dict[str, int]:  # fmt: skip
+    """Give the bits of :func:`plan_bits` from the *noise* of each layer at each level."""
+    uniform = uniform_bits(model, {b for _, b in noise}, budget, granularity=granularity)
+    ways = {
+        "plan": spend(model, noise, budget, granularity=granularity),
+        "uniform": dict.fromkeys(layers(model), uniform),
+    }
+    candidates = {way: mixed(model, each, scheme=scheme, granularity=granularity) for way, each in ways.items()}
+    functions = logits_functions(model, candidates, False)
+    decided, _, _ = decide_split(functions, calibration, "calibration", batch_size=batch_size)
+    worse = margin_noise(decided["plan"], share) > margin_noise(decided["uniform"], share)
+    return ways["uniform" if worse else "plan"]

@@ -14,6 +14,8 @@ from torch import nn
 
 INPUT_KEYS, CLASS_KEYS = ("inputs", "x", "images", "data"), ("classes", "y", "labels", "targets")
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+# Pillow goes by content, not by name: a .png that holds PostScript would be handed to Ghostscript, which runs it.
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 _PICKLES = (".pt", ".pth", ".pt2", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib", ".skops")
 _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 _AT_ONCE = 256  # images
@@ -217,7 +219,7 @@ def image_batches(folder: Path, *, size=None, mean=None, std=None) -> Callable:
 
     def read(file: Path) -> np.ndarray:
         try:
-            with pillow.open(file) as image:
+            with pillow.open(file, formats=_FORMATS) as image:
                 image = image.convert(mode)
                 if size is not None:
                     image = image.resize(size[::-1], pillow.Resampling.BILINEAR)
@@ -231,7 +233,7 @@ def image_batches(folder: Path, *, size=None, mean=None, std=None) -> Callable:
         return pixels
 
     try:
-        with pillow.open(files[0][0]) as image:
+        with pillow.open(files[0][0], formats=_FORMATS) as image:
             mode = "L" if image.mode in ("L", "1", "I;16") else "RGB"
     except Exception as error:
         raise ValueError(f"{files[0][0]} is no image that can be read: {_line(error)}") from None

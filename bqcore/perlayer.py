@@ -1,12 +1,11 @@
 """Torch modules with some weights quantized, each layer to its own bits, and the bytes that this takes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
 
 from . import quantize
-from .checks import check_integer
 
 
 class Mixed(nn.Module):
@@ -42,38 +41,119 @@ def layers(model: nn.Module) -> dict[str, nn.Module]:
     return found
 
 
-def weight_bytes(model: nn.Module, bits, *, granularity: str = "tensor") -> int:
+def model_bytes(model: nn.Module, bits, *, granularity: str = "tensor") -> int:
     """
-    Give the bytes of a model's quantized weights, packed, with their steps in float32.
-
-    Biases and what else stays in float are not counted: they are the same for every choice.
+    Give the bytes of a model whose layers have bits of their own, counted as :func:`bqcore.quantize.model_bytes` does.
 
     Parameters
     ----------
     model : torch module
     bits : int, or dict of int by layer name
+        2 to 16, or 32 for float; layers that a dictionary does not name are float.
     granularity : {"tensor", "channel"}
 
     Examples
     --------
-    >>> weight_bytes(nn.Linear(10, 3), 4)
-    19
+    >>> model_bytes(nn.Linear(10, 3), 4), quantize.model_bytes(nn.Linear(10, 3), 4)
+    (31, 31)
     """
-    total = 0
-    for name, layer in layers(model).items():
-        b = check_integer("Bit-width", bits[name] if isinstance(bits, Mapping) else bits, 2, 16)
-        steps = 1 if granularity == "tensor" else layer.weight.shape[0]
-        total += -(-layer.weight.numel() * b // 8) + 4 * steps
-    return total
+    found = layers(model)
+    if not isinstance(bits, Mapping):
+        bits = dict.fromkeys(found, bits)
+    _check_names(bits, found)
+    each = {
+        name: quantize.model_bytes(layer, bits.get(name, 32), granularity=granularity) for name, layer in found.items()
+    }
+    rest = quantize.model_bytes(model, 32) - sum(quantize.model_bytes(layer, 32) for layer in found.values())
+    return rest + sum(each.values())
 
 
 def mixed(model: nn.Module, bits: Mapping[str, int], *, scheme: str = "narrow", granularity: str = "tensor") -> Mixed:
     """Give *model* with the weights of the named layers quantized, each to its own bits; the others stay in float."""
     found = layers(model)
+    _check_names(bits, found)
     weights = {}
     for name, b in bits.items():
-        if name not in found:
-            raise ValueError(f"There is no layer {name!r} to quantize: choose from {', '.join(map(repr, found))}.")
         weight = found[name].weight.detach()
         weights[f"{name}.weight".lstrip(".")] = quantize.quantize(weight, b, scheme=scheme, granularity=granularity)
     return Mixed(model, weights)
+
+
+def uniform_bits(model: nn.Module, levels, budget: int, *, granularity: str = "tensor") -> int:
+    """Give the most bits of *levels* for all layers that a budget of bytes holds, or refuse it if there are none."""
+    sizes = {b: model_bytes(model, b, granularity=granularity) for b in levels}
+    fitting = [b for b, size in sizes.items() if size <= budget]
+    if not fitting:
+        least = min(sizes)
+        raise ValueError(
+            f"The budget is {budget} bytes, and {least} bits for all take {sizes[least]}: give more bytes or fewer "
+            "bits."
+        )
+    return max(fitting)
+
+
+def spend(model: nn.Module, cost: Mapping, budget: int, *, granularity: str = "tensor") -> dict[str, int]:
+    """
+    Give each layer bits within a budget so that what they cost adds up to little.
+
+    From the most bits down the step that adds least cost per byte saved is taken, any number of levels at once, until
+    the budget holds; what is left of it is spent where it takes most cost away.
+
+    Parameters
+    ----------
+    model : torch module
+    cost : dict of float by (layer name, bits)
+        Of each layer alone at each level.
+    budget : int
+        Bytes of the whole model, as :func:`model_bytes` counts them; at least those of the fewest bits for all.
+    granularity : {"tensor", "channel"}
+
+    Returns
+    -------
+    dict of bits by layer name; the sum of its costs is no more than that of the most uniform bits the budget holds.
+
+    Raises
+    ------
+    ValueError
+        If the budget does not hold the fewest bits for all.
+    """
+    levels, whole = sorted({b for _, b in cost}, reverse=True), quantize.model_bytes(model, 32)
+    saved = {(name, b): whole - model_bytes(model, {name: b}, granularity=granularity) for name, b in cost}
+    every = {b: dict.fromkeys(layers(model), b) for b in levels}
+
+    def size(chosen: dict) -> int:
+        return whole - sum(saved[item] for item in chosen.items())
+
+    uniform = every[uniform_bits(model, levels, budget, granularity=granularity)]
+    chosen = every[levels[0]]
+    while size(chosen) > budget:
+        steps = []
+        for name, now in chosen.items():
+            for b in (level for level in levels if level < now):
+                gain = saved[name, b] - saved[name, now]
+                steps.append(((cost[name, b] - cost[name, now]) / max(gain, 1), -gain, name, b))
+        *_, name, b = min(steps)
+        chosen = chosen | {name: b}
+    ways = (chosen, uniform)  # a greedy way can end behind the plainest one
+    refilled = [_refilled(way, levels, cost, lambda chosen: size(chosen) <= budget) for way in ways]
+    return min(refilled, key=lambda way: sum(cost[item] for item in way.items()))
+
+
+def _refilled(chosen: dict, levels: list[int], cost: Mapping, fits: Callable) -> dict[str, int]:
+    while True:
+        steps = [
+            (cost[name, b] - cost[name, now], name, b)
+            for name, now in chosen.items()
+            for b in levels
+            if b > now and fits(chosen | {name: b})
+        ]
+        if not steps or min(steps)[0] >= 0:
+            return chosen
+        _, name, b = min(steps)
+        chosen = chosen | {name: b}
+
+
+def _check_names(bits: Mapping[str, int], found: Mapping) -> None:
+    for name in bits:
+        if name not in found:
+            raise ValueError(f"There is no layer {name!r} to quantize: choose from {', '.join(map(repr, found))}.")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import bqcore
-from bqcore import backends, decisions, models, quantize
+from bqcore import backends, decisions, models, perlayer, quantize
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +30,17 @@ def test_torchao_rounds_to_the_full_range_with_a_step_per_channel(network, bits)
     ours = quantize.quantize_model(model, bits, scheme="full", granularity="channel")
     # Sums in another order; a weight one step off would move a logit by hundredths.
     np.testing.assert_allclose(logits(found.model, x), logits(ours, x), atol=1e-5)
-    assert found.bytes == bqcore.weight_bytes(model, bits, granularity="channel")
+    assert found.bytes == bqcore.model_bytes(model, bits, granularity="channel")
     grouped = backends.torchao_weights(model, bits, group=16)
-    assert grouped.bytes == (64 * 32 + 32 * 10) * bits // 8 + 4 * (4 * 32 + 2 * 10)
+    assert grouped.bytes == (64 * 32 + 32 * 10) * bits // 8 + 4 * (4 * 32 + 2 * 10) + 4 * 42
+    assert found.stored > 64 * 32 + 32 * 10  # a byte a weight, 4 bits or not
+
+
+def test_torchao_leaves_convolutions_in_float_and_they_are_counted():
+    model = models.build("cnn", (1, 8, 8), 10, width=4, seed=0).eval()
+    linear = [name for name, layer in perlayer.layers(model).items() if isinstance(layer, nn.Linear)]
+    expected = bqcore.model_bytes(model, dict.fromkeys(linear, 8), granularity="channel")
+    assert backends.torchao_weights(model, 8).bytes == expected > bqcore.model_bytes(model, 8, granularity="channel")
 
 
 def test_float_onnx_gives_the_logits_of_torch_and_8_bits_nearly(network):
@@ -40,25 +48,60 @@ def test_float_onnx_gives_the_logits_of_torch_and_8_bits_nearly(network):
     z = logits(model, x)
     exported = backends.onnx_session(model, x)
     np.testing.assert_allclose(logits(exported.model, x), z, atol=1e-5)  # sums in another order
-    assert exported.bytes == (64 * 32 + 32 * 10) * 4
-    for candidate in (backends.onnx_dynamic(model, x), backends.onnx_static(model, x), backends.torch_dynamic(model)):
+    assert exported.bytes == quantize.model_bytes(model, 32) < exported.stored
+    for candidate in (
+        backends.onnx_dynamic(model, x), backends.onnx_static(model, x), backends.torch_dynamic(model),
+        backends.torch_static(model, x), backends.onnx_static(model, x, per_channel=True),
+    ):  # fmt: skip
         gap = np.abs(logits(candidate.model, x) - z).max()
         assert 0 < gap < 0.05 * np.ptp(z)
-        # One byte a weight, and for each matrix a step and perhaps a zero point.
-        assert 0 < candidate.bytes - (64 * 32 + 32 * 10) <= 16
+        # One byte a weight, four a bias, and steps and zero points: eight bytes and eight for each channel at most.
+        assert 0 < candidate.bytes - (64 * 32 + 32 * 10) - 4 * 42 <= 16 + 4 * 16 + 12 * 42
+        assert candidate.stored > candidate.bytes
 
 
 def test_every_candidate_on_the_shelf_can_be_audited(network):
     model, x = network
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    shelf = backends.shelf(model, x[:100])
-    assert len(shelf) == 10
-    for name, (candidate, size) in shelf.items():
+    shelf = backends.shelf(model, x[:100], logits(model, x[:100]).argmax(axis=1))
+    assert list(shelf) == list(backends.QUANTIZERS)
+    absent = {name for name, found in shelf.items() if isinstance(found, str)}
+    for name in absent:
+        package = {"brevitas": "brevitas", "NNCF": "nncf"}[name.split()[0].rstrip(",")]
+        assert shelf[name].endswith(f"needs the package {package}, which is not installed: pip install {package}.")
+    for name in set(shelf) - absent:
+        candidate, size, stored = shelf[name]
         d = bqcore.audit(model, candidate, None, x, nodes=0, check_order=False).dataset.sel(split="heldout")
         assert float(d.flip_rate) == decisions.flips(logits(model, x), logits(candidate, x)).rate, name
-        assert np.isfinite(d.displacement).all() and size > 0
-        assert np.isfinite(d.normal_variation).all() == name.startswith(("PTQ-W", "torchao")), name
+        assert np.isfinite(d.displacement).all() and 0 < size < stored, name
+        by_weights = name.startswith(("PTQ-W", "torchao", "brevitas"))
+        assert np.isfinite(d.normal_variation).all() == by_weights, name
     assert all(torch.equal(model.state_dict()[key], value) for key, value in before.items())
+
+
+def test_a_quantizer_that_cannot_take_a_model_is_left_out_with_the_reason(network, monkeypatch):
+    def fails(model, x, y):
+        raise TypeError("no such kind\nof layer")
+
+    def refuses(model, x, y):
+        return backends.torchao_weights(model, 4, group=48)
+
+    monkeypatch.setattr(backends, "QUANTIZERS", {"a": (4, fails), "b": (4, refuses)})
+    assert backends.shelf(network[0], network[1], None) == {
+        "a": "It failed with TypeError: no such kind",
+        "b": "Layer '0' has 64 inputs, which groups of 48 do not divide.",
+    }
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_brevitas_rounds_to_the_narrow_range_with_a_step_per_channel(bits):
+    pytest.importorskip("brevitas", reason="brevitas' weights were NOT compared: it is in the bench group alone")
+    model = models.build("cnn", (1, 8, 8), 10, width=4, seed=0).eval()
+    x = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = backends.brevitas_weights(model, bits)
+    expected = quantize.quantize_model(model, bits, granularity="channel")
+    np.testing.assert_allclose(logits(found.model, x), logits(expected, x), atol=1e-6)  # x/s and x · (1/s)
+    assert found.bytes == quantize.model_bytes(model, bits, granularity="channel")
 
 
 def test_the_log_and_the_warnings_are_as_before():
@@ -75,5 +118,5 @@ def test_the_log_and_the_warnings_are_as_before():
 def test_what_is_wrong_is_named(network):
     with pytest.raises(ValueError, match="Bit-width is 6: choose one of 8, 4"):
         backends.torchao_weights(network[0], 6)
-    with pytest.raises(ValueError, match=r"The model \(ReLU\) has no linear layer: nothing to quantize"):
+    with pytest.raises(ValueError, match=r"The model \(ReLU\) has no linear or convolution layer: nothing to quantize"):
         backends.torchao_weights(nn.ReLU().eval(), 8)

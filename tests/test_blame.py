@@ -1,6 +1,7 @@
 """Which bit-width, which layer, which bits for which layer: known answers, the rules, and every refusal."""
 
 import copy
+import itertools
 import json
 
 import numpy as np
@@ -175,9 +176,21 @@ def test_a_layer_that_is_on_the_grid_already_is_not_to_blame(deep):
 
 def test_bytes_are_those_of_packed_weights_and_their_steps():
     model = images()
-    assert perlayer.weight_bytes(model, 8) == (36 + 4) + (720 + 4)
-    assert perlayer.weight_bytes(model, 3) == (14 + 4) + (270 + 4)
-    assert perlayer.weight_bytes(model, {"0": 8, "3": 2}, granularity="channel") == (36 + 16) + (180 + 20)
+    biases = 4 * (4 + 5)
+    assert perlayer.model_bytes(model, 8) == (36 + 4) + (720 + 4) + biases
+    assert perlayer.model_bytes(model, 3) == (14 + 4) + (270 + 4) + biases
+    assert perlayer.model_bytes(model, {"0": 8, "3": 2}, granularity="channel") == (36 + 16) + (180 + 20) + biases
+    assert perlayer.model_bytes(model, {"3": 2}) == 4 * 36 + (180 + 4) + biases  # what is not named stays in float
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_equal_bits_count_as_the_chapters_count_them(name):
+    model = models.build(name, (3, 8, 8), 10, width=4, seed=0)
+    for bits, granularity in itertools.product((2, 7, 16, 32), quantize.GRANULARITIES):
+        expected = quantize.model_bytes(model, bits, granularity=granularity)
+        assert perlayer.model_bytes(model, bits, granularity=granularity) == expected
+        named = dict.fromkeys(perlayer.layers(model), bits)
+        assert perlayer.model_bytes(model, named, granularity=granularity) == expected
 
 
 @settings(max_examples=30)
@@ -186,24 +199,24 @@ def test_plans_hold_the_budget_and_add_no_more_noise_than_uniform_bits(seed, dep
     generator = np.random.default_rng(seed)
     model = models.mlp(tuple(int(n) for n in generator.integers(1, 30, depth)) + (4, 3), 0)
     names, levels = list(perlayer.layers(model)), [8, 5, 4, 2]
-    low, high = (perlayer.weight_bytes(model, b) for b in (2, 8))
+    low, high = (perlayer.model_bytes(model, b) for b in (2, 8))
     budget = int(low + share * (high - low))
     # Any noise at all: more bits may even be worse.
     noise = {(name, b): float(generator.random() * 4.0 ** -generator.integers(9)) for name in names for b in levels}
-    chosen = blame._greedy(model, dict.fromkeys(names, 8), levels, noise, budget, "tensor")
+    chosen = perlayer.spend(model, noise, budget)
     assert list(chosen) == names and set(chosen.values()) <= set(levels)
-    assert perlayer.weight_bytes(model, chosen) <= budget
-    uniform = max(b for b in levels if perlayer.weight_bytes(model, b) <= budget)
+    assert perlayer.model_bytes(model, chosen) <= budget
+    uniform = max(b for b in levels if perlayer.model_bytes(model, b) <= budget)
     assert sum(noise[item] for item in chosen.items()) <= sum(noise[name, uniform] for name in names)
 
 
 def test_a_plan_is_measured_beside_uniform_bits_at_no_more_bytes(deep):
     model, calibration, held = deep
-    budget = perlayer.weight_bytes(model, 4)
+    budget = perlayer.model_bytes(model, 4)
     plan = bqcore.plan_bits(model, calibration, held, budget=budget)
     ds = plan.dataset
     assert plan.uniform == 4 and set(plan.bits.values()) != {4}
-    assert ds.bytes.sel(way="uniform") == budget >= ds.bytes.sel(way="plan") == perlayer.weight_bytes(model, plan.bits)
+    assert ds.bytes.sel(way="uniform") == budget >= ds.bytes.sel(way="plan") == perlayer.model_bytes(model, plan.bits)
     assert dict(zip(ds.layer.values.tolist(), ds.layer_bits.sel(way="plan").values)) == plan.bits
     with torch.no_grad():
         z = model(held[0])
@@ -232,7 +245,7 @@ def test_what_is_wrong_is_named(deep):
         (lambda: bqcore.sweep(*deep, bits=(1,)), "Bit-width is 1: give an integer from 2 to 16"),
         (lambda: bqcore.sweep(model, calibration[0], held, rule="accuracy"), "The rule is accuracy, and the calibration split has no classes"),
         (lambda: perlayer.mixed(model, {"1": 4}), "There is no layer '1' to quantize: choose from '0', '2', '4', '6'"),
-        (lambda: bqcore.plan_bits(*deep, budget=100), "The budget is 100 bytes, and 2 bits for all take 1208: give more bytes or fewer"),
+        (lambda: bqcore.plan_bits(*deep, budget=100), "The budget is 100 bytes, and 2 bits for all take 1600: give more bytes or fewer"),
         (lambda: bqcore.plan_bits(*deep, budget=1e6), "Budget is 1000000.0: give an integer"),
     ]  # fmt: skip
     for call, message in cases:

@@ -7,10 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from bqcore import archives, calibration, publishing, results, runs, specs, train
+import bqcore
+from bqcore import archives, calibration, levels, publishing, quantize, results, runs, specs, train
 
 ROOT = Path(__file__).resolve().parents[1]
 STOPPING = [spec for spec in specs.BASELINES if spec.study == "stopping"]
+DECISIONS = (
+    "accuracy", "flip_rate", "right_to_wrong", "wrong_to_right", "wrong_to_other", "band_flip_rate",
+    "pair_order_flip_rate", "band_pair_order_flip_rate",
+)  # fmt: skip
 
 
 def checkpoint(spec: specs.Spec) -> Path:
@@ -47,6 +52,50 @@ def test_a_published_run_is_measured_again_from_its_checkpoint(spec):
         assert float(gap) <= 0.02, split
     np.testing.assert_array_equal(fresh.model_bytes, theirs.model_bytes)
     assert float(theirs.flip_rate.sel(bits=2).max()) > 0.05  # there was something to agree on
+
+
+@pytest.mark.parametrize("spec", STOPPING, ids=lambda spec: f"{spec.dataset}-{spec.model}")
+def test_an_audit_of_a_published_network_gives_the_numbers_of_the_chapters_to_the_last_digit(spec):
+    needs(spec.dataset)
+    bits, nodes = 3, min(spec.nodes)  # at 3 bits every network flips
+    model = train.load_checkpoint(runs._untrained(spec), checkpoint(spec), spec.training())
+    split = runs.split_of(spec)
+    candidate = quantize.quantize_model(model, bits)
+    with train.one_thread():
+        fresh = calibration.measure(replace(spec, bits=(bits,), nodes=(nodes,)), split, model).sel(bits=bits)
+        # The chapters' batches, since sums depend on the size of one.
+        found = bqcore.audit(
+            model, candidate, split[2:4], split[4:6], nodes=nodes, gradient_samples=0, share=spec.share, batch_size=1000
+        ).dataset
+    theirs = publishing.load_published(publishing.name_of(spec), ROOT / publishing.PUBLISHED).sel(seed=0, bits=bits)
+    for ours, chapter in (("calibration", "calibration"), ("heldout", "held-out")):
+        part, measured = found.sel(split=ours), fresh.sel(split=chapter)
+        for name in DECISIONS:
+            assert float(part[name]) == float(measured[name]), (name, chapter)
+            # The published file may come from another processor: a tie or two.
+            size = int(part.band_samples if name.startswith("band") else part.samples)
+            assert abs(float(part[name] - theirs[name].sel(split=chapter))) <= 2 / size + 1e-9, (name, chapter)
+        if int(part.samples) <= 2000:  # an audit spans its slice by as many samples, the chapters by all
+            for name in ("boundary_jaccard", "effective_displacement", "grid_change", "step_a", "step_b"):
+                assert float(part[name].sel(nodes=nodes)) == float(measured[name].sel(nodes=nodes)), (name, chapter)
+            candidates = part.junctions.sel(nodes=nodes, model="candidate")
+            assert int(candidates) == int(measured.junctions.sel(nodes=nodes))
+    assert float(theirs.flip_rate.sel(split="held-out")) > 0  # there was something to agree on
+
+
+def test_an_audit_of_the_published_digits_network_gives_the_first_chapter_to_the_last_digit():
+    spec = replace(specs.Levels(), bits=(4,), nodes=(21,), steps=2)
+    model = train.load_checkpoint(runs._untrained(spec), checkpoint(spec), spec.training())
+    split = runs.split_of(spec)
+    with train.one_thread():
+        fresh = levels.measure(spec, split, model).sel(bits=4)
+        found = bqcore.audit(model, quantize.quantize_model(model, 4), None, split[2:4], nodes=0, batch_size=1000)
+    ours = found.dataset.sel(split="heldout")
+    theirs = publishing.load_published("digits_levels.nc", ROOT / publishing.PUBLISHED).sel(seed=0, bits=4)
+    for name in (*DECISIONS, "displacement", "normal_variation", "third_class"):
+        np.testing.assert_array_equal(ours[name], fresh[name], err_msg=name)
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-6, atol=2 / 90 if "rate" in name else 0.005)
+    np.testing.assert_array_equal(ours.radius.sel(model="candidate"), fresh.radius)
 
 
 def test_checkpoints_say_what_they_were_trained_by_and_are_as_small_as_their_weights():

@@ -195,4 +195,13 @@ def test_workflow_can_be_read():
     command = [sys.executable, "-m", "snakemake", "--list-rules", "--nolock", "--directory", str(ROOT)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert set(done.stdout.split()) == {"all", "book", "notebook", "runs", "reproduce", "archives", "study"}
+    assert set(done.stdout.split()) == {
+        "all",
+        "book",
+        "notebook",
+        "runs",
+        "reproduce",
+        "archives",
+        "quantizers",
+        "study",
+    }

@@ -263,6 +263,31 @@ def test_a_hostile_file_is_refused_by_name_and_runs_nothing(here, capsys):
             np.load("bad.npy", allow_pickle=True)
 
 
+def test_an_image_that_would_be_run_by_another_program_is_refused(here, monkeypatch, capsys):
+    Path("bin").mkdir()
+    Path("bin/gs").write_text(f"#!/bin/sh\ntouch {here / 'mark'}\n")
+    Path("bin/gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{here / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    Path("images/cat").mkdir(parents=True)
+    picture = Path("images/cat/0.png")
+    picture.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 2 2\n%%EndComments\n(x) print\n%%EOF\n")
+    words = ["--reference", "own_factories:net", "--bits", "4", "--heldout", "images"]
+    assert "0.png is no image that can be read: " in error_of(*words, capsys=capsys)
+    assert not Path("mark").exists()
+    with pytest.raises(OSError), Image.open(picture) as image:  # the payload works: here it is run on purpose
+        image.load()
+    assert Path("mark").exists()
+
+
+@pytest.mark.parametrize("option", ["--mean", "--std", "--size"])
+def test_a_list_that_is_no_numbers_is_refused_with_an_example(capsys, option):
+    with pytest.raises(SystemExit, match="2"):
+        command_line.main(["audit", option, "0.5,half"])
+    assert f"argument {option}: '0.5,half': give numbers with commas between, such as" in " ".join(
+        capsys.readouterr().err.split()
+    )
+
+
 # Refusals
 
 NET = ["--reference", "own_factories:net"]
