@@ -12,15 +12,15 @@ LAYERS = (
     ("quantize", "boundary", "slices", "decisions", "stats", "stopping", "curves", "finite"),
     ("models", "train", "train_cifar", "rounding", "download", "archives", "data", "results", "arrangement", "classifiers",
      "files", "perlayer"),
-    ("specs", "measures", "levels", "calibration", "runs", "exact", "pooled", "geometry", "report", "backends"),
+    ("specs", "measures", "levels", "calibration", "runs", "objectives", "exact", "pooled", "geometry", "report", "backends"),
     ("claims", "publishing", "plots", "plots_stopping", "plots_exact", "auditing", "blame", "explorer", "notebook",
-     "__main__"),
+     "plots_objectives", "__main__"),
 )  # fmt: skip
 # Within a layer, each of these in its order may import those before it; no others do.
 ROWS = (
     ("decisions", "boundary"), ("download", "archives", "data"), ("results", "train", "train_cifar"), ("train", "rounding"),
-    ("specs", "measures", "levels", "runs"), ("measures", "calibration", "runs"), ("specs", "calibration"),
-    ("pooled", "geometry"), ("plots", "plots_stopping", "notebook"), ("plots", "plots_exact"),
+    ("specs", "measures", "levels", "runs"), ("measures", "calibration", "runs"), ("specs", "calibration"), ("specs", "measures", "calibration", "runs", "objectives"),
+    ("pooled", "geometry"), ("plots", "plots_stopping", "notebook"), ("plots", "plots_exact"), ("plots", "plots_objectives"),
     ("plots", "publishing", "claims", "__main__"), ("publishing", "notebook"), ("auditing", "blame"),
     ("auditing", "__main__"), ("explorer", "__main__"),
 )  # fmt: skip
