@@ -309,9 +309,8 @@ def error_feedback(
     full = full + damping * mean * torch.eye(len(full), dtype=full.dtype)
     upper = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(full)), upper=True)
     codes = torch.empty_like(work)
-    inverse = 1.0 / torch.tensor(step, dtype=weight.dtype).double()  # rounds where bqcore.quantize does
     for column in range(work.shape[1]):
-        codes[:, column] = (work[:, column] * inverse).round().clamp(low, high)
+        codes[:, column] = (work[:, column] / step).round().clamp(low, high)
         lost = (work[:, column] - codes[:, column] * step) / upper[column, column]
         work[:, column + 1 :] -= lost[:, None] * upper[column, column + 1 :]
     return (codes + 0.0).to(weight.dtype) * torch.tensor(step, dtype=weight.dtype)

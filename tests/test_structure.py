@@ -19,8 +19,10 @@ LAYERS = (
 # Within a layer, each of these in its order may import those before it; no others do.
 ROWS = (
     ("decisions", "boundary"), ("download", "archives", "data"), ("results", "train", "train_cifar"), ("train", "rounding"),
-    ("specs", "measures", "levels", "runs"), ("measures", "calibration", "runs"), ("specs", "calibration"), ("specs", "measures", "calibration", "runs", "objectives"),
-    ("pooled", "geometry"), ("plots", "plots_stopping", "notebook"), ("plots", "plots_exact"), ("plots", "plots_objectives"),
+    ("specs", "measures", "levels", "runs"), ("measures", "calibration", "runs"), ("specs", "calibration"),
+    ("specs", "measures", "calibration", "runs", "objectives"),
+    ("pooled", "geometry"), ("plots", "plots_stopping", "notebook"), ("plots", "plots_exact"),
+    ("plots", "plots_objectives"),
     ("plots", "publishing", "claims", "__main__"), ("publishing", "notebook"), ("auditing", "blame"),
     ("auditing", "__main__"), ("explorer", "__main__"),
 )  # fmt: skip
