@@ -14,7 +14,7 @@ LAYERS = (
      "files", "perlayer"),
     ("specs", "measures", "levels", "calibration", "runs", "objectives", "exact", "pooled", "geometry", "report", "backends"),
     ("claims", "publishing", "plots", "plots_stopping", "plots_exact", "auditing", "blame", "explorer", "notebook",
-     "plots_objectives", "__main__"),
+     "__main__"),
 )  # fmt: skip
 # Within a layer, each of these in its order may import those before it; no others do.
 ROWS = (
@@ -22,7 +22,6 @@ ROWS = (
     ("specs", "measures", "levels", "runs"), ("measures", "calibration", "runs"), ("specs", "calibration"),
     ("specs", "measures", "calibration", "runs", "objectives"),
     ("pooled", "geometry"), ("plots", "plots_stopping", "notebook"), ("plots", "plots_exact"),
-    ("plots", "plots_objectives"),
     ("plots", "publishing", "claims", "__main__"), ("publishing", "notebook"), ("auditing", "blame"),
     ("auditing", "__main__"), ("explorer", "__main__"),
 )  # fmt: skip
