@@ -336,27 +336,6 @@ def _differences(first, second) -> np.ndarray:
     return first - second
 
 
-def mcnemar(first, second) -> float:
-    """
-    Give the exact p value of two methods failing equally often on the same inputs, from those where one alone fails.
-
-    Parameters
-    ----------
-    first, second : bool arrays, shape (n,)
-        Where each of them fails, input by input.
-
-    Examples
-    --------
-    >>> mcnemar([True] * 6 + [False], [False] * 7)
-    0.03125
-    """
-    first, second = np.asarray(first, bool), np.asarray(second, bool)
-    if first.shape != second.shape or first.ndim != 1:
-        raise ValueError(f"Failures have shapes {first.shape} and {second.shape}: pair them input by input.")
-    alone = int((first & ~second).sum()), int((second & ~first).sum())
-    return float(scipy_stats.binomtest(alone[0], sum(alone)).pvalue) if sum(alone) else 1.0
-
-
 def _runs(values, least: int = 2) -> np.ndarray:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or len(array) < least:

@@ -35,9 +35,7 @@ notebook.rounding_settings("results seeds power")
 
 # %%
 tensor = notebook.published_or_fresh(specs.baseline("stopping", "full-cifar-10"), results, seeds)
-channel = notebook.published_or_fresh(
-    notebook.by_channel("full-cifar-10"), results, seeds
-)
+channel = notebook.published_or_fresh(notebook.by_channel("full-cifar-10"), results, seeds)
 rounded = notebook.published_or_fresh(specs.baseline("rounding", "full-cifar-10"), results, seeds)
 
 # %% [markdown]

@@ -220,7 +220,7 @@ def tied(flipped, rates) -> list[bool]:
     best = flipped[np.nanargmin(rates)]
     there = best >= 0
     return [
-        not np.isnan(rate) and stats.mcnemar(one[there] == 1, best[there] == 1) >= 0.05
+        not np.isnan(rate) and stats.mcnemar(one[there] == 1, best[there] == 1).p_value >= 0.05
         for one, rate in zip(flipped, rates)
     ]
 

@@ -246,7 +246,9 @@ def test_gates_start_near_the_start_s_and_stay_there_if_nothing_moves_them():
 
 def test_a_start_must_be_on_the_grid_and_is_only_for_the_logits():
     model, inputs = net("mlp", 0)
-    with pytest.raises(ValueError, match=r"^The start's layer '0' is not rounded on this grid: round it at these bits\.$"):
+    with pytest.raises(
+        ValueError, match=r"^The start's layer '0' is not rounded on this grid: round it at these bits\.$"
+    ):
         optimize_rounding(model, inputs, 4, seed=0, on="logits", start=quantize_model(model, 3), **QUICK)
     with pytest.raises(ValueError, match=r"^A start is given layer by layer: choose on='logits', or leave it out\.$"):
         optimize_rounding(model, inputs, 4, seed=0, start=quantize_model(model, 4), **QUICK)
