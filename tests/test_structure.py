@@ -14,7 +14,7 @@ LAYERS = (
      "files", "perlayer"),
     ("specs", "measures", "levels", "calibration", "fixed_bits", "runs", "transfer", "objectives", "exact", "firstorder",
      "pooled", "geometry", "report", "backends", "universe", "multiverse", "specification"),
-    ("claims", "publishing", "plots", "plots_stopping", "plots_exact", "plots_rounding", "plots_objectives",
+    ("claims", "publishing", "plots", "plots_stopping", "plots_exact", "plots_rounding",
      "plots_multiverse", "plots_referee", "auditing", "blame", "quantizers", "explorer", "notebook", "behind", "__main__"),
 )  # fmt: skip
 # Within a layer, each of these in its order may import those before it; no others do.
@@ -25,7 +25,7 @@ ROWS = (
     ("specs", "transfer"), ("specs", "measures", "calibration", "runs", "objectives"), ("pooled", "geometry"),
     ("specs", "runs", "exact", "firstorder"), ("specs", "measures", "universe"), ("universe", "multiverse"),
     ("specs", "runs", "multiverse"), ("calibration", "specification"), ("plots", "plots_stopping", "notebook"),
-    ("plots", "plots_exact"), ("plots", "plots_rounding", "notebook"), ("plots", "plots_objectives"),
+    ("plots", "plots_exact"), ("plots", "plots_rounding", "notebook"),
     ("plots", "publishing", "plots_multiverse"), ("plots", "plots_referee"),
     ("plots", "publishing", "claims", "__main__"), ("publishing", "notebook"),
     ("auditing", "blame", "quantizers", "publishing"), ("quantizers", "__main__"), ("auditing", "__main__"),
