@@ -103,9 +103,10 @@ def _by_quantizer(rows: list[xr.Dataset]) -> xr.Dataset:
 
 
 def _decisions(model: nn.Module, levels: dict, split) -> xr.Dataset:
+    inputs, classes = _test(split)
     rows = []
     for of_kind in levels.values():
-        found = measures.of_decisions({FLOAT: model} | of_kind, *_test(split), SHARES[0])
+        found = measures.of_decisions(measures.logits_of({FLOAT: model} | of_kind, inputs), classes, SHARES[0])
         rows.append(found[["accuracy", "flip_rate"]].sel(bits=list(BITS)))
     return _by_quantizer(rows)
 
