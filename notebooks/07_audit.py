@@ -225,10 +225,10 @@ def tied(flipped, rates) -> list[bool]:
     ]
 
 
-marked = {}
+weight_bits, marked = kept.weight_bits.isel(network=0), {}
 for network in networks:
     for level in (8, 4):
-        part = kept.sel(network=network, quantizer=kept.quantizer[kept.weight_bits == level])
+        part = kept.sel(network=network, quantizer=weight_bits == level)
         for name, mark in zip(part.quantizer.values, tied(part.flipped.values, part.flip_rate.values)):
             marked[str(name), network] = mark
 
@@ -324,7 +324,7 @@ if len(cases) > 1:
         else "- With these networks bits by layer cannot be told from uniform bits at equal bytes: every interval holds 0."
     )
 for level in (8, 4):
-    names = kept.quantizer.values[kept.weight_bits.isel(network=0).values == level]
+    names = kept.quantizer.values[weight_bits.values == level]
     counts = pd.Series({str(name): sum(marked[str(name), network] for network in networks) for name in names})
     for count in sorted(set(counts), reverse=True)[:2]:
         best = "; ".join(counts.index[counts == count])
