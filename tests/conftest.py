@@ -1,10 +1,14 @@
 """What the tests share: repeatable generated input, one trained model, and the table of ratios after a benchmark."""
 
 import os
+import subprocess
+import threading
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
+from building import build_once
 from hypothesis import settings
 
 from bqcore import data, models, train
@@ -29,6 +33,39 @@ def trained() -> Trained:
     split = data.digits(0)
     model = models.mlp((64, 64, 10), 0)
     return Trained(train.fit(model, split.train_inputs, split.train_classes, epochs=60, seed=0), split)
+
+
+# The book takes two minutes to build. Where several workers run the tests, the process that sends them out builds it
+# meanwhile, and the tests that ask for it come last.
+BUILDING: list[subprocess.Popen | None] = []
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: "book" in getattr(item, "fixturenames", ()))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node, ids):
+    if not hasattr(node.config, "book_builder") and any(name.startswith("tests/test_browser.py") for name in ids):
+        base = node.config._tmp_path_factory.getbasetemp()  # that of the workers lies in it
+        node.config.book_builder = threading.Thread(target=build_once, args=(base, BUILDING), daemon=True)
+        node.config.book_builder.start()
+
+
+def pytest_sessionfinish():
+    """End a build that is under way, if the tests are ended early."""
+    BUILDING.append(None)
+    for process in filter(None, BUILDING):
+        process.kill()
+
+
+@pytest.fixture(scope="session")
+def book(request, tmp_path_factory) -> Path:
+    """Give the folder of the built book's pages; the workers of one test run share one build."""
+    base = tmp_path_factory.getbasetemp()
+    folder = build_once(base.parent if hasattr(request.config, "workerinput") else base, BUILDING)
+    assert (folder / "whole").exists(), (folder / "failure").read_text(encoding="utf-8")
+    return folder / "_build" / "html"
 
 
 def pytest_terminal_summary(terminalreporter, config):

@@ -7,21 +7,16 @@ chromium, as `apt-get install chromium` gives it; those of links, captions and s
 
 import base64
 import copy
-import fcntl
 import functools
 import http.server
 import importlib
 import io
-import os
 import re
 import shutil
-import subprocess
-import sys
 import threading
 import types
 import urllib.parse
 import xml.etree.ElementTree as ElementTree
-from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -34,12 +29,12 @@ import pytest
 import torch
 import xarray as xr
 import yaml
+from building import NOTEBOOKS
 
 from bqcore import boundary, decisions, explorer, plots, quantize, slices
 from bqcore.results import load_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOKS = sorted(path.stem for path in ROOT.glob("notebooks/[0-9][0-9]_*.py"))
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 OPTIONS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -52,53 +47,6 @@ needs_chromium = pytest.mark.skipif(
     CHROMIUM is None,
     reason="DID NOT RUN, there is no chromium on the PATH: `apt-get install chromium` and run the tests again",
 )
-
-
-def build(folder: Path) -> None:
-    """Build the book from the current sources in *folder*, with notebooks executed before if they are as new."""
-    for name in ("_config.yml", "_toc.yml", "bqcore", "book", "data", "notebooks"):
-        source = ROOT / name
-        ignore = shutil.ignore_patterns("__pycache__", "runs", ".paired")
-        shutil.copytree(source, folder / name, ignore=ignore) if source.is_dir() else shutil.copy2(source, folder)
-    environ = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
-    stale = [name for name in NOTEBOOKS if not is_executed(folder / "notebooks", name)]
-
-    def run(command: list[str]) -> None:
-        done = subprocess.run(
-            [sys.executable, *command], cwd=folder, env=environ, capture_output=True, text=True, timeout=600
-        )
-        assert done.returncode == 0, f"{command}: {done.stderr[-3000:]}"
-
-    if stale:
-        run(["-m", "bqcore", "run", "levels", "digits", "seeds=2"])  # first: its progress bar is no output of a cell
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # the other worker waits for the book
-        list(pool.map(run, [["notebooks/execute.py", "--if-declared", name, "seeds=2"] for name in stale]))
-    program = "from jupyter_book.cli.main import main; main()"
-    command = [sys.executable, "-c", program, "build", ".", "-W", "-n", "--keep-going", "--all"]
-    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-
-
-def is_executed(folder: Path, name: str) -> bool:
-    """Tell whether there is an executed copy of a notebook, no older than its source."""
-    made = folder / "executed" / f"{name}.ipynb"
-    return made.exists() and made.stat().st_mtime >= (folder / f"{name}.py").stat().st_mtime
-
-
-@pytest.fixture(scope="session")
-def book(tmp_path_factory, request) -> Path:
-    """Give the folder of the built book's pages; the workers of one test run share one build."""
-    base = tmp_path_factory.getbasetemp()
-    base = base.parent if hasattr(request.config, "workerinput") else base
-    with (base / "book.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        folder = base / "book"
-        if not folder.exists():
-            folder.mkdir()
-            build(folder)
-            (folder / "whole").touch()
-        assert (folder / "whole").exists(), "the book was not built: see the first test that asked for it"
-    return folder / "_build" / "html"
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

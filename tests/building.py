@@ -1,0 +1,69 @@
+"""The book of the tests: built once a test run, from the sources as they are, while other tests run."""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted(path.stem for path in ROOT.glob("notebooks/[0-9][0-9]_*.py"))
+FEW = {"07_audit": ["07_audit", "seeds=3"]}  # instead of sixteen networks, each audited fifty times
+
+
+def build(folder: Path, running: list[subprocess.Popen]) -> None:
+    """
+    Build the book from the current sources in *folder*, with notebooks executed before if they are as new.
+
+    Whoever ends the tests early ends what is *running*, and adds None, so that nothing more is started.
+    """
+    for name in ("_config.yml", "_toc.yml", "bqcore", "book", "data", "notebooks"):
+        source = ROOT / name
+        ignore = shutil.ignore_patterns("__pycache__", "runs", ".paired")
+        shutil.copytree(source, folder / name, ignore=ignore) if source.is_dir() else shutil.copy2(source, folder)
+    environ = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    stale = [name for name in NOTEBOOKS if not is_executed(folder / "notebooks", name)]
+
+    def run(command: list[str]) -> None:
+        assert None not in running, "the tests have ended"
+        process = subprocess.Popen(
+            [sys.executable, *command], cwd=folder, env=environ, text=True, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        running.append(process)
+        try:
+            said = "".join(process.communicate(timeout=1200))
+        finally:
+            process.kill()
+        assert process.returncode == 0, f"{command}: {said[-3000:]}"
+
+    if stale:
+        run(["-m", "bqcore", "run", "levels", "digits", "seeds=2"])  # first: its progress bar is no output of a cell
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        words = [FEW.get(name, ["--if-declared", name, "seeds=2"]) for name in stale]
+        list(pool.map(run, [["notebooks/execute.py", *given] for given in words]))
+    program = "from jupyter_book.cli.main import main; main()"
+    run(["-c", program, "build", ".", "-W", "-n", "--keep-going", "--all"])
+
+
+def is_executed(folder: Path, name: str) -> bool:
+    """Tell whether there is an executed copy of a notebook, no older than its source."""
+    made = folder / "executed" / f"{name}.ipynb"
+    return made.exists() and made.stat().st_mtime >= (folder / f"{name}.py").stat().st_mtime
+
+
+def build_once(base: Path, running: list[subprocess.Popen]) -> Path:
+    """Build the book below *base* if no other worker of this test run has, and give its folder; wait for one that does."""
+    folder = base / "book"
+    with (base / "book.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            folder.mkdir()
+            try:
+                build(folder, running)
+                (folder / "whole").touch()
+            except Exception as error:  # in a thread: for the tests that ask for the book
+                (folder / "failure").write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
+    return folder
