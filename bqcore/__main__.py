@@ -159,12 +159,16 @@ def _numbers(text: str) -> list[float]:
 
 def _settings(arguments: list[str] | None) -> str:
     """List the settings of the study and data set that are named before --help; of the first baseline if none is."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] != ["run"] or not any(word.startswith(("-h", "--h")) for word in given):
+        return ""  # not shown, and specs imports torch and scikit-learn: seconds
     from . import multiverse, specs
 
-    words = [word for word in (sys.argv[1:] if arguments is None else arguments) if not word.startswith("-")][1:3]
+    words = [word for word in given if not word.startswith("-")][1:3]
     if words == ["multiverse", "digits"]:
         lines = [f"  {setting:<28} {says}" for setting, says in multiverse.parameters()]
-        return "\n".join(["settings of multiverse digits:", *lines])
+        return "
+".join(["settings of multiverse digits:", *lines])
     words = ["levels" if word == "first-order" else word for word in words]  # the settings of those networks
     try:
         usual = specs.baseline(*(words if len(words) == 2 else ("levels", "digits")))

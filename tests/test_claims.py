@@ -480,6 +480,20 @@ def test_help_lists_the_commands(here):
     assert all(f"\n    {name} " in done.stdout for name in ("run", "ledger", "publish"))
 
 
+def test_help_and_refused_words_do_not_wait_for_torch(here):
+    code = """
+import contextlib, sys
+from bqcore.__main__ import main
+for words in (["--help"], ["audit", "--help"], ["run", "mnist"], ["judge"]):
+    with contextlib.suppress(SystemExit):
+        main(words)
+print(sorted({"torch", "sklearn", "xarray", "scipy", "numpy"} & set(sys.modules)), len(sys.modules) < 300)
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stdout.endswith("\n[] True\n")
+
+
 def test_publish_needs_runs_and_a_clean_clone_and_writes_what_ledger_reads(here, monkeypatch, capsys):
     small = specs.Levels(epochs=8, nodes=(201, 11), width=8, bits=(8, 4, 2), steps=2)
     monkeypatch.setattr(specs, "BASELINES", {small: 2, specs.Stopping(): 2})
