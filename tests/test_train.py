@@ -130,7 +130,7 @@ def test_models_have_their_size_and_learn_by_their_seed(name, shape, parameters)
     x = 0.3 * torch.rand(40, *shape, generator=torch.Generator().manual_seed(0)) + y.view(-1, 1, 1, 1) / 10  # brighter
     losses = [nn.functional.cross_entropy(model.eval()(x), y).item() for model in models]
     for model in models[:2]:
-        fit(model, x, y, epochs=10, seed=0, batch_size=20)
+        fit(model, x, y, epochs=30, seed=0, batch_size=20)
     assert same(weights(models[0]), weights(models[1]))
     assert nn.functional.cross_entropy(models[0](x), y).item() < losses[0]
     assert models[0](x).shape == (40, 10) and not models[0].training
