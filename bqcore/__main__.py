@@ -167,8 +167,7 @@ def _settings(arguments: list[str] | None) -> str:
     words = [word for word in given if not word.startswith("-")][1:3]
     if words == ["multiverse", "digits"]:
         lines = [f"  {setting:<28} {says}" for setting, says in multiverse.parameters()]
-        return "
-".join(["settings of multiverse digits:", *lines])
+        return "\n".join(["settings of multiverse digits:", *lines])
     words = ["levels" if word == "first-order" else word for word in words]  # the settings of those networks
     try:
         usual = specs.baseline(*(words if len(words) == 2 else ("levels", "digits")))

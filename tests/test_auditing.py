@@ -133,7 +133,6 @@ def pairs_of_logits(draw):
     return z, q, generator.integers(k, size=n)
 
 
-@settings(max_examples=40)  # each costs an audit
 @given(pairs_of_logits(), st.integers(1, 70), st.floats(0.01, 1))
 def test_batches_of_any_size_give_what_all_logits_give(drawn, size, share):
     z, q, y = drawn

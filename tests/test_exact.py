@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -107,7 +107,6 @@ def test_slices_without_a_boundary_are_no_error(trained):
 # --- first order ---
 
 
-@settings(max_examples=40)  # each searches four times for a crossing on twenty lines
 @given(
     st.floats(0, 2 * np.pi), st.floats(-0.3, 0.3), st.floats(-0.2, 0.2), st.floats(0.1, 10), st.integers(0, 2**32 - 1)
 )
