@@ -170,7 +170,7 @@ plots.Table(
 # %% tags=["hide-input"]
 shelves, absent = [], {}
 for one, one_cal, one_held in cases[:8]:
-    for name, other in backends.shelf(one, *one_cal).items():
+    for name, other in backends.shelf(one, *(one_cal if isinstance(one_cal, tuple) else [one_cal])).items():
         if isinstance(other, str):
             absent[name] = other
             continue
