@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from . import plots, quantizers, runs, specs
+from . import plots, runs, specs
 from .results import digest, largest_difference, load_dataset, save_bytes, save_dataset
 from .specs import FLOAT, Spec
 
@@ -38,7 +38,7 @@ def publications() -> dict[str, Callable[[], xr.Dataset]]:
     for dataset, seeds in specs.VARIANT_SEEDS.items():
         spec = specs.baseline("stopping", dataset)
         out[name_of(spec, variants=True)] = lambda dataset=dataset, seeds=seeds: _kept_variants(dataset, seeds)
-    return out | {"quantizers.nc": lambda: load_dataset(quantizers.joined_file())}
+    return out
 
 
 def variants(dataset: str) -> xr.Dataset:

@@ -436,7 +436,6 @@ def test_publish_needs_runs_and_a_clean_clone_and_writes_what_ledger_reads(here,
     written = [f"data/results/{name}" for name in names]
     written += ["data/checkpoints/levels-digits-mlp.safetensors", "book/_static/levels.png"]
     left = [f"left data/results/digits_stopping{v}.nc as it was: not run with this code" for v in ("", "_variants")]
-    left.append("left data/results/quantizers.nc as it was: not run with this code")
     lines = [f"wrote {name}" for name in written] + left + ["wrote README.md"]
     assert capsys.readouterr().out.splitlines() == lines
     written.append("README.md")

@@ -21,7 +21,7 @@ ROWS = (
     ("decisions", "boundary"), ("download", "archives", "data"), ("results", "train", "train_cifar"), ("train", "rounding"),
     ("specs", "measures", "levels", "runs"), ("measures", "calibration", "runs"), ("specs", "calibration"),
     ("pooled", "geometry"), ("plots", "plots_stopping", "notebook"), ("plots", "plots_exact"),
-    ("plots", "publishing", "claims", "__main__"), ("publishing", "notebook"), ("auditing", "blame", "quantizers", "publishing"),
+    ("plots", "publishing", "claims", "__main__"), ("publishing", "notebook"), ("auditing", "blame", "quantizers"),
     ("quantizers", "__main__"),
     ("auditing", "__main__"), ("explorer", "__main__"),
 )  # fmt: skip
