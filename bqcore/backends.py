@@ -23,7 +23,8 @@ import torch
 from torch import nn
 
 from . import quantize
-from .checks import check_choice
+from .checks import check_choice, to_numpy
+from .classifiers import tensors
 from .files import optional
 from .perlayer import layers, model_bytes
 
@@ -262,6 +263,12 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
+def _needed(classes):
+    if classes is None:
+        raise ValueError("It needs the classes of the calibration inputs.")
+    return classes
+
+
 # By name: bits of the weights, and how a model is quantized with calibration inputs and classes.
 QUANTIZERS = {
     "PTQ-W, 8 bits, a step per tensor": (8, lambda m, x, y: ptq_w(m, 8)),
@@ -274,7 +281,7 @@ QUANTIZERS = {
     "ONNX Runtime static, int8": (8, lambda m, x, y: onnx_static(m, x)),
     "ONNX Runtime static, int8, a step per channel": (8, lambda m, x, y: onnx_static(m, x, per_channel=True)),
     "NNCF static, int8": (8, lambda m, x, y: nncf_static(m, x)),
-    "NNCF static, int8, accuracy control": (8, lambda m, x, y: nncf_static(m, x, y)),
+    "NNCF static, int8, accuracy control": (8, lambda m, x, y: nncf_static(m, x, _needed(y))),
     "PTQ-W, 4 bits, a step per tensor": (4, lambda m, x, y: ptq_w(m, 4)),
     "PTQ-W, 4 bits, a step per channel": (4, lambda m, x, y: ptq_w(m, 4, "channel")),
     "brevitas, int4, a step per channel": (4, lambda m, x, y: brevitas_weights(m, 4)),
@@ -283,23 +290,24 @@ QUANTIZERS = {
 }
 
 
-def shelf(model: nn.Module, inputs: torch.Tensor, classes: torch.Tensor) -> dict[str, Candidate | str]:
+def shelf(model: nn.Module, inputs, classes=None) -> dict[str, Candidate | str]:
     """
     Quantize a classifier by every quantizer here.
 
     Parameters
     ----------
     model : torch module in eval mode
-    inputs : float tensor, shape (N, ...)
+    inputs : float array or tensor, shape (N, ...)
         Calibration inputs, for quantizers that round activations by the range seen.
-    classes : int tensor, shape (N,)
+    classes : int array or tensor, shape (N,), or None
 
     Returns
     -------
     dict by name
         A Candidate, or the reason why there is none: a package that is missing, a layer that a tool does not take.
     """
-    out = {}
+    out, inputs = {}, tensors(inputs, model)
+    classes = None if classes is None else torch.from_numpy(to_numpy(classes).astype(np.int64))
     for name, (_, make) in QUANTIZERS.items():
         try:
             out[name] = make(model, inputs, classes)

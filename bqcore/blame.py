@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 from torch import nn
 
+from . import stats
 from .auditing import describe
 from .checks import check_choice, check_integer, check_share
 from .geometry import gradient_measures
@@ -230,7 +231,8 @@ def plan_bits(
     calibration band is noted. Such errors of different layers add up about as independent noise does, so from the most
     bits down the step that adds least of it per byte saved is taken, until the budget holds. The band flips of single
     steps are too few to choose by. At few bits errors no longer add up, so the whole plan is measured on the
-    calibration split, and uniform bits are given where they move its band's margins less.
+    calibration split, and uniform bits are given where they move its band's margins less, or flip fewer of its
+    decisions beyond chance.
 
     Parameters
     ----------
@@ -303,5 +305,9 @@ def least_noise(
     candidates = {way: mixed(model, each, scheme=scheme, granularity=granularity) for way, each in ways.items()}
     functions = logits_functions(model, candidates, False)
     decided, _, _ = decide_split(functions, calibration, "calibration", batch_size=batch_size)
-    worse = margin_noise(decided["plan"], share) > margin_noise(decided["uniform"], share)
-    return ways["uniform" if worse else "plan"]
+    noisier = margin_noise(decided["plan"], share) > margin_noise(decided["uniform"], share)
+    # Logits that collapse to nearly one value move the band's margins, which are small, by little, and yet flip most.
+    band = decided["plan"].band(share)
+    flipped = {way: part.flipped()[band] for way, part in decided.items()}
+    flips_more = flipped["plan"].sum() > flipped["uniform"].sum() and stats.mcnemar(*flipped.values()) < 0.05
+    return ways["uniform" if noisier or flips_more else "plan"]

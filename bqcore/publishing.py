@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from . import firstorder, multiverse, plots, quantizers, runs, specs
+from . import firstorder, multiverse, plots, runs, specs
 from .results import digest, largest_difference, load_dataset, save_bytes, save_dataset
 from .specs import FLOAT, Spec
 
@@ -43,7 +43,7 @@ def publications() -> dict[str, Callable[[], xr.Dataset]]:
     out[MULTIVERSE] = lambda: load_dataset(multiverse.joined_file(multiverse.Multiverse()))
     spec, seeds = specs.Levels(), firstorder.SEEDS
     out[firstorder.PUBLISHED] = lambda: load_dataset(firstorder.joined_file(spec, seeds))
-    return out | {"quantizers.nc": lambda: load_dataset(quantizers.joined_file())}
+    return out
 
 
 def variants(dataset: str) -> xr.Dataset:

@@ -38,10 +38,6 @@ nodes = 101  # a side of the slice of the one candidate; cost: grows with its sq
 share = 0.2  # of the inputs, those of least margin, in the boundary band
 
 # %% tags=["hide-input"]
-import json
-
-import numpy as np
-
 import bqcore
 from bqcore import backends, data, files, models, plots, quantize, stats, train
 
@@ -170,7 +166,7 @@ plots.Table(
 # %% tags=["hide-input"]
 shelves, absent = [], {}
 for one, one_cal, one_held in cases[:8]:
-    for name, other in backends.shelf(one, *one_cal).items():
+    for name, other in backends.shelf(one, *(one_cal if isinstance(one_cal, tuple) else [one_cal])).items():
         if isinstance(other, str):
             absent[name] = other
             continue
@@ -198,106 +194,6 @@ from IPython.display import Markdown
 Markdown("\n".join(f"- Left out: {name}. {reason}" for name, reason in absent.items()) or "None is left out.")
 
 # %% [markdown]
-# (audit-published)=
-# ## The same on MNIST, Fashion-MNIST and CIFAR-10
-#
-# These networks need the archives and minutes, so their numbers are published ones. Each column is one network, the published
-# checkpoint of its study; its held-out inputs are those of the study, of CIFAR-10 3,000 of the official test set. An asterisk
-# marks the quantizer of fewest flips among those of its bits, and every one that the same held-out inputs cannot tell from it
-# (McNemar's exact test, 5 %, each pair by itself). One network is one draw: read along the rows.
-
-# %% tags=["hide-input"]
-from bqcore import publishing
-
-kept = publishing.load_published("quantizers.nc")
-networks = kept.network.values.tolist()
-
-
-def tied(flipped, rates) -> list[bool]:
-    """Mark the least of *rates*, and what its flips cannot be told from."""
-    if np.isnan(rates).all():
-        return [False] * len(rates)
-    best = flipped[np.nanargmin(rates)]
-    there = best >= 0
-    return [
-        not np.isnan(rate) and stats.mcnemar(one[there] == 1, best[there] == 1).p_value >= 0.05
-        for one, rate in zip(flipped, rates)
-    ]
-
-
-weight_bits, marked = kept.weight_bits.isel(network=0), {}
-for network in networks:
-    for level in (8, 4):
-        part = kept.sel(network=network, quantizer=weight_bits == level)
-        for name, mark in zip(part.quantizer.values, tied(part.flipped.values, part.flip_rate.values)):
-            marked[str(name), network] = mark
-
-
-def cell(part, name: str, network: str) -> str:
-    """Write flips and band flips."""
-    if part.missing.item():
-        return "–"
-    return f"{float(part.flip_rate):.4f} ({float(part.band_flip_rate):.3f}){' *' * marked[name, network]}"
-
-
-frame = pd.DataFrame(
-    {
-        network: [cell(kept.sel(network=network, quantizer=name), name, network) for name in kept.quantizer.values]
-        for network in networks
-    },
-    index=pd.Index(kept.quantizer.values, name="quantizer"),
-)
-plots.Table(frame, "Held-out flips (band flips) of published networks by quantizer.", "table-audit-published")
-
-# %% [markdown]
-# What they take: the packed model as above, and beside it the file that the quantizer's own package writes. PTQ-W and brevitas keep
-# rounded weights as floats, and torchao stores each 4-bit weight in a byte, so their files are larger than they would have to be.
-# What torchao leaves in float (convolutions) is counted, so its rows on convolutional networks are not at equal bytes.
-
-# %% tags=["hide-input"]
-frame = pd.DataFrame(
-    {
-        network: [
-            "–" if part.missing.item() else f"{int(part.bytes) / 1000:.1f} ({int(part.stored) / 1000:.1f})"
-            for part in (kept.sel(network=network, quantizer=name) for name in kept.quantizer.values)
-        ]
-        for network in networks
-    },
-    index=pd.Index(kept.quantizer.values, name="quantizer"),
-)
-frame.loc["float32"] = [f"{int(size) / 1000:.1f}" for size in kept.float_bytes.values]
-plots.Table(frame, "Thousands of bytes of the packed model (of the file its package writes).", "table-audit-bytes")
-
-# %% [markdown]
-# Bits by layer within the bytes of uniform ones, spent in the same way by five rankings of the layers: the margins' noise in the
-# boundary band, which `bqcore.plan_bits` goes by; calibration accuracy lost, the measure of accuracy-driven searches; and what ONNX
-# Runtime's debugging of quantized models (`qdq_loss_debug`) says of weights and of activations. NNCF's own search knows int8 and
-# float alone: it is the row *accuracy control* above.
-
-# %% tags=["hide-input"]
-rows = {
-    f"{network}, {budget} bits": [
-        "–" if np.isnan(value) else f"{value:.4f}"
-        for value in kept.plan_band_flip_rate.sel(network=network, budget=budget).values
-    ]
-    for network in networks
-    for budget in kept.budget.values
-}
-frame = pd.DataFrame.from_dict(rows, orient="index", columns=kept.ranking.values.tolist()).rename_axis("bytes of")
-plots.Table(frame, "Held-out band flips of plans of bits by layer within equal bytes.", "table-audit-rankings")
-
-# %% tags=["remove-input"]
-from bqcore import quantizers
-
-versions = ", ".join(f"{name} {version}" for name, version in json.loads(kept.versions).items() if version)
-Markdown(
-    "\n".join([
-        f"Published: `data/results/quantizers.nc`, by `{kept.command}`, with {versions}.", "",
-        *(f"- {line}" for line in quantizers.left_out(kept)),
-    ])
-)  # fmt: skip
-
-# %% [markdown]
 # ## What was seen
 #
 # Intervals are paired by network and stand one at a time: they are not widened for the number of comparisons, so one that just
@@ -322,20 +218,5 @@ if len(cases) > 1:
         f"- Bits by layer keep more of the band than uniform bits do at {', '.join(told)} bits."
         if told
         else "- With these networks bits by layer cannot be told from uniform bits at equal bytes: every interval holds 0."
-    )
-for level in (8, 4):
-    names = kept.quantizer.values[weight_bits.values == level]
-    counts = pd.Series({str(name): sum(marked[str(name), network] for network in networks) for name in names})
-    for count in sorted(set(counts), reverse=True)[:2]:
-        best = "; ".join(counts.index[counts == count])
-        lines.append(
-            f"- Fewest flips at {level} bits, or not to be told from them, on {count} of {len(networks)} published networks: {best}."
-        )
-bands = kept.plan_band_flip_rate
-for name in kept.ranking.values[1:]:
-    gap = (bands.sel(ranking="uniform") - bands.sel(ranking=name)).values
-    lines.append(
-        f"- Of {np.isfinite(gap).sum()} budgets of published networks, bits by {name} keep more of the band than uniform bits at "
-        f"{(gap > 0).sum()} and less at {(gap < 0).sum()}."
     )
 Markdown("\n".join(lines))

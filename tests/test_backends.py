@@ -79,6 +79,14 @@ def test_every_candidate_on_the_shelf_can_be_audited(network):
     assert all(torch.equal(model.state_dict()[key], value) for key, value in before.items())
 
 
+def test_the_shelf_takes_arrays_and_does_without_classes(network, monkeypatch):
+    model, x = network
+    names = ("torch static, int8", "NNCF static, int8, accuracy control")
+    monkeypatch.setattr(backends, "QUANTIZERS", {name: backends.QUANTIZERS[name] for name in names})
+    shelf = backends.shelf(model, x.double().numpy())
+    assert shelf[names[0]].bytes > 0 and shelf[names[1]] == "It needs the classes of the calibration inputs."
+
+
 def test_a_quantizer_that_cannot_take_a_model_is_left_out_with_the_reason(network, monkeypatch):
     def fails(model, x, y):
         raise TypeError("no such kind\nof layer")
