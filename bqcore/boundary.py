@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 
 from .checks import check_finite, check_integer, check_logits, check_same_shape, to_numpy
 from .decisions import top_pair
@@ -233,16 +234,24 @@ def _batches(inputs: torch.Tensor, size: int) -> zip:
 
 def _logits(classifier: Classifier, x: torch.Tensor, name: str, start: int):
     """Give the logits at *x*, and a function from weights (R, N, K) of them to the gradients (R, N, D) of the sums."""
-    leaf = x.detach().requires_grad_(True)
-    with torch.enable_grad():
-        logits = classifier(leaf)
+    layers = _layers(classifier, x)
+    logits, gradient = _layerwise(layers, x) if layers else _by_autograd(classifier, x)
     check_logits(logits, name, start)
     if len(logits) != len(x):
         raise ValueError(
             f"{name} have {len(logits)} rows for {len(x)} inputs: the classifier must give one row an input."
         )
-    if not isinstance(logits, torch.Tensor) or not logits.requires_grad:
+    if gradient is None:
         raise ValueError(f"{name} have no gradient: the classifier must be differentiable by torch, without no_grad.")
+    return logits, gradient
+
+
+def _by_autograd(classifier: Classifier, x: torch.Tensor):
+    leaf = x.detach().requires_grad_(True)
+    with torch.enable_grad():
+        logits = classifier(leaf)
+    if not isinstance(logits, torch.Tensor) or not logits.requires_grad:
+        return logits, None
 
     def gradient(weights: torch.Tensor) -> torch.Tensor:
         found = torch.autograd.grad(logits, leaf, weights, retain_graph=True, allow_unused=True, is_grads_batched=True)
@@ -250,6 +259,37 @@ def _logits(classifier: Classifier, x: torch.Tensor, name: str, start: int):
         return found.flatten(2)
 
     return logits, gradient
+
+
+def _layers(classifier: Classifier, x: torch.Tensor) -> list[nn.Module]:
+    """Give the layers of a plain multilayer perceptron, without those that flatten; [] for any other classifier."""
+    # A subclass or a hook may do more than its layers say.
+    plain = type(classifier) is nn.Sequential and not any(
+        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
+        for m in classifier.modules()
+    )
+    layers = list(classifier) if plain else []
+    flat = [type(m) is nn.Flatten and (m.start_dim, m.end_dim) == (1, -1) for m in layers[:1]] == [True]
+    layers = layers[flat:]
+    kinds = {type(m) for m in layers}
+    return layers if (flat or x.ndim == 2) and nn.Linear in kinds and kinds <= {nn.Linear, nn.ReLU} else []
+
+
+def _layerwise(layers: list[nn.Module], x: torch.Tensor):
+    """Do for a multilayer perceptron what autograd does, by the same operations, without its cost: half of the time."""
+    passed = [x.detach().flatten(1)]
+    with torch.no_grad():
+        for layer in layers:  # a ReLU that works in place would change what is passed on
+            passed.append(torch.relu(passed[-1]) if type(layer) is nn.ReLU else layer(passed[-1]))
+
+    def gradient(weights: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            for layer, before in zip(reversed(layers), reversed(passed[:-1])):
+                relu = type(layer) is nn.ReLU
+                weights = torch.ops.aten.threshold_backward(weights, before, 0) if relu else weights @ layer.weight
+        return weights
+
+    return passed[-1], gradient
 
 
 def _pairs(logits: torch.Tensor, winner: torch.Tensor, rivals: torch.Tensor) -> torch.Tensor:

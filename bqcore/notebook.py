@@ -109,6 +109,15 @@ def published_or_fresh(spec: specs.Spec, results: str, seeds: int) -> xr.Dataset
     return runs.sweep(spec, seeds or specs.seeds_of(spec))
 
 
+def by_channel(dataset: str) -> specs.Spec:
+    """Give the baseline of the stopping study on a data set that quantizes by channel."""
+    return next(
+        spec
+        for spec in specs.BASELINES
+        if (spec.study, spec.dataset, spec.granularity) == ("stopping", dataset, "channel")
+    )
+
+
 def published(study: str, datasets: list[str]) -> dict[str, xr.Dataset]:
     """Give the published runs of a study by data set; those that are not published yet are left out."""
     names = {dataset: publishing.name_of(specs.baseline(study, dataset)) for dataset in datasets}

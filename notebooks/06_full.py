@@ -33,19 +33,20 @@ notebook.full_settings("results seeds")
 
 # %%
 tensor = notebook.published_or_fresh(specs.baseline("stopping", "full-cifar-10"), results, seeds)
+channel = notebook.published_or_fresh(notebook.by_channel("full-cifar-10"), results, seeds)
 
 # %% [markdown]
 # ## What each bit-width moves (Table 5)
 
 # %% tags=["hide-input"]
 plots.Table(
-    plots_rounding.full_table({"tensor": tensor}),
+    plots_rounding.full_table({"tensor": tensor, "channel": channel}),
     f"Full CIFAR-10, held-out: means over {tensor.sizes['seed']} seeds (lowest – highest), J and d_eff on {int(tensor.nodes[0])} nodes a side.",
     "table-5",
 )
 
 # %% tags=["remove-input"]
-notebook.sources({"tensor": tensor})
+notebook.sources({"tensor": tensor, "channel": channel})
 
 # %% [markdown]
 # Rounding at fixed bits (Table 6), nearest, optimized and with the {term}`boundary-gap term`, can be run (`python -m bqcore run

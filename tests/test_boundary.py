@@ -275,6 +275,64 @@ def test_flat_margins_are_not_a_number_and_counted():
 # --- both ---
 
 
+@st.composite
+def perceptrons(draw):
+    """Draw a ReLU network of any depth and width, and its inputs: with dead units, ties and classes without a gradient."""
+    sizes = draw(st.lists(st.integers(1, 12), min_size=1, max_size=4)) + [draw(st.integers(2, 7))]
+    generator = torch.Generator().manual_seed(draw(SEEDS))
+    dtype = draw(st.sampled_from([torch.float32, torch.float64]))
+    layers = []
+    for into, out in zip(sizes, sizes[1:]):
+        layer = nn.Linear(into, out, bias=draw(st.booleans())).to(dtype)
+        with torch.no_grad():
+            layer.weight.copy_(torch.randn(out, into, generator=generator, dtype=dtype))
+            layer.weight[torch.rand(out, generator=generator) < draw(st.sampled_from([0, 0.4]))] = 0  # dead, or flat
+            if draw(st.booleans()):
+                layer.weight.round_()  # many ties, and units at zero exactly
+        layers += [layer, nn.ReLU(inplace=draw(st.booleans()))]
+    layers = layers if draw(st.booleans()) else layers[:-1]
+    inputs = torch.randn(draw(st.integers(1, 20)), sizes[0], generator=generator, dtype=dtype)
+    if draw(st.booleans()):
+        layers, inputs = [nn.Flatten(), *layers], inputs[:, None]
+    return nn.Sequential(*layers), inputs.round() if draw(st.booleans()) else inputs
+
+
+@given(perceptrons(), st.sampled_from([1, 7, 4096]))
+def test_layer_by_layer_gradients_are_autograd_s_to_the_last_bit(case, batch_size):
+    """The same operations in the same order; published results were made by autograd."""
+    model, inputs = case
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight.copy_(0.7 * weight.flip(0))
+    expected = measures(lambda x: model(x), lambda x: other(x), inputs, batch_size=batch_size)
+    before = inputs.clone()
+    for x, y in zip(measures(model, other, inputs, batch_size=batch_size), expected):
+        np.testing.assert_array_equal(x, y)
+    assert torch.equal(inputs, before)
+
+
+class Doubled(nn.Sequential):
+    """More than its layers say."""
+
+    def forward(self, x):
+        return super().forward(x) ** 2
+
+
+def test_what_is_no_plain_perceptron_goes_through_autograd():
+    inputs = torch.randn(20, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    layers = mlp((6, 8, 4), 0).double()
+    hooked, curved = copy.deepcopy(layers), nn.Sequential(*layers, nn.Tanh())
+    hooked[1].register_forward_hook(lambda module, given, output: output**2)
+    for model in (Doubled(*layers), hooked, curved, nn.Sequential(layers, layers[1])):
+        found, (expected, rivals) = radius(model, inputs), zip(*radius_one_by_one(model, inputs))
+        np.testing.assert_allclose(found.radius, expected, rtol=1e-10)
+        assert found.rival.tolist() == list(rivals)
+    maps = torch.randn(5, 3, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    with pytest.raises(ValueError, match=r"Logits have shape \(5, 3, 4\): give one row a sample"):
+        radius(layers, maps)
+
+
 def measures(classifier, candidate, inputs, **kind) -> list[np.ndarray]:
     first, second = radius(classifier, inputs, **kind), local_change(classifier, candidate, inputs, **kind)
     return [*first, *second]
