@@ -309,5 +309,5 @@ def least_noise(
     # Logits that collapse to nearly one value move the band's margins, which are small, by little, and yet flip most.
     band = decided["plan"].band(share)
     flipped = {way: part.flipped()[band] for way, part in decided.items()}
-    flips_more = flipped["plan"].sum() > flipped["uniform"].sum() and stats.mcnemar(*flipped.values()) < 0.05
+    flips_more = flipped["plan"].sum() > flipped["uniform"].sum() and stats.mcnemar(*flipped.values()).p_value < 0.05
     return ways["uniform" if noisier or flips_more else "plan"]
