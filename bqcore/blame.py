@@ -230,8 +230,7 @@ def plan_bits(
     calibration band is noted. Such errors of different layers add up about as independent noise does, so from the most
     bits down the step that adds least of it per byte saved is taken, until the budget holds. The band flips of single
     steps are too few to choose by. At few bits errors no longer add up, so the whole plan is measured on the
-    calibration split, and uniform bits are given where they move its band's margins less, or flip fewer of its
-    decisions beyond chance.
+    calibration split, and uniform bits are given where they move its band's margins less.
 
     Parameters
     ----------
