@@ -38,6 +38,9 @@ nodes = 101  # a side of the slice of the one candidate; cost: grows with its sq
 share = 0.2  # of the inputs, those of least margin, in the boundary band
 
 # %% tags=["hide-input"]
+import contextlib
+import io
+
 import bqcore
 from bqcore import backends, data, files, models, plots, quantize, stats, train
 
@@ -165,17 +168,19 @@ plots.Table(
 
 # %% tags=["hide-input"]
 shelves, absent = [], {}
-for one, one_cal, one_held in cases[:8]:
-    for name, other in backends.shelf(one, *(one_cal if isinstance(one_cal, tuple) else [one_cal])).items():
-        if isinstance(other, str):
-            absent[name] = other
-            continue
-        d = bqcore.audit(one, other.model, None, one_held, nodes=0, share=share).dataset.sel(split="heldout")
-        shelves.append({
-            "quantizer": name, "bytes": other.bytes, "loss": float(d.accuracy_reference - d.accuracy),
-            "flips": float(d.flip_rate), "band": float(d.band_flip_rate),
-            "displacement": float(d.displacement.sel(quantile=0.5)),
-        })  # fmt: skip
+# torch prints the traceback of any error inside a converted model, also of one that the audit expects and tells of.
+with contextlib.redirect_stderr(io.StringIO()):
+    for one, one_cal, one_held in cases[:8]:
+        for name, other in backends.shelf(one, *(one_cal if isinstance(one_cal, tuple) else [one_cal])).items():
+            if isinstance(other, str):
+                absent[name] = other
+                continue
+            d = bqcore.audit(one, other.model, None, one_held, nodes=0, share=share).dataset.sel(split="heldout")
+            shelves.append({
+                "quantizer": name, "bytes": other.bytes, "loss": float(d.accuracy_reference - d.accuracy),
+                "flips": float(d.flip_rate), "band": float(d.band_flip_rate),
+                "displacement": float(d.displacement.sel(quantile=0.5)),
+            })  # fmt: skip
 shelves = pd.DataFrame(shelves)
 means = shelves.groupby("quantizer").mean().sort_values(["bytes", "band"])
 form = {"bytes": "{:.0f}", "loss": "{:.4f}", "flips": "{:.4f}", "band": "{:.4f}", "displacement": "{:.4f}"}
