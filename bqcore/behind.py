@@ -51,7 +51,8 @@ def figure_frame(figure) -> pd.DataFrame:
             about = {"panel": panel, "kind": kind, "series": series, "colour": _colour(artist), "piece": piece}
             rows.append(pd.DataFrame(values).assign(**about))
     frame = pd.concat(rows, ignore_index=True).reindex(columns=COLUMNS)
-    return frame.assign(**{name: frame[name].fillna("") for name in _WORDS})
+    words = {name: frame[name].fillna("") for name in _WORDS}
+    return frame.assign(**words | {name: frame[name].astype(float) for name in COLUMNS[5:10]})
 
 
 def figure_dataset(figure, frame: pd.DataFrame | None = None) -> xr.Dataset:

@@ -3,7 +3,7 @@
 import xarray as xr
 from torch import nn
 
-from . import calibration, data, quantize, rounding
+from . import calibration, data, quantize, rounding, train_cifar
 from .specs import FLOAT, Rounding
 
 GRID_DIMS = set()
@@ -23,19 +23,19 @@ def measure(spec: Rounding, split: data.StoppingSplit, model: nn.Module) -> xr.D
         "logits", and the latter with "gap η" for each η above 0), ``split``, ``nodes``, ``quantile``, ``axis``.
     """
     reference = rounding.fold_batchnorm(model)
+    reference = reference.to(memory_format=train_cifar._layout(reference))
+    rounded = {bits: rounded_models(spec, reference, split, bits) for bits in spec.bits}
+    made = [(bits, name, *pair) for bits, by_name in rounded.items() for name, pair in by_name.items()]
+    # All at once, numbered, so that what is measured of the float classifier alone is measured once.
+    levels = {FLOAT: reference} | {FLOAT + i: candidate for i, (_, _, candidate, _) in enumerate(made, 1)}
+    found = calibration.on_both_splits(levels, split, spec).rename(bits="method")
+    shares = [(0.0, 0.0), *(_shares(record) for *_, record in made)]
+    found["changed_weights"], found["undecided_gates"] = (("method", list(column)) for column in zip(*shares))
     parts = []
-    for bits in spec.bits:
-        rounded = {"float": (reference, None), **rounded_models(spec, reference, split, bits)}
-        levels = {FLOAT if name == "float" else i: made for i, (name, (made, _)) in enumerate(rounded.items())}
-        found = calibration.on_both_splits(levels, split, spec).rename(bits="method")
-        shares = [_shares(record) for _, record in rounded.values()]
-        parts.append(
-            found.assign_coords(method=list(rounded)).assign(
-                changed_weights=("method", [changed for changed, _ in shares]),
-                undecided_gates=("method", [undecided for _, undecided in shares]),
-            )
-        )
-    return xr.concat(parts, xr.Variable("bits", list(spec.bits)))
+    for bits, by_name in rounded.items():
+        rows = [0, *(i for i, (of, *_) in enumerate(made, 1) if of == bits)]
+        parts.append(found.isel(method=rows).assign_coords(method=["float", *by_name]))
+    return xr.concat(parts, xr.Variable("bits", list(rounded)))
 
 
 def rounded_models(

@@ -198,7 +198,6 @@ LONG_NAMES = {
     "nodes": ("nodes a side of the slice grid", "count"),
     "quantile": ("quantile over the inputs", "1"),
     "method": ("how the weights were rounded", "1"),
-    "gap_weight": ("weight of the boundary-gap term, η", "1"),
     "changed_weights": ("weights not rounded to the nearest grid point", "share of those between two"),
     "undecided_gates": ("gates between 0.01 and 0.99 at the last step", "share of those between two"),
     "t": ("interpolation between the two levels", "1"),

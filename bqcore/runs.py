@@ -3,7 +3,6 @@
 import hashlib
 import json
 import signal
-import threading
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import xarray as xr
 from joblib import Parallel, cpu_count, delayed
+from joblib.externals.loky.backend import resource_tracker
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from torch import nn
 from tqdm import tqdm
@@ -238,15 +238,16 @@ def sweep(spec: Spec, seeds: int | None = None, *, workers: int | None = None, p
 
 @contextmanager
 def _deaf():
-    """Start processes in this block that never hear Ctrl-C: their parent does, and ends them without tracebacks."""
-    if threading.current_thread() is not threading.main_thread():  # others can set no handler
+    """Start processes in this block that never hear Ctrl-C: their parent does, after it, and ends them quietly."""
+    if not hasattr(signal, "pthread_sigmask"):  # as on Windows
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource_tracker.ensure_running()  # its start would lift the mask
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def sweep_variants(dataset: str, seeds: int, *, workers: int | None = None) -> xr.Dataset:

@@ -24,6 +24,7 @@ _LEAST = 16  # nodes at a time at least: fewer leave a convolution idle
 _CACHED = 2**17  # values of the first layer at a time: 1 MB stays in a core's cache
 # float32 logits are off by some 1e-6 of the largest one; a top-2 gap below this share of it is a close call.
 _CLOSE = 1e-3
+_FULL = 1000  # values or inputs, whichever are fewer, up to which the full singular value decomposition is quick
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +103,7 @@ def pca_plane(inputs, *, padding: float = 0.0) -> Plane:
     Returns
     -------
     Plane
-        Axes by full singular value decomposition in float64, signs fixed by scikit-learn's rule.
+        Axes by singular value decomposition in float64, signs fixed by scikit-learn's rule.
 
     Raises
     ------
@@ -115,15 +116,22 @@ def pca_plane(inputs, *, padding: float = 0.0) -> Plane:
         raise ValueError(f"Inputs have shape {array.shape}: a PCA slice needs at least 3 samples of at least 2 values.")
     flat = array.reshape(len(array), -1).astype(np.float64)
     check_finite("Inputs", flat, "clean the data before fitting a slice", ("sample", "value"))
-    if np.linalg.matrix_rank(flat[:2000] - flat[:2000].mean(0)) < 2 and np.linalg.matrix_rank(flat - flat.mean(0)) < 2:
-        raise ValueError(f"The {len(flat)} inputs vary in fewer than two directions: they span no plane.")
-    pca = PCA(2, svd_solver="full").fit(flat)
+    flatness = f"The {len(flat)} inputs vary in fewer than two directions: they span no plane."
+    if (flat == flat[0]).all():
+        raise ValueError(flatness)
+    # Where a full decomposition takes minutes, an iterative one gives the first two to the same accuracy in a second.
+    solver = "full" if min(flat.shape) <= _FULL else "arpack"
+    pca = PCA(2, svd_solver=solver, random_state=0).fit(flat)
+    first, second = pca.singular_values_
+    if second <= first * max(flat.shape) * np.finfo(float).eps:  # the rank is 1, as numpy has it
+        raise ValueError(flatness)
     scores = pca.transform(flat)
     low, high = scores.min(0), scores.max(0)
     margin = padding * (high - low)
     return Plane(
-        pca.mean_, pca.components_, low - margin, high + margin, pca.explained_variance_ratio_, array.shape[1:]
-    )
+        pca.mean_, np.ascontiguousarray(pca.components_), low - margin, high + margin, pca.explained_variance_ratio_,
+        array.shape[1:],
+    )  # fmt: skip
 
 
 def slice_labels(classifier: Callable, plane: Plane, n: int, *, batch_size: int | None = None) -> np.ndarray:

@@ -150,7 +150,7 @@ class Rounding(Stopping):
 _IMAGES = {"width": 128, "epochs": 10, "batch_size": 128, "sizes": data.SIZES["mnist"]}
 _CNN = {"model": "cnn", "width": 16, "nodes": (81, 41, 21)}
 _FULL = {
-    "dataset": "full-cifar-10", "model": "strided-resnet", "width": 28, "epochs": 18, "batch_size": 128,
+    "dataset": "full-cifar-10", "model": "strided-resnet", "width": 28, "epochs": 30, "batch_size": 128,
     "sizes": data.SIZES["full-cifar-10"],
 }  # fmt: skip
 _SUBSET = {"dataset": "cifar-10", "width": 16, "epochs": 15, "sizes": data.SIZES["cifar-10"]}
@@ -166,7 +166,7 @@ BASELINES = {
     Rounding(nodes=(201, 101)): 10,
     **{Rounding(dataset=name, nodes=(201, 101), **_IMAGES): 5 for name in ("mnist", "fashion-mnist")},
     Rounding(model="cnn", nodes=(81, 41), **_SUBSET): 3,
-    Rounding(nodes=(81, 41), steps=400, **_FULL): 3,
+    Rounding(nodes=(81, 41), steps=400, gaps=(0.0, 1.0, 10.0, 100.0, 1000.0), **_FULL): 3,
 }
 # What the abstract leaves open, one choice at a time away from the baseline; grid and limit are varied within a run.
 VARIANTS = {

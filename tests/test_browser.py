@@ -8,6 +8,7 @@ chromium, as `apt-get install chromium` gives it; those of links, captions and s
 import base64
 import copy
 import functools
+import gzip
 import http.server
 import importlib
 import io
@@ -200,8 +201,9 @@ def test_every_captioned_figure_and_table_has_its_files_with_its_numbers(book, p
     for caption, markdown in captions(notebook).items():
         files = {}
         for ending in ("csv", "nc") if markdown else ("svg", "csv", "nc"):
-            (link,) = [link for link in links if link.endswith(f"/{caption}.{ending}")]
-            files[ending] = (page.parent / link).read_bytes()
+            (link,) = [link for link in links if re.search(rf"/{caption}\.{ending}(\.gz)?$", link)]
+            content = (page.parent / link).read_bytes()
+            files[ending] = gzip.decompress(content) if link.endswith(".gz") else content
         table = pd.read_csv(io.BytesIO(files["csv"]), dtype=str, keep_default_na=False)
         with xr.open_dataset(io.BytesIO(files["nc"]), engine="h5netcdf") as dataset:
             assert dataset.sizes["row"] == (len(table) if markdown else (table.kind != "cells").sum()) > 0, caption

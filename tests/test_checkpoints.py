@@ -12,6 +12,12 @@ from bqcore import archives, calibration, levels, publishing, quantize, results,
 
 ROOT = Path(__file__).resolve().parents[1]
 STOPPING = [spec for spec in specs.BASELINES if spec.study == "stopping"]
+
+
+def name_of(spec: specs.Spec) -> str:
+    return "-".join([spec.dataset, spec.model, *(["channel"] if spec.granularity == "channel" else [])])
+
+
 DECISIONS = (
     "accuracy", "flip_rate", "right_to_wrong", "wrong_to_right", "wrong_to_other", "band_flip_rate",
     "pair_order_flip_rate", "band_pair_order_flip_rate",
@@ -19,13 +25,14 @@ DECISIONS = (
 
 
 def checkpoint(spec: specs.Spec) -> Path:
-    return ROOT / runs.CHECKPOINTS / f"{spec.study}-{spec.dataset}-{spec.model}.safetensors"
+    return ROOT / runs.published_checkpoint(spec)
 
 
 def needs(dataset: str) -> None:
     """Skip, and say so, where a data set is not there to test with."""
     if dataset != "digits":
-        status = {row.name: row for row in archives.status((dataset,))}[dataset]
+        dataset = dataset.removeprefix("full-")  # of the same archive
+        (status,) = archives.status((dataset,))
         if not status.verified:
             pytest.skip(
                 f"the published result on {dataset} was NOT measured again: {status.says}; "
@@ -33,7 +40,7 @@ def needs(dataset: str) -> None:
             )
 
 
-@pytest.mark.parametrize("spec", STOPPING, ids=lambda spec: f"{spec.dataset}-{spec.model}")
+@pytest.mark.parametrize("spec", STOPPING, ids=name_of)
 def test_a_published_run_is_measured_again_from_its_checkpoint(spec):
     needs(spec.dataset)
     coarse = replace(spec, nodes=(min(spec.nodes),))
@@ -54,7 +61,7 @@ def test_a_published_run_is_measured_again_from_its_checkpoint(spec):
     assert float(theirs.flip_rate.sel(bits=2).max()) > 0.05  # there was something to agree on
 
 
-@pytest.mark.parametrize("spec", STOPPING, ids=lambda spec: f"{spec.dataset}-{spec.model}")
+@pytest.mark.parametrize("spec", STOPPING, ids=name_of)
 def test_an_audit_of_a_published_network_gives_the_numbers_of_the_chapters_to_the_last_digit(spec):
     needs(spec.dataset)
     bits, nodes = 3, min(spec.nodes)  # at 3 bits every network flips

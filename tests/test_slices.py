@@ -10,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from skimage.segmentation import find_boundaries
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.decomposition import PCA
 from sklearn.inspection import DecisionBoundaryDisplay
 from sklearn.linear_model import LogisticRegression
 from torch import nn
@@ -135,6 +136,21 @@ def test_planes_are_refused(inputs, message):
 def test_paddings_are_refused(padding):
     with pytest.raises(ValueError, match=f"Padding is {padding!r}: give a number from 0 to 1"):
         pca_plane(np.eye(4), padding=padding)
+
+
+@pytest.mark.parametrize("count", [1001, 1200])
+def test_wide_and_many_inputs_are_decomposed_iteratively_to_the_same_plane(count):
+    generator = np.random.default_rng(count)
+    inputs = generator.normal(size=(count, 1100)) * np.geomspace(5, 0.1, 1100)
+    plane, same = pca_plane(inputs), pca_plane(inputs)
+    full = PCA(2, svd_solver="full").fit(inputs)
+    np.testing.assert_allclose(plane.axes, full.components_, rtol=0, atol=1e-9)  # rounding over the gap of the spectrum
+    np.testing.assert_allclose(plane.explained, full.explained_variance_ratio_, rtol=1e-9)
+    assert plane.axes.tobytes() == same.axes.tobytes()
+    slice_labels(nn.Linear(1100, 3), plane, 5)  # torch takes the axes as they are
+    for flat in (np.ones((count, 1100)), np.outer(np.arange(count), generator.normal(size=1100))):
+        with pytest.raises(ValueError, match="vary in fewer than two directions"):
+            pca_plane(flat)
 
 
 # --- labels of the nodes ---

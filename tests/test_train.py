@@ -139,7 +139,7 @@ def test_models_have_their_size_and_learn_by_their_seed(name, shape, parameters)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "vgg"}, r"Model is 'vgg': choose one of 'mlp', 'cnn', 'resnet'\."),
+        ({"name": "vgg"}, r"Model is 'vgg': choose one of 'mlp', 'cnn', 'resnet', 'strided-resnet'\."),
         ({"name": "cnn", "shape": (64,)}, r"Inputs have shape \(64,\): a cnn takes \(channels, rows, columns\)\."),
         ({"width": 0}, r"Width is 0: give an integer of at least 1\."),
         ({"classes": 1}, r"Classes is 1: give an integer of at least 2\."),

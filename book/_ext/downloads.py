@@ -7,6 +7,7 @@ given without them: it has the pictures and tables, and is as small as a noteboo
 
 import base64
 import functools
+import gzip
 import json
 import posixpath
 import sys
@@ -17,6 +18,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 
 FOLDER = "_downloads"
+LONG = 400_000  # bytes: CSVs above it are given compressed, which what reads CSVs reads as well
 FORMS = {"svg": ("svg", "SVG"), "csv": ("csv", "CSV"), "netcdf": ("nc", "NetCDF")}
 
 
@@ -80,10 +82,13 @@ def add_lines(app: Sphinx, doctree: nodes.document, page: str) -> None:
             links = []
             for form, content in named.pop(name).items():
                 ending, text = FORMS[form]
+                data = base64.b64decode(content) if form == "netcdf" else content.encode()
+                if form == "csv" and len(data) > LONG:
+                    ending, data = "csv.gz", gzip.compress(data, mtime=0)
                 file = f"{FOLDER}/{path.stem}/{name}.{ending}"
                 target = Path(app.outdir, file)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(base64.b64decode(content) if form == "netcdf" else content.encode())
+                target.write_bytes(data)
                 links.append((file, text, f"{name} as {text}"))
             kind = "Figure" if isinstance(node, nodes.figure) else "Table"
             node.parent.insert(node.parent.index(node) + 1, line(f"{kind} as ", sorted(links, key=order), page))
