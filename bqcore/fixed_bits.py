@@ -23,7 +23,7 @@ def measure(spec: Rounding, split: data.StoppingSplit, model: nn.Module) -> xr.D
         "logits", and the latter with "gap η" for each η above 0), ``split``, ``nodes``, ``quantile``, ``axis``.
     """
     reference = rounding.fold_batchnorm(model)
-    reference = reference.to(memory_format=train_cifar._layout(reference))
+    reference = reference.to(memory_format=train_cifar.memory_layout(reference))
     rounded = {bits: rounded_models(spec, reference, split, bits) for bits in spec.bits}
     made = [(bits, name, *pair) for bits, by_name in rounded.items() for name, pair in by_name.items()]
     # All at once, numbered, so that what is measured of the float classifier alone is measured once.

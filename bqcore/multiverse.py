@@ -5,26 +5,23 @@ The multiverse on digits: every reading of the paper's words that can be defende
 sweep goes on, then one file of all.
 """
 
-import difflib
 import hashlib
 import json
 import shlex
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import xarray as xr
-from joblib import Parallel, cpu_count, delayed
-from joblib.externals.loky.process_executor import TerminatedWorkerError
-from tqdm import tqdm
 
 from . import runs
 from .checks import check_integer
 from .results import load_dataset, save_dataset
-from .specs import text
+from .specs import read_settings, text
 from .universe import SCALES, SPLITS, Network, measure
+from .workers import each
 
 # Distances that no limit equals: a share may meet its limit exactly, and stays as it is.
 _ROUNDED = ("boundary_jaccard", "stopping_jaccard", "displacement", "share_near", "chance_boundary")
@@ -88,25 +85,7 @@ def parse(settings: list[str]) -> Multiverse:
     >>> parse(["seeds=2", "width=[8]"]).command()
     "python -m bqcore run multiverse digits 'width=[8]' seeds=2"
     """
-    known = [f.name for f in fields(Multiverse)]
-    out = {}
-    for setting in settings:
-        name, equals, given = setting.partition("=")
-        if not equals:
-            raise ValueError(f"{setting!r} is no setting: write name=value, such as seeds=3.")
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            raise ValueError(
-                f"There is no parameter {name!r}: "
-                + (f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}.")
-            )
-        if name in out:
-            raise ValueError(f"{name} is given twice: give it once.")
-        try:
-            out[name] = json.loads(given)
-        except json.JSONDecodeError:
-            raise ValueError(f"{name} is {given!r}: give an integer, or a list of them such as [64,32].") from None
-    return Multiverse(**out)
+    return Multiverse(**read_settings(settings, asdict(Multiverse())))
 
 
 def parameters() -> list[tuple[str, str]]:
@@ -168,28 +147,16 @@ def sweep(spec: Multiverse, *, workers: int | None = None, progress: bool = True
         Along the axes of training, ``seed``, and those of :func:`bqcore.universe.measure`; distances rounded to 2^-14,
         which halves the file. What needs a calibration split has no axis ``split``.
     """
-    workers = check_integer("workers", cpu_count() if workers is None else workers, 1)
     joined = joined_file(spec)
     found = _kept(joined)
     if found is not None:
         return found
     asked = networks(spec)
     missing = [network for network in asked if not file(network).exists()]
-    bar = tqdm(
-        total=len(asked), initial=len(asked) - len(missing), desc="multiverse, digits: networks", unit="network",
-        disable=not progress or not missing,
+    each(
+        _make, [(network, file(network).absolute()) for network in missing], total=len(asked),
+        desc="multiverse, digits: networks", unit="network", workers=workers, progress=progress,
     )  # fmt: skip
-    with bar:
-        pool = Parallel(min(workers, max(1, len(missing))), return_as="generator_unordered")
-        try:
-            with runs._deaf():  # Ctrl-C is the parent's, as in a sweep of runs
-                done = pool(delayed(_make)(network, file(network).absolute()) for network in missing)
-            for _ in done:
-                bar.update()
-        except TerminatedWorkerError:
-            raise RuntimeError(
-                "A worker was ended from outside (out of memory?): finished runs are kept, the same command goes on."
-            ) from None
     save_dataset(join(spec, {network: _run(network) for network in asked}), joined)
     return load_dataset(joined)
 

@@ -10,7 +10,7 @@ import xarray as xr
 from IPython import get_ipython
 from IPython.display import Markdown, display
 
-from . import calibration, plots, plots_stopping, publishing, runs, specs, stats, transfer
+from . import calibration, plots, plots_rounding, plots_stopping, publishing, runs, specs, stats, transfer
 from .checks import check_choice, check_integer, check_share
 
 _INJECTED = (bool, int, float, str, list, dict, type(None))  # what papermill can inject
@@ -95,11 +95,12 @@ def stopping_runs(datasets: list[str], results: str, seeds: int, model: str | No
     return out
 
 
-def full_settings(declared: str) -> None:
+def rounding_settings(declared: str) -> None:
     """Check the parameters of the notebook on the full CIFAR-10."""
     space = checked_names(declared)
     check_choice("results", space["results"], ("published", "fresh"))
     check_integer("seeds", space["seeds"], 0)
+    check_share("power", space["power"])
 
 
 def published_or_fresh(spec: specs.Spec, results: str, seeds: int) -> xr.Dataset:
@@ -128,7 +129,19 @@ def published(study: str, datasets: list[str]) -> dict[str, xr.Dataset]:
     }
 
 
-def full_summary(tensor: xr.Dataset, everywhere: dict[str, xr.Dataset]) -> str:
+def gap_summary(many: xr.Dataset, power: float) -> str:
+    """Say in words what the boundary-gap term changes at each bit-width; every number comes from *many*."""
+    lines = []
+    for bits in many.bits.values.tolist():
+        changes = "; ".join(plots_rounding.seen_changes(many, bits, power))
+        lines.append(
+            f"- **{bits} bits**, η = {transfer.chosen_gap(many, bits).removeprefix('gap ')} by calibration, against "
+            f"none, in pairs over {many.sizes['seed']} seeds: {changes}."
+        )
+    return "\n".join(lines)
+
+
+def full_summary(tensor: xr.Dataset, rounded: xr.Dataset, everywhere: dict, stopping: dict) -> str:
     """Say in words what the full CIFAR-10 and the correlations show; every number comes from the runs."""
     held_out = tensor.sel(split="held-out").mean("seed")
     six, whole = held_out.sel(bits=6), held_out.sel(bits=specs.FLOAT)
@@ -137,13 +150,25 @@ def full_summary(tensor: xr.Dataset, everywhere: dict[str, xr.Dataset]) -> str:
         f"{float(whole.accuracy - six.accuracy):.4f} of that and changes {float(six.flip_rate):.4f} of all decisions, "
         f"{float(six.band_flip_rate):.3f} of those in the boundary band."
     ]
-    found = [transfer.correlations(many)["PTQ-W"] for many in everywhere.values()]
-    overall, within = ([one[i].estimate for one in found] for i in (0, 2))
+    for bits in rounded.bits.values.tolist():
+        at = rounded.sel(split="held-out", bits=bits).isel(nodes=0).mean("seed")
+        nearest, layers, logits = (at.sel({"method": name}) for name in ("nearest", "layers", "logits"))
+        lines.append(
+            f"- At **{bits} bits** optimized rounding changes {float(layers.flip_rate):.4f} of the decisions layer by "
+            f"layer and {float(logits.flip_rate):.4f} from there on the logits, where rounding to nearest changes "
+            f"{float(nearest.flip_rate):.4f}; the Jaccard distances are {float(layers.boundary_jaccard):.3f}, "
+            f"{float(logits.boundary_jaccard):.3f} and {float(nearest.boundary_jaccard):.3f}."
+        )
+    found = [
+        (three[0].estimate, three[2].estimate) for many in everywhere.values()
+        for three in transfer.correlations(many).values()
+    ]  # fmt: skip
+    overall, within = zip(*found)
     lines.append(
-        f"- Over the levels of {len(found)} data sets, calibration and held-out Jaccard correlate from "
-        f"{min(overall):.3f} to {max(overall):.3f}; within a bit-width, from {min(within):.2f} to {max(within):.2f}."
+        f"- Over {len(found)} variants, calibration and held-out Jaccard correlate from {min(overall):.3f} to "
+        f"{max(overall):.3f}; within a bit-width, from {min(within):.2f} to {max(within):.2f}."
     )
-    best = {name: next(iter(transfer.rank_predictors(many))) for name, many in everywhere.items()}
+    best = {name: next(iter(transfer.rank_predictors(many))) for name, many in stopping.items()}
     lines.append(
         "- Held-out flips are predicted best by calibration "
         + ", ".join(f"{transfer.PREDICTORS[measure]} on {name}" for name, measure in best.items())

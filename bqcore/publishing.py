@@ -167,10 +167,10 @@ def publish() -> list[str]:
         lines.append(f"wrote {PUBLISHED / name}")
     save_bytes((json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode(), path)
     lines.append(f"wrote {path}")
-    for spec in specs.BASELINES:
-        kept = runs.checkpoint_file(spec)
-        if name_of(spec) in fresh and kept.exists():
-            published = runs.published_checkpoint(spec)
+    # A classifier goes with the study that trains it: others take theirs from there, and may have been run elsewhere.
+    trained = [spec for spec in specs.BASELINES if name_of(spec) in fresh and spec.study == spec.trained_by]
+    for published, kept in {runs.published_checkpoint(spec): runs.checkpoint_file(spec) for spec in trained}.items():
+        if kept.exists():
             save_bytes(kept.read_bytes(), published)
             lines.append(f"wrote {published}")
     if "digits_slice.nc" in fresh:

@@ -2,24 +2,19 @@
 
 import hashlib
 import json
-import signal
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 import xarray as xr
-from joblib import Parallel, cpu_count, delayed
-from joblib.externals.loky.backend import resource_tracker
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 from torch import nn
-from tqdm import tqdm
 
 from . import calibration, data, fixed_bits, levels, measures, models, train, train_cifar
 from .checks import check_integer
 from .results import load_dataset, save_dataset
 from .specs import VARIANTS, Spec, seeds_of, text, variants
+from .workers import each
 
 FRESH = Path("data/runs")
 CHECKPOINTS = Path("data/checkpoints")
@@ -206,48 +201,18 @@ def sweep(spec: Spec, seeds: int | None = None, *, workers: int | None = None, p
         Of :func:`run`, without the arrays that only pictures need.
     """
     seeds = check_integer("seeds", seeds_of(spec) if seeds is None else seeds, 1)
-    workers = check_integer("workers", cpu_count() if workers is None else workers, 1)
     joined = joined_file(spec, seeds)
     found = _kept(joined, spec)
     if found is not None:
         return found
     specs = [replace(spec, seed=spec.seed + i) for i in range(seeds)]
     missing = [s for s in specs if not file(s).exists()]
-    bar = tqdm(
-        total=seeds,
-        initial=seeds - len(missing),
-        desc=f"{spec.study}, {spec.dataset}, {spec.model}: runs",
-        unit="run",
-        disable=not progress or not missing,
-    )
-    with bar:
-        # joblib's processes start afresh (a forked copy of torch's threads can hang) and need no guard in a script.
-        pool = Parallel(min(workers, max(1, len(missing))), return_as="generator_unordered")
-        try:
-            with _deaf():
-                done = pool(delayed(_make)(s, file(s).absolute(), checkpoint_file(s).absolute()) for s in missing)
-            for _ in done:
-                bar.update()
-        except TerminatedWorkerError:
-            raise RuntimeError(
-                "A worker was ended from outside (out of memory?): finished runs are kept, the same command goes on."
-            ) from None
+    each(
+        _make, [(s, file(s).absolute(), checkpoint_file(s).absolute()) for s in missing], total=seeds,
+        desc=f"{spec.study}, {spec.dataset}, {spec.model}: runs", unit="run", workers=workers, progress=progress,
+    )  # fmt: skip
     save_dataset(combine([run(s) for s in specs], spec, seeds), joined)
     return load_dataset(joined)
-
-
-@contextmanager
-def _deaf():
-    """Start processes in this block that never hear Ctrl-C: their parent does, after it, and ends them quietly."""
-    if not hasattr(signal, "pthread_sigmask"):  # as on Windows
-        yield
-        return
-    resource_tracker.ensure_running()  # its start would lift the mask
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def sweep_variants(dataset: str, seeds: int, *, workers: int | None = None) -> xr.Dataset:

@@ -260,6 +260,27 @@ def parse(settings: list[str], study: str = "levels", dataset: str = "digits") -
     """
     usual = baseline(study, dataset)
     known = {f.name: getattr(usual, f.name) for f in fields(usual) if f.name != "dataset"} | {"seeds": seeds_of(usual)}
+    out = read_settings(settings, known)
+    usual = baseline(study, dataset, out.get("model"))
+    seeds = check_integer("seeds", out.pop("seeds", seeds_of(usual)), 1)
+    return replace(usual, **out), seeds
+
+
+def read_settings(settings: list[str], known: dict) -> dict:
+    """
+    Read ``name=value`` settings.
+
+    Parameters
+    ----------
+    settings : list of str
+    known : dict
+        What each name stands for if it is not given; a value must be of the same type.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown (the nearest known one is named), given twice, or its value is of another type.
+    """
     out = {}
     for setting in settings:
         name, equals, given = setting.partition("=")
@@ -282,9 +303,7 @@ def parse(settings: list[str], study: str = "levels", dataset: str = "digits") -
         if not fits:
             raise ValueError(f"{name} is {given!r}: give a value of type {kind.__name__}, such as {text(known[name])}.")
         out[name] = value
-    usual = baseline(study, dataset, out.get("model"))
-    seeds = check_integer("seeds", out.pop("seeds", seeds_of(usual)), 1)
-    return replace(usual, **out), seeds
+    return out
 
 
 def text(value) -> str:

@@ -71,7 +71,7 @@ def fit_cifar(
     check_labels(classes, "Classes")
     _check_images(inputs, classes, batch_size)
     generator = torch.Generator().manual_seed(seed)
-    layout = _layout(model)
+    layout = memory_layout(model)
     model = model.to(memory_format=layout).train()
     decayed = [p for p in model.parameters() if p.ndim > 1]
     spared = [p for p in model.parameters() if p.ndim <= 1]
@@ -153,7 +153,7 @@ def _check_images(inputs: torch.Tensor, classes: torch.Tensor, batch_size: int) 
         raise ValueError(f"There are {len(inputs)} inputs, fewer than a batch of {batch_size}: give a smaller batch.")
 
 
-def _layout(model: nn.Module) -> torch.memory_format:
+def memory_layout(model: nn.Module) -> torch.memory_format:
     """
     Give the order of axes in memory: channels last, a fifth faster, where that is safe.
 

@@ -327,10 +327,10 @@ def test_settings_are_read_and_refused(capsys):
     words = shlex.split(multiverse.parse(["seeds=2", "width=[8]"]).command())[6:]
     assert words == ["width=[8]", "seeds=2"]
     for settings, message in (
-        (["seed"], "'seed' is no setting: write name=value, such as seeds=3."),
+        (["seed"], "'seed' is no setting: write name=value, such as seed=3."),
         (["sedes=2"], "There is no parameter 'sedes': did you mean 'seeds'?"),
         (["seed=1", "seed=2"], "seed is given twice: give it once."),
-        (["width=wide"], "width is 'wide': give an integer, or a list of them such as [64,32]."),
+        (["width=wide"], "width is 'wide': give a value of type list, such as [64,32,128]."),
         (["width=[8,8]"], "width is [8, 8]: give a list of integers, each once, such as [64,32]."),
         (["nodes=42"], "nodes is 42: give one more than a multiple of 4, so that the grids nest."),
         (["seeds=0"], "seeds is 0: give an integer of at least 1."),

@@ -268,7 +268,7 @@ def test_the_gap_is_the_mean_squared_displacement_in_the_band():
 def test_a_gap_weight_lowers_the_gap_on_average():
     gaps = {1e-30: [], 1e4: []}  # the logits alone, and next to nothing of them
     for gap, found in gaps.items():
-        for seed in range(12):
+        for seed in range(6):
             layer, inputs = models.mlp((8, 3), seed), normal(60, 8, seed=seed) @ normal(8, 8, seed=seed + 1)
             options = {"on": "logits", "gap": gap, "steps": 200, "batch_size": 12, "learning_rate": 0.05}
             options["regularization"] = 0.01 * max(1.0, gap)  # or gates that the term holds between stay undecided

@@ -11,7 +11,7 @@ LAYERS = (
     ("checks",),
     ("quantize", "boundary", "slices", "decisions", "stats", "stopping", "curves", "finite", "readings"),
     ("models", "train", "train_cifar", "rounding", "download", "archives", "data", "results", "arrangement", "classifiers",
-     "files", "perlayer"),
+     "files", "perlayer", "workers"),
     ("specs", "measures", "levels", "calibration", "fixed_bits", "runs", "transfer", "exact", "firstorder",
      "pooled", "geometry", "report", "backends", "universe", "multiverse", "specification"),
     ("claims", "publishing", "plots", "plots_stopping", "plots_exact", "plots_rounding",

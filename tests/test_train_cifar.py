@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from bqcore import models
-from bqcore.train_cifar import _layout, augmented, fit_cifar
+from bqcore.train_cifar import augmented, fit_cifar, memory_layout
 
 QUICK = {"epochs": 2, "seed": 0, "batch_size": 16, "threads": 1}
 
@@ -122,9 +122,9 @@ def test_shifts_and_mirrors_are_drawn_evenly():
 
 
 def test_memory_is_channels_last_only_where_torch_does_not_write_past_it():
-    assert _layout(models.build("resnet", (3, 8, 8), 2, width=8, seed=0)) == torch.channels_last
-    assert _layout(models.build("resnet", (3, 8, 8), 2, width=7, seed=0)) == torch.contiguous_format
-    assert _layout(models.build("cnn", (1, 8, 8), 2, width=1, seed=0)) == torch.channels_last
+    assert memory_layout(models.build("resnet", (3, 8, 8), 2, width=8, seed=0)) == torch.channels_last
+    assert memory_layout(models.build("resnet", (3, 8, 8), 2, width=7, seed=0)) == torch.contiguous_format
+    assert memory_layout(models.build("cnn", (1, 8, 8), 2, width=1, seed=0)) == torch.channels_last
 
 
 def test_progress_is_shown_if_it_has_a_name(capsys):

@@ -1,0 +1,67 @@
+"""Work shared out among processes: a bar with the time left; Ctrl-C is heard by their parent alone."""
+
+import signal
+from collections.abc import Callable
+from contextlib import contextmanager
+
+from joblib import Parallel, cpu_count, delayed
+from joblib.externals.loky.backend import resource_tracker
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+from tqdm import tqdm
+
+from .checks import check_integer
+
+
+def each(
+    call: Callable, jobs: list[tuple], *, total: int, desc: str, unit: str, workers: int | None = None,
+    progress: bool = True,
+) -> None:  # fmt: skip
+    """
+    Call *call* with the arguments of each of *jobs*, in other processes; what it gives back is dropped.
+
+    Parameters
+    ----------
+    call : function that can be imported
+    jobs : list of tuples
+        Arguments, which can be pickled.
+    total : int
+        Number of jobs with those done before, which the bar begins at.
+    desc, unit : str
+        What the bar is named, and what it counts.
+    workers : int, optional
+        Processes; by default one for each core that this process may use.
+    progress : bool
+        Show the bar, on standard error.
+
+    Raises
+    ------
+    RuntimeError
+        If a process was ended from outside.
+    """
+    workers = check_integer("workers", cpu_count() if workers is None else workers, 1)
+    with tqdm(total=total, initial=total - len(jobs), desc=desc, unit=unit, disable=not progress or not jobs) as bar:
+        # joblib's processes start afresh (a forked copy of torch's threads can hang) and need no guard in a script.
+        pool = Parallel(min(workers, max(1, len(jobs))), return_as="generator_unordered")
+        try:
+            with _deaf():
+                done = pool(delayed(call)(*job) for job in jobs)
+            for _ in done:
+                bar.update()
+        except TerminatedWorkerError:
+            raise RuntimeError(
+                "A worker was ended from outside (out of memory?): finished runs are kept, the same command goes on."
+            ) from None
+
+
+@contextmanager
+def _deaf():
+    """Start processes in this block that never hear Ctrl-C: their parent does, after it, and ends them quietly."""
+    if not hasattr(signal, "pthread_sigmask"):  # as on Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # its start would lift the mask
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
