@@ -207,9 +207,9 @@ def stopping_summary(sets: dict[str, xr.Dataset], chosen: dict[str, xr.Dataset])
         first, second = index["accuracy"], index["jaccard"]
         bits = choices.chosen_bits.mean("seed")
         text = (
-            f"- **{name}**: chosen by accuracy, {float(bits[first]):.2f} bits and {float(held_out[first].mean()):.4f} "
-            f"of the held-out decisions changed; after stopping at Jaccard ≤ {float(choices.limit[second]):g}, "
-            f"{float(bits[second]):.2f} bits and {float(held_out[second].mean()):.4f}"
+            f"- **{plots.DATASETS.get(name, name)}**: chosen by accuracy, {float(bits[first]):.2f} bits and "
+            f"{float(held_out[first].mean()):.4f} of the held-out decisions changed; after stopping at Jaccard ≤ "
+            f"{float(choices.limit[second]):g}, {float(bits[second]):.2f} bits and {float(held_out[second].mean()):.4f}"
         )
         if many.sizes["seed"] > 1:
             fewer = stats.paired_difference(held_out[first].values, held_out[second].values)

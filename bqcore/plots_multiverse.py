@@ -31,7 +31,7 @@ def readings_table(judged: dict[str, xr.Dataset]) -> pd.DataFrame:
     for axis, title in AXES.items():
         names = [name for name, found in judged.items() if axis in found.dims]
         values = [str(value) for value in judged[names[0]][axis].values]
-        text = ", ".join(values) if len(values) <= _MOST_VALUES else f"{len(values)}: {values[0]} … {values[-1]}"
+        text = "; ".join(values) if len(values) <= _MOST_VALUES else f"{len(values)}: {values[0]} … {values[-1]}"
         rows.append({"choice": title, "values": text, "claims": ", ".join(names)})
     return pd.DataFrame(rows).set_index("choice")
 

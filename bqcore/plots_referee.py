@@ -8,7 +8,7 @@ from IPython.display import Markdown
 from matplotlib.figure import Figure
 
 from . import calibration, finite, stats
-from .plots import BOTH_COLOUR, FLOAT_COLOUR, QUANTIZED_COLOUR, STYLE
+from .plots import BOTH_COLOUR, DATASETS, FLOAT_COLOUR, QUANTIZED_COLOUR, STYLE
 
 _ROUNDING = 0.0005  # the paper's Jaccard distances have three decimals
 _REACH = 3  # half-widths of an interval that the figure of positions shows
@@ -188,7 +188,7 @@ def power_table(sets: dict[str, xr.Dataset], chosen: dict[str, xr.Dataset], *, r
             "at equal bits": f"{priced.estimate:+.4f} [{priced.low:+.4f}, {priced.high:+.4f}]",
             "seen with these seeds": f"{least[0]:.4f}", "seen with 3": f"{least[1]:.4f}",
         }  # fmt: skip
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("data set")
+    return pd.DataFrame.from_dict(rows, orient="index").rename(index=DATASETS).rename_axis("data set")
 
 
 def correlation_table(sets: dict[str, xr.Dataset], *, quantized: list[int]) -> pd.DataFrame:
@@ -216,7 +216,7 @@ def correlation_table(sets: dict[str, xr.Dataset], *, quantized: list[int]) -> p
             "within a level": words(stats.within_level_correlation(*j)),
             "within a level, d_eff": words(stats.within_level_correlation(*at.effective_displacement.values)),
         }  # fmt: skip
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("data set")
+    return pd.DataFrame.from_dict(rows, orient="index").rename(index=DATASETS).rename_axis("data set")
 
 
 def spread_table(study: xr.Dataset) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from . import calibration, stats
-from .plots import STYLE, level_colour
+from .plots import DATASETS, STYLE, level_colour
 from .specs import FLOAT
 
 # One colour and one mark for each rule, everywhere; told apart without colour too.
@@ -76,7 +76,7 @@ def stopping_table(many: xr.Dataset, choices: xr.Dataset, nodes: int | None = No
 
 def _less(equal: xr.DataArray, ours: xr.DataArray) -> str:
     if ours.size < 2:
-        return f"{float((equal - ours).mean()):+.4f}"
+        return f"{round(float((equal - ours).mean()), 4) + 0.0:+.4f}"  # + 0.0: no "-0.0000"
     found = stats.paired_difference(equal.values, ours.values)
     return f"{found.estimate:+.4f} [{found.low:+.4f},\u00a0{found.high:+.4f}]"
 
@@ -155,8 +155,8 @@ def transfer_figure(sets: dict[str, xr.Dataset]) -> Figure:
                 text += f"\nwithin a level {np.median(within):.2f} (median)"
             axes.text(0.03, 0.97, text, transform=axes.transAxes, va="top", fontsize=8.5)
             axes.set(
-                title=title, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xlabel="J, calibration slice",
-                ylabel="J, held-out slice",
+                title=DATASETS.get(title, title), xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal",
+                xlabel="J, calibration slice", ylabel="J, held-out slice",
             )  # fmt: skip
         panels.flat[0].legend(
             title="bits", frameon=False, fontsize=7.5, title_fontsize=8, loc="lower right", labelspacing=0.2
@@ -201,7 +201,7 @@ def front_figure(sets: dict[str, xr.Dataset], chosen: dict[str, xr.Dataset]) -> 
                 )  # fmt: skip
             axes.set_yscale("symlog", linthresh=0.002)
             axes.set_ylim(bottom=-0.0002)
-            axes.set(title=title, xlabel="model size, kB", ylabel="held-out flip rate")
+            axes.set(title=DATASETS.get(title, title), xlabel="model size, kB", ylabel="held-out flip rate")
         handles, labels = panels.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, frameon=False, fontsize=8, ncols=3, loc="outside lower center")
         for axes in panels.flat[len(sets) :]:

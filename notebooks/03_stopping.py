@@ -56,7 +56,7 @@ paper = claims.reported()
 notebook.tables(
     (
         plots_stopping.stopping_table(sets[title], chosen[title]),
-        f"Bits chosen by each rule on {title}, means over {many.sizes['seed']} seeds.",
+        f"Bits chosen by each rule on {plots.DATASETS.get(title, title)}, means over {many.sizes['seed']} seeds.",
         f"table-3-{i}",
     )
     for i, (title, many) in enumerate(sets.items())
@@ -74,7 +74,7 @@ few = {title: many.isel(seed=slice(4 if title == "digits" else 1)) for title, ma
 notebook.tables(
     (
         plots_stopping.stopping_table(many, plots_stopping.usual_choices(many, spare, limits)),
-        f"The paper's kind of run on {title}: {many.sizes['seed']} seed{'s'[: many.sizes['seed'] - 1]}.",
+        f"The paper's kind of run on {plots.DATASETS.get(title, title)}: {many.sizes['seed']} seed{'s'[: many.sizes['seed'] - 1]}.",
         f"table-3-few-{i}",
     )
     for i, (title, many) in enumerate(few.items())

@@ -25,10 +25,10 @@
 # reproduce` has made; `seeds` then says how many of each kind: `python notebooks/execute.py 08_multiverse results=fresh seeds=2`.
 
 # %% tags=["parameters", "own-parameters"]
-results = "published"
-seeds = 5  # of fresh networks
-curves = ["D2", "D4"]
-more_curves = ["D5", "S4"]
+results = "published"  # published, or fresh to train and measure the networks here; cost: of fresh, minutes to an hour
+seeds = 5  # of fresh networks of each kind; cost: of fresh, grows with it
+curves = ["D2", "D4"]  # claims of the first figure of specification curves
+more_curves = ["D5", "S4"]  # claims of the second one
 
 # %% tags=["remove-cell"]
 from bqcore import claims, notebook, plots, specification

@@ -40,7 +40,7 @@ study = publishing.load_published(firstorder.PUBLISHED)
 # %% [markdown]
 # ## In short
 #
-# | the abstract's numbers | what they show | what they do not | report instead |
+# | the abstract's numbers | what they show | what they do not show | report instead |
 # | --- | --- | --- | --- |
 # | boundary-mask Jaccard distance (D2, D4, S3, S4, C3, C6) | the boundary moves where accuracy does not | how far it moves: without its grid the number has no meaning, and two of them cannot be compared | the grid step with it; d_eff below a step; a tolerance Jaccard distance, the mean distance, the changed area |
 # | single runs (D1 to D5) | what one network did | what the next one will do | many seeds, with the interval for the next |

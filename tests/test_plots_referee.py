@@ -64,7 +64,7 @@ def test_implied_steps_give_the_reported_distance_back(sets, steps):
 def test_power_and_correlations_are_those_of_the_statistics(sets):
     chosen = {name: plots_stopping.usual_choices(many) for name, many in sets.items()}
     table = plots_referee.power_table(sets, chosen, rng=0)
-    assert table.index.tolist() == ["digits", "cifar-10"] and table.seeds.tolist() == ["100", "10"]
+    assert table.index.tolist() == ["digits", "CIFAR-10 subset"] and table.seeds.tolist() == ["100", "10"]
     rules = chosen["digits"].rule.values.tolist()
     flips = chosen["digits"].flip_rate.sel(split="held-out").transpose("choice", "seed").values
     first, second = flips[rules.index("accuracy")], flips[rules.index("jaccard")]

@@ -69,9 +69,9 @@ def test_the_table_of_limits_ticks_what_is_inside(many):
 
 
 def test_figures_draw_every_seed_and_rule(many, chosen):
-    transfer = plots_stopping.transfer_figure({"digits": many, "again": many})
+    transfer = plots_stopping.transfer_figure({"mnist": many, "again": many})
     dots = sum(len(line.get_xdata()) for line in transfer.axes[0].lines if line.get_marker() == "o")
-    assert dots == 3 * 7 and [axes.get_title() for axes in transfer.axes] == ["digits", "again"]
+    assert dots == 3 * 7 and [axes.get_title() for axes in transfer.axes] == ["MNIST", "again"]
     front = plots_stopping.front_figure({"digits": many}, {"digits": chosen})
     (line, *marks) = front.axes[0].lines
     flips = many.flip_rate.sel(split="held-out", bits=[8, 7, 6, 5, 4, 3]).mean("seed")

@@ -140,6 +140,8 @@ class Value(SphinxRole):
         except (ValueError, OSError) as error:
             logger.error("{%s}`%s`: %s.", self.name, self.text, str(error).rstrip("."), location=self.get_location())
             text = "?"
+        if self.text.endswith("@command"):  # to be copied: no typographic quotes
+            return [nodes.literal(text, text)], []
         return [badge(text) if text in VERDICTS else nodes.Text(text)], []
 
 
@@ -177,7 +179,8 @@ class Ledger(SphinxDirective):
                 refill(entry, badge(entry.astext()))
             says, _, remark = entry.astext().partition(" (ours ")
             if remark:  # on a small line of its own: the claim itself is the paper's
-                remark = nodes.inline("", f"ours: {remark.removesuffix(')')}", classes=["remark"])
+                remark = remark.removesuffix(")").removeprefix("is ")
+                remark = nodes.inline("", f"ours: {remark}", classes=["remark"])
                 refill(entry, nodes.Text(f"{says} "), remark)
         return [table]
 

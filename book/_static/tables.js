@@ -40,3 +40,16 @@ document.querySelectorAll(".bd-content table").forEach((table) => {
     });
   });
 });
+
+/* A figure of several panels is marked, for telephones: there it scrolls, so it has to take the keyboard's focus. */
+document.querySelectorAll(".bd-content figure img").forEach((image) => {
+  const figure = image.closest("figure");
+  const mark = () => {
+    image.classList.toggle("wide", image.naturalWidth > 800); // pixels at 130 an inch: wider than one panel
+    if (figure.scrollWidth > figure.clientWidth) figure.tabIndex = 0;
+    else figure.removeAttribute("tabindex");
+  };
+  if (image.complete) mark();
+  image.addEventListener("load", mark);
+  window.addEventListener("resize", mark);
+});
