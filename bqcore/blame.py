@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 from torch import nn
 
+from . import stats
 from .auditing import describe
 from .checks import check_choice, check_integer, check_share
 from .geometry import gradient_measures
@@ -230,7 +231,8 @@ def plan_bits(
     calibration band is noted. Such errors of different layers add up about as independent noise does, so from the most
     bits down the step that adds least of it per byte saved is taken, until the budget holds. The band flips of single
     steps are too few to choose by. At few bits errors no longer add up, so the whole plan is measured on the
-    calibration split, and uniform bits are given where they move its band's margins less.
+    calibration split, and uniform bits are given where they move its band's margins less, or flip fewer of its
+    decisions beyond chance (McNemar, 5 %): logits that collapse to one value move small margins by little.
 
     Parameters
     ----------
@@ -304,4 +306,7 @@ def least_noise(
     functions = logits_functions(model, candidates, False)
     decided, _, _ = decide_split(functions, calibration, "calibration", batch_size=batch_size)
     noisier = margin_noise(decided["plan"], share) > margin_noise(decided["uniform"], share)
-    return ways["uniform" if noisier else "plan"]
+    band = decided["plan"].band(share)
+    flipped = [decided[way].flipped()[band] for way in ("plan", "uniform")]
+    flips_more = flipped[0].sum() > flipped[1].sum() and stats.mcnemar(*flipped).p_value < 0.05
+    return ways["uniform" if noisier or flips_more else "plan"]

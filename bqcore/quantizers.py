@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray as xr
-from joblib import Parallel, cpu_count, delayed
 from torch import nn
 
 from . import backends, blame, data, runs, specs, train
@@ -23,7 +22,8 @@ from .auditing import describe
 from .files import optional
 from .perlayer import layers, mixed, model_bytes, spend
 from .pooled import RATES, decide_split, logits_functions, measures
-from .results import load_dataset, save_dataset
+from .results import digest, load_dataset, save_dataset
+from .workers import each
 
 COMMAND = "python -m bqcore quantizers"
 NETWORKS = (  # data set and model of the published checkpoints, each the first seed of its study
@@ -37,7 +37,9 @@ TOOL_INPUTS, RANKING_INPUTS, DEBUG_INPUTS = 500, 1000, 200  # the first ones of 
 HELD_OUT = {"digits": 450, "mnist": 10_000, "fashion-mnist": 10_000, "cifar-10": 3000}  # official test inputs
 _KEPT = ("flip_rate", "right_to_wrong", "band_flip_rate", "accuracy")
 _PACKAGES = ("torch", "numpy", "torchao", "onnxruntime", "onnx", "brevitas", "nncf")
-_CODE = ("backends", "blame", "data", "decisions", "models", "perlayer", "pooled", "quantize", "quantizers")
+_CODE = (
+    "backends", "blame", "classifiers", "data", "decisions", "models", "perlayer", "pooled", "quantize", "quantizers",
+)  # fmt: skip
 _BATCH = 1000  # activations quantized by the range of the batch depend on it
 _LONG_NAMES = {
     "band_samples": "held-out inputs in the low-margin boundary band",
@@ -56,10 +58,21 @@ _LONG_NAMES = {
 
 
 def provenance() -> dict:
-    """Give a digest of the code that measures, and the versions of the packages, None of those that are missing."""
+    """
+    Give digests of the code that measures and of the networks, and the versions of the packages.
+
+    What is missing is None.
+    """
     here = Path(__file__).parent
     code = hashlib.sha256(b"".join((here / f"{name}.py").read_bytes() for name in _CODE)).hexdigest()[:12]
-    return {"code": code, "versions": {name: _version(name) for name in _PACKAGES}}
+    files = {name: runs.published_checkpoint(spec_of(name)) for name in NETWORKS}
+    networks = {name: digest(file)[:12] if file.exists() else None for name, file in files.items()}
+    return {"code": code, "checkpoints": networks, "versions": {name: _version(name) for name in _PACKAGES}}
+
+
+def spec_of(network: str) -> specs.Spec:
+    """Give the study whose published checkpoint a network is."""
+    return specs.baseline("stopping", *network.split())
 
 
 def _version(package: str) -> str | None:
@@ -70,7 +83,7 @@ def _version(package: str) -> str | None:
 
 
 def folder() -> Path:
-    """Give the folder of the fresh results; other code or packages, another folder."""
+    """Give the folder of the fresh results; other code, networks or packages, another folder."""
     key = hashlib.sha256(json.dumps(provenance(), sort_keys=True).encode()).hexdigest()[:12]
     return runs.FRESH / f"quantizers-{key}"
 
@@ -93,8 +106,8 @@ def sweep(networks: tuple[str, ...] = NETWORKS, *, workers: int | None = None) -
     """
     files = {name: folder() / f"{name.replace(' ', '_')}.nc" for name in networks}
     missing = [name for name, file in files.items() if not file.exists()]
-    pool = Parallel(min(cpu_count() if workers is None else workers, max(1, len(missing))))
-    pool(delayed(_make)(name, files[name].absolute()) for name in missing)
+    jobs = [(name, files[name].absolute()) for name in missing]
+    each(_make, jobs, total=len(networks), desc="quantizers", unit="network", workers=workers)
     out = join([load_dataset(file) for file in files.values()])
     if networks == NETWORKS:
         save_dataset(out, joined_file())
@@ -125,7 +138,7 @@ def left_out(found: xr.Dataset) -> list[str]:
 
 
 def _make(name: str, path: Path) -> None:
-    spec = specs.baseline("stopping", *name.split())
+    spec = spec_of(name)
     sizes = dict(zip(("train", "calibration"), spec.sizes))
     with train.one_thread():
         # Of CIFAR-10 more than its study holds out: 600 inputs would tell few quantizers apart.

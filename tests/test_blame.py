@@ -230,6 +230,20 @@ def test_a_plan_is_measured_beside_uniform_bits_at_no_more_bytes(deep):
     assert set(most.bits.values()) == {8} and most.uniform == 8
 
 
+def test_a_plan_whose_logits_collapse_is_not_taken_for_a_quiet_one():
+    model = models.mlp((100, 64, 10), 1).eval()
+    first = model.get_submodule("0").weight
+    with torch.no_grad():
+        first[0, 0] = 4 * first.std()  # one step for all: at 2 bits nearly every other weight is 0
+        inputs = torch.from_numpy(np.random.default_rng(1).standard_normal((1000, 100), np.float32))
+    budget, levels = perlayer.model_bytes(model, 3), (8, 3, 2)
+    alone = blame.one_at_a_time(model, inputs, levels)
+    chosen = perlayer.spend(model, {key: blame.margin_noise(part, 0.2) for key, part in alone.items()}, budget)
+    assert chosen == {"0": 2, "2": 8}  # the margins of the band, which are small, move by little
+    plan = bqcore.plan_bits(model, inputs, inputs, budget=budget, bits=levels)
+    assert plan.bits == {"0": 3, "2": 3}
+
+
 # Refusals
 
 
