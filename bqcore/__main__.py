@@ -97,7 +97,7 @@ def _audit_options(commands) -> None:
     audit = commands.add_parser(
         "audit", help="would a quantized classifier of your own decide as the float one does?",
         description="Compare the decisions of two classifiers; write a page, JSON and NetCDF. The status is 1 if a "
-        "stated limit is passed, 2 after an error. Nothing is unpickled.",
+        "stated limit is exceeded, 2 after an error. Nothing is unpickled.",
     )  # fmt: skip
     of = audit.add_argument_group("classifiers", "module:factory (its .safetensors apart) or a path of an .onnx file")
     of.add_argument("--reference", metavar="CLASSIFIER", help="the float one")
@@ -242,7 +242,7 @@ def _audit(options) -> int:
         found = _audited(options)
     except (ValueError, OSError):
         raise
-    except Exception as error:  # of a classifier that is not ours; a status of 1 would say that a limit is passed
+    except Exception as error:  # of a classifier that is not ours; a status of 1 would say that a limit is exceeded
         says = (str(error).strip() or "no message").splitlines()[0]
         raise RuntimeError(f"a classifier or its factory failed with {type(error).__name__}: {says}") from None
     lines = passed(found.dataset, limits)
@@ -254,7 +254,7 @@ def _audit(options) -> int:
     save_dataset(found.dataset, options.out / "audit.nc")
     print(found)
     for line in lines:
-        print(f"Limit passed: {line}")
+        print(f"Limit exceeded: {line}")
     print(f"The page: {options.out / 'audit.html'}")
     return 1 if lines else 0
 

@@ -156,7 +156,7 @@ def audit(
             out = out.merge(measure)
         elif measure:
             notes.append(f"{says} are left out: {measure}.")
-    notes += _remarks(out)
+    notes += _remarks(out) + _chance(decided)
     notes, conclusion = list(dict.fromkeys(notes)), conclude(out.sel(split="heldout"))
     says = {"title": "Audit: decisions of a candidate against a reference", "conclusion": conclusion, "share": share}
     describe(out, says | {"notes": json.dumps(notes, ensure_ascii=False)})
@@ -221,6 +221,19 @@ def _remarks(out: xr.Dataset) -> list[str]:
     if missing:
         notes.append(f"The candidate never decides for {missing} of the classes that the reference decides for.")
     return notes
+
+
+def _chance(decided: Decided) -> list[str]:
+    """Doubt a reference that knows no more than one class: weights not loaded, inputs scaled otherwise."""
+    if decided.targets is None:
+        return []
+    right = int((decided.winner == decided.targets).sum())
+    if right > (most := int(np.bincount(decided.targets).max())):
+        return []
+    return [
+        f"The reference is right on {right} of {len(decided.targets)} held-out samples, and one class for all would be "
+        f"on {most}: are its weights loaded, its inputs scaled as in training, its columns in the order of the classes?"
+    ]
 
 
 def conclude(held: xr.Dataset) -> str:

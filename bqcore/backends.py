@@ -124,7 +124,7 @@ def torch_static(model: nn.Module, calibration: torch.Tensor) -> Candidate:
         prepared = fx.prepare_fx(copy.deepcopy(model), mapping, (calibration[:1],))
         for batch in calibration.split(256):
             prepared(batch)
-        out = fx.convert_fx(prepared)
+        out = fx.convert_fx(prepared).eval()  # it comes in training mode, and a dropout inside it would be at work
     return Candidate(out, _torch_bytes(out), _saved(out))
 
 

@@ -266,7 +266,10 @@ def plan_bits(
     each = ", ".join(f"{name or 'model'}: {b}" for name, b in chosen.items())
     flips, band = held.flip_rate.values, held.band_flip_rate.values
     conclusion = (
-        f"Within {budget} bytes the plan ({each}) changes {100 * flips[0]:.2f} % of the held-out decisions and "
+        f"Within {budget} bytes nothing better than {uniform} bits for all was found on the calibration split; they "
+        f"change {100 * flips[1]:.2f} % of the held-out decisions and {100 * band[1]:.1f} % in the boundary band."
+        if chosen == ways["uniform"]
+        else f"Within {budget} bytes the plan ({each}) changes {100 * flips[0]:.2f} % of the held-out decisions and "
         f"{100 * band[0]:.1f} % in the boundary band, {uniform} bits for all {100 * flips[1]:.2f} % and "
         f"{100 * band[1]:.1f} %."
     )

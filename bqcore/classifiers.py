@@ -25,6 +25,7 @@ _MODAL = (
     nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.RReLU,
     nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm,
 )  # fmt: skip
+COLUMNS = "for scikit-learn np.searchsorted(model.classes_, classes)"
 _BATCH, _VALUES = 4096, 1 << 24  # samples at a time, fewer if one batch would hold more values than this
 
 
@@ -67,6 +68,11 @@ def logits_function(model, name: str = "The model") -> Callable:
         return _of_scikit_learn(model)
     if callable(model):
         return lambda batch: opened(model(batch))
+    if isinstance(model, str):
+        raise ValueError(
+            f"{name} is the text {model!r}: open the file first, an .onnx one by onnxruntime.InferenceSession, or name "
+            "it to python -m bqcore audit."
+        )
     raise ValueError(
         f"{name} is {type(model).__name__}: give a torch module, an ONNX Runtime session, a scikit-learn estimator "
         "with decision_function or predict_log_proba, or a function from inputs to logits."
@@ -134,7 +140,8 @@ def _of_scikit_learn(estimator) -> Callable:
     scores = getattr(estimator, "decision_function", None) or estimator.predict_log_proba
 
     def logits(batch):
-        values = np.asarray(scores(to_numpy(batch) if isinstance(batch, torch.Tensor) else batch))
+        with np.errstate(divide="ignore"):  # forests take logarithms of 0
+            values = np.asarray(scores(to_numpy(batch) if isinstance(batch, torch.Tensor) else batch))
         if values.ndim == 1:
             return np.stack([np.zeros_like(values), values], axis=1)
         return np.maximum(values, np.log(np.finfo(np.float64).tiny))  # a probability of 0 has a logarithm of −∞
@@ -256,6 +263,11 @@ def batches(split, name: str, size: int | None = None) -> Iterator[Batch]:
             )
         count = length(inputs, f"{name}: inputs")
         if count and classes is not None:
+            if to_numpy(classes).dtype.kind in "OSU":
+                first = str(to_numpy(classes).flat[0])
+                raise ValueError(
+                    f"{name}: classes are names, such as {first!r}: give each as the index of its column, {COLUMNS}."
+                )
             classes = check_labels(classes, f"{name}: classes")
             if len(classes) != count:
                 raise ValueError(f"{name} has {count} inputs and {len(classes)} classes: give one class an input.")

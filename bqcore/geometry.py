@@ -24,7 +24,10 @@ def slice_measures(models: Mapping, functions: Mapping, heads: Mapping, nodes: i
     if isinstance(head, Mapping):
         return "the inputs are a dictionary, and a slice needs one array"
     if not all(_is_floating(part) for part in heads.values()):
-        return "the inputs are no array of floating-point numbers, between which a slice would lie"
+        return (
+            "the inputs are no array of floating-point numbers, between which a slice would lie (a data frame is none; "
+            "its .to_numpy() may be)"
+        )
     per_split, picture = [], None
     for inputs in heads.values():
         try:

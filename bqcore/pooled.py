@@ -123,7 +123,7 @@ def decide_split(functions: Mapping, split, name: str, *, batch_size: int | None
     if y is not None and (y.min() < 0 or y.max() >= classes):
         raise ValueError(
             f"{title}: classes run from {y.min()} to {y.max()}, but the logits have columns 0 to {classes - 1}: "
-            "give each class as the index of its column."
+            f"give each class as the index of its column, {classifiers.COLUMNS}."
         )
     out = {key: Decided(*columns[:3], *columns[3 + 2 * i : 5 + 2 * i], y, classes) for i, key in enumerate(candidates)}
     return out, classifiers.join(head), notes

@@ -53,7 +53,7 @@ def page(found, title: str, *, limits: dict | None = None, passed: tuple[str, ..
     found : bqcore.auditing.Audit
     title : str
     limits : dict, optional
-        Stated limits by measure, shown as kept or passed.
+        Stated limits by measure, shown as kept or exceeded.
     passed : lines of :func:`bqcore.auditing.passed`
     command : str
         That made it, shown at the end.
@@ -82,7 +82,7 @@ def _verdict(limits: dict | None, passed: tuple[str, ...]) -> str:
         kept = ", ".join(f"{name} ≤ {limit:g}" for name, limit in limits.items())
         return f'<p class="kept"><strong>Within the stated limits</strong>: {html.escape(kept)}.</p>'
     lines = "".join(f"<li>{html.escape(line)}</li>" for line in passed)
-    return f'<div class="passed"><strong>A stated limit is passed</strong><ul>{lines}</ul></div>'
+    return f'<div class="passed"><strong>A stated limit is exceeded</strong><ul>{lines}</ul></div>'
 
 
 def table(caption: str, head: list[str], rows: list[list[str]]) -> str:

@@ -4,6 +4,7 @@ import copy
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -315,6 +316,10 @@ def test_scikit_learn_estimators_with_scores_with_probabilities_of_zero_and_on_d
         forest.score(frame, y), abs=0.01
     )  # argmax and predict break ties
     assert any("no array of floating-point numbers" in note for note in found.notes)
+    few = RandomForestClassifier(2, random_state=0).fit(frame, y)  # of which both trees often agree: a logarithm of 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isfinite(bqcore.audit(few, few, None, (frame, y), check_order=False).dataset.accuracy).all()
     labels = np.array([0, 1])[classifiers.logits_function(two)(frame).argmax(1)]
     assert np.array_equal(labels, two.predict(frame))
 
@@ -473,7 +478,11 @@ REFUSED = [
     (GOOD, GOOD, {"a": X, "b": X[1:]}, "Held-out split: inputs hold arrays of different lengths (a: 200, b: 199)".replace("(", r"\(").replace(")", r"\)")),
     (GOOD, GOOD, (X, np.zeros(199, int)), "Held-out split has 200 inputs and 199 classes: give one class an input"),
     (GOOD, GOOD, (X, np.full(200, 4)), "Held-out split: classes run from 4 to 4, but the logits have columns 0 to 3"),
+    (GOOD, GOOD, (X, np.full(200, 4)), r"give each class as the index of its column, for scikit-learn np.searchsorted\(model.classes_,"),
     (GOOD, GOOD, (X, np.zeros(200)), "Held-out split: classes are of type float64: give class indices"),
+    (GOOD, GOOD, (X, np.full(200, "cat")), "classes are names, such as 'cat': give each as the index of its column, for scikit-learn np"),
+    (GOOD, GOOD, (X, pd.Series(["cat"] * 200)), "classes are names, such as 'cat': give each"),
+    (GOOD, "int8.onnx", X, "The candidate is the text 'int8.onnx': open the file first, an .onnx one by onnxruntime.InferenceSession"),
     (GOOD, GOOD, [(X, np.zeros(200, int)), X], "some batches have classes and others have none"),
     (GOOD, lambda x: np.exp(GOOD(x)) / np.exp(GOOD(x)).sum(1, keepdims=True), X, "The candidate seems to give probabilities"),
     (GOOD, GOOD(X), X, "The candidate is ndarray: give a torch module"),
@@ -489,6 +498,16 @@ def test_what_is_wrong_is_named(reference, candidate, split, message):
     with pytest.raises(ValueError, match=message) as caught:
         bqcore.audit(reference, candidate, None, split, nodes=0)
     assert "\n" not in str(caught.value)
+
+
+def test_a_reference_that_knows_no_more_than_one_class_is_doubted():
+    right = GOOD(X).argmax(axis=1)
+    mostly_one = np.where(np.arange(200) < 150, 0, right)
+    for classes, doubted in ((right, False), ((right + 1) % 4, True), (mostly_one, True)):
+        found = bqcore.audit(GOOD, GOOD, None, (X, classes), nodes=0, check_order=False)
+        hits, most = (right == classes).sum(), np.bincount(classes).max()
+        assert doubted == (hits <= most) == any("are its weights loaded" in note for note in found.notes), (hits, most)
+    assert not any("weights" in note for note in bqcore.audit(GOOD, GOOD, None, X, nodes=0).notes)
 
 
 def test_classes_that_change_between_batches_are_refused():

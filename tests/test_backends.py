@@ -80,6 +80,14 @@ def test_every_candidate_on_the_shelf_can_be_audited(network):
     assert all(torch.equal(model.state_dict()[key], value) for key, value in before.items())
 
 
+def test_a_dropout_between_quantized_layers_stays_off():
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Dropout(), nn.Linear(8, 3)).eval()
+    x = torch.rand(50, 6, generator=torch.Generator().manual_seed(0))
+    for name, found in backends.shelf(model, x, torch.arange(50) % 3).items():
+        if not isinstance(found, str):
+            assert bqcore.audit(model, found.model, None, x, nodes=0, check_order=False).conclusion, name
+
+
 def test_the_shelf_takes_arrays_and_does_without_classes(network, monkeypatch):
     model, x = network
     names = ("torch static, int8", "NNCF static, int8, accuracy control")

@@ -120,8 +120,8 @@ def test_logits_alone_are_enough_and_a_passed_limit_is_status_1(here):
     done = audit(here, *words, "--heldout-classes", "y.npy", "--max-band-flips", "0.001")
     rate = float(results.load_dataset("audit/audit.nc").band_flip_rate.sel(split="heldout"))
     assert rate > 0.001 and (done.returncode, done.stderr) == (1, "")
-    assert f"\nLimit passed: low-margin boundary-band flips: {rate:.4f} exceeds the limit 0.001\n" in done.stdout
-    assert "A stated limit is passed" in Path("audit/audit.html").read_text(encoding="utf-8")
+    assert f"\nLimit exceeded: low-margin boundary-band flips: {rate:.4f} exceeds the limit 0.001\n" in done.stdout
+    assert "A stated limit is exceeded" in Path("audit/audit.html").read_text(encoding="utf-8")
     pair = {"z": np.load("z.npy"), "q": np.load("q.npy")}
     expected = bqcore.audit(lambda b: b["z"], lambda b: b["q"], None, pair, nodes=0, gradient_samples=0)
     assert expected.dataset.band_flip_rate.sel(split="heldout") == rate

@@ -88,7 +88,7 @@ def test_names_cannot_break_out_of_the_page(found):
 def test_limits_are_said_to_be_kept_or_passed(found):
     assert "Within the stated limits" in report.page(found, "x", limits={"flip_rate": 0.5})
     passed = report.page(found, "x", limits={"flip_rate": 0.0}, passed=("flip rate: 1 exceeds the limit 0",))
-    assert "A stated limit is passed" in passed and "Within" not in passed
+    assert "A stated limit is exceeded" in passed and "Within" not in passed
     assert "limits" not in report.page(found, "x")
 
 
