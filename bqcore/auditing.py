@@ -212,8 +212,8 @@ def _remarks(out: xr.Dataset) -> list[str]:
         if float(cal.flip_rate_high) < float(held.flip_rate_low):
             notes.append(
                 f"Held-out decisions change more often ({float(held.flip_rate):.2%}) than those of the calibration "
-                f"split ({float(cal.flip_rate):.2%}), with intervals apart: the candidate is fitted to the calibration "
-                "split, or the two splits differ."
+                f"split ({float(cal.flip_rate):.2%}), with intervals apart: the reference was trained or the "
+                "candidate fitted on that split, or the two differ."
             )
     if int(held.unchanged) == count:
         notes.append("The candidate's margins equal the reference's on every held-out sample: was it changed at all?")

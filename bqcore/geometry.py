@@ -24,10 +24,8 @@ def slice_measures(models: Mapping, functions: Mapping, heads: Mapping, nodes: i
     if isinstance(head, Mapping):
         return "the inputs are a dictionary, and a slice needs one array"
     if not all(_is_floating(part) for part in heads.values()):
-        return (
-            "the inputs are no array of floating-point numbers, between which a slice would lie (a data frame is none; "
-            "its .to_numpy() may be)"
-        )
+        says = "the inputs are no array of floating-point numbers, between which a slice would lie"
+        return f"{says}; .to_numpy() makes one of a data frame" if hasattr(head, "to_numpy") else says
     per_split, picture = [], None
     for inputs in heads.values():
         try:

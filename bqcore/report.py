@@ -22,12 +22,13 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
 .scroll { overflow-x: auto; margin: .3rem 0 1rem; } .scroll:focus-visible { outline: 2px solid var(--float); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-
-th:first-child { text-align: left; white-space: normal; min-width: 4rem; }
-thead th { border-bottom: 2px solid var(--line); }
+thead th { border-bottom: 2px solid var(--line); white-space: normal; vertical-align: bottom; }
+th:first-child { text-align: left; white-space: normal; min-width: 4rem; position: sticky; left: 0;
+  background: var(--back); }
+@media (max-width: 30rem) { th, td { padding: .25rem .3rem; font-size: .875rem; } }
 figure { margin: 1rem 0; }
 svg { display: block; width: 100%; max-width: 36rem; height: auto; background: var(--panel); }
-svg text { fill: var(--text); font: 12px system-ui, sans-serif; }
+svg text { fill: var(--text); font: 16px system-ui, sans-serif; }
 code { font-size: .9em; }
 """
 _RATES = {
@@ -35,7 +36,7 @@ _RATES = {
     "right_to_wrong": "right → wrong",
     "wrong_to_right": "wrong → right",
     "wrong_to_other": "wrong → other",
-    "band_flip_rate": "band flips: of the inputs of lowest float margin",
+    "band_flip_rate": "band flips",
     "pair_order_flip_rate": "pair-order flips",
     "band_pair_order_flip_rate": "band pair-order flips",
     "accuracy_reference": "accuracy, reference",
@@ -124,19 +125,22 @@ def _rate(part: xr.Dataset, name: str) -> str:
 def _margins(ds: xr.Dataset) -> str:
     """Draw the share of flips in groups of equal size, from the lowest float margin to the highest."""
     n, flips = ds.group_samples.values, ds.group_flips.values
+    if not flips.any():
+        return ""
+    sizes = " or ".join(map(str, dict.fromkeys((n.max(), n.min()))))
     share = flips / n
-    top = max(float(share.max()), 1e-9)
+    top = float(share.max())
     bars = []
     for i, (height, k, of) in enumerate(zip(share / top, flips, n)):
-        x, y = 50 + 52 * i, 190 - 150 * height
+        x, y = 50 + 52 * i, 190 - 140 * height
         bars.append(
-            f'<rect x="{x}" y="{y:.1f}" width="44" height="{150 * height:.1f}" fill="var(--quantized)"/>'
-            f'<text x="{x + 22}" y="{y - 5:.1f}" text-anchor="middle">{k}</text><title>{k} of {of}</title>'
+            f'<rect x="{x}" y="{y:.1f}" width="44" height="{140 * height:.1f}" fill="var(--quantized)"/>'
+            f'<text x="{x + 22}" y="{y - 6:.1f}" text-anchor="middle">{k}</text><title>{k} of {of}</title>'
         )
     labels = (
         '<line x1="45" x2="575" y1="190" y2="190" stroke="var(--text)"/>'
         '<text x="50" y="210">lowest float margin</text><text x="566" y="210" text-anchor="end">highest</text>'
-        f'<text x="8" y="20">flips, of {int(n.min())} to {int(n.max())} samples a group</text>'
+        f'<text x="8" y="18">flips, of {sizes} samples a group</text>'
     )
     says = "Held-out flips in groups of equal size, by growing float top-2 margin."
     label = f"{says} Counts: {', '.join(map(str, flips))}."

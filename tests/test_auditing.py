@@ -315,7 +315,7 @@ def test_scikit_learn_estimators_with_scores_with_probabilities_of_zero_and_on_d
     assert float(held(found).accuracy) == pytest.approx(
         forest.score(frame, y), abs=0.01
     )  # argmax and predict break ties
-    assert any("no array of floating-point numbers" in note for note in found.notes)
+    assert any("would lie; .to_numpy() makes one of a data frame" in note for note in found.notes)
     few = RandomForestClassifier(2, random_state=0).fit(frame, y)  # of which both trees often agree: a logarithm of 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -331,7 +331,7 @@ def test_integer_images_have_no_slice_and_images_of_any_shape_have():
     float_one, rounded = (lambda x, w=w: x.reshape(len(x), -1).astype(float) @ w for w in (weight, weight.round(1)))
     found = bqcore.audit(float_one, rounded, None, images)
     assert "boundary_jaccard" not in found.dataset
-    assert any("no array of floating-point numbers, between which a slice would lie" in note for note in found.notes)
+    assert any("no array of floating-point numbers, between which a slice would lie." in note for note in found.notes)
     found = bqcore.audit(float_one, rounded, None, images / 255.0, nodes=12)
     assert found.dataset.nodes.values.tolist() == [12] and found.dataset.labels.shape == (2, 12, 12)
     plane = slices.pca_plane(images / 255.0)

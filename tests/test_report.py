@@ -75,6 +75,7 @@ def test_a_page_of_logits_alone_has_no_empty_parts(found):
     same = bqcore.audit(lambda x: x["a"], lambda x: x["b"], None, pair, nodes=0, gradient_samples=0)
     text = "".join(parsed(same.to_html()).text)
     assert "Slices" not in text and "Local geometry" not in text and "Samples that flipped" not in text
+    assert "groups of equal size" not in text and "groups of equal size" in found.to_html()
     assert "accuracy" not in text and "calibration" not in text and "nan" not in text.lower().replace("candidate", "")
 
 
