@@ -85,9 +85,11 @@ def gradient_measures(
     """Measure radius, displacement and normal variation on the *wanted* held-out samples, or say why not."""
     if wanted == 0:
         return ""
-    inputs = None if isinstance(head, Mapping) else head[:wanted]
-    given = {} if inputs is None else {key: _differentiable(model, inputs) for key, model in models.items()}
-    if given.get("reference") is None:
+    if isinstance(head, Mapping):
+        return "the inputs are a dictionary, and gradients are taken of one array"
+    inputs = head[:wanted]
+    given = {key: _differentiable(model, inputs) for key, model in models.items()}
+    if given["reference"] is None:
         return "the reference has no gradient with respect to these inputs"
     (reference, x), candidate = given["reference"], given["candidate"]
     after = candidate[0] if candidate else _constant(functions["candidate"], inputs)

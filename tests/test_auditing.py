@@ -299,6 +299,8 @@ def test_inputs_by_name_reach_a_torch_module_and_a_session(linear):
     found = bqcore.audit(Rows(layer).eval(), Rows(moved).eval(), None, inputs)
     assert float(held(found).flip_rate) == decisions.flips(layer(x), moved(x)).rate
     assert "Slices are left out: the inputs are a dictionary, and a slice needs one array." in found.notes
+    says = "Radius and displacement are left out: the inputs are a dictionary, and gradients are taken of one array."
+    assert says in found.notes
     found = bqcore.audit(linear_session(layer), linear_session(moved), None, {"x": x})
     assert float(held(found).flip_rate) == decisions.flips(layer(x), moved(x)).rate
     with pytest.raises(ValueError, match="The reference takes the inputs x, and the data hold y"):
