@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from . import firstorder, multiverse, plots, runs, specs
+from . import firstorder, multiverse, plots, quantizers, runs, specs
 from .results import digest, largest_difference, load_dataset, save_bytes, save_dataset
 from .specs import FLOAT, Spec
 
 PUBLISHED = Path("data/results")
 HEADLINE = Path("book/_static/levels.png")
 MULTIVERSE = "digits_multiverse.nc"
+QUANTIZERS = "quantizers.nc"
 _SETS = {
     "digits": "the digits set of scikit-learn", "mnist": "MNIST", "fashion-mnist": "Fashion-MNIST",
     "cifar-10": "CIFAR-10", "full-cifar-10": "CIFAR-10",
@@ -43,6 +44,7 @@ def publications() -> dict[str, Callable[[], xr.Dataset]]:
     out[MULTIVERSE] = lambda: load_dataset(multiverse.joined_file(multiverse.Multiverse()))
     spec, seeds = specs.Levels(), firstorder.SEEDS
     out[firstorder.PUBLISHED] = lambda: load_dataset(firstorder.joined_file(spec, seeds))
+    out[QUANTIZERS] = lambda: load_dataset(quantizers.joined_file())
     return out
 
 

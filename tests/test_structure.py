@@ -28,7 +28,7 @@ ROWS = (
     ("plots", "plots_exact"), ("plots", "plots_rounding", "notebook"),
     ("plots", "publishing", "plots_multiverse"), ("plots", "plots_referee"),
     ("plots", "publishing", "claims", "__main__"), ("publishing", "notebook"),
-    ("auditing", "blame", "quantizers"), ("quantizers", "__main__"), ("auditing", "__main__"),
+    ("auditing", "blame", "quantizers", "publishing"), ("quantizers", "__main__"), ("auditing", "__main__"),
     ("explorer", "__main__"),
 )  # fmt: skip
 BESIDE = {(row[j], row[i]) for row in ROWS for j in range(len(row)) for i in range(j)}
