@@ -62,7 +62,7 @@ STUDIES = {
     "variants-digits": "stopping digits --variants", "variants-cifar-10": "stopping cifar-10 --variants",
     "multiverse-digits": "multiverse digits",
     "first-order-digits": "first-order digits",
-    **{f"objectives-{name}": name for name in ("digits", "mnist", "fashion-mnist", "cifar-10")},
+    "objectives-digits": "digits",
 }  # fmt: skip
 TINY = {
     "levels-digits": "seeds=2 epochs=5 nodes=[31,16]", "stopping-digits": "seeds=3 epochs=5 nodes=[31,16]",

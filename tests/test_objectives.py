@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from bqcore import __main__ as command_line
 from bqcore import models, objectives, rivals, runs
 from bqcore.quantize import level_range, quantize, quantize_model, step_size
+from bqcore.results import load_dataset
 from bqcore.rivals import OBJECTIVES, PLAIN, by_layer, divergence, error_feedback, gptq, hinge, learn, learn_steps
 from bqcore.rounding import optimize_rounding
 
@@ -269,7 +271,7 @@ def test_inputs_that_are_not_finite_and_an_empty_band_are_refused():
         error_feedback(torch.ones(2, 2), torch.full((2, 2), float("nan")), 1.0, -7, 7)
 
 
-def test_the_study_runs_resumes_and_learns_nothing_from_held_out_inputs(tmp_path, monkeypatch):
+def test_the_study_runs_resumes_and_learns_nothing_from_held_out_inputs(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(runs, "FRESH", tmp_path)
     tiny = objectives.Objectives(nodes=(11, 6), epochs=2, steps=3, examples=64)
     monkeypatch.setattr(objectives, "BASELINES", {tiny: 2})
@@ -282,6 +284,9 @@ def test_the_study_runs_resumes_and_learns_nothing_from_held_out_inputs(tmp_path
     times = [path.stat().st_mtime_ns for path in kept[:2]]
     assert objectives.sweep(tiny, workers=1, progress=False).identical(many)
     assert [path.stat().st_mtime_ns for path in kept[:2]] == times
+    out = tmp_path / "out.nc"
+    assert command_line.main(["objectives", "digits", "--workers", "1", "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"objectives, digits: 2 runs in {out}\n" and load_dataset(out).identical(many)
 
     split = runs.split_of(tiny)
     model = runs._trained(tiny, split, runs.checkpoint_file(tiny))
