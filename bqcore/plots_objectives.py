@@ -18,11 +18,11 @@ MEASURES = (
     ("effective_displacement", "d_eff", ".4f"), ("displacement", "median displacement", ".4f"),
 )  # fmt: skip
 NAMES = {
-    "nearest": "rounding to nearest", "gptq": "GPTQ", "step": "learned steps, nearest",
+    "nearest": "rounding to nearest", "gptq": "GPTQ", "step": "nearest on learned steps",
     "layers": "optimized layer by layer", "mse": "optimized on the logits (plain)", "gap": "boundary gap (the paper's)",
     "hinge": "hinge on the gap", "weighted": "margin weights",
-    "kl": "KL", "band kl": "KL on the band", "boundary": "boundary points", "mse, step": "plain, learned steps",
-    "kl, step": "KL, learned steps",
+    "kl": "KL", "band kl": "KL on the band", "boundary": "boundary points", "mse, step": "plain with learned steps",
+    "kl, step": "KL with learned steps",
 }  # fmt: skip
 # Told apart by mark as well as by colour: beside the study's objectives, plain, terms, learned steps.
 _MARKS = {
