@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray as xr
-from joblib import Parallel, cpu_count, delayed
 from torch import nn
 
 from . import backends, blame, data, runs, specs, train
@@ -24,6 +23,7 @@ from .files import optional
 from .perlayer import layers, mixed, model_bytes, spend
 from .pooled import RATES, decide_split, logits_functions, measures
 from .results import load_dataset, save_dataset
+from .workers import each
 
 COMMAND = "python -m bqcore quantizers"
 NETWORKS = (  # data set and model of the published checkpoints, each the first seed of its study
@@ -93,8 +93,10 @@ def sweep(networks: tuple[str, ...] = NETWORKS, *, workers: int | None = None) -
     """
     files = {name: folder() / f"{name.replace(' ', '_')}.nc" for name in networks}
     missing = [name for name, file in files.items() if not file.exists()]
-    pool = Parallel(min(cpu_count() if workers is None else workers, max(1, len(missing))))
-    pool(delayed(_make)(name, files[name].absolute()) for name in missing)
+    each(
+        _make, [(name, files[name].absolute()) for name in missing], total=len(files), desc="quantizers: networks",
+        unit="network", workers=workers,
+    )  # fmt: skip
     out = join([load_dataset(file) for file in files.values()])
     if networks == NETWORKS:
         save_dataset(out, joined_file())
