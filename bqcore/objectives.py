@@ -17,7 +17,6 @@ import numpy as np
 import torch
 import xarray as xr
 from torch import nn
-from tqdm import tqdm
 
 from . import calibration, data, decisions, measures, quantize, rivals, rounding, runs, specs, stats
 from .checks import check_choice, check_integer
