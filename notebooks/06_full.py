@@ -88,8 +88,8 @@ Markdown(notebook.gap_summary(rounded, power))
 # out one seed at a time, with all its levels.
 
 # %% tags=["hide-input"]
-stopping = notebook.published("stopping", ["digits", "mnist", "fashion-mnist", "cifar-10"])
-fixed = notebook.published("rounding", ["digits", "mnist", "fashion-mnist", "cifar-10"])
+datasets = ["digits", "mnist", "fashion-mnist", "cifar-10"]
+stopping, fixed = notebook.published("stopping", datasets), notebook.published("rounding", datasets)
 everywhere = {f"{name}, levels": many for name, many in stopping.items()} | {"full CIFAR-10, levels": tensor}
 everywhere |= {f"{name}, rounding": many for name, many in fixed.items()} | {"full CIFAR-10, rounding": rounded}
 plots.Table(
