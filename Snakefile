@@ -62,6 +62,7 @@ STUDIES = {
     "variants-digits": "stopping digits --variants", "variants-cifar-10": "stopping cifar-10 --variants",
     "multiverse-digits": "multiverse digits",
     "first-order-digits": "first-order digits",
+    "objectives-digits": "digits",
 }  # fmt: skip
 TINY = {
     "levels-digits": "seeds=2 epochs=5 nodes=[31,16]", "stopping-digits": "seeds=3 epochs=5 nodes=[31,16]",
@@ -175,12 +176,14 @@ ruleorder: quantizers > study
 rule study:
     input:
         RUN_SOURCES,
+        lambda wildcards: ["bqcore/objectives.py", "bqcore/rivals.py"] if wildcards.name.startswith("objectives") else [],
         lambda wildcards: [] if "digits" in wildcards.name else "data/runs/archives.verified",
         lambda wildcards: MULTIVERSE if "multiverse" in wildcards.name else [],
         lambda wildcards: EXACT if "first-order" in wildcards.name else [],
     output:
         f"data/runs/{ROOM}/{{name}}.nc",
     params:
+        command=lambda wildcards: "objectives" if wildcards.name.startswith("objectives") else "run",
         words=lambda wildcards: STUDIES[wildcards.name] + (f" {TINY[wildcards.name]}" if SMOKE else ""),
     benchmark:
         f"data/runs/{ROOM}/{{name}}.tsv"
@@ -189,4 +192,4 @@ rule study:
         mem_mb=4000,
         runtime=180,
     shell:
-        "{PY:q} -m bqcore run {params.words} --out {output:q}"
+        "{PY:q} -m bqcore {params.command} {params.words} --out {output:q}"

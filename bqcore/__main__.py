@@ -1,4 +1,4 @@
-"""The command line: ``python -m bqcore run | data | audit | quantizers | ledger | publish | explorer``."""
+"""The command line: ``python -m bqcore run | objectives | data | audit | quantizers | ledger | publish | explorer``."""
 
 import argparse
 import shlex
@@ -13,7 +13,7 @@ def main(arguments: list[str] | None = None) -> int:
         options = _options(arguments)
         command = f"bqcore {options.command}"
         commands = {
-            "run": _run, "data": _data, "audit": _audit, "quantizers": _quantizers,
+            "run": _run, "objectives": _objectives, "data": _data, "audit": _audit, "quantizers": _quantizers,
             "ledger": _ledger, "publish": _publish, "explorer": _explorer,
         }  # fmt: skip
         return commands[options.command](options)
@@ -50,6 +50,14 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     run.add_argument("--workers", type=int, help="processes (default: one a core)")
     run.add_argument("--variants", action="store_true", help="stopping, with one open choice changed at a time")
     run.add_argument("--out", type=Path, metavar="FILE", help="also write the joined result to FILE")
+
+    objectives = commands.add_parser(
+        "objectives", help="compare rounding objectives at 4 bits over seeds; a stopped run goes on where it stopped"
+    )
+    objectives.add_argument("dataset", choices=["digits", "mnist", "fashion-mnist", "cifar-10"])
+    objectives.add_argument("--seeds", type=int, help="number of runs (default: the baseline's)")
+    objectives.add_argument("--workers", type=int, help="processes (default: one a core)")
+    objectives.add_argument("--out", type=Path, metavar="FILE", help="also write the joined result to FILE")
 
     data = commands.add_parser(
         "data", help="show which data sets are there, or fetch them",
@@ -196,6 +204,18 @@ def _run(options) -> int:
     if options.out:
         save_dataset(dataset, options.out)
     print(f"{spec.study}, {spec.dataset}, {spec.model}: {seeds} runs in {options.out or runs.folder(spec)}")
+    return 0
+
+
+def _objectives(options) -> int:
+    from . import objectives
+    from .results import save_dataset
+
+    spec = objectives.baseline(options.dataset)
+    dataset = objectives.sweep(spec, options.seeds, workers=options.workers)
+    if options.out:
+        save_dataset(dataset, options.out)
+    print(f"objectives, {spec.dataset}: {dataset.sizes['seed']} runs in {options.out or objectives.folder(spec)}")
     return 0
 
 

@@ -120,10 +120,10 @@ def by_channel(dataset: str) -> specs.Spec:
 
 
 def published(study: str, datasets: list[str]) -> dict[str, xr.Dataset]:
-    """Give the published runs of a study by data set; those that are not published yet are left out."""
+    """Give the published runs of a study by the data set's name for readers; what is not published yet is left out."""
     names = {dataset: publishing.name_of(specs.baseline(study, dataset)) for dataset in datasets}
     return {
-        dataset: publishing.load_published(name)
+        plots.DATASETS.get(dataset, dataset): publishing.load_published(name)
         for dataset, name in names.items()
         if (publishing.PUBLISHED / name).exists()
     }

@@ -67,7 +67,7 @@ def rounding_table(many: xr.Dataset, bits: int) -> pd.DataFrame:
     if many.sizes["seed"] > 1:
         chosen = transfer.chosen_gap(many, bits)
         gap, without = held_out.sel({"method": chosen}), held_out.sel({"method": "logits"})
-        row = {"rounding": f"what the gap term changes (η = {chosen.removeprefix('gap ')}, by calibration)"}
+        row = {"rounding": f"gap, η = {chosen.removeprefix('gap ')}, less none"}
         for measure, name, form in shown:
             found = stats.paired_difference(gap[measure].values, without[measure].values)
             row[name] = f"{found.estimate:+{form}} [{found.low:+{form}},\u00a0{found.high:+{form}}]"

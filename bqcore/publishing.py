@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from . import firstorder, multiverse, plots, quantizers, runs, specs
+from . import firstorder, multiverse, objectives, plots, quantizers, runs, specs
 from .results import digest, largest_difference, load_dataset, save_bytes, save_dataset
 from .specs import FLOAT, Spec
 
@@ -38,6 +38,8 @@ def publications() -> dict[str, Callable[[], xr.Dataset]]:
         out[name_of(spec)] = lambda spec=spec, seeds=seeds: load_dataset(runs.joined_file(spec, seeds))
         if spec.study == "levels":
             out[f"{spec.dataset}_slice.nc"] = lambda spec=spec: load_dataset(runs.file(spec))
+    for spec, seeds in objectives.BASELINES.items():
+        out[objectives.name_of(spec)] = lambda spec=spec, seeds=seeds: load_dataset(objectives.joined_file(spec, seeds))
     for dataset, seeds in specs.VARIANT_SEEDS.items():
         spec = specs.baseline("stopping", dataset)
         out[name_of(spec, variants=True)] = lambda dataset=dataset, seeds=seeds: _kept_variants(dataset, seeds)

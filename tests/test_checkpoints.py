@@ -11,11 +11,7 @@ import bqcore
 from bqcore import archives, calibration, levels, publishing, quantize, results, runs, specs, train
 
 ROOT = Path(__file__).resolve().parents[1]
-STOPPING = [spec for spec in specs.BASELINES if spec.study == "stopping"]
-
-
-def name_of(spec: specs.Spec) -> str:
-    return "-".join([spec.dataset, spec.model, *(["channel"] if spec.granularity == "channel" else [])])
+STOPPING = [spec for spec in specs.BASELINES if (spec.study, spec.granularity) == ("stopping", "tensor")]
 
 
 DECISIONS = (
@@ -40,7 +36,7 @@ def needs(dataset: str) -> None:
             )
 
 
-@pytest.mark.parametrize("spec", STOPPING, ids=name_of)
+@pytest.mark.parametrize("spec", STOPPING, ids=lambda spec: f"{spec.dataset}-{spec.model}")
 def test_a_published_run_is_measured_again_from_its_checkpoint(spec):
     needs(spec.dataset)
     most, fewest = spec.bits[0], spec.bits[-1]
@@ -62,7 +58,7 @@ def test_a_published_run_is_measured_again_from_its_checkpoint(spec):
     assert float(theirs.flip_rate.sel(bits=fewest).max()) > 0.05  # there was something to agree on
 
 
-@pytest.mark.parametrize("spec", STOPPING, ids=name_of)
+@pytest.mark.parametrize("spec", STOPPING, ids=lambda spec: f"{spec.dataset}-{spec.model}")
 def test_an_audit_of_a_published_network_gives_the_numbers_of_the_chapters_to_the_last_digit(spec):
     needs(spec.dataset)
     bits, nodes = 3, min(spec.nodes)  # at 3 bits every network flips

@@ -10,22 +10,22 @@ FOLDER = Path(__file__).resolve().parents[1] / "bqcore"
 LAYERS = (
     ("checks",),
     ("quantize", "boundary", "slices", "decisions", "stats", "stopping", "curves", "finite", "readings"),
-    ("models", "train", "train_cifar", "rounding", "download", "archives", "data", "results", "arrangement", "classifiers",
+    ("models", "train", "train_cifar", "rounding", "rivals", "download", "archives", "data", "results", "arrangement", "classifiers",
      "files", "perlayer", "workers"),
-    ("specs", "measures", "levels", "calibration", "fixed_bits", "runs", "transfer", "exact", "firstorder",
+    ("specs", "measures", "levels", "calibration", "fixed_bits", "runs", "transfer", "objectives", "exact", "firstorder",
      "pooled", "geometry", "report", "backends", "universe", "multiverse", "specification"),
-    ("claims", "publishing", "plots", "plots_stopping", "plots_exact", "plots_rounding",
+    ("claims", "publishing", "plots", "plots_stopping", "plots_exact", "plots_rounding", "plots_objectives",
      "plots_multiverse", "plots_referee", "auditing", "blame", "quantizers", "explorer", "notebook", "behind", "__main__"),
 )  # fmt: skip
 # Within a layer, each of these in its order may import those before it; no others do.
 ROWS = (
     ("decisions", "boundary"), ("slices", "readings"), ("download", "archives", "data"),
-    ("results", "train", "train_cifar"), ("train", "rounding"), ("specs", "measures", "levels", "runs"),
+    ("results", "train", "train_cifar"), ("train", "rounding", "rivals"), ("specs", "measures", "levels", "runs"),
     ("measures", "calibration", "fixed_bits", "runs"), ("specs", "calibration"), ("specs", "fixed_bits"),
-    ("specs", "transfer"), ("pooled", "geometry"),
+    ("specs", "transfer"), ("specs", "measures", "calibration", "runs", "objectives"), ("pooled", "geometry"),
     ("specs", "runs", "exact", "firstorder"), ("specs", "measures", "universe"), ("universe", "multiverse"),
     ("specs", "runs", "multiverse"), ("calibration", "specification"), ("plots", "plots_stopping", "notebook"),
-    ("plots", "plots_exact"), ("plots", "plots_rounding", "notebook"),
+    ("plots", "plots_exact"), ("plots", "plots_objectives"), ("plots", "plots_rounding", "notebook"),
     ("plots", "publishing", "plots_multiverse"), ("plots", "plots_referee"),
     ("plots", "publishing", "claims", "__main__"), ("publishing", "notebook"),
     ("auditing", "blame", "quantizers", "publishing"), ("quantizers", "__main__"), ("auditing", "__main__"),
