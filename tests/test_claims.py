@@ -15,7 +15,7 @@ import xarray as xr
 import yaml
 
 from bqcore import __main__ as command_line
-from bqcore import calibration, claims, objectives, publishing, results, runs, specs, stats
+from bqcore import calibration, claims, objectives, publishing, quantizers, results, runs, specs, stats
 
 ROOT = Path(__file__).resolve().parents[1]
 KEYS = [
@@ -494,6 +494,7 @@ def test_publish_needs_runs_and_a_clean_clone_and_writes_what_ledger_reads(here,
     monkeypatch.setattr(specs, "BASELINES", {small: 2, specs.Stopping(): 2})
     monkeypatch.setattr(specs, "VARIANT_SEEDS", {"digits": 2})
     monkeypatch.setattr(objectives, "BASELINES", {})
+    monkeypatch.setattr(quantizers, "NETWORKS", ("digits mlp",))
     stated = yaml.safe_load((here / "data" / "claims.yml").read_text())
     stated["claims"] = [claim for claim in stated["claims"] if claim["id"][0] in "DJ" or "from" not in claim]
     (here / "data" / "claims.yml").write_text(yaml.safe_dump(stated))
