@@ -1,5 +1,6 @@
 """Published checkpoints: one result a data set is measured again from its checkpoint, and agrees."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 import bqcore
-from bqcore import archives, calibration, levels, publishing, quantize, results, runs, specs, train
+from bqcore import archives, calibration, levels, publishing, quantize, quantizers, results, runs, specs, train
 
 ROOT = Path(__file__).resolve().parents[1]
 STOPPING = [spec for spec in specs.BASELINES if (spec.study, spec.granularity) == ("stopping", "tensor")]
@@ -100,6 +101,24 @@ def test_an_audit_of_the_published_digits_network_gives_the_first_chapter_to_the
         np.testing.assert_array_equal(ours[name], fresh[name], err_msg=name)
         np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-6, atol=2 / 90 if "rate" in name else 0.005)
     np.testing.assert_array_equal(ours.radius.sel(model="candidate"), fresh.radius)
+
+
+def test_the_published_quantizers_were_measured_on_the_published_networks():
+    kept = publishing.load_published(publishing.QUANTIZERS, ROOT / publishing.PUBLISHED)
+    assert kept.network.values.tolist() == list(quantizers.NETWORKS)
+    for network, stated in json.loads(kept.checkpoints).items():
+        assert results.digest(checkpoint(quantizers.spec_of(network))).startswith(stated), network
+    # PTQ-W in it is that of the chapters, where they hold out the same inputs.
+    for network in quantizers.NETWORKS:
+        spec = quantizers.spec_of(network)
+        theirs = publishing.load_published(publishing.name_of(spec), ROOT / publishing.PUBLISHED)
+        theirs = theirs.sel(seed=0, split="held-out")
+        if spec.dataset == "cifar-10":
+            continue  # of which the study of quantizers takes more
+        for bits in (8, 4):
+            ours = kept.flip_rate.sel(network=network, quantizer=f"PTQ-W, {bits} bits, a step per tensor")
+            size = quantizers.HELD_OUT[spec.dataset]
+            assert abs(float(ours - theirs.flip_rate.sel(bits=bits))) <= 2 / size + 1e-9, (network, bits)  # ties
 
 
 def test_checkpoints_say_what_they_were_trained_by_and_are_as_small_as_their_weights():
