@@ -152,8 +152,10 @@ for level in (6, 5, 4, 3):
         plan = bqcore.plan_bits(one, one_cal, one_held, budget=bqcore.model_bytes(one, level), share=share)
         pairs.append(plan.dataset.band_flip_rate.sel(split="heldout").values)
     planned, uniform = (list(values) for values in zip(*pairs))
-    gaps[level] = stats.paired_difference(uniform, planned) if len(pairs) > 1 else (uniform[0] - planned[0],) * 3
-    gap = "{:.4f} [{:.4f}, {:.4f}]".format(*gaps[level])
+    gap = f"{uniform[0] - planned[0]:.4f}"
+    if len(pairs) > 1:  # one network has no interval
+        gaps[level] = stats.paired_difference(uniform, planned)
+        gap = "{:.4f} [{:.4f}, {:.4f}]".format(*gaps[level])
     rows.append([f"{sum(uniform) / len(pairs):.4f}", f"{sum(planned) / len(pairs):.4f}", gap])
 frame = pd.DataFrame(rows, index=pd.Index([6, 5, 4, 3], name="bits"), columns=["uniform", "plan", "uniform less plan"])
 plots.Table(
