@@ -131,6 +131,7 @@ axes.scatter(
 for grid, colour in ((grid_f, plots.FLOAT_COLOUR), (grid_q, plots.QUANTIZED_COLOUR)):
     row, column = np.nonzero(slices.junction_cells(grid))
     axes.plot((a[column] + a[column + 1]) / 2, (b[row] + b[row + 1]) / 2, "o", ms=16, mfc="none", mec=colour, mew=2)
+axes.locator_params(nbins=5)
 axes.set(
     aspect="equal",
     title=f"J = {slices.boundary_jaccard(mask_f, mask_q).distance:.2f}, grid change {slices.grid_change(grid_f, grid_q):.2f}",

@@ -26,11 +26,15 @@ def mend_roles(app: Sphinx, page: str, template: str, context: dict, doctree) ->
 
 
 def drop_icon_script(app: Sphinx, error: Exception | None) -> None:
-    """Empty that script; drop the maps from scripts to their sources, for debuggers only, and the translations."""
+    """
+    Empty that script; drop what nobody asks for: maps from scripts to their sources, for debuggers only, the icons'
+    fonts a second time, for browsers older than 2016, and the translations.
+    """
     if error is None and app.builder.format == "html":
         Path(app.outdir, ICONS).write_text("/* Icons come from the theme's font. */\n", encoding="utf-8")
-        for path in Path(app.outdir, "_static").rglob("*.map"):
-            path.unlink()
+        for unused in ("*.map", "webfonts/*.ttf"):
+            for path in Path(app.outdir, "_static").rglob(unused):
+                path.unlink()
         shutil.rmtree(Path(app.outdir, "_static", "locales"), ignore_errors=True)
 
 
