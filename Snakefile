@@ -75,7 +75,7 @@ TINY = {
     "multiverse-digits": "seeds=2 width=[8] epochs=[2] nodes=41",
     "first-order-digits": "seeds=1 epochs=2 width=8 bits=[8,4]",
 }
-RUN = [*(name for name in STUDIES if not SMOKE or name in TINY), "quantizers"]
+RUN = [*(name for name in STUDIES if not SMOKE or name in TINY), "tolerance", "quantizers"]
 ROOM = "smoke" if SMOKE else "all"
 
 
@@ -170,7 +170,28 @@ rule quantizers:
         "{PY:q} -m bqcore quantizers {params.networks} --out {output:q}"
 
 
+# Jaccard distances without a ruler, on networks that the studies before have trained.
+rule tolerance:
+    input:
+        RUN_SOURCES,
+        [f"bqcore/{name}.py" for name in ("arrangement", "curves", "tolerance")],
+        [] if SMOKE else "data/runs/archives.verified",
+    output:
+        f"data/runs/{ROOM}/tolerance.nc",
+    params:
+        networks="'digits mlp' --seeds 1" if SMOKE else "",
+    benchmark:
+        f"data/runs/{ROOM}/tolerance.tsv"
+    threads: workflow.cores
+    resources:
+        mem_mb=4000,
+        runtime=180,
+    shell:
+        "{PY:q} -m bqcore tolerance {params.networks} --out {output:q}"
+
+
 ruleorder: quantizers > study
+ruleorder: tolerance > study
 
 
 rule study:

@@ -1,4 +1,4 @@
-"""The command line: ``python -m bqcore run | objectives | data | audit | quantizers | ledger | publish | explorer``."""
+"""The command line, ``python -m bqcore COMMAND``: run a study, look at data, audit, judge, publish."""
 
 import argparse
 import shlex
@@ -13,8 +13,8 @@ def main(arguments: list[str] | None = None) -> int:
         options = _options(arguments)
         command = f"bqcore {options.command}"
         commands = {
-            "run": _run, "objectives": _objectives, "data": _data, "audit": _audit, "quantizers": _quantizers,
-            "ledger": _ledger, "publish": _publish, "explorer": _explorer,
+            "run": _run, "objectives": _objectives, "tolerance": _tolerance, "data": _data, "audit": _audit,
+            "quantizers": _quantizers, "ledger": _ledger, "publish": _publish, "explorer": _explorer,
         }  # fmt: skip
         return commands[options.command](options)
     except (ValueError, OSError, RuntimeError) as error:
@@ -58,6 +58,16 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     objectives.add_argument("--seeds", type=int, help="number of runs (default: the baseline's)")
     objectives.add_argument("--workers", type=int, help="processes (default: one a core)")
     objectives.add_argument("--out", type=Path, metavar="FILE", help="also write the joined result to FILE")
+
+    tolerance = commands.add_parser(
+        "tolerance", help="measure by lengths how far boundaries move, beside the Jaccard distance of masks",
+        description="Measure the tolerance Jaccard distance, which knows no grid, on the stopping study's networks. "
+        "Those that are not published are trained first. Finished ones are kept.",
+    )  # fmt: skip
+    tolerance.add_argument("networks", nargs="*", metavar="NETWORK", help="such as 'mnist cnn' (default: all)")
+    tolerance.add_argument("--seeds", type=int, help="networks of each kind (default: 3)")
+    tolerance.add_argument("--workers", type=int, help="processes (default: one a core)")
+    tolerance.add_argument("--out", type=Path, metavar="FILE", help="also write the joined result to FILE")
 
     data = commands.add_parser(
         "data", help="show which data sets are there, or fetch them",
@@ -216,6 +226,19 @@ def _objectives(options) -> int:
     if options.out:
         save_dataset(dataset, options.out)
     print(f"objectives, {spec.dataset}: {dataset.sizes['seed']} runs in {options.out or objectives.folder(spec)}")
+    return 0
+
+
+def _tolerance(options) -> int:
+    from . import tolerance
+    from .results import save_dataset
+
+    networks = tuple(options.networks) or tuple(tolerance.NETWORKS)
+    seeds = tolerance.SEEDS if options.seeds is None else options.seeds
+    out = tolerance.sweep(networks, seeds, workers=options.workers)
+    if options.out:
+        save_dataset(out, options.out)
+    print(f"tolerance: {seeds} networks of {len(networks)} kinds in {options.out or tolerance.folder()}")
     return 0
 
 

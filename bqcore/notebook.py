@@ -184,6 +184,32 @@ def variants(dataset: str, results: str) -> xr.Dataset:
     return publishing.variants(dataset)
 
 
+def without_ruler(networks: dict[str, str], name: str) -> Markdown:
+    """
+    Show the tolerance study's table of each network, and give the lines below them.
+
+    Parameters
+    ----------
+    networks : dict of str by title
+        Networks of the published study.
+    name : str
+        What the tables' names begin with.
+    """
+    found = publishing.load_published(publishing.TOLERANCE)
+    tables(
+        (
+            plots_stopping.tolerance_table(found, network),
+            f"{title}, held-out slice, means over {found.sizes['seed']} seeds: Jaccard distance of the masks and d_eff "
+            "on two grids, and *beyond τ*, the tolerance Jaccard distance: the share of the two boundaries' length "
+            "without a counterpart within τ input units.",
+            f"{name}-{i}",
+        )
+        for i, (title, network) in enumerate(networks.items())
+    )
+    says = plots_stopping.tolerance_summary(found, list(networks.values()))
+    return Markdown(f"{says}\n\n- Published: `{publishing.PUBLISHED / publishing.TOLERANCE}`, by `{found.command}`.")
+
+
 def tables(of: Iterable[tuple[pd.DataFrame, str, str]]) -> None:
     """Show several numbered tables in one cell: of each, the frame, the caption and the name."""
     for frame, caption, name in of:

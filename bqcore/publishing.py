@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from . import firstorder, multiverse, objectives, plots, quantizers, runs, specs
+from . import firstorder, multiverse, objectives, plots, quantizers, runs, specs, tolerance
 from .results import digest, largest_difference, load_dataset, save_bytes, save_dataset
 from .specs import FLOAT, Spec
 
@@ -17,6 +17,7 @@ PUBLISHED = Path("data/results")
 HEADLINE = Path("book/_static/levels.png")
 MULTIVERSE = "digits_multiverse.nc"
 QUANTIZERS = "quantizers.nc"
+TOLERANCE = "tolerance.nc"
 _SETS = {
     "digits": "the digits set of scikit-learn", "mnist": "MNIST", "fashion-mnist": "Fashion-MNIST",
     "cifar-10": "CIFAR-10", "full-cifar-10": "CIFAR-10",
@@ -47,6 +48,7 @@ def publications() -> dict[str, Callable[[], xr.Dataset]]:
     spec, seeds = specs.Levels(), firstorder.SEEDS
     out[firstorder.PUBLISHED] = lambda: load_dataset(firstorder.joined_file(spec, seeds))
     out[QUANTIZERS] = lambda: load_dataset(quantizers.joined_file())
+    out[TOLERANCE] = lambda: load_dataset(tolerance.joined_file())
     return out
 
 

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Callable
 from contextlib import contextmanager
+from multiprocessing import resource_tracker as standard_tracker
 
 from joblib import Parallel, cpu_count, delayed
 from joblib.externals.loky.backend import resource_tracker
@@ -59,7 +60,8 @@ def _deaf():
     if not hasattr(signal, "pthread_sigmask"):  # as on Windows
         yield
         return
-    resource_tracker.ensure_running()  # its start would lift the mask
+    for tracker in (resource_tracker, standard_tracker):
+        tracker.ensure_running()  # its start, else within the start of a worker, lifts the mask
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

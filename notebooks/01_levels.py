@@ -104,7 +104,8 @@ notebook.source(many, "digits_levels.nc")
 #
 # A one-cell mask thins as the grid is refined, so the same shift takes a larger share of it: J grows with the resolution
 # at every level. The straight-line reading d_eff gives the shift back, in input units, and agrees between resolutions as
-# long as the shift is below the grid step; above it, J saturates and d_eff can only say "a cell or more".
+# long as the shift is below the grid step; above it, J saturates and d_eff can only say "a cell or more". Measures without a
+# grid, on the same slices of some of these networks, stand in {numref}`table-referee-instead`.
 
 # %% mystnb={"figure": {"caption": "Boundary-mask Jaccard distance (left) and the shift that explains it, d_eff (right), over the seeds at three resolutions. Diamonds are the paper's values, whose grid is not stated.", "name": "figure-resolution"}} tags=["hide-input"]
 plots.resolution_figure(many, claims.reported_values())

@@ -81,6 +81,24 @@ notebook.tables(
 )
 
 # %% [markdown]
+# (stopping-tolerance)=
+# ## Without a ruler
+#
+# J and d_eff depend on the grid. The *tolerance Jaccard distance* ([](exact)) compares lengths, so that no grid is in it: how
+# much of the boundary has moved farther than τ? Here from exact boundaries; interpolated logits on few nodes give nearly the same.
+# The rules above use J; a rule by a tolerance is not tested in this book.
+
+# %% tags=["hide-input"]
+networks = {
+    "Digits": "digits mlp",
+    "MNIST": "mnist mlp",
+    "Fashion-MNIST": "fashion-mnist mlp",
+    "MNIST, small CNN": "mnist cnn",
+    "Fashion-MNIST, small CNN": "fashion-mnist cnn",
+}
+notebook.without_ruler(networks, "table-3-tolerance")
+
+# %% [markdown]
 # ## Bits against flips
 #
 # More bits keep more decisions, whatever rule asked for them. A rule is worth its name where its mark lies below the line of

@@ -92,6 +92,17 @@ notebook.tables(
 )
 
 # %% [markdown]
+# (subsets-tolerance)=
+# ## Without a ruler
+#
+# J and d_eff depend on the grid. The *tolerance Jaccard distance* ([](exact)) compares lengths, so that no grid is in it: how
+# much of the boundary has moved farther than τ? Here from logits at the nodes, interpolated.
+
+# %% tags=["hide-input"]
+networks = {"CIFAR-10 subset, small CNN": "cifar-10 cnn", "CIFAR-10 subset, residual network": "cifar-10 resnet"}
+notebook.without_ruler(networks, "table-4-tolerance")
+
+# %% [markdown]
 # ## Which ruler gives the paper's Jaccard?
 #
 # The flips agree with the paper while the Jaccard distances of a one-cell mask do not. The grid and the thickness of the mask

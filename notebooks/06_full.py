@@ -52,6 +52,17 @@ plots.Table(
 notebook.sources({"tensor": tensor, "channel": channel})
 
 # %% [markdown]
+# (full-tolerance)=
+# ## Without a ruler
+#
+# J and d_eff depend on the grid. The *tolerance Jaccard distance* ([](exact)) compares lengths, so that no grid is in it: how
+# much of the boundary has moved farther than τ? Here from logits at the nodes, interpolated, per tensor. Table 6 below has
+# no such column: its networks were measured by J and d_eff alone.
+
+# %% tags=["hide-input"]
+notebook.without_ruler({"Full CIFAR-10": "full-cifar-10 strided-resnet"}, "table-5-tolerance")
+
+# %% [markdown]
 # ## Rounding at fixed bits (Table 6)
 #
 # Rounding to nearest, {term}`optimized rounding` layer by layer, and from there on the logits, without and with the

@@ -9,7 +9,19 @@ import pytest
 import torch
 
 import bqcore
-from bqcore import archives, calibration, levels, publishing, quantize, quantizers, results, runs, specs, train, train_cifar
+from bqcore import (
+    archives,
+    calibration,
+    levels,
+    publishing,
+    quantize,
+    quantizers,
+    results,
+    runs,
+    specs,
+    train,
+    train_cifar,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 STOPPING = [spec for spec in specs.BASELINES if (spec.study, spec.granularity) == ("stopping", "tensor")]

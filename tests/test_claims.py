@@ -531,7 +531,7 @@ def test_publish_needs_runs_and_a_clean_clone_and_writes_what_ledger_reads(here,
     written += ["data/checkpoints/levels-digits-mlp.safetensors", "book/_static/levels.png"]
     missing = ("stopping", "stopping_variants", "multiverse", "first_order")
     left = [f"left data/results/digits_{name}.nc as it was: not run with this code" for name in missing]
-    left.append("left data/results/quantizers.nc as it was: not run with this code")
+    left += [f"left data/results/{name}.nc as it was: not run with this code" for name in ("quantizers", "tolerance")]
     lines = [f"wrote {name}" for name in written] + left + ["wrote README.md"]
     assert capsys.readouterr().out.splitlines() == lines
     written.append("README.md")

@@ -204,4 +204,5 @@ def test_workflow_can_be_read():
         "archives",
         "quantizers",
         "study",
+        "tolerance",
     }

@@ -13,7 +13,7 @@ LAYERS = (
     ("models", "train", "train_cifar", "rounding", "rivals", "download", "archives", "data", "results", "arrangement", "classifiers",
      "files", "perlayer", "workers"),
     ("specs", "measures", "levels", "calibration", "fixed_bits", "runs", "transfer", "objectives", "exact", "firstorder",
-     "pooled", "geometry", "report", "backends", "universe", "multiverse", "specification"),
+     "tolerance", "pooled", "geometry", "report", "backends", "universe", "multiverse", "specification"),
     ("claims", "publishing", "plots", "plots_stopping", "plots_exact", "plots_rounding", "plots_objectives",
      "plots_multiverse", "plots_referee", "auditing", "blame", "quantizers", "explorer", "notebook", "behind", "__main__"),
 )  # fmt: skip
@@ -23,7 +23,7 @@ ROWS = (
     ("results", "train", "train_cifar"), ("train", "rounding", "rivals"), ("specs", "measures", "levels", "runs"),
     ("measures", "calibration", "fixed_bits", "runs"), ("specs", "calibration"), ("specs", "fixed_bits"),
     ("specs", "transfer"), ("specs", "measures", "calibration", "runs", "objectives"), ("pooled", "geometry"),
-    ("specs", "runs", "exact", "firstorder"), ("specs", "measures", "universe"), ("universe", "multiverse"),
+    ("specs", "runs", "exact", "firstorder"), ("specs", "measures", "calibration", "runs", "tolerance"), ("specs", "measures", "universe"), ("universe", "multiverse"),
     ("specs", "runs", "multiverse"), ("calibration", "specification"), ("plots", "plots_stopping", "notebook"),
     ("plots", "plots_exact"), ("plots", "plots_objectives"), ("plots", "plots_rounding", "notebook"),
     ("plots", "publishing", "plots_multiverse"), ("plots", "plots_referee"),
