@@ -3,7 +3,8 @@ Numbers and verdicts in pages, read from result files while the book is built, s
 
     {value}`digits_levels boundary_jaccard bits=8 nodes=201 median .3f`
         a variable of data/results/digits_levels.nc at these coordinates, reduced over what is left (median, mean, min,
-        max, std, sum, count, or a percentile such as q2.5) and formatted; one number alone needs no reduction
+        max, std, sum, count, or a percentile such as q2.5) and formatted; one number alone needs no reduction, and a
+        coordinate with a blank in it stands in quotation marks, as "method=mse, step"
     {value}`digits_levels @command`  {value}`digits_levels boundary_jaccard @units`
         an attribute of the file or of a variable
     {claim}`D2 low`  {claim}`D2 low .2f`  {claim}`D2 verdict`
@@ -22,6 +23,7 @@ What is not there is an error with its page and line, which `make book` does not
 import functools
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -83,7 +85,7 @@ def select(array: xr.DataArray, name: str, text: str) -> xr.DataArray:
 
 def value(text: str, results: Path) -> str:
     """Return what {value}`text` stands for; raise ValueError if a part of it is not there."""
-    file, *words = text.split()
+    file, *words = shlex.split(text)
     owner = load(pick({path.stem: path for path in sorted(results.glob("*.nc"))}, file, "result file"))
     if words and not words[0].startswith("@"):
         owner = pick({str(name): owner[name] for name in owner.data_vars}, words.pop(0), "variable")
