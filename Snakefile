@@ -75,7 +75,7 @@ TINY = {
     "multiverse-digits": "seeds=2 width=[8] epochs=[2] nodes=41",
     "first-order-digits": "seeds=1 epochs=2 width=8 bits=[8,4]",
 }
-RUN = [*(name for name in STUDIES if not SMOKE or name in TINY), "tolerance", "quantizers"]
+RUN = [*(name for name in STUDIES if not SMOKE or name in TINY), "tolerance", *([] if SMOKE else ["tolerance-rounding"]), "quantizers"]
 ROOM = "smoke" if SMOKE else "all"
 
 
@@ -177,17 +177,17 @@ rule tolerance:
         [f"bqcore/{name}.py" for name in ("arrangement", "curves", "tolerance")],
         [] if SMOKE else "data/runs/archives.verified",
     output:
-        f"data/runs/{ROOM}/tolerance.nc",
+        f"data/runs/{ROOM}/tolerance{{rounding,|-rounding}}.nc",
     params:
-        networks="'digits mlp' --seeds 1" if SMOKE else "",
+        words=lambda wildcards: wildcards.rounding.replace("-", " --") + (" 'digits mlp' --seeds 1" if SMOKE else ""),
     benchmark:
-        f"data/runs/{ROOM}/tolerance.tsv"
+        f"data/runs/{ROOM}/tolerance{{rounding}}.tsv"
     threads: workflow.cores
     resources:
         mem_mb=4000,
         runtime=180,
     shell:
-        "{PY:q} -m bqcore tolerance {params.networks} --out {output:q}"
+        "{PY:q} -m bqcore tolerance {params.words} --out {output:q}"
 
 
 ruleorder: quantizers > study

@@ -65,6 +65,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         "Those that are not published are trained first. Finished ones are kept.",
     )  # fmt: skip
     tolerance.add_argument("networks", nargs="*", metavar="NETWORK", help="such as 'mnist cnn' (default: all)")
+    tolerance.add_argument("--rounding", action="store_true", help="compare the ways of rounding of Table 6")
     tolerance.add_argument("--seeds", type=int, help="networks of each kind (default: 3)")
     tolerance.add_argument("--workers", type=int, help="processes (default: one a core)")
     tolerance.add_argument("--out", type=Path, metavar="FILE", help="also write the joined result to FILE")
@@ -233,12 +234,12 @@ def _tolerance(options) -> int:
     from . import tolerance
     from .results import save_dataset
 
-    networks = tuple(options.networks) or tuple(tolerance.NETWORKS)
     seeds = tolerance.SEEDS if options.seeds is None else options.seeds
-    out = tolerance.sweep(networks, seeds, workers=options.workers)
+    out = tolerance.sweep(tuple(options.networks), seeds, rounded=options.rounding, workers=options.workers)
     if options.out:
         save_dataset(out, options.out)
-    print(f"tolerance: {seeds} networks of {len(networks)} kinds in {options.out or tolerance.folder()}")
+    kinds = out.sizes["network"]
+    print(f"tolerance: {seeds} networks of {kinds} kind{'s'[: kinds - 1]} in {options.out or tolerance.folder()}")
     return 0
 
 

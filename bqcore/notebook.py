@@ -197,17 +197,34 @@ def without_ruler(networks: dict[str, str], name: str) -> Markdown:
     """
     found = publishing.load_published(publishing.TOLERANCE)
     tables(
-        (
-            plots_stopping.tolerance_table(found, network),
-            f"{title}, held-out slice, means over {found.sizes['seed']} seeds: Jaccard distance of the masks and d_eff "
-            "on two grids, and *beyond τ*, the tolerance Jaccard distance: the share of the two boundaries' length "
-            "without a counterpart within τ input units.",
-            f"{name}-{i}",
-        )
+        (plots_stopping.tolerance_table(found, network), f"{title}, {_without_ruler(found)}", f"{name}-{i}")
         for i, (title, network) in enumerate(networks.items())
     )
     says = plots_stopping.tolerance_summary(found, list(networks.values()))
     return Markdown(f"{says}\n\n- Published: `{publishing.PUBLISHED / publishing.TOLERANCE}`, by `{found.command}`.")
+
+
+def rounded_without_ruler(network: str, name: str) -> Markdown:
+    """Show the same of the ways of rounding one network, a table for each bit-width."""
+    found = publishing.load_published(publishing.ROUNDED_TOLERANCE)
+    tables(
+        (
+            plots_stopping.tolerance_table(found.sel(bits=bits), network, method_name=plots_rounding.method_name),
+            f"{bits} bits, {_without_ruler(found)}",
+            f"{name}-{bits}",
+        )
+        for bits in found.bits.values
+    )
+    path = publishing.PUBLISHED / publishing.ROUNDED_TOLERANCE
+    return Markdown(f"- Published: `{path}`, by `{found.command}`.")
+
+
+def _without_ruler(found: xr.Dataset) -> str:
+    return (
+        f"held-out slice, means over {found.sizes['seed']} seeds: Jaccard distance of the masks and d_eff on two "
+        "grids, and *beyond τ*, the tolerance Jaccard distance: the share of the two boundaries' length without a "
+        "counterpart within τ input units."
+    )
 
 
 def tables(of: Iterable[tuple[pd.DataFrame, str, str]]) -> None:

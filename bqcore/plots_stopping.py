@@ -1,5 +1,7 @@
 """Tables and figures of calibration-to-test stopping: what each rule chooses, and what that costs and saves."""
 
+from collections.abc import Callable
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -274,20 +276,29 @@ def variants_table(variants: xr.Dataset, spare: float, limits: dict, reported: d
     return pd.DataFrame(rows).set_index("variant").fillna("")
 
 
-def tolerance_table(found: xr.Dataset, network: str, split: str = "held-out") -> pd.DataFrame:
+def tolerance_table(
+    found: xr.Dataset, network: str, *, split: str = "held-out", method_name: Callable[[str], str] = str
+) -> pd.DataFrame:
     """
-    Tabulate by level J and d_eff on two grids beside the tolerance Jaccard distance, which has none: means over seeds.
+    Tabulate J and d_eff on two grids beside the tolerance Jaccard distance, which has none: means over seeds.
 
     Parameters
     ----------
     found : xarray.Dataset
-        Of :func:`bqcore.tolerance.sweep`.
+        Of :func:`bqcore.tolerance.sweep`: a row for each level, or for each rounding at the one bit-width that is left.
     network : str
         One of its networks. Tolerances that no piece of its boundaries moves beyond are left out.
     split : str
         Whose slice.
+    method_name : function
+        How roundings are named for readers.
     """
-    here = found.sel(network=network, split=split).dropna("bits", how="all", subset=["boundary_jaccard"])
+    here = found.sel(network=network, split=split)
+    if "method" in here.dims:
+        index = pd.Index([method_name(name) for name in here["method"].values], name="rounding")
+    else:
+        here = here.dropna("bits", how="all", subset=["boundary_jaccard"])
+        index = pd.Index([f"{bits} bits" for bits in here.bits.values], name="level")
     best, here = tolerance.best(here).mean("seed"), here[["boundary_jaccard", "effective_displacement"]].mean("seed")
     columns = {f"J, {n} nodes": (here.boundary_jaccard.sel(nodes=n), ".3f") for n in here.nodes.values}
     columns |= {f"d_eff, {n} nodes": (here.effective_displacement.sel(nodes=n), ".4f") for n in here.nodes.values}
@@ -295,7 +306,7 @@ def tolerance_table(found: xr.Dataset, network: str, split: str = "held-out") ->
         f"beyond {tau:g}": (best.sel(tau=tau), ".3f") for tau in best.tau.values if float(best.sel(tau=tau).max()) > 0
     }
     cells = {name: [format(x, form) for x in values.values] for name, (values, form) in columns.items()}
-    return pd.DataFrame(cells, index=pd.Index([f"{b} bits" for b in here.bits.values], name="level"))
+    return pd.DataFrame(cells, index=index)
 
 
 def tolerance_summary(found: xr.Dataset, networks: list[str]) -> str:

@@ -17,7 +17,7 @@ PUBLISHED = Path("data/results")
 HEADLINE = Path("book/_static/levels.png")
 MULTIVERSE = "digits_multiverse.nc"
 QUANTIZERS = "quantizers.nc"
-TOLERANCE = "tolerance.nc"
+TOLERANCE, ROUNDED_TOLERANCE = "tolerance.nc", "tolerance_rounding.nc"
 _SETS = {
     "digits": "the digits set of scikit-learn", "mnist": "MNIST", "fashion-mnist": "Fashion-MNIST",
     "cifar-10": "CIFAR-10", "full-cifar-10": "CIFAR-10",
@@ -49,6 +49,7 @@ def publications() -> dict[str, Callable[[], xr.Dataset]]:
     out[firstorder.PUBLISHED] = lambda: load_dataset(firstorder.joined_file(spec, seeds))
     out[QUANTIZERS] = lambda: load_dataset(quantizers.joined_file())
     out[TOLERANCE] = lambda: load_dataset(tolerance.joined_file())
+    out[ROUNDED_TOLERANCE] = lambda: load_dataset(tolerance.joined_file(rounded=True))
     return out
 
 

@@ -18,7 +18,7 @@ import torch
 import xarray as xr
 from torch import nn
 
-from . import arrangement, curves, measures, quantize, runs, slices, specs, train, train_cifar
+from . import arrangement, curves, fixed_bits, measures, quantize, rounding, runs, slices, specs, train, train_cifar
 from .calibration import SPLITS
 from .checks import check_choice, check_integer
 from .results import load_dataset, save_dataset
@@ -36,10 +36,14 @@ NETWORKS = {
     for spec in specs.BASELINES
     if (spec.study, spec.granularity) == ("stopping", "tensor")
 }
+# Table 6: the network whose rounding the paper optimizes.
+ROUNDED = {"full-cifar-10 strided-resnet": specs.baseline("rounding", "full-cifar-10")}
 _MODULES = ("arrangement", "curves", "tolerance")  # beside those of every run
 
 
-def sweep(networks: tuple[str, ...] = tuple(NETWORKS), seeds: int = SEEDS, *, workers: int | None = None) -> xr.Dataset:
+def sweep(
+    networks: tuple[str, ...] | None = None, seeds: int = SEEDS, *, rounded: bool = False, workers: int | None = None
+) -> xr.Dataset:
     """
     Measure *seeds* networks of each kind and join them along ``network`` and ``seed``.
 
@@ -48,44 +52,53 @@ def sweep(networks: tuple[str, ...] = tuple(NETWORKS), seeds: int = SEEDS, *, wo
 
     Parameters
     ----------
-    networks : names of :data:`NETWORKS`
+    networks : names of :data:`NETWORKS`, or of :data:`ROUNDED`; optional
+        By default all of them.
     seeds : int
         From 0 on.
+    rounded : bool
+        Compare the ways of rounding of Table 6, in place of levels.
     workers : int, optional
         Processes; by default one a core.
 
     Returns
     -------
     xarray.Dataset
-        Of :func:`measure`; NaN at bits that a data set's study does not have.
+        Of :func:`measure`, with ``method`` for rounding; NaN at bits that a data set's study does not have.
     """
+    known = ROUNDED if rounded else NETWORKS
+    networks = tuple(networks or known)
     for name in networks:
-        check_choice("network", name, tuple(NETWORKS))
+        check_choice("network", name, tuple(known))
     seeds = check_integer("seeds", seeds, 1)
-    jobs = {(name, seed): file(name, seed) for name in networks for seed in range(seeds)}
-    missing = [(*job, path.absolute()) for job, path in jobs.items() if not path.exists()]
+    jobs = {(name, seed): replace(known[name], seed=seed) for name in networks for seed in range(seeds)}
+    missing = [spec for spec in jobs.values() if not file(spec).exists()]
     with train.one_thread():
-        for name, seed, _ in missing:
-            runs.classifier(replace(NETWORKS[name], seed=seed))
-    each(_make, missing, total=len(jobs), desc="tolerance", unit="network", workers=workers)
+        for spec in missing:
+            runs.classifier(spec)
+    each(
+        _make, [(spec, file(spec).absolute()) for spec in missing], total=len(jobs), desc="tolerance", unit="network",
+        workers=workers,
+    )  # fmt: skip
     per_network = [
-        xr.concat([load_dataset(jobs[name, seed]) for seed in range(seeds)], xr.Variable("seed", range(seeds)))
+        xr.concat([load_dataset(file(jobs[name, seed])) for seed in range(seeds)], xr.Variable("seed", range(seeds)))
         for name in networks
     ]
     out = xr.concat(per_network, xr.Variable("network", list(networks)), combine_attrs="drop_conflicts", join="outer")
     out = out.sortby("bits", ascending=False)
-    words = [] if networks == tuple(NETWORKS) else [f"'{name}'" for name in networks]
+    words = ["--rounding"] if rounded else []
+    words += [] if networks == tuple(known) else [f"'{name}'" for name in networks]
     words += [] if seeds == SEEDS else [f"--seeds {seeds}"]
-    spec = {"study": "tolerance", "networks": list(networks), "seed": 0, "seeds": seeds}
+    spec = {"study": "tolerance", "networks": list(networks), "rounded": rounded, "seed": 0, "seeds": seeds}
     out.attrs |= {"command": " ".join([COMMAND, *words]), "spec": json.dumps(spec, sort_keys=True)}
-    if not words:
-        save_dataset(out, joined_file())
+    if words in ([], ["--rounding"]):
+        save_dataset(out, joined_file(rounded=rounded))
     return out
 
 
-def file(name: str, seed: int) -> Path:
+def file(spec: specs.Stopping) -> Path:
     """Give the file of one network's measures."""
-    return folder() / f"{name.replace(' ', '-')}-seed-{seed:03d}.nc"
+    return folder() / f"{spec.study}-{spec.dataset}-{spec.model}-seed-{spec.seed:03d}.nc"
 
 
 def folder() -> Path:
@@ -95,24 +108,38 @@ def folder() -> Path:
     return runs.FRESH / f"tolerance-{hashlib.sha256(content + own).hexdigest()[:12]}"
 
 
-def joined_file() -> Path:
+def joined_file(*, rounded: bool = False) -> Path:
     """Give the file of all networks' results."""
-    return folder() / "all.nc"
+    return folder() / ("rounding.nc" if rounded else "all.nc")
 
 
-def _make(name: str, seed: int, path: Path) -> None:
-    spec = replace(NETWORKS[name], seed=seed)
+def _make(spec: specs.Stopping, path: Path) -> None:
     split = runs.split_of(spec)
     with train.one_thread():
-        model = runs.classifier(spec)
-        levels = quantize.levels_of(model, spec.bits, scheme=spec.scheme, granularity=spec.granularity)
-        parts = [measure(model, levels, slices.pca_plane(inputs)) for inputs in (split[2], split[4])]
-    out = xr.concat(parts, xr.Variable("split", list(SPLITS)))
+        model, planes = runs.classifier(spec), [slices.pca_plane(inputs) for inputs in (split[2], split[4])]
+        if spec.study == "rounding":
+            reference = rounding.fold_batchnorm(model)
+            reference = reference.to(memory_format=train_cifar.memory_layout(reference))
+            per_bits = []
+            for bits in spec.bits:
+                made = {name: q for name, (q, _) in fixed_bits.rounded_models(spec, reference, split, bits).items()}
+                per_bits.append(_on_planes(reference, dict(enumerate(made.values())), planes))
+                per_bits[-1] = per_bits[-1].rename(bits="method").assign_coords(method=list(made))
+            out = xr.concat(per_bits, xr.Variable("bits", list(spec.bits)))
+        else:
+            how = {"scheme": spec.scheme, "granularity": spec.granularity}
+            out = _on_planes(model, quantize.levels_of(model, spec.bits, **how), planes)
+    for name, (says, unit) in _LONG_NAMES.items():
+        out[name].attrs = {"long_name": says, "units": unit}
     out.attrs = {
         "title": "Boundary-aware quantization: Jaccard distances with and without a ruler",
         **{key: json.dumps(value, sort_keys=True) for key, value in runs.provenance().items()},
     }
     save_dataset(out, path)
+
+
+def _on_planes(reference: nn.Module, candidates: dict[int, nn.Module], planes: list[slices.Plane]) -> xr.Dataset:
+    return xr.concat([measure(reference, candidates, plane) for plane in planes], xr.Variable("split", list(SPLITS)))
 
 
 def measure(
@@ -150,10 +177,7 @@ def measure(
         one, *others = (arrangement.exact_slice(model, plane).segments for model in (reference, *levels.values()))
         exact = np.array([_jaccards(one, other, tolerances) for other in others])
     out["exact_tolerance_jaccard"] = ("bits", "tau"), exact
-    out = out.reset_coords(drop=True).assign_coords(tau=list(tolerances))
-    for name, (says, unit) in _LONG_NAMES.items():
-        out[name].attrs = {"long_name": says, "units": unit}
-    return out
+    return out.reset_coords(drop=True).assign_coords(tau=list(tolerances))
 
 
 def is_relu_mlp(model: nn.Module) -> bool:

@@ -56,8 +56,7 @@ notebook.sources({"tensor": tensor, "channel": channel})
 # ## Without a ruler
 #
 # J and d_eff depend on the grid. The *tolerance Jaccard distance* ([](exact)) compares lengths, so that no grid is in it: how
-# much of the boundary has moved farther than τ? Here from logits at the nodes, interpolated, per tensor. Table 6 below has
-# no such column: its networks were measured by J and d_eff alone.
+# much of the boundary has moved farther than τ? Here from logits at the nodes, interpolated, per tensor.
 
 # %% tags=["hide-input"]
 notebook.without_ruler({"Full CIFAR-10": "full-cifar-10 strided-resnet"}, "table-5-tolerance")
@@ -82,6 +81,12 @@ notebook.tables(
 
 # %% tags=["remove-input"]
 notebook.sources({"rounding": rounded})
+
+# %% [markdown]
+# The same boundaries without a ruler, as in [](full-tolerance):
+
+# %% tags=["hide-input"]
+notebook.rounded_without_ruler("full-cifar-10 strided-resnet", "table-6-tolerance")
 
 # %% [markdown]
 # ## Where the surrogate stops helping

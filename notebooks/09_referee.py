@@ -86,7 +86,7 @@ plots_referee.steps_figure(subsets, steps)
 #
 # [](stopping-tolerance), [](subsets-tolerance) and [](full-tolerance) have it for the networks of every other data set, from exact
 # boundaries or from interpolated logits on two grids, which agree where their masks' J do not. **Where it is not used:** the
-# stopping rules go by J, as the paper's do, and the rounding of Table 6 was measured by J and d_eff alone.
+# stopping rules go by J, as the paper's do; a rule by a tolerance is not tested in this book.
 
 # %% tags=["hide-input"]
 plots.Table(

@@ -23,7 +23,7 @@ ROWS = (
     ("results", "train", "train_cifar"), ("train", "rounding", "rivals"), ("specs", "measures", "levels", "runs"),
     ("measures", "calibration", "fixed_bits", "runs"), ("specs", "calibration"), ("specs", "fixed_bits"),
     ("specs", "transfer"), ("specs", "measures", "calibration", "runs", "objectives"), ("pooled", "geometry"),
-    ("specs", "runs", "exact", "firstorder"), ("specs", "measures", "calibration", "runs", "tolerance"), ("specs", "measures", "universe"), ("universe", "multiverse"),
+    ("specs", "runs", "exact", "firstorder"), ("specs", "measures", "calibration", "fixed_bits", "runs", "tolerance"), ("specs", "measures", "universe"), ("universe", "multiverse"),
     ("specs", "runs", "multiverse"), ("calibration", "specification"), ("plots", "plots_stopping", "notebook"),
     ("plots", "plots_exact"), ("plots", "plots_objectives"), ("plots", "plots_rounding", "notebook"),
     ("plots", "publishing", "plots_multiverse"), ("plots", "plots_referee"),
