@@ -16,7 +16,7 @@ help:
 	@printf '%s\n' \
 	'make book     runs, notebooks and book; prints the path of the book    first time 4 min, 1.8 GB; then seconds' \
 	'make test     all tests, with warnings as errors                       first time 16 min; then 14 min' \
-	'make reproduce  every study from raw pixels, with the time of each      about 1 h, 4 GB; resumes' \
+	'make reproduce  every study from raw pixels, with the time of each      4 to 5 h, 4 GB; resumes' \
 	'make bench    our measures beside those of other packages              2 min; first time 10 MB more' \
 	'make lab      the notebooks in JupyterLab                              first time 20 s and 100 MB more' \
 	'make publish  puts the fresh runs into data/results                    seconds after make book' \
@@ -26,7 +26,8 @@ help:
 	'The first of them makes .venv, which is 90 s and 1.8 GB of the above (2 cores, fast line); to undo it, remove that' \
 	'folder. Only pip writes outside of this folder, its cache of downloads.' \
 	'' \
-	'make reproduce PROFILE=smoke     the same on tiny sizes, 3 min; PROFILE=slurm runs it on a SLURM cluster' \
+	'make reproduce PROFILE=paper     the paper'"'"'s own runs alone, with as many seeds as it has; 1 to 2 h' \
+	'make reproduce PROFILE=smoke     all on tiny sizes, 3 min; PROFILE=slurm runs them on a SLURM cluster' \
 	'make book P="seed=3 bits=[8,5]"  other parameters, named in the first cell of the notebooks' \
 	'make test ARGS="-k slices"       arguments for pytest; likewise for bench and lab' \
 	'make book PYTHON=python3.12      which Python makes .venv; else the first on the PATH that is 3.11 or newer' \
@@ -66,10 +67,10 @@ test:
 	@$(call environment,book test)
 	@MPLBACKEND=agg $(RUN) -m pytest $(ARGS)
 
-# PROFILE=smoke: the same on tiny sizes. PROFILE=slurm, or any folder of profiles/: each study as a job of a cluster.
+# PROFILE=paper: the paper's own runs alone. PROFILE=smoke: tiny sizes. PROFILE=slurm, or any folder of profiles/: each study as a job of a cluster.
 reproduce:
 	@$(call environment,book$(if $(filter slurm,$(PROFILE)), slurm))
-	$(call snakemake,reproduce $(if $(filter-out smoke,$(PROFILE)),--profile "profiles/$(PROFILE)"))
+	$(call snakemake,reproduce $(if $(filter-out smoke paper,$(PROFILE)),--profile "profiles/$(PROFILE)"))
 
 bench:
 	@$(call environment,test bench)

@@ -36,7 +36,8 @@ if workflow.is_main_process:
 PY = sys.executable
 # "seed=3 bits=[8, 5]": a blank separates parameters only where a name follows.
 P = re.split(r"\s+(?=\w+=)", os.environ["P"].strip()) if os.environ.get("P", "").strip() else []
-SMOKE = os.environ.get("PROFILE", "") == "smoke"
+PROFILE = os.environ.get("PROFILE", "")
+SMOKE, PAPER = PROFILE == "smoke", PROFILE == "paper"
 NOTEBOOKS = sorted(Path(source).stem for source in glob("notebooks/[0-9][0-9]_*.py"))
 SOURCES = sorted(glob("bqcore/*.py"))
 # What the runs depend on, as bqcore.runs has it; not on what is made of them afterwards.
@@ -62,7 +63,7 @@ STUDIES = {
     "variants-digits": "stopping digits --variants", "variants-cifar-10": "stopping cifar-10 --variants",
     "multiverse-digits": "multiverse digits",
     "first-order-digits": "first-order digits",
-    "objectives-digits": "digits",
+    **{f"objectives-{name}": name for name in ("digits", "mnist", "fashion-mnist", "cifar-10")},
 }  # fmt: skip
 TINY = {
     "levels-digits": "seeds=2 epochs=5 nodes=[31,16]", "stopping-digits": "seeds=3 epochs=5 nodes=[31,16]",
@@ -75,8 +76,15 @@ TINY = {
     "multiverse-digits": "seeds=2 width=[8] epochs=[2] nodes=41",
     "first-order-digits": "seeds=1 epochs=2 width=8 bits=[8,4]",
 }
-RUN = [*(name for name in STUDIES if not SMOKE or name in TINY), "tolerance", *([] if SMOKE else ["tolerance-rounding"]), "quantizers"]
-ROOM = "smoke" if SMOKE else "all"
+# The paper's own runs, with its numbers of seeds: all tables and figures of the abstract once.
+PAPERS = {
+    "levels-digits": "seeds=1", "stopping-digits": "seeds=4",
+    **{f"stopping-{name}": "seeds=1" for name in ("mnist", "fashion-mnist", "cifar-10")},
+    **{name: "" for name in ("stopping-full-cifar-10", "stopping-full-cifar-10-channel", "rounding-full-cifar-10")},
+}  # fmt: skip
+SETTINGS = TINY if SMOKE else PAPERS if PAPER else dict.fromkeys(STUDIES, "")
+RUN = [*SETTINGS, *([] if PAPER else ["tolerance", "quantizers"] if SMOKE else ["tolerance", "tolerance-rounding", "quantizers"])]
+ROOM = PROFILE if SMOKE or PAPER else "all"
 
 
 rule all:
@@ -205,7 +213,7 @@ rule study:
         f"data/runs/{ROOM}/{{name}}.nc",
     params:
         command=lambda wildcards: "objectives" if wildcards.name.startswith("objectives") else "run",
-        words=lambda wildcards: STUDIES[wildcards.name] + (f" {TINY[wildcards.name]}" if SMOKE else ""),
+        words=lambda wildcards: f"{STUDIES[wildcards.name]} {SETTINGS[wildcards.name]}",
     benchmark:
         f"data/runs/{ROOM}/{{name}}.tsv"
     threads: workflow.cores
