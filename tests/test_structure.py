@@ -15,7 +15,8 @@ LAYERS = (
     ("specs", "measures", "levels", "calibration", "fixed_bits", "runs", "transfer", "objectives", "exact", "firstorder",
      "tolerance", "pooled", "geometry", "report", "backends", "universe", "multiverse", "specification"),
     ("claims", "publishing", "plots", "plots_stopping", "plots_exact", "plots_rounding", "plots_objectives",
-     "plots_multiverse", "plots_referee", "auditing", "blame", "quantizers", "explorer", "notebook", "behind", "__main__"),
+     "plots_multiverse", "plots_referee", "plots_audit", "auditing", "blame", "quantizers", "explorer", "notebook",
+     "behind", "__main__"),
 )  # fmt: skip
 # Within a layer, each of these in its order may import those before it; no others do.
 ROWS = (
@@ -28,8 +29,8 @@ ROWS = (
     ("plots", "plots_exact"), ("plots", "plots_objectives"), ("plots", "plots_rounding", "notebook"),
     ("plots", "publishing", "plots_multiverse"), ("plots", "plots_referee"),
     ("plots", "publishing", "claims", "__main__"), ("publishing", "notebook"),
-    ("auditing", "blame", "quantizers", "publishing"), ("quantizers", "__main__"), ("auditing", "__main__"),
-    ("explorer", "__main__"),
+    ("auditing", "blame", "quantizers", "publishing", "plots_audit"), ("quantizers", "__main__"),
+    ("plots", "plots_audit"), ("auditing", "__main__"), ("explorer", "__main__"),
 )  # fmt: skip
 BESIDE = {(row[j], row[i]) for row in ROWS for j in range(len(row)) for i in range(j)}
 PURE = LAYERS[0] + LAYERS[1]
