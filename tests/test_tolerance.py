@@ -129,14 +129,15 @@ def test_what_is_published_has_every_network_and_is_what_the_chapters_measured()
     for name, spec in tolerance.ROUNDED.items():
         theirs = publishing.load_published(publishing.name_of(spec), ROOT / publishing.PUBLISHED)
         assert ["float", *rounded["method"].values] == theirs["method"].values.tolist()
-        near = {"method": "nearest", "nodes": max(tolerance.NODES)}
+        near = {"method": "nearest", "nodes": max(tolerance.NODES), "seed": 0}
         gap = rounded.boundary_jaccard.sel(near | {"network": name}) - theirs.boundary_jaccard.sel(near)
         assert float(abs(gap).max()) <= 0.02  # a tie or two on another processor
     shared = 0
     for name, spec in tolerance.NETWORKS.items():
         theirs = publishing.load_published(publishing.name_of(spec), ROOT / publishing.PUBLISHED)
         for n in set(theirs.nodes.values) & set(tolerance.NODES):
-            ours = found.boundary_jaccard.sel(network=name, nodes=n, bits=list(spec.bits))
+            # Of the published checkpoint; the others were trained where sums may round otherwise.
+            ours = found.boundary_jaccard.sel(network=name, nodes=n, bits=list(spec.bits), seed=[0])
             theirs_here = theirs.boundary_jaccard.sel(nodes=n, seed=ours.seed, bits=ours.bits)
             assert float(abs(ours - theirs_here).max()) <= 0.02, name  # a tie or two on another processor
             shared += 1
