@@ -7,6 +7,7 @@ sweep goes on, then one file of all.
 On digits every choice is crossed. On MNIST and Fashion-MNIST a sample is, stated here before any run too: their only
 claims are S5 and S6, that boundary-aware stopping reduces flips. All that a stopping rule depends on is crossed as on
 digits, on networks of two widths and two lengths of training, the baseline's first; scale and split are the baseline's.
+(Five networks of each kind were meant; three were made, which was decided for time, before any was looked at.)
 """
 
 import hashlib
@@ -73,7 +74,7 @@ BASELINES = {
     spec.dataset: spec
     for spec in (
         Multiverse(),
-        *(Multiverse(dataset=name, width=(128, 64), epochs=(10, 5)) for name in ("mnist", "fashion-mnist")),
+        *(Multiverse(dataset=name, width=(128, 64), epochs=(10, 5), seeds=3) for name in ("mnist", "fashion-mnist")),
     )
 }
 SAYS = {
