@@ -437,16 +437,16 @@ def test_a_direction_holds_where_its_interval_lies_above_0(stated):
          "stopping_band_flip_rate": base.expand_dims(share=list(universe.SHARES))},
         attrs={"spec": multiverse.parse([], "fashion-mnist").text()},
     )  # fmt: skip
-    found = specification.judge(many, rows, rule)["S6"].squeeze(drop=True).isel(drop=0, path=0)
+    found = specification.judge(many, rows, rule)["S6"].squeeze(drop=True).isel({"drop": 0, "path": 0})
     strict, loose = found.sel(rule="jaccard ≤ 0.3"), found.sel(rule="jaccard ≤ 0.4")
     assert float(strict.estimate) == pytest.approx(0.2) and float(strict.low) < 0  # three so different ones
     assert (bool(strict.holds), bool(strict.inside)) == (False, True)
     assert (float(loose.estimate), bool(loose.holds), bool(loose.inside)) == (0, False, False)  # both choose 4 bits
     many["stopping_flip_rate"] = base + at_4 * (0.2 + (flips - 0.2) / 100)
-    found = specification.judge(many, rows, rule)["S6"].squeeze(drop=True).isel(drop=0, path=0)
+    found = specification.judge(many, rows, rule)["S6"].squeeze(drop=True).isel({"drop": 0, "path": 0})
     assert bool(found.holds.sel(rule="jaccard ≤ 0.3"))
     many["stopping_flip_rate"] = base - at_4 * (0.2 + (flips - 0.2) / 100)  # as if more bits flipped more
-    found = specification.judge(many, rows, rule)["S6"].squeeze(drop=True).isel(drop=0, path=0)
+    found = specification.judge(many, rows, rule)["S6"].squeeze(drop=True).isel({"drop": 0, "path": 0})
     assert not bool(found.inside.sel(rule="jaccard ≤ 0.3"))
 
 
