@@ -100,7 +100,7 @@ def variance_figure(splits: dict[str, dict[str, float]]) -> Figure:
 
 
 def choices_figure(judged: dict[str, xr.Dataset], kind: str = "inside") -> Figure:
-    """Draw the share of specifications that agree with each claim, choice by choice."""
+    """Draw the share of specifications that agree with each claim, or in which it holds, choice by choice."""
     of_choice = {name: specification.by_choice(found[kind]) for name, found in judged.items()}
     titles, rows = [], []
     for axis, title in AXES.items():
@@ -114,7 +114,7 @@ def choices_figure(judged: dict[str, xr.Dataset], kind: str = "inside") -> Figur
                 float(shares[axis].sel({axis: value})) if axis in shares and value in shares[axis][axis] else np.nan
                 for shares in of_choice.values()
             ])  # fmt: skip
-    return _heat_map(np.array(rows), titles, list(judged), "share that agrees")
+    return _heat_map(np.array(rows), titles, list(judged), "share that agrees" if kind == "inside" else "share that holds")
 
 
 def _heat_map(values: np.ndarray, rows: list[str], columns: list[str], title: str) -> Figure:
@@ -235,19 +235,22 @@ def largest_cells(region: xr.DataArray, count: int = 5) -> pd.DataFrame:
     return frame.set_index(AXES[region.dims[0]])
 
 
-def _claim_lines(judged: dict[str, xr.Dataset], splits: dict[str, dict[str, float]]) -> list[str]:
+def _claim_lines(
+    judged: dict[str, xr.Dataset], splits: dict[str, dict[str, float]], kind: str = "inside"
+) -> list[str]:
     """Say in a line of each claim in how many specifications it holds and which choice moves it most."""
+    which = {"inside": "agree", "holds": "hold"}[kind]
     holds, lines = specification.shares(judged), []
     for name, found in judged.items():
         if name not in splits:
             continue
         axis, share = largest(splits[name])
-        values = specification.by_choice(found.inside)[axis]
+        values = specification.by_choice(found[kind])[axis]
         low, high = int(np.argmin(values.values)), int(np.argmax(values.values))
         lines.append(
             f"- **{name}** holds in {holds[name]:.1%} of its specifications and agrees in "
             f"{float(found.inside.mean()):.1%}. What moves it most is *{AXES[axis]}*, with {share:.0%} of the "
-            f"variance: from {float(values[low]):.0%} that agree ({values[axis].values[low]}) to "
+            f"variance: from {float(values[low]):.0%} that {which} ({values[axis].values[low]}) to "
             f"{float(values[high]):.0%} ({values[axis].values[high]}). Networks of one specification make "
             f"{splits[name]['networks']:.0%} of it."
         )
@@ -306,7 +309,7 @@ def load_elsewhere() -> list[xr.Dataset]:
 
 def elsewhere_summary(judged: dict[str, xr.Dataset], splits: dict[str, dict[str, float]]) -> Markdown:
     """Say in words what the multiverses of the other data sets show."""
-    return Markdown("\n".join(_claim_lines(judged, splits)))
+    return Markdown("\n".join(_claim_lines(judged, splits, "holds")))
 
 
 def origin(*sets: xr.Dataset) -> Markdown:

@@ -145,6 +145,9 @@ notebook.tables(
     ]
 )
 
+# %% mystnb={"figure": {"caption": "Share of specifications, in percent, in which each claim holds, for each value of each choice. The stopping rules have no rows.", "name": "figure-choices-elsewhere"}} tags=["hide-input"]
+pictures.choices_figure(elsewhere, "holds")
+
 # %% mystnb={"figure": {"caption": "Specification curves of both claims: held-out flip rate chosen by accuracy less that after stopping. The stopping rules have no rows.", "name": "figure-curves-elsewhere"}} tags=["hide-input"]
 pictures.curve_figure(elsewhere, paper, list(elsewhere))
 
