@@ -114,7 +114,8 @@ def choices_figure(judged: dict[str, xr.Dataset], kind: str = "inside") -> Figur
                 float(shares[axis].sel({axis: value})) if axis in shares and value in shares[axis][axis] else np.nan
                 for shares in of_choice.values()
             ])  # fmt: skip
-    return _heat_map(np.array(rows), titles, list(judged), "share that agrees" if kind == "inside" else "share that holds")
+    title = {"inside": "share that agrees", "holds": "share that holds"}[kind]
+    return _heat_map(np.array(rows), titles, list(judged), title)
 
 
 def _heat_map(values: np.ndarray, rows: list[str], columns: list[str], title: str) -> Figure:
@@ -235,9 +236,7 @@ def largest_cells(region: xr.DataArray, count: int = 5) -> pd.DataFrame:
     return frame.set_index(AXES[region.dims[0]])
 
 
-def _claim_lines(
-    judged: dict[str, xr.Dataset], splits: dict[str, dict[str, float]], kind: str = "inside"
-) -> list[str]:
+def _claim_lines(judged: dict[str, xr.Dataset], splits: dict[str, dict[str, float]], kind: str = "inside") -> list[str]:
     """Say in a line of each claim in how many specifications it holds and which choice moves it most."""
     which = {"inside": "agree", "holds": "hold"}[kind]
     holds, lines = specification.shares(judged), []
