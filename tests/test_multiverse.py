@@ -610,3 +610,28 @@ def test_figures_and_tables_show_what_is_judged(tiny, stated):
     assert f"agree in {size['cells']} of {size['of']} cells" in text
     with pytest.raises(ValueError, match=r"^results is 'old': choose one of 'published', 'fresh'\.$"):
         plots_multiverse.load("old", 2)
+
+
+def test_elsewhere_the_page_tells_what_is_published(published, stated, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    rule, rows = stated
+    sets = [published[dataset] for dataset in ("mnist", "fashion-mnist")]
+    judged, splits = {}, {}
+    for many in sets:
+        judged |= specification.judge(many, rows, rule)
+        splits |= plots_multiverse.variance_splits(many)
+    assert list(judged) == list(splits) == ["S5", "S6"]
+    shares, text = specification.shares(judged), plots_multiverse.elsewhere_summary(judged, splits).data
+    table = plots_multiverse.claims_table(judged, rows, splits)
+    for name, line in zip(judged, text.splitlines(), strict=True):
+        axis, _ = plots_multiverse.largest(splits[name])
+        assert line.startswith(f"- **{name}** holds in {shares[name]:.1%} of its specifications and agrees in ")
+        assert f"*{plots_multiverse.AXES[axis]}*" in line and "that hold (" in line
+        assert table.loc[name, "reported"] == "direction" and table.loc[name, "holds"] == f"{shares[name]:.1%}"
+    assert "input scale" not in plots_multiverse.readings_table(judged).index  # it is not crossed here
+    assert plots_multiverse.choices_figure(judged, "holds").axes[0].get_title() == "share that holds, %"
+    lines = plots_multiverse.origin(*plots_multiverse.load_elsewhere()).data.splitlines()
+    assert lines[::2] == [
+        f"Published: `data/results/{dataset}_multiverse.nc`, by `python -m bqcore run multiverse {dataset}`, from {name}."
+        for dataset, name in (("mnist", "MNIST"), ("fashion-mnist", "Fashion-MNIST"))
+    ]
