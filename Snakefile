@@ -61,7 +61,7 @@ STUDIES = {
     "stopping-full-cifar-10-channel": "stopping full-cifar-10 granularity=channel nodes=[81,41]",
     **{f"rounding-{name}": f"rounding {name}" for name in ("digits", "mnist", "fashion-mnist", "cifar-10", "full-cifar-10")},
     "variants-digits": "stopping digits --variants", "variants-cifar-10": "stopping cifar-10 --variants",
-    "multiverse-digits": "multiverse digits",
+    **{f"multiverse-{name}": f"multiverse {name}" for name in ("digits", "mnist", "fashion-mnist")},
     "first-order-digits": "first-order digits",
     **{f"objectives-{name}": name for name in ("digits", "mnist", "fashion-mnist", "cifar-10")},
 }  # fmt: skip
@@ -74,6 +74,7 @@ TINY = {
     "rounding-digits": "seeds=2 epochs=5 nodes=[31,16] steps=50",
     "rounding-full-cifar-10": "seeds=1 epochs=2 nodes=[11,6] sizes=[500,100,100] steps=10",
     "multiverse-digits": "seeds=2 width=[8] epochs=[2] nodes=41",
+    **{f"multiverse-{name}": "seeds=2 width=[8] epochs=[1] nodes=41" for name in ("mnist", "fashion-mnist")},
     "first-order-digits": "seeds=1 epochs=2 width=8 bits=[8,4]",
 }
 # The paper's own runs, with its numbers of seeds: all tables and figures of the abstract once.

@@ -176,9 +176,9 @@ def _settings(arguments: list[str] | None) -> str:
     from . import multiverse, specs
 
     words = [word for word in given if not word.startswith("-")][1:3]
-    if words == ["multiverse", "digits"]:
-        lines = [f"  {setting:<28} {says}" for setting, says in multiverse.parameters()]
-        return "\n".join(["settings of multiverse digits:", *lines])
+    if words[:1] == ["multiverse"] and words[-1] in multiverse.BASELINES:
+        lines = [f"  {setting:<28} {says}" for setting, says in multiverse.parameters(words[-1])]
+        return "\n".join([f"settings of {' '.join(words)}:", *lines])
     words = ["levels" if word == "first-order" else word for word in words]  # the settings of those networks
     try:
         usual = specs.baseline(*(words if len(words) == 2 else ("levels", "digits")))
@@ -193,13 +193,15 @@ def _run(options) -> int:
     from .results import save_dataset
 
     if options.study == "multiverse":
-        if options.dataset != "digits" or options.variants:
-            raise ValueError("The multiverse is that of digits, and all variants are in it: run multiverse digits.")
-        spec = multiverse.parse(options.settings)
+        if options.dataset not in multiverse.BASELINES or options.variants:
+            known = ", ".join(f"multiverse {name}" for name in multiverse.BASELINES)
+            raise ValueError(f"A multiverse has all variants in it, without --variants: run {known}.")
+        spec = multiverse.parse(options.settings, options.dataset)
         dataset = multiverse.sweep(spec, workers=options.workers)
         if options.out:
             save_dataset(dataset, options.out)
-        print(f"multiverse, digits: {dataset.networks} networks in {options.out or multiverse.folder()}")
+        where = options.out or multiverse.folder(spec.dataset)
+        print(f"multiverse, {spec.dataset}: {dataset.networks} networks in {where}")
         return 0
     if options.study == "first-order":
         return _run_first_order(options)

@@ -10,7 +10,7 @@ import xarray as xr
 import yaml
 
 from . import calibration, specification, specs, stats, transfer
-from .publishing import MULTIVERSE, PUBLISHED, load_published
+from .publishing import MULTIVERSES, PUBLISHED, load_published
 from .results import save_bytes
 
 CLAIMS = Path("data/claims.yml")
@@ -119,11 +119,11 @@ def ledger(path: str | Path = CLAIMS, results: str | Path = PUBLISHED) -> list[d
 
 
 def _multiverse(claims: list[dict], rule: dict, results: str | Path) -> dict[str, float]:
-    """Give the share of the specifications in which each claim holds; nothing without a multiverse in *results*."""
-    if not (Path(results) / MULTIVERSE).exists():
-        return {}
+    """Give the share of the specifications in which each claim holds; none without its data set's multiverse."""
     attempted = [claim for claim in claims if "not_attempted" not in claim]
-    return specification.shares(specification.judge(load_published(MULTIVERSE, results), attempted, rule))
+    there = [name for name in MULTIVERSES.values() if (Path(results) / name).exists()]
+    judged = [specification.judge(load_published(name, results), attempted, rule) for name in there]
+    return {name: share for found in judged for name, share in specification.shares(found).items()}
 
 
 def reported(path: str | Path = CLAIMS) -> dict[str, float | str]:

@@ -1,5 +1,7 @@
 """Figures and tables of the multiverse: where each claim holds, what moves it, and where all numbers agree at once."""
 
+import json
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -30,6 +32,8 @@ def readings_table(judged: dict[str, xr.Dataset]) -> pd.DataFrame:
     rows = []
     for axis, title in AXES.items():
         names = [name for name, found in judged.items() if axis in found.dims]
+        if not names:
+            continue
         values = [str(value) for value in judged[names[0]][axis].values]
         text = "; ".join(values) if len(values) <= _MOST_VALUES else f"{len(values)}: {values[0]} … {values[-1]}"
         rows.append({"choice": title, "values": text, "claims": ", ".join(names)})
@@ -96,7 +100,7 @@ def variance_figure(splits: dict[str, dict[str, float]]) -> Figure:
 
 
 def choices_figure(judged: dict[str, xr.Dataset], kind: str = "inside") -> Figure:
-    """Draw the share of specifications that agree with each claim, choice by choice."""
+    """Draw the share of specifications that agree with each claim, or in which it holds, choice by choice."""
     of_choice = {name: specification.by_choice(found[kind]) for name, found in judged.items()}
     titles, rows = [], []
     for axis, title in AXES.items():
@@ -110,7 +114,8 @@ def choices_figure(judged: dict[str, xr.Dataset], kind: str = "inside") -> Figur
                 float(shares[axis].sel({axis: value})) if axis in shares and value in shares[axis][axis] else np.nan
                 for shares in of_choice.values()
             ])  # fmt: skip
-    return _heat_map(np.array(rows), titles, list(judged), "share that agrees")
+    title = {"inside": "share that agrees", "holds": "share that holds"}[kind]
+    return _heat_map(np.array(rows), titles, list(judged), title)
 
 
 def _heat_map(values: np.ndarray, rows: list[str], columns: list[str], title: str) -> Figure:
@@ -158,6 +163,8 @@ def curve_figure(judged: dict[str, xr.Dataset], claims: list[dict], names: list[
             upper.plot(rank, found.estimate.values.ravel()[order], color=FLOAT_COLOUR, label="ours")
             if not isinstance(stated[name]["reported"], str):
                 upper.axhline(stated[name]["reported"], color=QUANTIZED_COLOUR, ls="--", label="the paper")
+            else:
+                upper.axhline(0, color="#767676", lw=1, ls=":", label="no difference")
             upper.set_title(f"{name}: {len(order):,} specifications")
             lower.imshow(
                 _densities(found.estimate, order, rows[name]), aspect="auto", cmap="Greys", vmin=0, vmax=1,
@@ -229,11 +236,30 @@ def largest_cells(region: xr.DataArray, count: int = 5) -> pd.DataFrame:
     return frame.set_index(AXES[region.dims[0]])
 
 
+def _claim_lines(judged: dict[str, xr.Dataset], splits: dict[str, dict[str, float]], kind: str = "inside") -> list[str]:
+    """Say in a line of each claim in how many specifications it holds and which choice moves it most."""
+    which = {"inside": "agree", "holds": "hold"}[kind]
+    holds, lines = specification.shares(judged), []
+    for name, found in judged.items():
+        if name not in splits:
+            continue
+        axis, share = largest(splits[name])
+        values = specification.by_choice(found[kind])[axis]
+        low, high = int(np.argmin(values.values)), int(np.argmax(values.values))
+        lines.append(
+            f"- **{name}** holds in {holds[name]:.1%} of its specifications and agrees in "
+            f"{float(found.inside.mean()):.1%}. What moves it most is *{AXES[axis]}*, with {share:.0%} of the "
+            f"variance: from {float(values[low]):.0%} that {which} ({values[axis].values[low]}) to "
+            f"{float(values[high]):.0%} ({values[axis].values[high]}). Networks of one specification make "
+            f"{splits[name]['networks']:.0%} of it."
+        )
+    return lines
+
+
 def summary(
     many: xr.Dataset, judged: dict[str, xr.Dataset], splits: dict[str, dict[str, float]], rule: dict
 ) -> Markdown:
     """Say in words what the multiverse shows; every number comes from the runs."""
-    holds = specification.shares(judged)
     inside = {name: float(found.inside.mean()) for name, found in judged.items()}
     most, least = max(inside, key=inside.get), min(inside, key=inside.get)
     total = sum(found.holds.size for found in judged.values())
@@ -242,18 +268,7 @@ def summary(
         f"them the paper's statement is inside our interval most often for {most} ({inside[most]:.0%}), least often "
         f"for {least} ({inside[least]:.0%}).",
     ]
-    for name in ("D2", "D4", "D5", "J2", "S3", "S4"):
-        if name not in splits:
-            continue
-        axis, share = largest(splits[name])
-        values = specification.by_choice(judged[name].inside)[axis]
-        low, high = int(np.argmin(values.values)), int(np.argmax(values.values))
-        lines.append(
-            f"- **{name}** holds in {holds[name]:.1%} of its specifications and agrees in {inside[name]:.1%}. What "
-            f"moves it most is *{AXES[axis]}*, with {share:.0%} of the variance: from {float(values[low]):.0%} that "
-            f"agree ({values[axis].values[low]}) to {float(values[high]):.0%} ({values[axis].values[high]}). Networks "
-            f"of one specification make {splits[name]['networks']:.0%} of it."
-        )
+    lines += _claim_lines({name: judged[name] for name in ("D2", "D4", "D5", "J2", "S3", "S4")}, splits)
     size = specification.region_size(specification.region(judged))
     strict = specification.region_size(specification.region(judged, "holds"))
     numbers = specification.NUMBERS
@@ -273,7 +288,7 @@ def summary(
 
 def load(results: str, seeds: int) -> xr.Dataset:
     """
-    Give the multiverse: the published one, or a fresh one of *seeds* seeds, which is made if it is missing.
+    Give the multiverse on digits: the published one, or a fresh one of *seeds* seeds, which is made if it is missing.
 
     Parameters
     ----------
@@ -282,13 +297,27 @@ def load(results: str, seeds: int) -> xr.Dataset:
     """
     check_choice("results", results, ("published", "fresh"))
     if results == "published":
-        return publishing.load_published(publishing.MULTIVERSE)
+        return publishing.load_published(publishing.MULTIVERSES["digits"])
     return multiverse.sweep(multiverse.Multiverse(seeds=seeds))
 
 
-def origin(many: xr.Dataset) -> Markdown:
-    """Say in one line by which command the multiverse was made, from which data, and where it is kept."""
-    path, made = publishing.PUBLISHED / publishing.MULTIVERSE, f"by `{many.attrs['command']}`"
-    if path.exists() and load_dataset(path).identical(many):
-        return Markdown(f"Published: `{path}`, {made}, from the digits set of scikit-learn.")
-    return Markdown(f"Fresh: `{multiverse.folder()}`, {made}, from the digits set of scikit-learn.")
+def load_elsewhere() -> list[xr.Dataset]:
+    """Give the published multiverses of the other data sets."""
+    return [publishing.load_published(name) for dataset, name in publishing.MULTIVERSES.items() if dataset != "digits"]
+
+
+def elsewhere_summary(judged: dict[str, xr.Dataset], splits: dict[str, dict[str, float]]) -> Markdown:
+    """Say in words what the multiverses of the other data sets show."""
+    return Markdown("\n".join(_claim_lines(judged, splits, "holds")))
+
+
+def origin(*sets: xr.Dataset) -> Markdown:
+    """Say in a line of each multiverse by which command it was made, from which data, and where it is kept."""
+    lines = []
+    for many in sets:
+        dataset = json.loads(many.attrs["spec"])["dataset"]
+        path = publishing.PUBLISHED / publishing.MULTIVERSES[dataset]
+        made = f"by `{many.attrs['command']}`, from {publishing.SETS[dataset]}"
+        known = path.exists() and load_dataset(path).identical(many)
+        lines.append(f"Published: `{path}`, {made}." if known else f"Fresh: `{multiverse.folder(dataset)}`, {made}.")
+    return Markdown("\n\n".join(lines))

@@ -15,10 +15,10 @@ from .specs import FLOAT, Spec
 
 PUBLISHED = Path("data/results")
 HEADLINE = Path("book/_static/levels.png")
-MULTIVERSE = "digits_multiverse.nc"
+MULTIVERSES = {dataset: f"{dataset}_multiverse.nc" for dataset in multiverse.BASELINES}
 QUANTIZERS = "quantizers.nc"
 TOLERANCE, ROUNDED_TOLERANCE = "tolerance.nc", "tolerance_rounding.nc"
-_SETS = {
+SETS = {
     "digits": "the digits set of scikit-learn", "mnist": "MNIST", "fashion-mnist": "Fashion-MNIST",
     "cifar-10": "CIFAR-10", "full-cifar-10": "CIFAR-10",
 }  # fmt: skip
@@ -44,7 +44,8 @@ def publications() -> dict[str, Callable[[], xr.Dataset]]:
     for dataset, seeds in specs.VARIANT_SEEDS.items():
         spec = specs.baseline("stopping", dataset)
         out[name_of(spec, variants=True)] = lambda dataset=dataset, seeds=seeds: _kept_variants(dataset, seeds)
-    out[MULTIVERSE] = lambda: load_dataset(multiverse.joined_file(multiverse.Multiverse()))
+    for dataset, spec in multiverse.BASELINES.items():
+        out[MULTIVERSES[dataset]] = lambda spec=spec: load_dataset(multiverse.joined_file(spec))
     spec, seeds = specs.Levels(), firstorder.SEEDS
     out[firstorder.PUBLISHED] = lambda: load_dataset(firstorder.joined_file(spec, seeds))
     out[QUANTIZERS] = lambda: load_dataset(quantizers.joined_file())
@@ -90,7 +91,7 @@ def shown(dataset: xr.Dataset, published: str, folder: str | Path = PUBLISHED) -
         Name of the published result file to compare with.
     """
     spec = json.loads(dataset.attrs["spec"])
-    line = f"Fresh, by `{dataset.attrs['command']}`, from {_SETS[spec['dataset']]}, in `{runs.FRESH}`."
+    line = f"Fresh, by `{dataset.attrs['command']}`, from {SETS[spec['dataset']]}, in `{runs.FRESH}`."
     if not (Path(folder) / published).exists():
         return line + " Nothing is published yet."
     theirs = load_published(published, folder)
@@ -129,8 +130,8 @@ def origin(many: xr.Dataset) -> str:
     seeds = int(many.attrs.get("seeds", many.sizes["seed"]))
     fresh = runs.joined_file(spec, seeds)
     if path.exists() and load_dataset(path).identical(many):
-        return f"Published: `{path}`, by `{many.attrs['command']}`, from {_SETS[spec.dataset]}."
-    return f"Fresh: `{fresh}`, by `{many.attrs['command']}`, from {_SETS[spec.dataset]}."
+        return f"Published: `{path}`, by `{many.attrs['command']}`, from {SETS[spec.dataset]}."
+    return f"Fresh: `{fresh}`, by `{many.attrs['command']}`, from {SETS[spec.dataset]}."
 
 
 def publish() -> list[str]:

@@ -6,11 +6,12 @@ A specification is one value of every axis that a claim depends on. All rules he
 - *Holds*: the ledger's rule (data/claims.yml) on the networks of the specification, with Student's prediction interval,
   since few seeds have no ranks. The width of an interval is held against the levels that were measured: 8 and 4 bits
   for boundary Jaccard, 8, 4 and 2 for displacement, all for the rest. Each transition stands for itself, and each
-  stopping limit too.
+  stopping limit too. A direction holds where its interval lies above 0, and agrees where it does not lie at or below.
 - *Agreeing region*: a cell is one choice of what one study would share between its tables (:data:`SHARED`). In it, all
   of the numbers on digits must agree at once; its size is the share of the remaining choices for which they do.
 """
 
+import json
 from itertools import combinations, product
 from typing import NamedTuple
 
@@ -22,7 +23,8 @@ from . import calibration, stopping
 from .checks import check_finite
 
 NUMBERS = ("D1", "D2", "D3", "D4", "D5", "J2", "J3", "J4", "S1", "S2", "S3", "S4")
-CLAIMS = (*NUMBERS[:5], "J1", *NUMBERS[5:])
+DIRECTIONS = {"mnist": "S5", "fashion-mnist": "S6"}  # all that the abstract claims of these data sets
+CLAIMS = (*NUMBERS[:5], "J1", *NUMBERS[5:], *DIRECTIONS.values())
 SHARED = ("width", "epochs", "scale", "split", "scheme", "granularity", "nodes", "mask")
 PATHS = ("going down", "any level")
 _SHARES = ("D1", "D2", "D3", "D4", "S1", "S2", "S3", "S4")  # measures from 0 to 1
@@ -47,8 +49,13 @@ def measured(many: xr.Dataset) -> dict[str, Measured]:
     Returns
     -------
     dict of Measured by claim
-        For J1, the share at a junction less that of chance.
+        Of digits all but S5 and S6; of another data set its one claim. For J1, the share at a junction less that of
+        chance; for S5 and S6, the held-out flip rate chosen by accuracy less that after stopping, by the same path.
     """
+    dataset = json.loads(many.attrs["spec"])["dataset"]
+    if dataset in DIRECTIONS:
+        found = _stopped(many)
+        return {DIRECTIONS[dataset]: Measured(_plain(found["S1"].values - found["S2"].values), None)}
     jaccard, shift = many.boundary_jaccard, many.displacement
     out = {
         "D1": Measured(many.flip_rate.sel(bits=8), _span(many.flip_rate, "bits")),
@@ -60,10 +67,11 @@ def measured(many: xr.Dataset) -> dict[str, Measured]:
         **dict.fromkeys(("J2", "J3", "J4"), Measured(many.junctions, _span(many.junctions, "transition"))),
         **_stopped(many),
     }
-    return {name: Measured(values.drop_vars(_LEVELS, errors="ignore"), span) for name, (values, span) in out.items()}
+    return {name: Measured(_plain(values), span) for name, (values, span) in out.items()}
 
 
-_LEVELS = ("bits", "slice_bits", "shift_bits", "part")
+def _plain(values: xr.DataArray) -> xr.DataArray:
+    return values.drop_vars(("bits", "slice_bits", "shift_bits", "part"), errors="ignore")
 
 
 def _span(values: xr.DataArray, dim: str) -> xr.DataArray:
@@ -87,10 +95,12 @@ def rules() -> list[tuple[str, dict[str, float], float | None]]:
 
 def _stopped(many: xr.Dataset) -> dict[str, Measured]:
     """Give what is held out at the bits that each rule chooses by calibration data alone."""
-    order = ("width", "epochs", "scale", "scheme", "granularity", "seed", "nodes", "mask", "bits")
+    choices = ("width", "epochs", "scale", "scheme", "granularity", "seed")
+    own = tuple(axis for axis in choices if axis in many.stopping_loss.dims)
+    order = (*own, "nodes", "mask", "bits")
     jaccard = many.stopping_jaccard.rename(stopping_nodes="nodes").transpose("part", *order)
-    flips, lost = (many[name].transpose("part", *order[:6], "bits") for name in ("stopping_flip_rate", "stopping_loss"))
-    band = many.stopping_band_flip_rate.transpose("part", "share", *order[:6], "bits")
+    flips, lost = (many[name].transpose("part", *own, "bits") for name in ("stopping_flip_rate", "stopping_loss"))
+    band = many.stopping_band_flip_rate.transpose("part", "share", *own, "bits")
     seen, held_out = ({"part": part} for part in ("calibration", "held-out"))
     by_accuracy = [
         _chosen([lost.sel(seen).values], [limit], path)
@@ -140,7 +150,7 @@ def judge(many: xr.Dataset, claims: list[dict], rule: dict) -> dict[str, xr.Data
     ----------
     many : xarray.Dataset
     claims : list of dict
-        As data/claims.yml has them; those of :data:`CLAIMS` are judged.
+        As data/claims.yml has them; those of :data:`CLAIMS` that are of the data set of *many* are judged.
     rule : dict
         level, too_wide.
 
@@ -148,7 +158,7 @@ def judge(many: xr.Dataset, claims: list[dict], rule: dict) -> dict[str, xr.Data
     -------
     dict of xarray.Dataset by claim
         Along the claim's axes: ``estimate``, ``low``, ``high``; ``inside``, whether the reported number lies within
-        (for J1, whether it is not refuted); ``holds``, whether it does and the interval is not too wide.
+        (for directions, whether it is not refuted); ``holds``, whether it does and the interval is not too wide.
 
     Raises
     ------
@@ -160,13 +170,17 @@ def judge(many: xr.Dataset, claims: list[dict], rule: dict) -> dict[str, xr.Data
     found_of, out = measured(many), {}
     for claim in claims:
         name = claim["id"]
-        if name not in CLAIMS:
+        if name not in found_of:
             continue
         values, span = found_of[name]
         if name == "J1":  # undefined where nothing reconfigures, and does not hold there
             out[name] = _judge_most(many, values, claim["most"], rule["level"])
             continue
         check_finite(f"The measures of {name}", values.values, "leave out the reading that has none")
+        if claim["kind"] == "direction":
+            found = _mean_interval(values, rule["level"])
+            out[name] = found.assign(inside=found.high > 0, holds=found.low > 0)
+            continue
         found = interval(values, claim["means_of"], rule["level"])
         if name in _SHARES:
             found = found.assign(low=found.low.clip(min=0), high=found.high.clip(max=1))
@@ -185,13 +199,19 @@ def interval(values: xr.DataArray, means_of: int, level: float) -> xr.Dataset:
     return xr.Dataset({"estimate": mean, "low": mean - half, "high": mean + half})
 
 
+def _mean_interval(excess: xr.DataArray, level: float) -> xr.Dataset:
+    """Give Student's interval of a mean difference, paired by ``seed``."""
+    n = excess.sizes["seed"]
+    excess = excess.astype(np.float64)
+    mean = excess.mean("seed")
+    half = scipy_stats.t.isf((1 - level) / 2, n - 1) * excess.std("seed", ddof=1) / np.sqrt(n)
+    return xr.Dataset({"estimate": mean, "low": mean - half, "high": mean + half})
+
+
 def _judge_most(many: xr.Dataset, excess: xr.DataArray, most: float, level: float) -> xr.Dataset:
     """Judge a direction that must also hold for most, as the ledger does."""
-    n = excess.sizes["seed"]
-    mean = excess.astype(np.float64).mean("seed")
-    half = scipy_stats.t.isf((1 - level) / 2, n - 1) * excess.astype(np.float64).std("seed", ddof=1) / np.sqrt(n)
     share = interval(many.share_near, 1, level)
-    found = xr.Dataset({"estimate": mean, "low": mean - half, "high": mean + half})
+    found = _mean_interval(excess, level)
     inside = (found.high > 0) & (share.high >= most)
     return found.assign(inside=inside, holds=inside & (found.low > 0) & (share.low > most))
 
