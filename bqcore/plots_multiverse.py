@@ -25,6 +25,7 @@ AXES = {
 }  # fmt: skip
 _MOST_VALUES = 8  # an axis of more, that of the stopping rules, is left out of what shows single values
 _BINS = 80
+_POINTS = 2000  # of a curve
 
 
 def readings_table(judged: dict[str, xr.Dataset]) -> pd.DataFrame:
@@ -155,12 +156,13 @@ def curve_figure(judged: dict[str, xr.Dataset], claims: list[dict], names: list[
         for (upper, lower), name in zip(panels.T, names):
             found = judged[name].transpose(*judged[name].estimate.dims)
             order = np.argsort(found.estimate.values.ravel(), kind="stable")
-            rank = np.arange(len(order))
             parts = _parts(order)
             ends = [[np.median(found[end].values.ravel()[part]) for part in parts] for end in ("low", "high")]
-            middles = [part.mean() for part in _parts(rank)]
+            middles = [part.mean() for part in _parts(np.arange(len(order)))]
             upper.fill_between(middles, *ends, color="#cccccc", lw=0, label="95 % interval (median)")
-            upper.plot(rank, found.estimate.values.ravel()[order], color=FLOAT_COLOUR, label="ours")
+            # The file behind a figure has each point of it: of a hundred thousand, some in equal steps draw the same.
+            some = np.unique(np.linspace(0, len(order) - 1, min(_POINTS, len(order))).round().astype(int))
+            upper.plot(some, found.estimate.values.ravel()[order[some]], color=FLOAT_COLOUR, label="ours")
             if not isinstance(stated[name]["reported"], str):
                 upper.axhline(stated[name]["reported"], color=QUANTIZED_COLOUR, ls="--", label="the paper")
             else:
