@@ -18,7 +18,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 
 FOLDER = "_downloads"
-LONG = 400_000  # bytes: CSVs above it are given compressed, which what reads CSVs reads as well
+LONG = 100_000  # bytes: CSVs above it are given compressed, which what reads CSVs reads as well
 FORMS = {"svg": ("svg", "SVG"), "csv": ("csv", "CSV"), "netcdf": ("nc", "NetCDF")}
 
 
