@@ -14,8 +14,8 @@ endif
 
 help:
 	@printf '%s\n' \
-	'make book     runs, notebooks and book; prints the path of the book    first time 4 min, 1.8 GB; then seconds' \
-	'make test     all tests, with warnings as errors                       first time 16 min; then 14 min' \
+	'make book     runs, notebooks and book; prints the path of the book    first time 4 to 8 min, 1.8 GB; then seconds' \
+	'make test     all tests, with warnings as errors                       first time 17 min; then 15 min' \
 	'make reproduce  every study from raw pixels, with the time of each      4 to 5 h, 4 GB; resumes' \
 	'make bench    our measures beside those of other packages              8 min; first time 10 MB more' \
 	'make lab      the notebooks in JupyterLab                              first time 20 s and 100 MB more' \

@@ -102,7 +102,7 @@ rule book:
     # Sphinx says hundreds of lines; they go to a file, and the ones that matter are shown if the book fails.
     shell:
         """
-        echo "Book: about 10 s"
+        echo "Book: about 30 s"
         rm -rf _build/html
         {PY:q} -c 'from jupyter_book.cli.main import main; main()' build . -W -n --keep-going --all \
             >.cache/book.log 2>&1 </dev/null || {{
