@@ -67,7 +67,8 @@ test:
 	@$(call environment,book test)
 	@MPLBACKEND=agg $(RUN) -m pytest $(ARGS)
 
-# PROFILE=paper: the paper's own runs alone. PROFILE=smoke: tiny sizes. PROFILE=slurm, or any folder of profiles/: each study as a job of a cluster.
+# PROFILE=paper: the paper's own runs alone. PROFILE=smoke: tiny sizes. PROFILE=slurm, or any folder of profiles/: each
+# study as a job of a cluster.
 reproduce:
 	@$(call environment,book$(if $(filter slurm,$(PROFILE)), slurm))
 	$(call snakemake,reproduce $(if $(filter-out smoke paper,$(PROFILE)),--profile "profiles/$(PROFILE)"))

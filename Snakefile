@@ -84,7 +84,9 @@ PAPERS = {
     **{name: "" for name in ("stopping-full-cifar-10", "stopping-full-cifar-10-channel", "rounding-full-cifar-10")},
 }  # fmt: skip
 SETTINGS = TINY if SMOKE else PAPERS if PAPER else dict.fromkeys(STUDIES, "")
-RUN = [*SETTINGS, *([] if PAPER else ["tolerance", "quantizers"] if SMOKE else ["tolerance", "tolerance-rounding", "quantizers"])]
+RUN = list(SETTINGS)
+if not PAPER:
+    RUN += ["tolerance", "quantizers"] if SMOKE else ["tolerance", "tolerance-rounding", "quantizers"]
 ROOM = PROFILE if SMOKE or PAPER else "all"
 
 

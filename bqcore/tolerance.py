@@ -3,11 +3,10 @@ The tolerance study: the Jaccard distance of boundary masks beside one that has 
 
 A mask is one cell thick, so its Jaccard distance depends on the grid. The tolerance Jaccard distance, the share of the
 two boundaries' length without a counterpart within a length, should not. Here both are taken from a grid and from one
-with half its cells a side, and the latter also from the exact boundary where there is one.
+with half its cells a side, and the latter distance also from the exact boundary where there is one.
 """
 
 import copy
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -91,7 +90,7 @@ def sweep(
     words += [] if seeds == SEEDS else [f"--seeds {seeds}"]
     spec = {"study": "tolerance", "networks": list(networks), "rounded": rounded, "seed": 0, "seeds": seeds}
     out.attrs |= {"command": " ".join([COMMAND, *words]), "spec": json.dumps(spec, sort_keys=True)}
-    if words in ([], ["--rounding"]):
+    if (networks, seeds) == (tuple(known), SEEDS):
         save_dataset(out, joined_file(rounded=rounded))
     return out
 
@@ -103,9 +102,8 @@ def file(spec: specs.Stopping) -> Path:
 
 def folder() -> Path:
     """Give the folder of the fresh results; other code or packages, another folder."""
-    own = b"".join((Path(__file__).parent / f"{name}.py").read_bytes() for name in _MODULES)
-    content = json.dumps(runs.provenance(), sort_keys=True).encode()
-    return runs.FRESH / f"tolerance-{hashlib.sha256(content + own).hexdigest()[:12]}"
+    content = runs.provenance() | {"tolerance": runs._digest(_MODULES)}
+    return runs.FRESH / f"tolerance-{runs._short(content)}"
 
 
 def joined_file(*, rounded: bool = False) -> Path:
@@ -213,7 +211,7 @@ def _jaccards(one: np.ndarray, other: np.ndarray, tolerances: tuple[float, ...])
 
 _LONG_NAMES = {
     "boundary_jaccard": measures.LONG_NAMES["boundary_jaccard"],
-    "effective_displacement": (measures.LONG_NAMES["effective_displacement"][0], "input units"),
+    "effective_displacement": measures.LONG_NAMES["effective_displacement"],
     "tolerance_jaccard": ("tolerance Jaccard distance, from interpolated logits", "share of the boundaries' length"),
     "exact_tolerance_jaccard": ("tolerance Jaccard distance, from exact boundaries", "share of the boundaries' length"),
     "tau": ("tolerance", "input units"),

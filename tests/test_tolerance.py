@@ -58,18 +58,22 @@ def test_for_parallel_lines_a_tolerance_is_passed_or_not_and_the_grid_does_not_m
 def test_numbers_are_those_of_the_measures_alone_and_convolutions_are_interpolated():
     inputs = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     plane = slices.pca_plane(inputs)
-    one, other = (models.build("cnn", (1, 8, 8), 3, width=8, seed=seed) for seed in (0, 1))
-    found = tolerance.measure(one.eval(), {4: other.eval()}, plane, nodes=(15, 8))
+    one = models.build("cnn", (1, 8, 8), 3, width=8, seed=3).eval()
+    with torch.no_grad():
+        one[-1].bias -= one(inputs).mean(0)  # untrained, it may decide for one class everywhere
+    other = quantize.quantize_model(one, 3)
+    found = tolerance.measure(one, {3: other}, plane, nodes=(15, 8))
     assert np.isnan(found.exact_tolerance_jaccard).all()
     for n in (15, 8):
         segments = [arrangement.interpolated_slice(model, plane, n).segments for model in (one, other)]  # in float64
         alone = [curves.tolerance_jaccard(*segments, tau) for tau in tolerance.TOLERANCES]
-        np.testing.assert_allclose(found.tolerance_jaccard.sel(nodes=n, bits=4), alone, atol=1e-3)
+        assert 1 > alone[0] > alone[1] > alone[2] > 0  # there is something to agree on
+        # Logits in float32 put the boundary off by some 1e-6.
+        np.testing.assert_allclose(found.tolerance_jaccard.sel(nodes=n, bits=3), alone, atol=1e-5)
         masks = [slices.boundary_mask(slices.slice_labels(model, plane, n)) for model in (one, other)]
-        assert found.boundary_jaccard.sel(nodes=n, bits=4) == slices.boundary_jaccard(*masks).distance
-    assert (found.tolerance_jaccard.diff("tau") <= 0).all() and float(found.tolerance_jaccard.max()) > 0.1
-    assert np.isfinite(tolerance.best(found)).all()
-    assert next(one.parameters()).is_contiguous()  # the copies were laid out otherwise
+        assert found.boundary_jaccard.sel(nodes=n, bits=3) == slices.boundary_jaccard(*masks).distance
+    np.testing.assert_array_equal(tolerance.best(found), found.tolerance_jaccard.sel(nodes=15))
+    assert all(parameter.is_contiguous() for parameter in one.parameters())  # the copies were laid out otherwise
 
 
 def test_a_stopped_study_goes_on_and_is_joined(here, monkeypatch, capsys):
