@@ -1,6 +1,7 @@
 """Work shared out among processes: a bar with the time left; Ctrl-C is heard by their parent alone."""
 
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import contextmanager
 from multiprocessing import resource_tracker as standard_tracker
@@ -60,10 +61,25 @@ def _deaf():
     if not hasattr(signal, "pthread_sigmask"):  # as on Windows
         yield
         return
-    for tracker in (resource_tracker, standard_tracker):
-        tracker.ensure_running()  # its start, else within the start of a worker, lifts the mask
+    _start_trackers()  # their start, else within the start of a worker, lifts the mask
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_trackers():
+    """
+    Start the processes that clean up after workers, silent about what they find.
+
+    There is always something: workers are killed when the work ends early, and a thread of loky's that nobody waits for
+    can be cut off between removing a semaphore and saying so. It is removed all the same.
+    """
+    before = sys.warnoptions[:]
+    sys.warnoptions.append("ignore:resource_tracker")  # a Python that is started here takes them along
+    try:
+        for tracker in (resource_tracker, standard_tracker):
+            tracker.ensure_running()
+    finally:
+        sys.warnoptions[:] = before

@@ -38,11 +38,11 @@ def tiny() -> xr.Dataset:
     return runs.measure(TINY)
 
 
-def start(folder: Path, code: str, *arguments: str, **environment: str) -> subprocess.Popen:
+def start(folder: Path, code: str, *arguments: str, warnings: str = "error", **environment: str) -> subprocess.Popen:
     """Start Python code in *folder* as the leader of a new group of processes."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"} | environment
     return subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", code, *arguments], cwd=folder, env=environment, text=True,
+        [sys.executable, "-W", warnings, "-c", code, *arguments], cwd=folder, env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
 
@@ -54,7 +54,10 @@ def sweep_process(folder: Path, *settings: str, limit: int | None = None) -> sub
     if limit is not None:
         code += f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
     code += "sys.exit(main(sys.argv[1:]))"
-    return start(folder, code, *TINY_COMMAND, *settings, "--workers", "2", JOBLIB_TEMP_FOLDER=str(folder))
+    # Shown, not raised: what processes that clean up after workers would tell, they swallow as an error.
+    return start(
+        folder, code, *TINY_COMMAND, *settings, "--workers", "2", warnings="default", JOBLIB_TEMP_FOLDER=str(folder)
+    )
 
 
 def wait_for(condition, seconds: float = 240):
