@@ -81,13 +81,20 @@ TINY = {
 PAPERS = {
     "levels-digits": "seeds=1", "stopping-digits": "seeds=4",
     **{f"stopping-{name}": "seeds=1" for name in ("mnist", "fashion-mnist", "cifar-10")},
-    **{name: "" for name in ("stopping-full-cifar-10", "stopping-full-cifar-10-channel", "rounding-full-cifar-10")},
+    "stopping-full-cifar-10": "nodes=[81,41]", "stopping-full-cifar-10-channel": "", "rounding-full-cifar-10": "",
 }  # fmt: skip
+# Of its long studies each seed is a job on one core, and so is its training: the longest first, so that no core waits.
+# Minutes, about.
+SEEDS, TRAINING = range(3), "training-full-cifar-10"
+MINUTES = {TRAINING: 23, "rounding-full-cifar-10": 9, "stopping-full-cifar-10": 2, "stopping-full-cifar-10-channel": 2}
 SETTINGS = TINY if SMOKE else PAPERS if PAPER else dict.fromkeys(STUDIES, "")
 RUN = list(SETTINGS)
 if not PAPER:
     RUN += ["tolerance", "quantizers"] if SMOKE else ["tolerance", "tolerance-rounding", "quantizers"]
 ROOM = PROFILE if SMOKE or PAPER else "all"
+PARTS = [f"{name}.seed-{seed}" for name in MINUTES for seed in SEEDS] if PAPER else []
+THREADS = 1 if PAPER else workflow.cores
+WORKERS = "--workers 1" if PAPER else ""
 
 
 rule all:
@@ -144,14 +151,15 @@ rule reproduce:
     input:
         [f"data/runs/{ROOM}/{name}.nc" for name in RUN],
     params:
-        records=[f"data/runs/{ROOM}/{name}.tsv" for name in RUN],
+        records=[f"data/runs/{ROOM}/{name}.tsv" for name in RUN + PARTS],
     localrule: True
     run:
-        rows = [(Path(record).stem, Path(record).read_text().splitlines()[1].split("\t")) for record in params.records]
-        print(f"\n{'study':<30} {'minutes':>8} {'peak MB':>8}")
-        for name, row in rows:
-            print(f"{name:<30} {float(row[0]) / 60:8.1f} {row[2]:>8}")
-        print(f"{'all':<30} {sum(float(row[0]) for _, row in rows) / 60:8.1f}")
+        from bqcore import results, times
+
+        took = times.of_records([Path(record) for record in params.records])
+        if PAPER:
+            results.save_dataset(took, times.KEPT)
+        print(f"\n{times.table(took)}\n{took.machine}")
 
 
 rule archives:
@@ -201,6 +209,46 @@ rule tolerance:
         "{PY:q} -m bqcore tolerance {params.words} --out {output:q}"
 
 
+# One network of the paper's long studies, kept in data/runs/checkpoints.
+rule training:
+    input:
+        RUN_SOURCES,
+        "data/runs/archives.verified",
+    output:
+        touch(f"data/runs/{ROOM}/{TRAINING}.seed-{{seed}}.done"),
+    params:
+        says=lambda wildcards: f"{TRAINING}, seed {wildcards.seed}: about {MINUTES[TRAINING]} min",
+    benchmark:
+        f"data/runs/{ROOM}/{TRAINING}.seed-{{seed}}.tsv"
+    priority: MINUTES[TRAINING]
+    resources:
+        mem_mb=2000,
+        runtime=180,
+    shell:
+        "echo {params.says:q} >&2; {PY:q} -m bqcore train stopping full-cifar-10 seed={wildcards.seed}"
+
+
+# One seed of one of these studies.
+rule seed:
+    input:
+        RUN_SOURCES,
+        f"data/runs/{ROOM}/{TRAINING}.seed-{{seed}}.done",
+    output:
+        f"data/runs/{ROOM}/{{name}}.seed-{{seed}}.nc",
+    params:
+        words=lambda wildcards: f"{STUDIES[wildcards.name]} {SETTINGS[wildcards.name]} seed={wildcards.seed} seeds=1",
+        says=lambda wildcards: f"{wildcards.name}, seed {wildcards.seed}: about {MINUTES[wildcards.name]} min",
+    benchmark:
+        f"data/runs/{ROOM}/{{name}}.seed-{{seed}}.tsv"
+    priority: lambda wildcards: MINUTES[wildcards.name]
+    resources:
+        mem_mb=2000,
+        runtime=180,
+    shell:
+        "echo {params.says:q} >&2; {PY:q} -m bqcore run {params.words} --workers 1 --out {output:q}"
+
+
+ruleorder: seed > study
 ruleorder: quantizers > study
 ruleorder: tolerance > study
 
@@ -212,14 +260,15 @@ rule study:
         lambda wildcards: [] if "digits" in wildcards.name else "data/runs/archives.verified",
         lambda wildcards: MULTIVERSE if "multiverse" in wildcards.name else [],
         lambda wildcards: EXACT if "first-order" in wildcards.name else [],
+        lambda wildcards: [f"data/runs/{ROOM}/{part}.nc" for part in PARTS if part.split(".")[0] == wildcards.name],
     output:
         f"data/runs/{ROOM}/{{name}}.nc",
     params:
         command=lambda wildcards: "objectives" if wildcards.name.startswith("objectives") else "run",
-        words=lambda wildcards: f"{STUDIES[wildcards.name]} {SETTINGS[wildcards.name]}",
+        words=lambda wildcards: f"{STUDIES[wildcards.name]} {SETTINGS[wildcards.name]} {WORKERS}",
     benchmark:
         f"data/runs/{ROOM}/{{name}}.tsv"
-    threads: workflow.cores
+    threads: THREADS
     resources:
         mem_mb=4000,
         runtime=180,

@@ -13,7 +13,7 @@ def main(arguments: list[str] | None = None) -> int:
         options = _options(arguments)
         command = f"bqcore {options.command}"
         commands = {
-            "run": _run, "objectives": _objectives, "tolerance": _tolerance, "data": _data, "audit": _audit,
+            "run": _run, "train": _train, "objectives": _objectives, "tolerance": _tolerance, "data": _data, "audit": _audit,
             "quantizers": _quantizers, "ledger": _ledger, "publish": _publish, "explorer": _explorer,
         }  # fmt: skip
         return commands[options.command](options)
@@ -50,6 +50,14 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     run.add_argument("--workers", type=int, help="processes (default: one a core)")
     run.add_argument("--variants", action="store_true", help="stopping, with one open choice changed at a time")
     run.add_argument("--out", type=Path, metavar="FILE", help="also write the joined result to FILE")
+
+    train = commands.add_parser(
+        "train", help="train the network of a run and keep it, for runs and for other uses",
+        description="Train the network of a run and keep it in data/runs/checkpoints, where its runs find it.",
+    )  # fmt: skip
+    train.add_argument("study", choices=["levels", "stopping"], help="rounding takes the networks of stopping")
+    train.add_argument("dataset", choices=["digits", "mnist", "fashion-mnist", "cifar-10", "full-cifar-10"])
+    train.add_argument("settings", nargs="*", metavar="name=value", help="such as seed=3 epochs=5, as of `run`")
 
     objectives = commands.add_parser(
         "objectives", help="compare rounding objectives at 4 bits over seeds; a stopped run goes on where it stopped"
@@ -220,6 +228,22 @@ def _run(options) -> int:
     return 0
 
 
+def _train(options) -> int:
+    from dataclasses import replace
+
+    from . import runs, specs
+
+    spec, seeds = specs.parse(_with_seeds(options.settings, 1), options.study, options.dataset)
+    for seed in range(spec.seed, spec.seed + seeds):
+        print(runs.keep_classifier(replace(spec, seed=seed), f"Training {spec.dataset}, seed {seed}"))
+    return 0
+
+
+def _with_seeds(settings: list[str], seeds: int) -> list[str]:
+    """Give *settings*, and this number of runs if they name none."""
+    return settings if any(setting.startswith("seeds=") for setting in settings) else [*settings, f"seeds={seeds}"]
+
+
 def _objectives(options) -> int:
     from . import objectives
     from .results import save_dataset
@@ -251,9 +275,7 @@ def _run_first_order(options) -> int:
 
     if options.variants or options.workers:
         raise ValueError("first-order takes the settings of levels alone: leave out --variants and --workers.")
-    named = any(setting.startswith("seeds=") for setting in options.settings)
-    settings = options.settings if named else [*options.settings, f"seeds={firstorder.SEEDS}"]
-    spec, seeds = specs.parse(settings, "levels", options.dataset)
+    spec, seeds = specs.parse(_with_seeds(options.settings, firstorder.SEEDS), "levels", options.dataset)
     dataset = firstorder.sweep(spec, seeds)
     if options.out:
         save_dataset(dataset, options.out)

@@ -161,7 +161,7 @@ class TopMargins(NamedTuple):
     length: np.ndarray
 
 
-def top_margins(classifier: Classifier, inputs: torch.Tensor, *, batch_size: int = 500) -> TopMargins:
+def top_margins(classifier: Classifier, inputs: torch.Tensor, *, batch_size: int = 125) -> TopMargins:
     """
     Give what displacements are measured by: top-2 pairs, margins and gradient lengths of the float classifier.
 

@@ -148,7 +148,7 @@ def describe(dataset: xr.Dataset, units: str) -> None:
             dataset[name].attrs = {"long_name": long_name, "units": unit.replace(_UNITS, units)}
 
 
-_BATCH = 1000  # inputs through a classifier at once
+_BATCH = 125  # inputs through a classifier at once: what convolutions make of more leaves a core's cache
 _QUANTILES = [0.5, 0.95]
 _UNITS = "input units"
 LONG_NAMES = {

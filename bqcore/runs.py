@@ -155,6 +155,14 @@ def classifier(spec: Spec) -> nn.Module:
         return _trained(spec, split_of(spec), checkpoint_file(spec), progress="Training")
 
 
+def keep_classifier(spec: Spec, progress: str = "") -> Path:
+    """Train the classifier of a run and keep it for its runs, if it is not there yet; give its file."""
+    path = checkpoint_file(spec)
+    with train.one_thread():
+        _trained(spec, split_of(spec), path, progress)
+    return path
+
+
 def _untrained(spec: Spec) -> nn.Module:
     return models.build(spec.model, data.SHAPES[spec.dataset], CLASSES, width=spec.width, seed=spec.seed)
 

@@ -207,11 +207,13 @@ def _evaluator(classifier: Callable, plane: Plane, a: np.ndarray, b: np.ndarray)
     offset = first(torch.from_numpy(plane.origin).view(1, *shape))
     first.bias = None
     slope_a, slope_b = first(torch.from_numpy(plane.axes).view(2, *shape))
+    if kind is nn.Conv2d:  # channels last, as convolutions in float32 are quicker
+        offset, slope_a, slope_b = (values.movedim(-3, -1) for values in (offset, slope_a, slope_b))
     form, offset = offset.shape[1:], offset.ravel()
     along_b = torch.from_numpy(b)[:, None] * slope_b.ravel() + offset
     along_a = torch.from_numpy(a)[:, None] * slope_a.ravel()
     if kind is nn.Conv2d:
-        quick = copy.deepcopy(rest).float()
+        quick = copy.deepcopy(rest).to(torch.float32, memory_format=torch.channels_last)
         values = len(offset) // 4  # the layers behind the first gain from more nodes at a time
         return partial(_close_calls_in_float64, rest, quick, along_a, along_b, form), values
     buffer = torch.empty(0, dtype=torch.float64)  # fresh memory a block would take half the time
@@ -238,16 +240,16 @@ def _close_calls_in_float64(
     that is anywhere near what counts as close, *exact* does it all.
     """
     in_a, in_b = along_a[columns], along_b[rows, None]
-    hidden = (in_a + in_b).view(-1, *form)
+    hidden = (in_a + in_b).view(-1, *form).movedim(-1, 1)
     logits = quick(hidden.float()).double()
     if logits.ndim != 2 or logits.shape[1] < 2:
         return logits  # refused by its shape later
     top, close = logits.topk(2).values, _CLOSE * logits.abs().amax(1)
     again = ~(top[:, 0] - top[:, 1] > close)  # also where it is not finite
     again[0] = True
-    found = exact(hidden[again])
+    found = exact(hidden[again].contiguous())
     if not ((found - logits[again]).abs().amax(1) < close[again] / 30).all():
-        return exact(hidden)
+        return exact(hidden.contiguous())
     logits[again] = found
     return logits
 
