@@ -13,8 +13,8 @@ def main(arguments: list[str] | None = None) -> int:
         options = _options(arguments)
         command = f"bqcore {options.command}"
         commands = {
-            "run": _run, "train": _train, "objectives": _objectives, "tolerance": _tolerance, "data": _data, "audit": _audit,
-            "quantizers": _quantizers, "ledger": _ledger, "publish": _publish, "explorer": _explorer,
+            "run": _run, "train": _train, "objectives": _objectives, "tolerance": _tolerance, "data": _data,
+            "audit": _audit, "quantizers": _quantizers, "ledger": _ledger, "publish": _publish, "explorer": _explorer,
         }  # fmt: skip
         return commands[options.command](options)
     except (ValueError, OSError, RuntimeError) as error:

@@ -1,6 +1,5 @@
 """The study of first order: how far the linear reading of a displacement holds, and exact measures, over networks."""
 
-import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -70,9 +69,8 @@ def command(spec: specs.Levels, seeds: int) -> str:
 
 def folder(spec: specs.Levels) -> Path:
     """Give the folder of the fresh networks of *spec*, whatever the seed; other code or packages, another folder."""
-    own = b"".join((Path(__file__).parent / f"{name}.py").read_bytes() for name in _MODULES)
-    content = json.dumps([replace(spec, seed=0).text(), runs.provenance()], sort_keys=True).encode()
-    return runs.FRESH / f"first-order-digits-{hashlib.sha256(content + own).hexdigest()[:12]}"
+    content = {"spec": replace(spec, seed=0).text(), "own": runs.code_digest(_MODULES), **runs.provenance()}
+    return runs.FRESH / f"first-order-digits-{runs.key(content)}"
 
 
 def joined_file(spec: specs.Levels, seeds: int) -> Path:

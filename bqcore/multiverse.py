@@ -10,7 +10,6 @@ digits, on networks of two widths and two lengths of training, the baseline's fi
 (Five networks of each kind were meant; three were made, which was decided for time, before any was looked at.)
 """
 
-import hashlib
 import json
 import shlex
 from dataclasses import asdict, dataclass, replace
@@ -122,18 +121,12 @@ def networks(spec: Multiverse) -> list[Network]:
 def provenance() -> dict:
     """Give what a result depends on beside its spec: digests of the measuring code, and the packages' versions."""
     common = runs.provenance()
-    return common | {"code": f"{common['code']}-{_digest(*_OWN)}"}
-
-
-def _digest(*modules: str) -> str:
-    here = Path(__file__).parent
-    return hashlib.sha256(b"".join((here / f"{name}.py").read_bytes() for name in modules)).hexdigest()[:12]
+    return common | {"code": f"{common['code']}-{runs.code_digest(_OWN)}"}
 
 
 def folder(dataset: str = "digits") -> Path:
     """Give the folder of the networks' files of a data set; other code or packages, another folder."""
-    key = hashlib.sha256(json.dumps(provenance(), sort_keys=True).encode()).hexdigest()[:12]
-    return runs.FRESH / f"multiverse-{dataset}-{key}"
+    return runs.FRESH / f"multiverse-{dataset}-{runs.key(provenance())}"
 
 
 def file(network: Network) -> Path:
@@ -145,8 +138,8 @@ def file(network: Network) -> Path:
 
 def joined_file(spec: Multiverse) -> Path:
     """Give the file of the joined runs of *spec*."""
-    key = hashlib.sha256(f"{spec.text()} {_digest('multiverse')}".encode()).hexdigest()[:12]
-    return folder(spec.dataset) / f"joined-{key}.nc"
+    content = {"spec": spec.text(), "code": runs.code_digest(("multiverse",))}
+    return folder(spec.dataset) / f"joined-{runs.key(content)}.nc"
 
 
 def sweep(spec: Multiverse, *, workers: int | None = None, progress: bool = True) -> xr.Dataset:

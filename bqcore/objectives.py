@@ -5,7 +5,6 @@ Every way of :mod:`bqcore.rivals` is learned from the same calibration inputs an
 optimized rounding. What was fixed before the runs stands here as constants.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Callable
@@ -217,12 +216,12 @@ def compare(picked: xr.Dataset, family: str, values: Callable[[xr.Dataset], xr.D
 
 def folder(spec: Objectives) -> Path:
     """Give the folder of the fresh runs of *spec*; other code or packages, another folder."""
-    content = json.dumps({"spec": replace(spec, seed=0).text(), **_provenance()}, sort_keys=True)
-    return runs.FRESH / f"{spec.study}-{spec.dataset}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+    content = {"spec": replace(spec, seed=0).text(), **_provenance()}
+    return runs.FRESH / f"{spec.study}-{spec.dataset}-{runs.key(content)}"
 
 
 def _provenance() -> dict:
-    return runs.provenance() | {"objectives": runs._digest(("rivals", "objectives"))}
+    return runs.provenance() | {"objectives": runs.code_digest(("rivals", "objectives"))}
 
 
 def joined_file(spec: Objectives, seeds: int) -> Path:

@@ -5,7 +5,6 @@ And which ranking of layers spends a budget best: the margins' noise, which :fun
 lost, or what ONNX Runtime's debugging of quantized models shows, tensor by tensor.
 """
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
@@ -63,11 +62,13 @@ def provenance() -> dict:
 
     What is missing is None.
     """
-    here = Path(__file__).parent
-    code = hashlib.sha256(b"".join((here / f"{name}.py").read_bytes() for name in _CODE)).hexdigest()[:12]
     files = {name: runs.published_checkpoint(spec_of(name)) for name in NETWORKS}
     networks = {name: digest(file)[:12] if file.exists() else None for name, file in files.items()}
-    return {"code": code, "checkpoints": networks, "versions": {name: _version(name) for name in _PACKAGES}}
+    return {
+        "code": runs.code_digest(_CODE),
+        "checkpoints": networks,
+        "versions": {name: _version(name) for name in _PACKAGES},
+    }
 
 
 def spec_of(network: str) -> specs.Spec:
@@ -84,8 +85,7 @@ def _version(package: str) -> str | None:
 
 def folder() -> Path:
     """Give the folder of the fresh results; other code, networks or packages, another folder."""
-    key = hashlib.sha256(json.dumps(provenance(), sort_keys=True).encode()).hexdigest()[:12]
-    return runs.FRESH / f"quantizers-{key}"
+    return runs.FRESH / f"quantizers-{runs.key(provenance())}"
 
 
 def joined_file() -> Path:

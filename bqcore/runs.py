@@ -34,7 +34,7 @@ _UNITS = {"digits": "input units (pixel / 16)", "full-cifar-10": "input units (d
 def folder(spec: Spec) -> Path:
     """Give the folder of the fresh runs of *spec*, whatever the seed; other code or packages, another folder."""
     content = {"spec": replace(spec, seed=0).text(), **provenance()}
-    return FRESH / f"{spec.study}-{spec.dataset}-{spec.model}-{_short(content)}"
+    return FRESH / f"{spec.study}-{spec.dataset}-{spec.model}-{key(content)}"
 
 
 def file(spec: Spec) -> Path:
@@ -50,15 +50,17 @@ def joined_file(spec: Spec, seeds: int) -> Path:
 def checkpoint_file(spec: Spec) -> Path:
     """Give the file of the classifier that *spec* trains, in the folder of fresh runs."""
     training = spec.training()
-    key = _short({**training, "seed": 0, "code": _digest(_TRAINING), "torch": _version("torch")})
-    return FRESH / "checkpoints" / f"{spec.dataset}-{spec.model}-{key}" / f"seed-{spec.seed:03d}.safetensors"
+    made_by = key({**training, "seed": 0, "code": code_digest(_TRAINING), "torch": _version("torch")})
+    return FRESH / "checkpoints" / f"{spec.dataset}-{spec.model}-{made_by}" / f"seed-{spec.seed:03d}.safetensors"
 
 
-def _short(content: dict) -> str:
+def key(content: dict) -> str:
+    """Give 12 characters that stand for *content*, in the names of folders and files."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _digest(modules: tuple[str, ...]) -> str:
+def code_digest(modules: tuple[str, ...]) -> str:
+    """Give 12 characters that stand for the code of *modules* of bqcore."""
     here = Path(__file__).parent
     return hashlib.sha256(b"".join((here / f"{name}.py").read_bytes() for name in modules)).hexdigest()[:12]
 
@@ -70,7 +72,7 @@ def _version(package: str) -> str:
 @cache
 def provenance() -> dict:
     """Give what a result depends on beside its spec: a digest of the measuring code, and the packages' versions."""
-    return {"code": _digest(_MODULES), "versions": {name: _version(name) for name in _PACKAGES}}
+    return {"code": code_digest(_MODULES), "versions": {name: _version(name) for name in _PACKAGES}}
 
 
 def run(spec: Spec) -> xr.Dataset:

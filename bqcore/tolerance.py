@@ -102,8 +102,8 @@ def file(spec: specs.Stopping) -> Path:
 
 def folder() -> Path:
     """Give the folder of the fresh results; other code or packages, another folder."""
-    content = runs.provenance() | {"tolerance": runs._digest(_MODULES)}
-    return runs.FRESH / f"tolerance-{runs._short(content)}"
+    content = runs.provenance() | {"tolerance": runs.code_digest(_MODULES)}
+    return runs.FRESH / f"tolerance-{runs.key(content)}"
 
 
 def joined_file(*, rounded: bool = False) -> Path:
