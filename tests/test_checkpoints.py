@@ -13,6 +13,7 @@ from bqcore import (
     archives,
     calibration,
     levels,
+    measures,
     publishing,
     quantize,
     quantizers,
@@ -60,10 +61,10 @@ def test_a_published_run_and_an_audit_of_its_network_are_measured_again_from_the
     candidate = quantize.quantize_model(model, bits, scheme=spec.scheme, granularity=spec.granularity)
     with train.one_thread():
         fresh = calibration.measure(coarse, split, model)
-        # The chapters' batches, since sums depend on the size of one.
         found = bqcore.audit(
-            model, candidate, split[2:4], split[4:6], nodes=nodes, gradient_samples=0, share=spec.share, batch_size=1000
-        ).dataset
+            model, candidate, split[2:4], split[4:6], nodes=nodes, gradient_samples=0, share=spec.share,
+            batch_size=measures._BATCH,  # sums may depend on it
+        ).dataset  # fmt: skip
     theirs = publishing.load_published(publishing.name_of(spec), ROOT / publishing.PUBLISHED)
     theirs = theirs.sel(seed=0, nodes=list(coarse.nodes), bits=fresh.bits)
     np.testing.assert_array_equal(fresh.model_bytes, theirs.model_bytes)
@@ -95,7 +96,9 @@ def test_an_audit_of_the_published_digits_network_gives_the_first_chapter_to_the
     split = runs.split_of(spec)
     with train.one_thread():
         fresh = levels.measure(spec, split, model).sel(bits=4)
-        found = bqcore.audit(model, quantize.quantize_model(model, 4), None, split[2:4], nodes=0, batch_size=1000)
+        found = bqcore.audit(
+            model, quantize.quantize_model(model, 4), None, split[2:4], nodes=0, batch_size=measures._BATCH
+        )
     ours = found.dataset.sel(split="heldout")
     theirs = publishing.load_published("digits_levels.nc", ROOT / publishing.PUBLISHED).sel(seed=0, bits=4)
     for name in (*DECISIONS, "displacement", "normal_variation", "third_class"):
