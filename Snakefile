@@ -224,8 +224,10 @@ rule training:
     resources:
         mem_mb=2000,
         runtime=180,
+    # Bars of two jobs at a time take turns in one line, slowly enough to be read.
     shell:
-        "echo {params.says:q} >&2; {PY:q} -m bqcore train stopping full-cifar-10 seed={wildcards.seed}"
+        "echo {params.says:q} >&2; "
+        "TQDM_MININTERVAL=10 {PY:q} -m bqcore train stopping full-cifar-10 seed={wildcards.seed} >&2"
 
 
 # One seed of one of these studies.

@@ -12,10 +12,10 @@ import xarray as xr
 COMMAND = "make reproduce PROFILE=paper"
 KEPT = Path("data/runs/paper/times.nc")  # of the paper's own runs, which that command makes
 ALL = "all"
-_NAMES = {
-    "minutes": ("time", "min"),
-    "cpu_minutes": ("processor time", "min"),
-    "peak_mb": ("peak memory of the largest job", "MB"),
+_ATTRS = {
+    "minutes": {"long_name": "time", "units": "min"},
+    "cpu_minutes": {"long_name": "processor time", "units": "min"},
+    "peak_mb": {"long_name": "peak memory of the largest job", "units": "MB"},
 }
 
 
@@ -48,10 +48,8 @@ def of_records(records: list[Path]) -> xr.Dataset:
     by_study = jobs.groupby("study", sort=False).agg({"s": "sum", "cpu_time": "sum", "max_rss": "max"})
     by_study.loc[ALL] = [_busy(jobs), jobs.cpu_time.sum(), jobs.max_rss.max()]
     columns = {"minutes": by_study.s / 60, "cpu_minutes": by_study.cpu_time / 60, "peak_mb": by_study.max_rss}
-    out = xr.Dataset(
-        {name: ("study", column.to_numpy(), dict(zip(("long_name", "units"), _NAMES[name]))) for name, column in columns.items()},
-        {"study": list(by_study.index)},
-    )
+    variables = {name: ("study", column.to_numpy(), _ATTRS[name]) for name, column in columns.items()}
+    out = xr.Dataset(variables, {"study": list(by_study.index)})
     out.attrs = {
         "title": "Boundary-aware quantization: what the paper's own runs took",
         "command": COMMAND,
@@ -62,7 +60,7 @@ def of_records(records: list[Path]) -> xr.Dataset:
 
 
 def _busy(jobs: pd.DataFrame) -> float:
-    """Give the seconds in which at least one of *jobs* was running: pauses of a stopped and resumed make do not count."""
+    """Give the seconds in which at least one of *jobs* was running: the pause of a make that was stopped counts not."""
     total, until = 0.0, float("-inf")
     for start, end in sorted(zip(jobs.end - jobs.s, jobs.end)):
         total += max(0.0, end - max(start, until))
@@ -80,8 +78,8 @@ def _processor() -> str:
 def table(times: xr.Dataset) -> str:
     """Write what :func:`of_records` gave as a table in Markdown."""
     rows = [("study", "minutes", "CPU minutes", "peak MB")]
-    for name, minutes, cpu, peak in zip(*(times[name].values for name in ("study", *_NAMES))):
-        rows.append((name, f"{minutes:.1f}", f"{cpu:.1f}", f"{peak:.0f}"))
+    for name, minutes, cpu, peak in zip(*(times[name].values for name in ("study", *_ATTRS))):
+        rows.append((name, f"{minutes:.1f}", f"{cpu:.1f}", f"{peak:.0f}" if peak == peak else "–"))
     rows.insert(1, ("---", "---:", "---:", "---:"))
     widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join("| " + " | ".join(f"{cell:<{w}}" for cell, w in zip(row, widths)) + " |" for row in rows)

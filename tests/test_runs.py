@@ -111,6 +111,19 @@ def test_a_run_leaves_the_global_generators_as_they_were():
     assert (np.random.get_state()[1].tolist(), random.getstate()) == before[1:]  # noqa: NPY002
 
 
+def test_a_network_alone_is_trained_with_a_bar_and_kept_for_its_runs(here, capsys):
+    command = ["train", "levels", "digits", "epochs=2", "width=8", "seed=3"]
+    assert command_line.main(command) == 0
+    path = runs.checkpoint_file(replace(TINY, seed=3))
+    told = capsys.readouterr()
+    assert told.out == f"{path}\n" and "Training digits, seed 3: 100%" in told.err
+    kept = path.stat().st_ino, path.stat().st_mtime_ns
+    assert command_line.main(command) == 0
+    runs.run(replace(TINY, seed=3))
+    assert "Training" not in capsys.readouterr().err
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == kept
+
+
 def test_another_seed_gives_another_run(tiny):
     other = runs.measure(replace(TINY, seed=1))
     assert not np.array_equal(other.target, tiny.target)

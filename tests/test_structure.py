@@ -11,7 +11,7 @@ LAYERS = (
     ("checks",),
     ("quantize", "boundary", "slices", "decisions", "stats", "stopping", "curves", "finite", "readings"),
     ("models", "train", "train_cifar", "rounding", "rivals", "download", "archives", "data", "results", "arrangement", "classifiers",
-     "files", "perlayer", "workers"),
+     "files", "perlayer", "workers", "times"),
     ("specs", "measures", "levels", "calibration", "fixed_bits", "runs", "transfer", "objectives", "exact", "firstorder",
      "tolerance", "pooled", "geometry", "report", "backends", "universe", "multiverse", "specification"),
     ("claims", "publishing", "plots", "plots_stopping", "plots_exact", "plots_rounding", "plots_objectives",
