@@ -13,6 +13,8 @@ Numbers and verdicts in pages, read from result files while the book is built, s
         the ledger as a table: all of it, or the rows with these values (several with commas between)
     {parameters} levels digits, a directive
         the parameters of the runs of a study on a data set as a table, as bqcore.specs knows them
+    {times}, a directive
+        what the paper's own runs took, as a table
     {notebooks}, a directive
         the parameters of every notebook as tables, from its cells tagged `parameters`: a comment behind a parameter
         says what it means, and after "; cost: " what it costs
@@ -250,6 +252,18 @@ class Parameters(SphinxDirective):
         return [table_of(self, "\n".join(lines), "parameters")]
 
 
+class Times(SphinxDirective):
+    """The directive {times}."""
+
+    def run(self) -> list[nodes.Node]:
+        """Put the table into the page."""
+        from bqcore import publishing, times
+
+        path = Path(self.env.srcdir, "data", "results", publishing.TIMES)
+        self.env.note_dependency(str(path))
+        return [table_of(self, times.table(load(path)), "times")]
+
+
 def table_of(directive: SphinxDirective, markdown: str, name: str) -> nodes.container:
     """Return a Markdown table as nodes, in a container of the class *name*."""
     table = nodes.container(classes=[name])
@@ -273,4 +287,5 @@ def setup(app: Sphinx) -> dict:
     app.add_directive("ledger", Ledger)
     app.add_directive("parameters", Parameters)
     app.add_directive("notebooks", Notebooks)
+    app.add_directive("times", Times)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
