@@ -203,6 +203,8 @@ def test_workflow_can_be_read():
         "reproduce",
         "archives",
         "quantizers",
+        "training",
+        "seed",
         "study",
         "tolerance",
     }
