@@ -15,6 +15,7 @@ def main(arguments: list[str] | None = None) -> int:
         commands = {
             "run": _run, "train": _train, "objectives": _objectives, "tolerance": _tolerance, "data": _data,
             "audit": _audit, "quantizers": _quantizers, "ledger": _ledger, "publish": _publish, "explorer": _explorer,
+            "times": _times,
         }  # fmt: skip
         return commands[options.command](options)
     except (ValueError, OSError, RuntimeError) as error:
@@ -116,6 +117,10 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         "network",
         choices=["mnist", "fashion-mnist", "mnist-cnn", "fashion-mnist-cnn", "cifar-10-cnn", "cifar-10-resnet"],
     )
+
+    times = commands.add_parser("times", help="print what studies took, from the records of `make reproduce`")
+    times.add_argument("records", nargs="+", type=Path, metavar="RECORD", help=".tsv")
+    times.add_argument("--out", type=Path, metavar="FILE", help="also write them to FILE, as NetCDF")
 
     return parser.parse_args(arguments)
 
@@ -416,6 +421,17 @@ def _explorer(options) -> int:
     make = explorer.framed_network if options.network in explorer.FRAMED else explorer.image_network
     save_dataset(make(options.network), path)
     print(path)
+    return 0
+
+
+def _times(options) -> int:
+    from . import times
+    from .results import save_dataset
+
+    found = times.of_records(options.records)
+    if options.out:
+        save_dataset(found, options.out)
+    print(f"\n{times.table(found)}\n{found.machine}")
     return 0
 
 

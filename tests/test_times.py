@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from bqcore import __main__ as command_line
 from bqcore import results, times
 
 HEAD = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
@@ -47,6 +48,16 @@ def test_a_job_too_short_to_be_measured_counts_by_its_time_alone(record):
     assert found.minutes.values == pytest.approx([0.01, 0.01], abs=1e-6)  # from times since 1970, to some 1e-7 s
     assert found.cpu_minutes.values.tolist() == [0, 0]
     assert times.table(found).splitlines()[-1].split() == ["|", "all", "|", "0.0", "|", "0.0", "|", "–", "|"]
+
+
+def test_the_command_prints_the_table_and_keeps_it(record, tmp_path, capsys):
+    paths = [record("a b", end=100, seconds=60, cpu=30, peak=10), record("c", end=500, seconds=30, cpu=30, peak=20)]
+    assert command_line.main(["times", *map(str, paths), "--out", str(tmp_path / "times.nc")]) == 0
+    found = results.load_dataset(tmp_path / "times.nc")
+    assert found.identical(times.of_records(paths))
+    assert capsys.readouterr().out == f"\n{times.table(found)}\n{found.machine}\n"
+    assert command_line.main(["times", str(tmp_path / "none.tsv")]) == 2
+    assert "No such file or directory" in capsys.readouterr().err
 
 
 def test_no_record_is_refused():
