@@ -14,7 +14,7 @@ endif
 
 help:
 	@printf '%s\n' \
-	'make book     runs, notebooks and book; prints the path of the book    first time 4 to 8 min, 1.8 GB; then seconds' \
+	'make book     runs, notebooks and book; prints the path of the book    first time 4 to 9 min, 1.8 GB; then seconds' \
 	'make test     all tests, with warnings as errors                       first time 17 min; then 15 min' \
 	'make reproduce  every study from raw pixels, with the time of each      4 to 5 h, 4 GB; resumes' \
 	'make bench    our measures beside those of other packages              8 min; first time 10 MB more' \
@@ -27,7 +27,7 @@ help:
 	'folder. Only pip writes outside of this folder, its cache of downloads.' \
 	'' \
 	'make reproduce PROFILE=paper     the paper'"'"'s own runs alone, with as many seeds as it has; about 70 min' \
-	'make reproduce PROFILE=smoke     all on tiny sizes, 3 min; PROFILE=slurm runs them on a SLURM cluster' \
+	'make reproduce PROFILE=smoke     all on tiny sizes, 5 min; PROFILE=slurm runs them on a SLURM cluster' \
 	'make book P="seed=3 bits=[8,5]"  other parameters, named in the first cell of the notebooks' \
 	'make test ARGS="-k slices"       arguments for pytest; likewise for bench and lab' \
 	'make book PYTHON=python3.12      which Python makes .venv; else the first on the PATH that is 3.11 or newer' \
