@@ -152,11 +152,11 @@ rule reproduce:
         [f"data/runs/{ROOM}/{name}.nc" for name in RUN],
     params:
         records=[f"data/runs/{ROOM}/{name}.tsv" for name in RUN + PARTS],
-        out=f"--out data/runs/{ROOM}/times.nc" if PAPER else "",
+        paper="--paper" if PAPER else "",
     localrule: True
     # No `run`, which Snakemake cannot do below a folder with a blank in its name.
     shell:
-        "{PY:q} -m bqcore times {params.records:q} {params.out}"
+        "{PY:q} -m bqcore times {params.records:q} {params.paper}"
 
 
 rule archives:

@@ -120,7 +120,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
     times = commands.add_parser("times", help="print what studies took, from the records of `make reproduce`")
     times.add_argument("records", nargs="+", type=Path, metavar="RECORD", help=".tsv")
-    times.add_argument("--out", type=Path, metavar="FILE", help="also write them to FILE, as NetCDF")
+    times.add_argument("--paper", action="store_true", help="also keep them as those of the paper's own runs")
 
     return parser.parse_args(arguments)
 
@@ -426,11 +426,10 @@ def _explorer(options) -> int:
 
 def _times(options) -> int:
     from . import times
-    from .results import save_dataset
 
     found = times.of_records(options.records)
-    if options.out:
-        save_dataset(found, options.out)
+    if options.paper:
+        times.keep(found)
     print(f"\n{times.table(found)}\n{found.machine}")
     return 0
 

@@ -22,8 +22,7 @@ def measure(spec: Rounding, split: data.StoppingSplit, model: nn.Module) -> xr.D
         Dimensions ``bits``, ``method`` ("float", "nearest", optimized rounding by "layers" and from there on the
         "logits", and the latter with "gap η" for each η above 0), ``split``, ``nodes``, ``quantile``, ``axis``.
     """
-    reference = rounding.fold_batchnorm(model)
-    reference = reference.to(memory_format=train_cifar.memory_layout(reference))
+    reference = reference_of(model)
     rounded = {bits: rounded_models(spec, reference, split, bits) for bits in spec.bits}
     made = [(bits, name, *pair) for bits, by_name in rounded.items() for name, pair in by_name.items()]
     # All at once, numbered, so that what is measured of the float classifier alone is measured once.
@@ -36,6 +35,12 @@ def measure(spec: Rounding, split: data.StoppingSplit, model: nn.Module) -> xr.D
         rows = [0, *(i for i, (of, *_) in enumerate(made, 1) if of == bits)]
         parts.append(found.isel(method=rows).assign_coords(method=["float", *by_name]))
     return xr.concat(parts, xr.Variable("bits", list(rounded)))
+
+
+def reference_of(model: nn.Module) -> nn.Module:
+    """Give what roundings of *model* start from: a copy with its batch norms folded, in the quicker memory layout."""
+    folded = rounding.fold_batchnorm(model)
+    return folded.to(memory_format=train_cifar.memory_layout(folded))
 
 
 def rounded_models(

@@ -9,6 +9,8 @@ from pathlib import Path
 import pandas as pd
 import xarray as xr
 
+from .results import save_dataset
+
 COMMAND = "make reproduce PROFILE=paper"
 KEPT = Path("data/runs/paper/times.nc")  # of the paper's own runs, which that command makes
 ALL = "all"
@@ -50,13 +52,18 @@ def of_records(records: list[Path]) -> xr.Dataset:
     columns = {"minutes": by_study.s / 60, "cpu_minutes": by_study.cpu_time / 60, "peak_mb": by_study.max_rss}
     variables = {name: ("study", column.to_numpy(), _ATTRS[name]) for name, column in columns.items()}
     out = xr.Dataset(variables, {"study": list(by_study.index)})
-    out.attrs = {
+    out.attrs = {"machine": f"{_processor()}, {os.cpu_count()} cores"}
+    return out
+
+
+def keep(times: xr.Dataset) -> None:
+    """Keep *times*, of :func:`of_records`, as those of the paper's own runs, to be published."""
+    attrs = {
         "title": "Boundary-aware quantization: what the paper's own runs took",
         "command": COMMAND,
         "spec": json.dumps({"study": "times", "profile": "paper"}),
-        "machine": f"{_processor()}, {os.cpu_count()} cores",
     }
-    return out
+    save_dataset(times.assign_attrs(attrs), KEPT)
 
 
 def _busy(jobs: pd.DataFrame) -> float:

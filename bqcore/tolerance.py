@@ -17,7 +17,7 @@ import torch
 import xarray as xr
 from torch import nn
 
-from . import arrangement, curves, fixed_bits, measures, quantize, rounding, runs, slices, specs, train, train_cifar
+from . import arrangement, curves, fixed_bits, measures, quantize, runs, slices, specs, train, train_cifar
 from .calibration import SPLITS
 from .checks import check_choice, check_integer
 from .results import load_dataset, save_dataset
@@ -116,8 +116,7 @@ def _make(spec: specs.Stopping, path: Path) -> None:
     with train.one_thread():
         model, planes = runs.classifier(spec), [slices.pca_plane(inputs) for inputs in (split[2], split[4])]
         if spec.study == "rounding":
-            reference = rounding.fold_batchnorm(model)
-            reference = reference.to(memory_format=train_cifar.memory_layout(reference))
+            reference = fixed_bits.reference_of(model)
             per_bits = []
             for bits in spec.bits:
                 made = {name: q for name, (q, _) in fixed_bits.rounded_models(spec, reference, split, bits).items()}

@@ -30,7 +30,7 @@ ROWS = (
     ("plots", "publishing", "plots_multiverse"), ("plots", "plots_referee"),
     ("plots", "publishing", "claims", "__main__"), ("publishing", "notebook"),
     ("auditing", "blame", "quantizers", "publishing", "plots_audit"), ("quantizers", "__main__"),
-    ("plots", "plots_audit"), ("auditing", "__main__"), ("explorer", "__main__"),
+    ("plots", "plots_audit"), ("auditing", "__main__"), ("explorer", "__main__"), ("results", "times"),
 )  # fmt: skip
 BESIDE = {(row[j], row[i]) for row in ROWS for j in range(len(row)) for i in range(j)}
 PURE = LAYERS[0] + LAYERS[1]

@@ -15,9 +15,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from sphinx.application import Sphinx
 
 FOLDER = "_downloads/worksheets"
-EXERCISE = re.compile(
-    r"^(?P<asks>\*\*(?P<number>\d)\.\*\*.*?)\n+:::\{dropdown\} Solution\n(?P<answer>.*?)\n:::$", re.M | re.S
-)
+EXERCISE = re.compile(r"^(?P<asks>\*\*\d\.\*\*.*?)\n+:::\{dropdown\} Solution\n(?P<answer>.*?)\n:::$", re.M | re.S)
 QUESTIONS = re.compile(r"^## Questions\n+(?P<asks>.*?)\n+:::\{dropdown\} Answers\n(?P<answer>.*?)\n:::$", re.M | re.S)
 CODE = re.compile(r"^```python\n(.*?)\n```$", re.M | re.S)
 
