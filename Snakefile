@@ -41,11 +41,11 @@ SMOKE, PAPER = PROFILE == "smoke", PROFILE == "paper"
 NOTEBOOKS = sorted(Path(source).stem for source in glob("notebooks/[0-9][0-9]_*.py"))
 SOURCES = sorted(glob("bqcore/*.py"))
 # What the runs depend on, as bqcore.runs has it; not on what is made of them afterwards.
-MEASURING = """boundary calibration checks data decisions fixed_bits levels measures models quantize results rounding runs
-    slices specs stopping train train_cifar"""
+MEASURING = """arrangement boundary calibration checks curves data decisions fixed_bits levels measures models quantize
+    results rounding runs slices specs stopping train train_cifar"""
 RUN_SOURCES = [f"bqcore/{name}.py" for name in MEASURING.split()]
 MULTIVERSE = [f"bqcore/{name}.py" for name in ("multiverse", "readings", "universe")]
-EXACT = [f"bqcore/{name}.py" for name in ("arrangement", "curves", "exact", "firstorder")]
+EXACT = [f"bqcore/{name}.py" for name in ("exact", "firstorder")]
 RESULTS = sorted(glob("data/results/*"))
 LEDGER = RESULTS + glob("data/claims.yml") + ["bqcore/claims.py"]
 EXPLORER = sorted(glob("data/explorer/*.nc")) + ["bqcore/explorer.py", "data/runs/digits.nc"]
@@ -90,7 +90,7 @@ MINUTES = {TRAINING: 23, "rounding-full-cifar-10": 9, "stopping-full-cifar-10": 
 SETTINGS = TINY if SMOKE else PAPERS if PAPER else dict.fromkeys(STUDIES, "")
 RUN = list(SETTINGS)
 if not PAPER:
-    RUN += ["tolerance", "quantizers"] if SMOKE else ["tolerance", "tolerance-rounding", "quantizers"]
+    RUN += ["quantizers"]
 ROOM = PROFILE if SMOKE or PAPER else "all"
 PARTS = [f"{name}.seed-{seed}" for name in MINUTES for seed in SEEDS] if PAPER else []
 THREADS = 1 if PAPER else workflow.cores
@@ -186,26 +186,6 @@ rule quantizers:
         "{PY:q} -m bqcore quantizers {params.networks} --out {output:q}"
 
 
-# Jaccard distances without a ruler, on networks that the studies before have trained.
-rule tolerance:
-    input:
-        RUN_SOURCES,
-        [f"bqcore/{name}.py" for name in ("arrangement", "curves", "tolerance")],
-        [] if SMOKE else "data/runs/archives.verified",
-    output:
-        f"data/runs/{ROOM}/tolerance{{rounding,|-rounding}}.nc",
-    params:
-        words=lambda wildcards: wildcards.rounding.replace("-", " --") + (" 'digits mlp' --seeds 1" if SMOKE else ""),
-    benchmark:
-        f"data/runs/{ROOM}/tolerance{{rounding}}.tsv"
-    threads: workflow.cores
-    resources:
-        mem_mb=4000,
-        runtime=180,
-    shell:
-        "{PY:q} -m bqcore tolerance {params.words} --out {output:q}"
-
-
 # One network of the paper's long studies, kept in data/runs/checkpoints.
 rule training:
     input:
@@ -249,7 +229,6 @@ rule seed:
 
 ruleorder: seed > study
 ruleorder: quantizers > study
-ruleorder: tolerance > study
 
 
 rule study:
@@ -264,7 +243,8 @@ rule study:
         f"data/runs/{ROOM}/{{name}}.nc",
     params:
         command=lambda wildcards: "objectives" if wildcards.name.startswith("objectives") else "run",
-        words=lambda wildcards: f"{STUDIES[wildcards.name]} {SETTINGS[wildcards.name]} {WORKERS}",
+        words=lambda wildcards: f"{STUDIES[wildcards.name]} {SETTINGS[wildcards.name]} "
+        + (f"seeds={len(SEEDS)} " if PAPER and wildcards.name in MINUTES else "") + WORKERS,
     benchmark:
         f"data/runs/{ROOM}/{{name}}.tsv"
     threads: THREADS

@@ -13,7 +13,7 @@ def main(arguments: list[str] | None = None) -> int:
         options = _options(arguments)
         command = f"bqcore {options.command}"
         commands = {
-            "run": _run, "train": _train, "objectives": _objectives, "tolerance": _tolerance, "data": _data,
+            "run": _run, "train": _train, "objectives": _objectives, "data": _data,
             "audit": _audit, "quantizers": _quantizers, "ledger": _ledger, "publish": _publish, "explorer": _explorer,
             "times": _times,
         }  # fmt: skip
@@ -67,17 +67,6 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     objectives.add_argument("--seeds", type=int, help="number of runs (default: the baseline's)")
     objectives.add_argument("--workers", type=int, help="processes (default: one a core)")
     objectives.add_argument("--out", type=Path, metavar="FILE", help="also write the joined result to FILE")
-
-    tolerance = commands.add_parser(
-        "tolerance", help="measure by lengths how far boundaries move, beside the Jaccard distance of masks",
-        description="Measure the tolerance Jaccard distance, which knows no grid, on the stopping study's networks. "
-        "Those that are not published are trained first. Finished ones are kept.",
-    )  # fmt: skip
-    tolerance.add_argument("networks", nargs="*", metavar="NETWORK", help="such as 'mnist cnn' (default: all)")
-    tolerance.add_argument("--rounding", action="store_true", help="compare the ways of rounding of Table 6")
-    tolerance.add_argument("--seeds", type=int, help="networks of each kind (default: 3)")
-    tolerance.add_argument("--workers", type=int, help="processes (default: one a core)")
-    tolerance.add_argument("--out", type=Path, metavar="FILE", help="also write the joined result to FILE")
 
     data = commands.add_parser(
         "data", help="show which data sets are there, or fetch them",
@@ -258,19 +247,6 @@ def _objectives(options) -> int:
     if options.out:
         save_dataset(dataset, options.out)
     print(f"objectives, {spec.dataset}: {dataset.sizes['seed']} runs in {options.out or objectives.folder(spec)}")
-    return 0
-
-
-def _tolerance(options) -> int:
-    from . import tolerance
-    from .results import save_dataset
-
-    seeds = tolerance.SEEDS if options.seeds is None else options.seeds
-    out = tolerance.sweep(tuple(options.networks), seeds, rounded=options.rounding, workers=options.workers)
-    if options.out:
-        save_dataset(out, options.out)
-    kinds = out.sizes["network"]
-    print(f"tolerance: {seeds} networks of {kinds} kind{'s'[: kinds - 1]} in {options.out or tolerance.folder()}")
     return 0
 
 

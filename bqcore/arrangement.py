@@ -112,9 +112,14 @@ def interpolated_slice(classifier: Callable, plane: Plane, n: int, *, batch_size
     ValueError
         If the logits are not finite, or not one row a node, or the box is empty.
     """
+    return interpolate(logits_on(classifier, plane, n, batch_size=batch_size), plane)
+
+
+def logits_on(classifier: Callable, plane: Plane, n: int, *, batch_size: int = 2048) -> np.ndarray:
+    """Give the logits at n × n nodes, float64 (n, n, K), rows along b; all else as in :func:`interpolated_slice`."""
     n, batch_size = check_integer("Nodes a side", n, 2), check_integer("Batch size", batch_size, 1)
     _box(plane, 1)
-    xy = np.stack([x.ravel() for x in np.meshgrid(*plane.nodes(n))], axis=1)
+    xy = _nodes(plane, n)
     module = copy.deepcopy(classifier).double() if isinstance(classifier, nn.Module) else None
     parts = []
     with torch.inference_mode():
@@ -128,7 +133,13 @@ def interpolated_slice(classifier: Callable, plane: Plane, n: int, *, batch_size
                     f"The classifier gave {len(parts[-1])} rows for {len(part)} nodes: it must give one row of logits "
                     "a node."
                 )
-    logits = np.concatenate(parts).astype(np.float64)
+    return np.concatenate(parts).astype(np.float64).reshape(n, n, -1)
+
+
+def interpolate(logits: np.ndarray, plane: Plane) -> ExactSlice:
+    """Give :func:`interpolated_slice` of *logits* (n, n, K) as :func:`logits_on` gives them."""
+    n = len(logits)
+    xy, logits = _nodes(plane, n), logits.reshape(n * n, -1)
     corner = np.arange(n * n).reshape(n, n)
     p, q, r, s = (x.ravel() for x in (corner[:-1, :-1], corner[:-1, 1:], corner[1:, 1:], corner[1:, :-1]))
     rings = np.concatenate([np.stack([p, q, r, p]), np.stack([p, r, s, p])], axis=1)
@@ -137,6 +148,10 @@ def interpolated_slice(classifier: Callable, plane: Plane, n: int, *, batch_size
     mesh.set_values(logits, np.full(logits.shape[1], _ROUNDING * np.abs(logits).max()))
     _envelope(mesh, 0)
     return _result(mesh, plane, logits.shape[1])
+
+
+def _nodes(plane: Plane, n: int) -> np.ndarray:
+    return np.stack([x.ravel() for x in np.meshgrid(*plane.nodes(n))], axis=1)
 
 
 def _result(mesh: "_Mesh", plane: Plane, classes: int) -> ExactSlice:

@@ -5,6 +5,7 @@ A boundary is an array of segments, shape (M, 2, 2): M segments, two ends, two s
 the class pair of each, shape (M, 2), as :func:`bqcore.arrangement.exact_slice` gives them; any other source will do.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -109,7 +110,7 @@ def boundary_distances(first: np.ndarray, second: np.ndarray, *, step: float) ->
     )  # fmt: skip
 
 
-def tolerance_jaccard(first: np.ndarray, second: np.ndarray, tolerance: float) -> float:
+def tolerance_jaccard(first: np.ndarray, second: np.ndarray, tolerance):
     """
     Give the share of the two boundaries' length that has no counterpart in the other one within *tolerance*.
 
@@ -121,12 +122,12 @@ def tolerance_jaccard(first: np.ndarray, second: np.ndarray, tolerance: float) -
     Parameters
     ----------
     first, second : float arrays, shapes (M, 2, 2) and (N, 2, 2)
-    tolerance : float
-        In input units, at least 0.
+    tolerance : float, or sequence of T
+        In input units, at least 0. Several at once take less time than one after the other.
 
     Returns
     -------
-    distance : float, 0 to 1; 0 if both boundaries are empty
+    distance : float, 0 to 1, or float array (T,); 0 if both boundaries are empty
 
     Examples
     --------
@@ -135,12 +136,12 @@ def tolerance_jaccard(first: np.ndarray, second: np.ndarray, tolerance: float) -
     (0.0, 1.0)
     """
     first, second = _check(first), _check(second, "Second segments")
-    tolerance = check_share("Tolerance", tolerance, 0.0, np.inf)
+    several = np.ndim(tolerance) == 1
+    tolerances = [check_share("Tolerance", t, 0.0, np.inf) for t in (tolerance if several else [tolerance])]
     total = lengths(first).sum() + lengths(second).sum()
-    if total == 0:
-        return 0.0
-    near = _length_near(first, second, tolerance) + _length_near(second, first, tolerance)
-    return float(np.clip(1 - near / total, 0, 1))
+    near = _lengths_near(first, second, tolerances) + _lengths_near(second, first, tolerances)
+    distance = np.clip(1 - near / total, 0, 1) if total else np.zeros(len(tolerances))
+    return distance if several else float(distance[0])
 
 
 def shifts(
@@ -310,61 +311,72 @@ def _along(points: np.ndarray, normal: np.ndarray, segments: np.ndarray) -> np.n
     return np.where(np.isfinite(shortest), shortest, np.nan)
 
 
-def _length_near(first: np.ndarray, second: np.ndarray, tolerance: float) -> float:
-    """Give the length of *first* within *tolerance* of *second*."""
-    total = 0.0
+def _lengths_near(first: np.ndarray, second: np.ndarray, tolerances: list[float]) -> np.ndarray:
+    """Give the length of *first* within each of *tolerances* of *second*."""
+    total = np.zeros(len(tolerances))
     for part in np.array_split(first, 1 + len(first) * len(second) // _CHUNK) if len(second) and len(first) else ():
-        start, end = _intervals(part, second, tolerance)
-        order = np.argsort(start, axis=1)
-        start, end = np.take_along_axis(start, order, 1), np.take_along_axis(end, order, 1)
-        covered = np.maximum.accumulate(end, axis=1)
-        fresh = np.maximum(start, np.concatenate([np.zeros((len(part), 1)), covered[:, :-1]], axis=1))
-        total += (np.maximum(end - fresh, 0).sum(axis=1) * lengths(part)).sum()
+        for i, (start, end) in enumerate(_intervals(part, second, tolerances)):
+            order = np.argsort(start, axis=1)
+            start, end = np.take_along_axis(start, order, 1), np.take_along_axis(end, order, 1)
+            covered = np.maximum.accumulate(end, axis=1)
+            fresh = np.maximum(start, np.concatenate([np.zeros((len(part), 1)), covered[:, :-1]], axis=1))
+            total[i] += (np.maximum(end - fresh, 0).sum(axis=1) * lengths(part)).sum()
     return total
 
 
-def _intervals(first: np.ndarray, second: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+def _intervals(first: np.ndarray, second: np.ndarray, tolerances: list[float]) -> Iterator[tuple]:
     """
-    Give for each two segments the interval, in shares of the first, within *tolerance* of the second: (M, N) twice.
+    Give for each two segments the interval, in shares of the first, within a tolerance of the second: (M, N) twice.
 
     A point is within it if it is so near one of the ends, or beside the segment and so near its line: three intervals,
     whose union is one, as what lies near a segment is convex. Empty ones run from 1 to 0.
     """
     start, way = first[:, None, 0], first[:, None, 1] - first[:, None, 0]
     base, along = second[:, 0], second[:, 1] - second[:, 0]
-    low, high = np.full((2, len(first), len(second)), [[[1.0]], [[0.0]]])
-
-    def include(enter, leave):
-        enter, leave = np.maximum(enter, 0), np.minimum(leave, 1)
-        some = enter <= leave
-        np.minimum(low, enter, out=low, where=some)
-        np.maximum(high, leave, out=high, where=some)
-
-    def within(value, slope, least, most):
-        """Give where least <= value + t slope <= most."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            one, two = (least - value) / slope, (most - value) / slope
-        flat = slope == 0
-        inside = flat & (value >= least) & (value <= most)
-        enter = np.where(flat, np.where(inside, -np.inf, np.inf), np.minimum(one, two))
-        return enter, np.where(flat, np.where(inside, np.inf, -np.inf), np.maximum(one, two))
-
-    square = (way**2).sum(axis=-1)
+    square = _dot(way, way)
+    feet = []
     for end in (base, base + along):
         away = start - end
-        middle = -(away * way).sum(axis=-1) / np.where(square > 0, square, 1)
-        foot = ((away + middle[..., None] * way) ** 2).sum(axis=-1)
-        reach = np.sqrt(np.maximum(tolerance**2 - foot, 0) / np.where(square > 0, square, 1))
-        include(np.where(foot <= tolerance**2, middle - reach, np.inf), middle + reach)
+        middle = -_dot(away, way) / np.where(square > 0, square, 1)
+        foot = away + middle[..., None] * way
+        feet.append((middle, _dot(foot, foot)))
     size = np.hypot(*along.T)
     unit = along / np.where(size > 0, size, 1)[:, None]
     away = start - base
-    beside = within((away * unit).sum(axis=-1), (way * unit).sum(axis=-1), 0.0, size)
+    beside = _within(_dot(away, unit), _dot(way, unit), 0.0, size)
     across = np.stack([-unit[:, 1], unit[:, 0]], axis=1)
-    close = within((away * across).sum(axis=-1), (way * across).sum(axis=-1), -tolerance, tolerance)
-    # A segment of length 0 has no side to be beside of.
-    include(np.where(size > 0, np.maximum(beside[0], close[0]), np.inf), np.minimum(beside[1], close[1]))
-    return low, high
+    off, slope = _dot(away, across), _dot(way, across)
+    for tolerance in tolerances:
+        low, high = np.full((2, len(first), len(second)), [[[1.0]], [[0.0]]])
+
+        def include(enter, leave, low=low, high=high):
+            enter, leave = np.maximum(enter, 0), np.minimum(leave, 1)
+            some = enter <= leave
+            np.minimum(low, enter, out=low, where=some)
+            np.maximum(high, leave, out=high, where=some)
+
+        for middle, foot in feet:
+            reach = np.sqrt(np.maximum(tolerance**2 - foot, 0) / np.where(square > 0, square, 1))
+            include(np.where(foot <= tolerance**2, middle - reach, np.inf), middle + reach)
+        close = _within(off, slope, -tolerance, tolerance)
+        # A segment of length 0 has no side to be beside of.
+        include(np.where(size > 0, np.maximum(beside[0], close[0]), np.inf), np.minimum(beside[1], close[1]))
+        yield low, high
+
+
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    # A sum over an axis of two takes numpy several times as long.
+    return a[..., 0] * b[..., 0] + a[..., 1] * b[..., 1]
+
+
+def _within(value: np.ndarray, slope: np.ndarray, least, most) -> tuple[np.ndarray, np.ndarray]:
+    """Give the interval of t on which least <= value + t slope <= most; an empty one runs from inf to -inf."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        one, two = (least - value) / slope, (most - value) / slope
+    flat = slope == 0
+    inside = flat & (value >= least) & (value <= most)
+    enter = np.where(flat, np.where(inside, -np.inf, np.inf), np.minimum(one, two))
+    return enter, np.where(flat, np.where(inside, np.inf, -np.inf), np.maximum(one, two))
 
 
 def _check(segments, name: str = "Segments") -> np.ndarray:

@@ -20,7 +20,8 @@ def measure(spec: Rounding, split: data.StoppingSplit, model: nn.Module) -> xr.D
     -------
     xarray.Dataset
         Dimensions ``bits``, ``method`` ("float", "nearest", optimized rounding by "layers" and from there on the
-        "logits", and the latter with "gap η" for each η above 0), ``split``, ``nodes``, ``quantile``, ``axis``.
+        "logits", and the latter with "gap η" for each η above 0), ``split``, ``nodes``, ``tau``, ``quantile``,
+        ``axis``.
     """
     reference = reference_of(model)
     rounded = {bits: rounded_models(spec, reference, split, bits) for bits in spec.bits}

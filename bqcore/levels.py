@@ -17,8 +17,8 @@ def measure(spec: Levels, split: data.Split, model: nn.Module) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        Dimensions ``bits`` (32 is the float classifier), ``nodes``, ``quantile``, ``transition``, ``t``, and for the
-        pictures ``b``, ``a``, ``cell_b``, ``cell_a``, ``sample``.
+        Dimensions ``bits`` (32 is the float classifier), ``nodes``, ``tau``, ``quantile``, ``transition``, ``t``, and
+        for the pictures ``b``, ``a``, ``cell_b``, ``cell_a``, ``sample``.
     """
     levels = {FLOAT: model} | quantize.levels_of(model, spec.bits, scheme=spec.scheme, granularity=spec.granularity)
     plane = slices.pca_plane(split.train_inputs)
@@ -27,6 +27,7 @@ def measure(spec: Levels, split: data.Split, model: nn.Module) -> xr.Dataset:
         measures.of_decisions(measures.logits_of(levels, split.test_inputs), split.test_classes, spec.share),
         measures.of_geometry(levels, split.test_inputs),
         measures.of_slices(labels, plane),
+        measures.of_boundaries(levels, plane),
         _transitions(levels, labels[spec.nodes[0]], plane, spec),
         _picture(labels[spec.nodes[0]], plane, split),
     ])  # fmt: skip

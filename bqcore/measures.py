@@ -1,13 +1,14 @@
 """What is measured at each level, as xarray.Datasets with long names and units; both studies call it."""
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import torch
 import xarray as xr
 from torch import nn
 
-from . import boundary, decisions, slices
+from . import arrangement, boundary, curves, decisions, slices, train_cifar
 from .specs import FLOAT
 
 
@@ -136,6 +137,79 @@ def of_slices(labels: dict[int, dict[int, np.ndarray]], plane: slices.Plane) -> 
     return out.assign(explained=("axis", plane.explained)).assign_coords(axis=["a", "b"])
 
 
+def of_boundaries(levels: dict[int, nn.Module], plane: slices.Plane) -> xr.Dataset:
+    """
+    Compare each level's boundary on a slice with the float one by lengths, which know no grid.
+
+    Returns
+    -------
+    xarray.Dataset
+        Along ``bits`` and ``tau``: ``tolerance_jaccard`` of the exact boundaries of ReLU MLPs, and of others from
+        logits interpolated between 41 nodes a side; ``coarse_tolerance_jaccard`` from 21 nodes a side, which tells how
+        much of it is the grid's.
+    """
+    fine = _exact_boundaries(levels, plane)
+    logits = {
+        bits: arrangement.logits_on(_float32(model), plane, _COARSE if fine else _FINE, batch_size=_BATCH)
+        for bits, model in levels.items()
+    }
+    fine = fine or {bits: arrangement.interpolate(z, plane).segments for bits, z in logits.items()}
+    stride = (len(logits[FLOAT]) - 1) // (_COARSE - 1)
+    coarse = {bits: arrangement.interpolate(z[::stride, ::stride], plane).segments for bits, z in logits.items()}
+    rows = [
+        {
+            name: ("tau", curves.tolerance_jaccard(found[FLOAT], found[bits], TOLERANCES))
+            for name, found in (("tolerance_jaccard", fine), ("coarse_tolerance_jaccard", coarse))
+        }
+        for bits in levels
+    ]
+    out = along("bits", list(levels), rows).assign_coords(tau=list(TOLERANCES))
+    return out.assign(exact_boundaries=stride == 1)
+
+
+def _exact_boundaries(levels: dict[int, nn.Module], plane: slices.Plane) -> dict[int, np.ndarray]:
+    """Give each level's exact boundary as segments, or nothing if not all have one."""
+    parts = [part for model in levels.values() for part in list(model.modules())[1:]]
+    if not all(isinstance(part, (nn.Flatten, nn.Linear, nn.ReLU)) for part in parts):
+        return {}
+    try:
+        return {bits: arrangement.exact_slice(model, plane).segments for bits, model in levels.items()}
+    except ValueError:  # too many units, or lines too close to each other
+        return {}
+
+
+def usual_tolerance(distances: xr.DataArray) -> float:
+    """
+    Give the tolerance that tables show: the one that at 4 bits tells most, where about half of the boundary has moved.
+
+    Parameters
+    ----------
+    distances : xarray.DataArray
+        ``tolerance_jaccard`` along ``bits`` and ``tau``, and any others; of two splits the calibration one decides, of
+        several roundings that to nearest, and of bits those next to 4.
+    """
+    if "split" in distances.dims:
+        distances = distances.sel(split="calibration")
+    if "method" in distances.dims:
+        distances = distances.sel({"method": "nearest"})
+    if "bits" in distances.dims:
+        distances = distances.isel(bits=int(np.abs(distances.bits.values - 4).argmin()))
+    means = distances.mean([dim for dim in distances.dims if dim != "tau"])
+    return float(means.tau[int(np.abs(means.values - 0.5).argmin())])
+
+
+def _float32(model: nn.Module) -> Callable:
+    """Give *model* for float64 arrays. Its rounding to float32 is far below what interpolation leaves out."""
+    layout = train_cifar.memory_layout(model)
+    model = copy.deepcopy(model).to(memory_format=layout)
+
+    def logits(points: np.ndarray) -> np.ndarray:
+        inputs = torch.from_numpy(points).float()
+        return model(inputs.to(memory_format=layout) if inputs.ndim == 4 else inputs).double().numpy()
+
+    return logits
+
+
 def along(dim: str, values: list, rows: list[dict]) -> xr.Dataset:
     """Join one row of measures for each of *values* along *dim*."""
     return xr.concat([xr.Dataset(row) for row in rows], xr.Variable(dim, values))
@@ -148,6 +222,10 @@ def describe(dataset: xr.Dataset, units: str) -> None:
             dataset[name].attrs = {"long_name": long_name, "units": unit.replace(_UNITS, units)}
 
 
+# Input units. Chosen after a look at 4 bits, so that each data set has some that tell its levels apart; no claim is
+# judged by them.
+TOLERANCES = (0.02, 0.1, 0.5, 2.0, 10.0)
+_FINE, _COARSE = 41, 21  # nodes a side; the second grid's are every other one of the first's
 _BATCH = 125  # inputs through a classifier at once: what convolutions make of more leaves a core's cache
 _QUANTILES = [0.5, 0.95]
 _UNITS = "input units"
@@ -172,6 +250,12 @@ LONG_NAMES = {
     "no_boundary": ("no boundary on either slice", "flag"),
     "effective_displacement": ("shift that explains the Jaccard distance, d_eff", _UNITS),
     "thick_boundary_jaccard": ("boundary-mask Jaccard distance of masks thickened by a cell on every side", "1"),
+    "tolerance_jaccard": ("tolerance Jaccard distance", "share of the boundaries' length"),
+    "coarse_tolerance_jaccard": (
+        "tolerance Jaccard distance from 21 nodes a side, interpolated",
+        "share of the boundaries' length",
+    ),
+    "exact_boundaries": ("tolerance Jaccard distance from exact boundaries, not from interpolated ones", "flag"),
     "grid_change": ("grid prediction change", "share of nodes"),
     "junctions": ("triple-junction cells", "count"),
     "four_class_cells": ("cells with four classes", "count"),
@@ -196,6 +280,7 @@ LONG_NAMES = {
     "transition": ("from one bit-width to the next", "bit"),
     "bits": ("bit-width of the weights; 32 is the float classifier", "bit"),
     "nodes": ("nodes a side of the slice grid", "count"),
+    "tau": ("tolerance", _UNITS),
     "quantile": ("quantile over the inputs", "1"),
     "method": ("how the weights were rounded", "1"),
     "changed_weights": ("weights not rounded to the nearest grid point", "share of those between two"),

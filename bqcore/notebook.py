@@ -67,7 +67,8 @@ def limits(declared: str) -> dict[str, tuple[float, ...]]:
     check_integer("seeds", space["seeds"], 0)
     check_share("spare", space["spare"])
     names = {
-        "accuracy": "accuracy_drops", "flips": "flip_limits", "band flips": "band_limits", "jaccard": "jaccard_limits"
+        "accuracy": "accuracy_drops", "flips": "flip_limits", "band flips": "band_limits", "jaccard": "jaccard_limits",
+        "beyond τ": "jaccard_limits",
     }  # fmt: skip
     return {rule: tuple(check_share(name, limit) for limit in space[name]) for rule, name in names.items()}
 
@@ -184,47 +185,32 @@ def variants(dataset: str, results: str) -> xr.Dataset:
     return publishing.variants(dataset)
 
 
-def without_ruler(networks: dict[str, str], name: str) -> Markdown:
+def without_ruler(sets: dict[str, xr.Dataset], name: str) -> Markdown:
     """
-    Show the tolerance study's table of each network, and give the lines below them.
+    Show for each of some joined runs its boundaries' distances with and without a grid, and give the lines below.
 
     Parameters
     ----------
-    networks : dict of str by title
-        Networks of the published study.
+    sets : dict of xarray.Dataset
+        Joined runs by title; of the rounding study, a table for each bit-width.
     name : str
         What the tables' names begin with.
     """
-    found = publishing.load_published(publishing.TOLERANCE)
-    tables(
-        (plots_stopping.tolerance_table(found, network), f"{title}, {_without_ruler(found)}", f"{name}-{i}")
-        for i, (title, network) in enumerate(networks.items())
-    )
-    says = plots_stopping.tolerance_summary(found, list(networks.values()))
-    return Markdown(f"{says}\n\n- Published: `{publishing.PUBLISHED / publishing.TOLERANCE}`, by `{found.command}`.")
-
-
-def rounded_without_ruler(network: str, name: str) -> Markdown:
-    """Show the same of the ways of rounding one network, a table for each bit-width."""
-    found = publishing.load_published(publishing.ROUNDED_TOLERANCE)
-    tables(
-        (
-            plots_stopping.tolerance_table(found.sel(bits=bits), network, method_name=plots_rounding.method_name),
-            f"{bits} bits, {_without_ruler(found)}",
-            f"{name}-{bits}",
+    of = []
+    for i, (title, many) in enumerate(sets.items()):
+        says = (
+            f"held-out slice, means over {many.sizes['seed']} seeds: Jaccard distance of the masks and d_eff on two "
+            "grids, and *beyond τ*, the tolerance Jaccard distance: the share of the two boundaries' length without a "
+            "counterpart within τ input units."
         )
-        for bits in found.bits.values
-    )
-    path = publishing.PUBLISHED / publishing.ROUNDED_TOLERANCE
-    return Markdown(f"- Published: `{path}`, by `{found.command}`.")
-
-
-def _without_ruler(found: xr.Dataset) -> str:
-    return (
-        f"held-out slice, means over {found.sizes['seed']} seeds: Jaccard distance of the masks and d_eff on two "
-        "grids, and *beyond τ*, the tolerance Jaccard distance: the share of the two boundaries' length without a "
-        "counterpart within τ input units."
-    )
+        if "method" in many.dims:
+            for bits in many.bits.values:
+                frame = plots_stopping.tolerance_table(many.sel(bits=bits), method_name=plots_rounding.method_name)
+                of.append((frame, f"{title}, {bits} bits, {says}", f"{name}-{i}-{bits}"))
+        else:
+            of.append((plots_stopping.tolerance_table(many), f"{title}, {says}", f"{name}-{i}"))
+    tables(of)
+    return Markdown("\n".join(f"- {title}: {plots_stopping.tolerance_summary(many)}" for title, many in sets.items()))
 
 
 def tables(of: Iterable[tuple[pd.DataFrame, str, str]]) -> None:

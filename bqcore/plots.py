@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from scipy import ndimage
 
-from . import stats
+from . import measures, stats
 from .slices import boundary_mask, junction_cells
 from .specs import FLOAT
 
@@ -355,7 +355,7 @@ def levels_table(runs: xr.Dataset) -> pd.DataFrame:
 
 
 def slices_table(runs: xr.Dataset) -> pd.DataFrame:
-    """Tabulate the slice measures by level at every resolution, each with its larger grid step h."""
+    """Tabulate the slice measures by level at every resolution, each with its larger grid step h, and one without."""
     columns = {}
     for nodes in sorted(runs.nodes.values):
         here = runs.sel(nodes=nodes)
@@ -363,6 +363,9 @@ def slices_table(runs: xr.Dataset) -> pd.DataFrame:
         for title, (name, form) in _SLICE_COLUMNS.items():
             values = [_cell(here[name].sel(bits=bits), form) for bits in runs.bits.values]
             columns[f"{title} ({nodes} nodes, h = {step:.4f})" if title == "J" else f"{title} ({nodes})"] = values
+    tau = measures.usual_tolerance(runs.tolerance_jaccard)
+    beyond = runs.tolerance_jaccard.sel(tau=tau)
+    columns[f"beyond {tau:g}"] = [_cell(beyond.sel(bits=bits), "{:.3f}") for bits in runs.bits.values]
     return _frame(columns, [level_name(int(bits)) for bits in runs.bits], "level")
 
 

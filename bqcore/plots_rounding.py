@@ -5,15 +5,17 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from . import stats, transfer
+from . import measures, stats, transfer
 from .plots import STYLE
 from .specs import FLOAT
 
-# Measures that tables show, with their titles and forms; those of the slice come on its first grid.
+# Measures that tables show, with their titles and forms; of masks on the first grid, of boundaries at the usual
+# tolerance.
 _SHOWN = (
     ("flip_rate", "flips", ".4f"), ("band_flip_rate", "band flips", ".3f"),
     ("band_pair_order_flip_rate", "band pair-order flips", ".3f"), ("boundary_jaccard", "J", ".3f"),
-    ("effective_displacement", "d_eff", ".3f"), ("displacement", "median shift", ".4f"),
+    ("effective_displacement", "d_eff", ".3f"), ("tolerance_jaccard", "beyond τ", ".3f"),
+    ("displacement", "median shift", ".4f"),
 )  # fmt: skip
 NAMES = {"nearest": "nearest", "layers": "optimized, layer by layer", "logits": "optimized, on the logits"}
 _BITS = {4: ("#0072b2", "o"), 3: ("#d55e00", "s")}  # colour and mark
@@ -33,15 +35,15 @@ def full_table(sets: dict[str, xr.Dataset]) -> pd.DataFrame:
     sets : dict of xarray.Dataset
         Joined runs of the stopping study by granularity.
     """
-    rows = []
+    rows, tau = [], measures.usual_tolerance(next(iter(sets.values())).tolerance_jaccard)
     for title, many in sets.items():
-        held_out = _of_split(many)
+        held_out = _of_split(many).sel(tau=tau)
         for bits in many.bits.values[many.bits.values != FLOAT]:
             at = held_out.sel(bits=bits)
             lost = held_out.accuracy.sel(bits=FLOAT) - at.accuracy
             row = {"levels": f"{bits} bits, per {title}", "accuracy lost": _spread(lost, ".4f")}
             rows.append(row | {name: _spread(at[measure], form) for measure, name, form in _SHOWN})
-    return pd.DataFrame(rows).set_index("levels")
+    return _beyond(pd.DataFrame(rows).set_index("levels"), tau)
 
 
 def rounding_table(many: xr.Dataset, bits: int) -> pd.DataFrame:
@@ -57,7 +59,8 @@ def rounding_table(many: xr.Dataset, bits: int) -> pd.DataFrame:
         Joined runs of the rounding study.
     bits : int
     """
-    held_out = _of_split(many).sel(bits=bits)
+    tau = measures.usual_tolerance(many.tolerance_jaccard)
+    held_out = _of_split(many).sel(bits=bits, tau=tau)
     shown = (("accuracy", "accuracy", ".4f"), *_SHOWN, ("logit_error", "logit error", ".3g"))
     rows = []
     for method in held_out.method.values:
@@ -72,7 +75,12 @@ def rounding_table(many: xr.Dataset, bits: int) -> pd.DataFrame:
             found = stats.paired_difference(gap[measure].values, without[measure].values)
             row[name] = f"{found.estimate:+{form}} [{found.low:+{form}},\u00a0{found.high:+{form}}]"
         rows.append(row)
-    return pd.DataFrame(rows).set_index("rounding")
+    return _beyond(pd.DataFrame(rows).set_index("rounding"), tau)
+
+
+def _beyond(frame: pd.DataFrame, tau: float) -> pd.DataFrame:
+    """Name the tolerance at the head of its column."""
+    return frame.rename(columns={"beyond τ": f"beyond {tau:g}"})
 
 
 def _of_split(many: xr.Dataset, split: str = "held-out") -> xr.Dataset:

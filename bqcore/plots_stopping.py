@@ -8,14 +8,14 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from . import calibration, stats, tolerance
+from . import calibration, measures, stats
 from .plots import DATASETS, STYLE, level_colour
 from .specs import FLOAT
 
 # One colour and one mark for each rule, everywhere; told apart without colour too.
 RULES = {
     "accuracy": ("#1a1a1a", "s"), "flips": ("#56b4e9", "v"), "band flips": ("#009e73", "^"),
-    "jaccard": ("#d55e00", "o"), "jaccard and band flips": ("#cc79a7", "D"),
+    "jaccard": ("#d55e00", "o"), "jaccard and band flips": ("#cc79a7", "D"), "beyond τ": ("#0072b2", "P"),
 }  # fmt: skip
 
 
@@ -45,8 +45,9 @@ def stopping_table(many: xr.Dataset, choices: xr.Dataset, nodes: int | None = No
     """
     Tabulate what each choice gives: bits, flips, band flips, Jaccard, d_eff and accuracy on both splits, and bytes.
 
-    Means over the seeds, calibration → held-out; "saved at equal bits" compares held-out flips with networks that all
-    have the same bits, on average as many, paired by seed, with the 95 % interval of the mean difference.
+    Means over the seeds, calibration → held-out; "beyond τ" is the tolerance Jaccard distance; "saved at equal bits"
+    compares held-out flips with networks that all have the same bits, on average as many, paired by seed, with the
+    95 % interval of the mean difference.
 
     Parameters
     ----------
@@ -56,6 +57,7 @@ def stopping_table(many: xr.Dataset, choices: xr.Dataset, nodes: int | None = No
         Whose Jaccard is shown; the first by default.
     """
     nodes = int(many.nodes[0]) if nodes is None else nodes
+    beyond, tau = beyond_column(many)
     equal = calibration.at_equal_bits(many, choices, "flip_rate")
     rows = []
     for i in range(choices.sizes["choice"]):
@@ -65,15 +67,23 @@ def stopping_table(many: xr.Dataset, choices: xr.Dataset, nodes: int | None = No
         row["kB"] = f"{float(at.model_bytes.mean()) / 1000:.1f}"
         for name, title, form in (
             ("flip_rate", "flips", ".4f"), ("band_flip_rate", "band flips", ".3f"), ("boundary_jaccard", "J", ".3f"),
-            ("effective_displacement", "d_eff", ".4f"), ("accuracy", "accuracy", ".3f"),
+            ("effective_displacement", "d_eff", ".4f"), ("tolerance_jaccard", beyond, ".3f"),
+            ("accuracy", "accuracy", ".3f"),
         ):  # fmt: skip
             values = at[name].sel(nodes=nodes) if "nodes" in at[name].dims else at[name]
+            values = values.sel(tau=tau) if "tau" in values.dims else values
             means = [f"{float(values.sel(split=split).mean()):{form}}" for split in calibration.SPLITS]
             row[title] = "\u00a0→\u00a0".join(means)  # kept on one line
             if name == "flip_rate":
                 row["saved at equal bits"] = _less(equal.isel(choice=i), at.flip_rate.sel(split="held-out"))
         rows.append(row)
     return pd.DataFrame(rows).set_index("rule")
+
+
+def beyond_column(many: xr.Dataset) -> tuple[str, float]:
+    """Give the title of a table's column of tolerance Jaccard distances, and the tolerance that they are of."""
+    tau = measures.usual_tolerance(many.tolerance_jaccard)
+    return f"beyond {tau:g}", tau
 
 
 def _less(equal: xr.DataArray, ours: xr.DataArray) -> str:
@@ -84,17 +94,17 @@ def _less(equal: xr.DataArray, ours: xr.DataArray) -> str:
 
 
 def limits_table(
-    choices: xr.Dataset, means_of: int, reported: dict[str, float], nodes: int, *, crossed: bool
+    many: xr.Dataset, choices: xr.Dataset, means_of: int, reported: dict[str, float], nodes: int, *, crossed: bool
 ) -> pd.DataFrame:
     """
     Tabulate every limit of the boundary-aware rules, with prediction intervals where the paper has a number.
 
-    The mean d_eff stands beside the Jaccard distance: the paper has none to compare it with.
+    Mean d_eff and tolerance Jaccard distance stand beside the Jaccard distance: the paper has none to compare with.
 
     Parameters
     ----------
-    choices : xarray.Dataset
-        Of :func:`bqcore.calibration.choose`.
+    many, choices : xarray.Dataset
+        Joined runs, and of these :func:`bqcore.calibration.choose`.
     means_of : int
         Runs that the paper's numbers are a mean of.
     reported : dict
@@ -104,6 +114,7 @@ def limits_table(
     crossed : bool
         Show the limits on two measures at once, or those on one.
     """
+    beyond, tau = beyond_column(many)
     rows = []
     for i, rule in enumerate(choices.rule.values):
         if rule not in calibration.BOUNDARY_AWARE or (" and " in rule) != crossed:
@@ -124,6 +135,7 @@ def limits_table(
             row[f"{title} (paper {value:g})"] = text + (" ✓" if inside else "")
             if name == "boundary_jaccard":
                 row["d_eff"] = f"{float(at.effective_displacement.sel(split='held-out', nodes=nodes).mean()):.4f}"
+                row[beyond] = f"{float(at.tolerance_jaccard.sel(split='held-out', tau=tau).mean()):.3f}"
         row["all agree"] = "yes" if agree else ""
         rows.append(row)
     return pd.DataFrame(rows).set_index("limit")
@@ -257,6 +269,7 @@ def variants_table(variants: xr.Dataset, spare: float, limits: dict, reported: d
         The paper's numbers by column; they make the first row.
     """
     rows = [{"variant": "the paper"} | {name: f"{value:g}" for name, value in reported.items()}]
+    beyond, tau = beyond_column(variants)
     for name in variants.variant.values:
         many = variants.sel(variant=name)
         choices = usual_choices(many, spare, limits)
@@ -270,6 +283,7 @@ def variants_table(variants: xr.Dataset, spare: float, limits: dict, reported: d
             row[f"flips {said}"] = f"{float(at.flip_rate.mean()):.4f}"
             row[f"J {said}"] = f"{float(at.boundary_jaccard.isel(nodes=0).mean()):.3f}"
             row[f"d_eff {said}"] = f"{float(at.effective_displacement.isel(nodes=0).mean()):.4f}"
+            row[f"{beyond} {said}"] = f"{float(at.tolerance_jaccard.sel(tau=tau).mean()):.3f}"
             if rule == "jaccard":
                 row["limit on J"] = f"{float(at.limit):g}"
         rows.append(row)
@@ -277,55 +291,49 @@ def variants_table(variants: xr.Dataset, spare: float, limits: dict, reported: d
 
 
 def tolerance_table(
-    found: xr.Dataset, network: str, *, split: str = "held-out", method_name: Callable[[str], str] = str
+    many: xr.Dataset, *, split: str = "held-out", method_name: Callable[[str], str] = str
 ) -> pd.DataFrame:
     """
     Tabulate J and d_eff on two grids beside the tolerance Jaccard distance, which has none: means over seeds.
 
     Parameters
     ----------
-    found : xarray.Dataset
-        Of :func:`bqcore.tolerance.sweep`: a row for each level, or for each rounding at the one bit-width that is left.
-    network : str
-        One of its networks. Tolerances that no piece of its boundaries moves beyond are left out.
+    many : xarray.Dataset
+        Joined runs: a row for each level, or for each rounding at the one bit-width that is left. Tolerances that no
+        piece of the boundaries moves beyond are left out.
     split : str
         Whose slice.
     method_name : function
         How roundings are named for readers.
     """
-    here = found.sel(network=network, split=split)
+    here = many.sel(split=split).mean("seed")
     if "method" in here.dims:
+        here = here.sel({"method": [name for name in here["method"].values if name != "float"]})
         index = pd.Index([method_name(name) for name in here["method"].values], name="rounding")
     else:
-        here = here.dropna("bits", how="all", subset=["boundary_jaccard"])
+        here = here.sel(bits=[bits for bits in here.bits.values if bits != FLOAT])
         index = pd.Index([f"{bits} bits" for bits in here.bits.values], name="level")
-    best, here = tolerance.best(here).mean("seed"), here[["boundary_jaccard", "effective_displacement"]].mean("seed")
-    columns = {f"J, {n} nodes": (here.boundary_jaccard.sel(nodes=n), ".3f") for n in here.nodes.values}
-    columns |= {f"d_eff, {n} nodes": (here.effective_displacement.sel(nodes=n), ".4f") for n in here.nodes.values}
-    columns |= {
-        f"beyond {tau:g}": (best.sel(tau=tau), ".3f") for tau in best.tau.values if float(best.sel(tau=tau).max()) > 0
-    }
+    two = sorted({int(here.nodes.min()), int(here.nodes.max())}, reverse=True)
+    columns = {f"J, {n} nodes": (here.boundary_jaccard.sel(nodes=n), ".3f") for n in two}
+    columns |= {f"d_eff, {n} nodes": (here.effective_displacement.sel(nodes=n), ".4f") for n in two}
+    beyond = here.tolerance_jaccard
+    columns |= {f"beyond {t:g}": (beyond.sel(tau=t), ".3f") for t in beyond.tau.values if beyond.sel(tau=t).max() > 0}
     cells = {name: [format(x, form) for x in values.values] for name, (values, form) in columns.items()}
     return pd.DataFrame(cells, index=index)
 
 
-def tolerance_summary(found: xr.Dataset, networks: list[str]) -> str:
-    """Say in Markdown how far each distance depends on the grid, over some of the networks of the tolerance study."""
-    here = found.sel(network=networks)
+def tolerance_summary(many: xr.Dataset) -> str:
+    """Say in Markdown how far each distance depends on the grid, over all seeds, levels, tolerances and both splits."""
+    coarse, fine = int(many.nodes.min()), int(many.nodes.max())
+    two = many.sel(nodes=[coarse, fine])
 
     def farthest(values: xr.DataArray) -> float:
         return float(abs(values.diff("nodes")).max())
 
-    fine, coarse = here.nodes.values
-    exact = abs(here.tolerance_jaccard.sel(nodes=fine) - here.exact_tolerance_jaccard)
-    against = (
-        f" Against exact boundaries it is off by at most {float(exact.max()):.3f} on {fine} nodes."
-        if np.isfinite(exact).any()
-        else ""
-    )
+    off = float(abs(many.tolerance_jaccard - many.coarse_tolerance_jaccard).max())
+    source = "exact boundaries" if many.exact_boundaries.all() else "logits interpolated between 41 nodes a side"
     return (
-        f"From {coarse} to {fine} nodes a side, J changes by up to {farthest(here.boundary_jaccard):.2f} and d_eff by "
-        f"up to {farthest(here.effective_displacement / here.effective_displacement.max('nodes')):.0%} of the larger, "
-        f"the tolerance Jaccard distance by at most {farthest(here.tolerance_jaccard):.3f}, over all seeds, levels, "
-        f"tolerances and both splits.{against}"
+        f"From {coarse} to {fine} nodes a side, J changes by up to {farthest(two.boundary_jaccard):.2f} and d_eff by "
+        f"up to {farthest(two.effective_displacement / two.effective_displacement.max('nodes')):.0%} of the larger; "
+        f"the tolerance Jaccard distance, here from {source}, by at most {off:.3f} if 21 nodes a side must do."
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from . import firstorder, multiverse, objectives, plots, quantizers, runs, specs, times, tolerance
+from . import firstorder, multiverse, objectives, plots, quantizers, runs, specs, times
 from .results import digest, largest_difference, load_dataset, save_bytes, save_dataset
 from .specs import FLOAT, Spec
 
@@ -17,7 +17,7 @@ PUBLISHED = Path("data/results")
 HEADLINE = Path("book/_static/levels.png")
 MULTIVERSES = {dataset: f"{dataset}_multiverse.nc" for dataset in multiverse.BASELINES}
 QUANTIZERS = "quantizers.nc"
-TOLERANCE, ROUNDED_TOLERANCE, TIMES = "tolerance.nc", "tolerance_rounding.nc", "times.nc"
+TIMES = "times.nc"
 SETS = {
     "digits": "the digits set of scikit-learn", "mnist": "MNIST", "fashion-mnist": "Fashion-MNIST",
     "cifar-10": "CIFAR-10", "full-cifar-10": "CIFAR-10",
@@ -49,9 +49,7 @@ def publications() -> dict[str, Callable[[], xr.Dataset]]:
     spec, seeds = specs.Levels(), firstorder.SEEDS
     out[firstorder.PUBLISHED] = lambda: load_dataset(firstorder.joined_file(spec, seeds))
     out[QUANTIZERS] = lambda: load_dataset(quantizers.joined_file())
-    out[TOLERANCE] = lambda: load_dataset(tolerance.joined_file())
     out[TIMES] = lambda: load_dataset(times.KEPT)
-    out[ROUNDED_TOLERANCE] = lambda: load_dataset(tolerance.joined_file(rounded=True))
     return out
 
 

@@ -24,8 +24,8 @@ _STUDIES = {"levels": levels, "stopping": calibration, "rounding": fixed_bits}
 # it gives is held to digests.
 _TRAINING = ("checks", "data", "models", "train", "train_cifar")
 _MODULES = (
-    *_TRAINING, "boundary", "calibration", "decisions", "fixed_bits", "levels", "measures", "quantize", "results",
-    "rounding", "runs", "slices", "specs", "stopping",
+    *_TRAINING, "arrangement", "boundary", "calibration", "curves", "decisions", "fixed_bits", "levels", "measures",
+    "quantize", "results", "rounding", "runs", "slices", "specs", "stopping",
 )  # fmt: skip
 _PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "xarray")
 _UNITS = {"digits": "input units (pixel / 16)", "full-cifar-10": "input units (deviation of the channel)"}

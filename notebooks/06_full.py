@@ -59,7 +59,7 @@ notebook.sources({"tensor": tensor, "channel": channel})
 # much of the boundary has moved farther than τ? Here from logits at the nodes, interpolated, per tensor.
 
 # %% tags=["hide-input"]
-notebook.without_ruler({"Full CIFAR-10": "full-cifar-10 strided-resnet"}, "table-5-tolerance")
+notebook.without_ruler({"Full CIFAR-10": tensor}, "table-5-tolerance")
 
 # %% [markdown]
 # ## Rounding at fixed bits (Table 6)
@@ -86,7 +86,7 @@ notebook.sources({"rounding": rounded})
 # The same boundaries without a ruler, as in [](full-tolerance):
 
 # %% tags=["hide-input"]
-notebook.rounded_without_ruler("full-cifar-10 strided-resnet", "table-6-tolerance")
+notebook.without_ruler({"Full CIFAR-10": rounded}, "table-6-tolerance")
 
 # %% [markdown]
 # ## Where the surrogate stops helping

@@ -84,9 +84,9 @@ plots_referee.steps_figure(subsets, steps)
 # within τ input units ([](exact)), beside J wherever the boundary can be had exactly or from interpolated logits; the
 # mean distance; the changed area of the slice.
 #
-# [](stopping-tolerance), [](subsets-tolerance) and [](full-tolerance) have it for the networks of every other data set, from exact
-# boundaries or from interpolated logits on two grids, which agree where their masks' J do not. **Where it is not used:** the
-# stopping rules go by J, as the paper's do; a rule by a tolerance is not tested in this book.
+# Every table of this book that has J has it beside it, from exact boundaries or from interpolated logits; how little it
+# depends on the grid of these, where the masks' J does, stand in [](stopping-tolerance), [](subsets-tolerance) and
+# [](full-tolerance). A stopping rule that goes by it stands beside the paper's in [](stopping) and [](subsets).
 
 # %% tags=["hide-input"]
 plots.Table(

@@ -7,7 +7,7 @@ import pytest
 import torch
 import xarray as xr
 
-from bqcore import calibration, data, decisions, quantize, results, runs, slices, specs, stats, train
+from bqcore import calibration, data, decisions, measures, quantize, results, runs, slices, specs, stats, train
 
 SMALL = specs.Stopping(epochs=4, nodes=(41, 21), width=12, bits=(8, 5, 3, 2), sizes=(500, 300, 400))
 
@@ -79,11 +79,20 @@ def test_nothing_of_the_held_out_split_reaches_a_choice(many):
 def test_every_rule_goes_down_by_its_own_measure(many):
     choices = calibration.choose(many)
     counts = {rule: int((choices.rule == rule).sum()) for rule in dict.fromkeys(choices.rule.values)}
-    assert counts == {"accuracy": 4, "flips": 4, "band flips": 4, "jaccard": 7, "jaccard and band flips": 28}
+    assert counts == {
+        "accuracy": 4,
+        "flips": 4,
+        "band flips": 4,
+        "jaccard": 7,
+        "beyond τ": 7,
+        "jaccard and band flips": 28,
+    }
+    tau = measures.usual_tolerance(many.tolerance_jaccard)
     seen = many.sel(split="calibration")
     of = {
         "flips": lambda run: run.flip_rate, "band flips": lambda run: run.band_flip_rate,
         "jaccard": lambda run: run.boundary_jaccard.sel(nodes=41),
+        "beyond τ": lambda run: run.tolerance_jaccard.sel(tau=tau),
     }  # fmt: skip
     for i in range(choices.sizes["choice"]):
         at = choices.isel(choice=i)

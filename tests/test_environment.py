@@ -206,5 +206,4 @@ def test_workflow_can_be_read():
         "training",
         "seed",
         "study",
-        "tolerance",
     }

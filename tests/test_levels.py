@@ -30,7 +30,7 @@ def test_the_float_classifier_does_not_differ_from_itself(lively):
     for name in (
         "flip_rate", "right_to_wrong", "wrong_to_right", "wrong_to_other", "band_flip_rate", "pair_order_flip_rate",
         "band_pair_order_flip_rate", "displacement", "normal_variation", "boundary_jaccard", "effective_displacement",
-        "grid_change", "third_class",
+        "grid_change", "third_class", "tolerance_jaccard", "coarse_tolerance_jaccard",
     ):  # fmt: skip
         assert (floating[name] == 0).all(), name
 

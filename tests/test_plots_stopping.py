@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from bqcore import calibration, notebook, plots_stopping, runs, specs, stats
+from bqcore import calibration, measures, notebook, plots_stopping, runs, specs, stats
 
 SMALL = specs.Stopping(epochs=4, nodes=(41, 21), width=12, sizes=(500, 300, 400))
 
@@ -29,18 +29,20 @@ def test_the_usual_choices_are_one_of_each_rule_and_nncf_s_drop(chosen):
     ]
     assert names[:2] == ["chosen by accuracy", "accuracy drop ≤ 0.01"]
     assert [name.split(" ≤ ")[0] for name in names[2:5]] == ["flips", "band flips", "jaccard"]
-    assert names[5].count("≤") == 2 and " and band flips ≤ " in names[5]
+    assert names[5].count("≤") == 2 and " and band flips ≤ " in names[5] and names[6].startswith("beyond τ ≤ ")
     assert set(chosen.rule.values) == set(plots_stopping.RULES)
 
 
 def test_the_table_holds_the_means_and_the_paired_difference(many, chosen):
     table = plots_stopping.stopping_table(many, chosen)
+    tau = measures.usual_tolerance(many.tolerance_jaccard)
     for i, (_, row) in enumerate(table.iterrows()):
         at = chosen.isel(choice=i)
         assert row["bits"] == f"{float(at.chosen_bits.mean()):.2f}"
         for title, values, form in (
             ("flips", at.flip_rate, ".4f"),
             ("J", at.boundary_jaccard.sel(nodes=41), ".3f"),
+            (f"beyond {tau:g}", at.tolerance_jaccard.sel(tau=tau), ".3f"),
         ):
             means = [float(values.sel(split=split).mean()) for split in ("calibration", "held-out")]
             assert row[title].split() == [f"{means[0]:{form}}", "→", f"{means[1]:{form}}"]
@@ -60,11 +62,11 @@ def test_the_table_of_limits_ticks_what_is_inside(many):
         "flip_rate": float(at.flip_rate.sel(split="held-out").mean()),
         "boundary_jaccard": float(at.boundary_jaccard.sel(split="held-out", nodes=41).mean()),
     }
-    table = plots_stopping.limits_table(choices, 3, reported, 41, crossed=False)
-    assert len(table) == 11 and len(plots_stopping.limits_table(choices, 3, reported, 41, crossed=True)) == 28
+    table = plots_stopping.limits_table(many, choices, 3, reported, 41, crossed=False)
+    assert len(table) == 11 and len(plots_stopping.limits_table(many, choices, 3, reported, 41, crossed=True)) == 28
     row = table.loc["jaccard ≤ 0.4"]
     assert row["all agree"] == "yes" and row.str.contains("✓").sum() == 2
-    far = plots_stopping.limits_table(choices, 3, {"flip_rate": 0.9, "chosen_bits": 99}, 41, crossed=True)
+    far = plots_stopping.limits_table(many, choices, 3, {"flip_rate": 0.9, "chosen_bits": 99}, 41, crossed=True)
     assert not (far["all agree"] == "yes").any() and not far["bits (paper 99)"].str.contains("✓").any()
 
 

@@ -311,7 +311,7 @@ def test_a_run_says_what_it_is(tiny):
     assert tiny.nodes.values.tolist() == [21, 11]
     assert tiny.transition.values.tolist() == ["8→4"]
     assert dict(tiny.sizes) == {
-        "bits": 3, "quantile": 2, "nodes": 2, "axis": 2, "transition": 1, "t": 11, "cell_b": 20, "cell_a": 20, "b": 21,
+        "bits": 3, "quantile": 2, "nodes": 2, "tau": 5, "axis": 2, "transition": 1, "t": 11, "cell_b": 20, "cell_a": 20, "b": 21,
         "a": 21, "sample": 450,
     }  # fmt: skip
 

@@ -12,18 +12,20 @@ def rounding_runs(seed: int = 0, seeds: int = 4) -> xr.Dataset:
     generator = np.random.default_rng(seed)
     methods = ["float", "nearest", "layers", "logits", "gap 0.1", "gap 10"]
     coords = {"seed": range(seeds), "bits": [4, 3], "split": ["calibration", "held-out"], "nodes": [21, 11],
-              "method": methods, "quantile": [0.5, 0.95]}  # fmt: skip
+              "method": methods, "quantile": [0.5, 0.95], "tau": [0.1, 2.0]}  # fmt: skip
     shape = {name: len(values) for name, values in coords.items()}
-    flat = {name: size for name, size in shape.items() if name not in ("nodes", "quantile")}
+    flat = {name: size for name, size in shape.items() if name not in ("nodes", "quantile", "tau")}
 
     def drawn(sizes):
         return tuple(sizes), generator.random(tuple(sizes.values()))
 
     names = ("flip_rate", "band_flip_rate", "band_pair_order_flip_rate", "accuracy", "logit_error")
-    grid = {name: size for name, size in shape.items() if name != "quantile"}
+    grid = {name: size for name, size in shape.items() if name not in ("quantile", "tau")}
     variables = {name: drawn(flat) for name in names}
     variables |= {name: drawn(grid) for name in ("boundary_jaccard", "effective_displacement")}
     variables["displacement"] = drawn(flat | {"quantile": 2})
+    variables["tolerance_jaccard"] = drawn(flat | {"tau": 2})
+    variables["tolerance_jaccard"][1][..., 0] = 1.0  # the other one is nearer to a half
     return xr.Dataset(variables, coords)
 
 
@@ -90,11 +92,13 @@ def test_the_tables_hold_the_means_and_the_paired_change():
     change = stats.paired_difference(flips.sel({"method": "gap 10"}).values, flips.sel({"method": "logits"}).values)
     last = table.iloc[-1]
     assert "η = 10" in last.name and last["flips"].split()[0] == f"{change.estimate:+.4f}"
+    beyond = many.tolerance_jaccard.sel(split="held-out", bits=3, tau=2.0).sel({"method": "layers"})
+    assert table.loc["optimized, layer by layer", "beyond 2"].split()[0] == f"{float(beyond.mean()):.3f}"
     full = plots_rounding.full_table({"tensor": stopping_runs(4)})
     lost = stopping_runs(4).accuracy.sel(split="held-out")
     expected = f"{float((lost.sel(bits=32) - lost.sel(bits=4)).mean()):.4f}"
     assert full.index.tolist() == ["4 bits, per tensor", "3 bits, per tensor"]
-    assert full.iloc[0]["accuracy lost"].startswith(expected)
+    assert full.iloc[0]["accuracy lost"].startswith(expected) and "beyond 2" in full
     correlations = plots_rounding.correlations_table({"a": many, "b": stopping_runs(4)})
     assert len(correlations) == 5 and correlations.index[-1] == "b: PTQ-W"
     assert len(plots_rounding.predictors_table({"b": stopping_runs(4)})) == len(transfer.PREDICTORS)
