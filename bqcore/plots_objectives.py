@@ -8,14 +8,14 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from . import objectives
+from . import measures, objectives
 from .plots import STYLE
 
-# Measure, its title, the form of its numbers; of those on a slice, at the first number of nodes.
+# Measure, its title, the form of its numbers; of masks on the first grid, of boundaries at the usual tolerance.
 MEASURES = (
     ("accuracy", "accuracy", ".4f"), ("flip_rate", "flips", ".4f"), ("band_flip_rate", "band flips", ".4f"),
     ("band_pair_order_flip_rate", "band pair-order flips", ".4f"), ("boundary_jaccard", "J", ".3f"),
-    ("effective_displacement", "d_eff", ".4f"), ("displacement", "median displacement", ".4f"),
+    ("effective_displacement", "d_eff", ".4f"), ("tolerance_jaccard", "beyond τ", ".3f"), ("displacement", "median displacement", ".4f"),
 )  # fmt: skip
 NAMES = {
     "nearest": "rounding to nearest", "gptq": "GPTQ", "step": "nearest on learned steps",
@@ -34,9 +34,11 @@ _MARKS = {
 }  # fmt: skip
 
 
-def held_out(of: xr.Dataset, measure: str) -> xr.DataArray:
-    """Give a held-out measure: of a slice at the first number of nodes, of displacements the median."""
-    values = of[measure].sel(split="held-out")
+def held_out(picked: xr.Dataset, measure: str) -> xr.DataArray:
+    """Give a held-out measure: of masks on the first grid, of boundaries at the usual tolerance, of shifts the median."""
+    values = picked[measure].sel(split="held-out")
+    if "tau" in values.dims:
+        values = values.sel(tau=_tau(picked))
     values = values.isel(nodes=0) if "nodes" in values.dims else values
     return values.sel(quantile=0.5) if "quantile" in values.dims else values
 
@@ -54,7 +56,10 @@ def means_table(picked: xr.Dataset) -> pd.DataFrame:
     for family in picked.family.values:
         at = picked.sel(family=family)
         row = {"objective": NAMES[str(family)], "strengths": _strengths(at.strength.values)}
-        row |= {title: f"{float(held_out(at, name).mean()):{form}}" for name, title, form in MEASURES}
+        row |= {
+            _titled(title, picked): f"{float(held_out(picked, name).sel(family=family).mean()):{form}}"
+            for name, title, form in MEASURES
+        }
         undecided = f"{float(at.undecided_gates.mean()):.2%}".replace("%", "\u00a0%")
         rows.append(row | {"undecided": "" if family in objectives.BASELINES_OF else undecided})
     return pd.DataFrame(rows).set_index("objective")
@@ -85,13 +90,23 @@ def differences_table(picked: xr.Dataset) -> pd.DataFrame:
             found = _compared(picked, family, name)
             d = found.difference
             ends = f"[{_signed(d.low, form)},\u00a0{_signed(d.high, form)}]"
-            row[title] = f"{_signed(d.estimate, form)} {ends} ({found.detectable:{form}})"
+            row[_titled(title, picked)] = f"{_signed(d.estimate, form)} {ends} ({found.detectable:{form}})"
         rows.append(row)
     return pd.DataFrame(rows).set_index("objective")
 
 
 def _compared(picked: xr.Dataset, family: str, measure: str) -> objectives.Comparison:
-    return objectives.compare(picked, family, lambda of: held_out(of, measure))
+    values = held_out(picked, measure)
+    return objectives.compare(picked, family, lambda of: values.sel(family=of.family))
+
+
+def _titled(title: str, picked: xr.Dataset) -> str:
+    """Name the tolerance in the title of its column."""
+    return title.replace("τ", f"{_tau(picked):g}") if "τ" in title else title
+
+
+def _tau(picked: xr.Dataset) -> float:
+    return measures.usual_tolerance(picked.tolerance_jaccard.sel(family="nearest"))
 
 
 def beats_plain(picked: xr.Dataset, family: str) -> dict[str, bool]:

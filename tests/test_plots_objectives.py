@@ -23,8 +23,9 @@ def made(**changes) -> xr.Dataset:
     data |= {
         "strength": (("family", "seed"), np.where(np.arange(len(families))[:, None] > 4, 0.3, np.nan) + WOBBLE * 0)
     }
+    data["tolerance_jaccard"] = (("split", "family", "seed", "tau"), values["tolerance_jaccard"][..., None] * [1.0, 2.5])
     data["undecided_gates"] = (("family", "seed"), np.full((len(families), SEEDS), 0.0123))
-    return xr.Dataset(data, {"split": ["calibration", "held-out"], "family": families, "seed": range(SEEDS)})
+    return xr.Dataset(data, {"split": ["calibration", "held-out"], "family": families, "seed": range(SEEDS), "tau": [0.5, 0.1]})
 
 
 BETTER = {"band_flip_rate": (-0.1, 0.01), "boundary_jaccard": (-0.1, 0.01)}
@@ -68,6 +69,7 @@ def test_tables_and_figure_hold_every_family_by_its_name():
     assert means.loc["KL", "band flips"] == "0.3500" and means.loc["KL", "accuracy"] == "0.4500"
     assert means.loc["KL", "strengths"] == "0.3\u00a0(10)" and means.loc["GPTQ", "strengths"] == ""
     assert means.loc["KL", "undecided"] == "1.23\u00a0%" and means.loc["GPTQ", "undecided"] == ""
+    assert means.loc["KL", "beyond 0.5"] == "0.450"  # of two tolerances, that of about a half
     table = differences_table(picked)
     assert sorted([*table.index, plots_objectives.NAMES[objectives.PLAIN]]) == sorted(names)
     # Student: 2.262 of 9 degrees of freedom · 0.010541 / √10 = 0.0075; seen four times in five: 0.0105.
