@@ -27,6 +27,8 @@ LONG_NAMES = {
     "margin_change": "change of the float top-2 pair's margin, magnitude",
     "boundary_jaccard": "boundary-mask Jaccard distance", "no_boundary": "no boundary on either slice",
     "effective_displacement": "shift that explains the Jaccard distance, d_eff, input units",
+    "tolerance_jaccard": "share of the boundaries' length without a counterpart within a tolerance",
+    "tau": "tolerance, share of the slice's longer side", "side": "longer side of the slice, input units",
     "grid_change": "grid prediction change", "junctions": "triple-junction cells",
     "step_a": "grid step along a, input units", "step_b": "grid step along b, input units",
     "slice_samples": "samples that the slice is spanned by",
@@ -96,8 +98,8 @@ def audit(
     share : float
         Of the inputs that make the low-margin boundary band.
     nodes : int
-        Nodes a side of the slice grid, with every second and every fourth of them as coarser grids; 0 leaves slices
-        out.
+        Nodes a side of the slice grid, with every second and every fourth of them as coarser grids; between every
+        second one logits are interpolated, for the tolerance Jaccard distance. 0 leaves slices out.
     gradient_samples : int
         Held-out samples, the first ones, that displacement is measured on; 0 leaves it out. The radius is taken on as
         many as make 20,000 pairs of sample and class.
@@ -310,6 +312,8 @@ def _plain(found: Audit, samples: int) -> dict:
         out["splits"][str(name)] = {key: part[key].item() for key in counts} | rates
         if "nodes" in ds.dims:
             out["splits"][str(name)]["slices"] = _rows(part, SLICE_ROW, "nodes")
+            moved = {"tau": "tau", "tolerance_jaccard": "tolerance_jaccard"}
+            out["splits"][str(name)] |= {"side": float(part.side), "beyond": _rows(part, moved, "tau")}
     left_out = max(0, ds.sizes["flip"] - samples)
     out["pairs"] = _rows(ds, {"from": "pair_from", "to": "pair_to", "flips": "pair_flips"}, "pair")
     out["classes"] = _rows(ds, {name: f"decided_{name}" for name in ("reference", "candidate", "both")}, "class")

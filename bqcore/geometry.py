@@ -8,11 +8,13 @@ import torch
 import xarray as xr
 from torch import nn
 
-from . import boundary, classifiers, slices
+from . import arrangement, boundary, classifiers, curves, slices
 from .checks import to_numpy
 from .pooled import QUANTILES
 
 _BATCH, _VALUES = 4096, 1 << 24
+# Tolerances in shares of the slice's longer side, which need no knowledge of the inputs' units.
+TOLERANCES = (0.001, 0.01, 0.1)
 _RADIUS_PAIRS = 20_000  # (sample, class) pairs that the radius is taken on: each costs a backward pass
 
 
@@ -33,22 +35,28 @@ def slice_measures(models: Mapping, functions: Mapping, heads: Mapping, nodes: i
         except ValueError as error:
             return str(error).rstrip(".")
         size = max(1, min(2048, _VALUES // max(1, classifiers.width(inputs))))
-        grids = {
-            key: slices.slice_labels(_on_points(model, functions[key], inputs), plane, nodes, batch_size=size)
-            for key, model in models.items()
-        }
+        points = {key: _on_points(model, functions[key], inputs) for key, model in models.items()}
+        grids = {key: slices.slice_labels(given, plane, nodes, batch_size=size) for key, given in points.items()}
         strides = [stride for stride in (1, 2, 4) if (nodes - 1) % stride == 0 and (nodes - 1) // stride >= 1]
         rows = [
             _slice({key: grid[::s, ::s] for key, grid in grids.items()}, plane, (nodes - 1) // s + 1) for s in strides
         ]
-        per_split.append(xr.concat(rows, xr.Variable("nodes", [(nodes - 1) // s + 1 for s in strides])))
+        part = xr.concat(rows, xr.Variable("nodes", [(nodes - 1) // s + 1 for s in strides]))
+        side = float((plane.high - plane.low).max())
+        # Half the nodes a side: interpolated between them, a boundary is off by a share of the step's square.
+        half = (nodes - 1) // strides[:2][-1] + 1
+        segments = [
+            arrangement.interpolated_slice(given, plane, half, batch_size=size).segments for given in points.values()
+        ]
+        beyond = curves.tolerance_jaccard(*segments, [share * side for share in TOLERANCES])
+        per_split.append(part.assign(tolerance_jaccard=("tau", beyond), side=side))
         picture = grids, plane
     grids, plane = picture
     a, b = plane.nodes(nodes)
     shown = xr.Dataset(
         {"labels": (("model", "b", "a"), np.stack(list(grids.values())))}, {"model": list(grids), "a": a, "b": b}
     )
-    out = xr.concat(per_split, xr.Variable("split", list(heads)))
+    out = xr.concat(per_split, xr.Variable("split", list(heads))).assign_coords(tau=list(TOLERANCES))
     return out.merge(shown).assign(slice_samples=("split", [len(inputs) for inputs in heads.values()]))
 
 

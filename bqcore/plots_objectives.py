@@ -15,7 +15,8 @@ from .plots import STYLE
 MEASURES = (
     ("accuracy", "accuracy", ".4f"), ("flip_rate", "flips", ".4f"), ("band_flip_rate", "band flips", ".4f"),
     ("band_pair_order_flip_rate", "band pair-order flips", ".4f"), ("boundary_jaccard", "J", ".3f"),
-    ("effective_displacement", "d_eff", ".4f"), ("tolerance_jaccard", "beyond τ", ".3f"), ("displacement", "median displacement", ".4f"),
+    ("effective_displacement", "d_eff", ".4f"), ("tolerance_jaccard", "beyond τ", ".3f"),
+    ("displacement", "median displacement", ".4f"),
 )  # fmt: skip
 NAMES = {
     "nearest": "rounding to nearest", "gptq": "GPTQ", "step": "nearest on learned steps",
@@ -35,7 +36,7 @@ _MARKS = {
 
 
 def held_out(picked: xr.Dataset, measure: str) -> xr.DataArray:
-    """Give a held-out measure: of masks on the first grid, of boundaries at the usual tolerance, of shifts the median."""
+    """Give a held-out measure: of masks on the first grid, of boundaries at the usual tolerance, of shifts a median."""
     values = picked[measure].sel(split="held-out")
     if "tau" in values.dims:
         values = values.sel(tau=_tau(picked))

@@ -224,7 +224,18 @@ def _slices(ds: xr.Dataset) -> str:
         "The plane of the first two principal components of each split. The Jaccard distance grows as the grid is "
         "refined; d_eff, the shift that explains it, in input units, does not."
     )
-    return "<h2>Slices</h2>" + table(caption, head, rows) + _picture(ds)
+    moved = [
+        [_SPLITS[str(split)], *(f"{float(x):.4f}" for x in ds.tolerance_jaccard.sel(split=split))]
+        for split in ds.split.values
+    ]
+    side = float(ds.side.sel(split="heldout"))
+    beyond = [f"beyond {float(t):.2g} of the side ({float(t) * side:.3g} held out)" for t in ds.tau]
+    told = (
+        "Tolerance Jaccard distance: the share of the two boundaries' length that has no counterpart in the other "
+        "within a length, here shares of the slice's longer side (in brackets in input units). No grid is in it; the "
+        "boundaries are interpolated between logits."
+    )
+    return "<h2>Slices</h2>" + table(caption, head, rows) + table(told, ["slice", *beyond], moved) + _picture(ds)
 
 
 def _picture(ds: xr.Dataset) -> str:

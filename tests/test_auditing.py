@@ -24,8 +24,10 @@ from torch import nn
 
 import bqcore
 from bqcore import (
+    arrangement,
     boundary,
     classifiers,
+    curves,
     data,
     decisions,
     models,
@@ -114,6 +116,10 @@ def test_digits_give_the_numbers_of_the_chapters_to_the_last_digit(lively, bits)
         for nodes in SPEC.nodes:
             assert ours[name].sel(nodes=nodes) == chapter[name].sel(nodes=nodes), (name, nodes)
     assert float(chapter.flip_rate) > 0 or bits == 8
+    plane = slices.pca_plane(split.train_inputs)
+    segments = [arrangement.interpolated_slice(given, plane, 21).segments for given in (model, candidate)]
+    expected = curves.tolerance_jaccard(*segments, ours.tau.values * float(max(plane.high - plane.low)))
+    assert ours.tolerance_jaccard.values.tolist() == expected.tolist() and expected[0] > expected[-1]
 
 
 # Pooled batches

@@ -23,9 +23,14 @@ def made(**changes) -> xr.Dataset:
     data |= {
         "strength": (("family", "seed"), np.where(np.arange(len(families))[:, None] > 4, 0.3, np.nan) + WOBBLE * 0)
     }
-    data["tolerance_jaccard"] = (("split", "family", "seed", "tau"), values["tolerance_jaccard"][..., None] * [1.0, 2.5])
+    data["tolerance_jaccard"] = (
+        ("split", "family", "seed", "tau"),
+        values["tolerance_jaccard"][..., None] * [1.0, 2.5],
+    )
     data["undecided_gates"] = (("family", "seed"), np.full((len(families), SEEDS), 0.0123))
-    return xr.Dataset(data, {"split": ["calibration", "held-out"], "family": families, "seed": range(SEEDS), "tau": [0.5, 0.1]})
+    return xr.Dataset(
+        data, {"split": ["calibration", "held-out"], "family": families, "seed": range(SEEDS), "tau": [0.5, 0.1]}
+    )
 
 
 BETTER = {"band_flip_rate": (-0.1, 0.01), "boundary_jaccard": (-0.1, 0.01)}

@@ -57,6 +57,12 @@ def test_the_page_holds_the_numbers_and_leaves_for_nothing(found):
     for name in ("flip_rate", "band_flip_rate", "accuracy"):
         assert f"{float(held[name]):.4f} [{float(held[f'{name}_low']):.4f}, " in text
     assert f"{float(held.effective_displacement.sel(nodes=41)):.4g}" in text
+    beyond = float(held.tolerance_jaccard.sel(tau=0.01))
+    assert (
+        0 < beyond < 1
+        and f"{beyond:.4f}" in text
+        and f"beyond 0.01 of the side ({held.side / 100:.3g} held out)" in text
+    )
     assert str(int(held.flipped_sample[0])) in text
     assert not re.search(r"(src|href|action|srcset)\s*=|url\(|@import|<script|<link|<img|https?:", page)
     names = {tag for tag, *_ in tags.seen}
