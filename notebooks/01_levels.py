@@ -66,7 +66,7 @@ plots.Table(
 # %% tags=["hide-input"]
 plots.Table(
     plots.slices_table(one),
-    "Slice measures by level at three resolutions, one run. h is the larger grid step, in input units.",
+    "Slice measures by level at three resolutions, one run. h is the larger grid step, in input units; *beyond τ* is the tolerance Jaccard distance, which has no grid.",
     "table-1-slices",
 )
 
@@ -89,7 +89,7 @@ plots.Table(
 # %% tags=["hide-input"]
 plots.Table(
     plots.slices_table(many),
-    "Slice measures over all seeds: median and 95 % prediction interval of a single run.",
+    "Slice measures over all seeds: median and 95 % prediction interval of a single run; *beyond τ* is the tolerance Jaccard distance.",
     "table-1-slices-seeds",
 )
 
@@ -104,8 +104,9 @@ notebook.source(many, "digits_levels.nc")
 #
 # A one-cell mask thins as the grid is refined, so the same shift takes a larger share of it: J grows with the resolution
 # at every level. The straight-line reading d_eff gives the shift back, in input units, and agrees between resolutions as
-# long as the shift is below the grid step; above it, J saturates and d_eff can only say "a cell or more". Measures without a
-# grid, on the same slices of some of these networks, stand in {numref}`table-referee-instead`.
+# long as the shift is below the grid step; above it, J saturates and d_eff can only say "a cell or more". The
+# {term}`tolerance Jaccard distance` beside them asks the same question without a grid: which share of the two boundaries'
+# length has no counterpart within τ input units? Others stand in {numref}`table-referee-instead`.
 
 # %% mystnb={"figure": {"caption": "Boundary-mask Jaccard distance (left) and the shift that explains it, d_eff (right), over the seeds at three resolutions. Diamonds are the paper's values, whose grid is not stated.", "name": "figure-resolution"}} tags=["hide-input"]
 plots.resolution_figure(many, claims.reported_values())

@@ -47,7 +47,7 @@ paper = claims.reported()
 #
 # Besides the paper's two rules, chosen by accuracy and boundary-aware stopping (Jaccard, band flips, or both), stand the two
 # that practice would use, a limit on the accuracy drop, as NNCF has it (0.01), and one on flips, and one that the paper's
-# suggests: on the tolerance Jaccard distance, which knows no grid ([below](stopping-tolerance)). Each rule's limit comes from
+# suggests: on the {term}`tolerance Jaccard distance`, which knows no grid ([below](stopping-tolerance)). Each rule's limit comes from
 # a grid fixed beforehand and is picked by calibration data alone: the loosest one that at least halves the calibration flips
 # of the choice by accuracy. *Saved at equal bits* is the price check: how many fewer held-out flips than networks that all have
 # the same bits, on average as many. Where its interval holds 0, the rule has only bought bits. Arrows lead from calibration to
@@ -57,7 +57,7 @@ paper = claims.reported()
 notebook.tables(
     (
         plots_stopping.stopping_table(sets[title], chosen[title]),
-        f"Bits chosen by each rule on {plots.DATASETS.get(title, title)}, means over {many.sizes['seed']} seeds.",
+        f"Bits chosen by each rule on {plots.DATASETS.get(title, title)}, means over {many.sizes['seed']} seeds; *beyond τ* is the tolerance Jaccard distance.",
         f"table-3-{i}",
     )
     for i, (title, many) in enumerate(sets.items())
@@ -85,7 +85,7 @@ notebook.tables(
 # (stopping-tolerance)=
 # ## Without a ruler
 #
-# J and d_eff depend on the grid. The *tolerance Jaccard distance* ([](exact)) compares lengths, so that no grid is in it: how
+# J and d_eff depend on the grid. The tolerance Jaccard distance ([](exact)) compares lengths, so that no grid is in it: how
 # much of the boundary has moved farther than τ? Here from exact boundaries, and for CNNs from logits at the nodes,
 # interpolated. Tables with room for one τ show that of the five at which, on calibration data at 4 bits, the distance is
 # nearest to a half.

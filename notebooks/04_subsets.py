@@ -48,7 +48,7 @@ notebook.tables(
     [
         (
             plots_stopping.stopping_table(many, chosen),
-            f"CIFAR-10 subset, small CNN: bits chosen by each rule, means over {many.sizes['seed']} seeds.",
+            f"CIFAR-10 subset, small CNN: bits chosen by each rule, means over {many.sizes['seed']} seeds; *beyond τ* is the tolerance Jaccard distance.",
             "table-4",
         ),
         (
@@ -96,7 +96,7 @@ notebook.tables(
 # (subsets-tolerance)=
 # ## Without a ruler
 #
-# J and d_eff depend on the grid. The *tolerance Jaccard distance* ([](exact)) compares lengths, so that no grid is in it: how
+# J and d_eff depend on the grid. The {term}`tolerance Jaccard distance` ([](exact)) compares lengths, so that no grid is in it: how
 # much of the boundary has moved farther than τ? Here from logits at the nodes, interpolated.
 
 # %% tags=["hide-input"]

@@ -68,7 +68,7 @@ plots.Table(
 )
 
 # %% [markdown]
-# **The measure to use beside J** is the tolerance Jaccard distance,
+# **The measure to use beside J** is the {term}`tolerance Jaccard distance`,
 #
 # $$ J_\tau(A, B) = 1 - \frac{|A_{\text{near } B}| + |B_{\text{near } A}|}{|A| + |B|}, $$
 #

@@ -44,7 +44,7 @@ rounded = notebook.published_or_fresh(specs.baseline("rounding", "full-cifar-10"
 # %% tags=["hide-input"]
 plots.Table(
     plots_rounding.full_table({"tensor": tensor, "channel": channel}),
-    f"Full CIFAR-10, held-out: means over {tensor.sizes['seed']} seeds (lowest – highest), J and d_eff on {int(tensor.nodes[0])} nodes a side.",
+    f"Full CIFAR-10, held-out: means over {tensor.sizes['seed']} seeds (lowest – highest), J and d_eff on {int(tensor.nodes[0])} nodes a side; *beyond τ* is the tolerance Jaccard distance.",
     "table-5",
 )
 
@@ -55,7 +55,7 @@ notebook.sources({"tensor": tensor, "channel": channel})
 # (full-tolerance)=
 # ## Without a ruler
 #
-# J and d_eff depend on the grid. The *tolerance Jaccard distance* ([](exact)) compares lengths, so that no grid is in it: how
+# J and d_eff depend on the grid. The {term}`tolerance Jaccard distance` ([](exact)) compares lengths, so that no grid is in it: how
 # much of the boundary has moved farther than τ? Here from logits at the nodes, interpolated, per tensor.
 
 # %% tags=["hide-input"]

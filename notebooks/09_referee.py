@@ -80,7 +80,7 @@ plots_referee.steps_figure(subsets, steps)
 # %% [markdown]
 # ## What to report instead
 #
-# Recommended, and computed here: a *tolerance Jaccard distance*, the share of the two boundaries' length without a counterpart
+# Recommended, and computed here: a {term}`tolerance Jaccard distance`, the share of the two boundaries' length without a counterpart
 # within τ input units ([](exact)), beside J wherever the boundary can be had exactly or from interpolated logits; the
 # mean distance; the changed area of the slice.
 #
