@@ -197,6 +197,7 @@ def without_ruler(sets: dict[str, xr.Dataset], name: str) -> Markdown:
         What the tables' names begin with.
     """
     of = []
+    sets = {title[:1].upper() + title[1:]: many for title, many in sets.items()}
     for i, (title, many) in enumerate(sets.items()):
         says = (
             f"held-out slice, means over {many.sizes['seed']} seeds: Jaccard distance of the masks and d_eff on two "
