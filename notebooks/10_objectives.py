@@ -98,7 +98,6 @@ notebook.Markdown(plots_objectives.sources(many))
 notebook.Markdown(plots_objectives.summary(picked))
 
 # %% [markdown]
-# **How firm is that?** All of this was run twice, the second time since boundaries were to be measured without a grid as well.
-# The networks were the same to the last bit where it could be compared, but sums were rounded otherwise while the gates were
-# learned, which ends in other gates. On MNIST and Fashion-MNIST the rule then named other objectives, so that a verdict of ten
-# seeds is not firm. The tables show the second time; the first results are in the history of `data/results`.
+# **How firm is that?** All of this was run twice, on two kinds of processor, where training ends with other weights from the
+# same seeds: two samples of ten networks. On MNIST and Fashion-MNIST the rule named other objectives for each, so that a verdict
+# of ten networks is not firm. The tables show the second sample; the first is in the history of `data/results`.
