@@ -710,8 +710,9 @@ def stopping_runs(seed: int, count: int = 12) -> xr.Dataset:
             "accuracy": (dims, 0.9 - 0.5 * np.maximum(0, flips - 0.003)), "flip_rate": (dims, flips),
             "band_flip_rate": (dims, 4 * flips), "model_bytes": ("bits", 100 * bits),
             "boundary_jaccard": ((*dims, "nodes"), (jaccard * (1 + noise) * (bits < 32))[..., None]),
+            "tolerance_jaccard": ((*dims, "tau"), (jaccard * (1 + noise))[..., None]),
         },
-        {"seed": np.arange(count), "split": list(calibration.SPLITS), "bits": bits, "nodes": [201]},
+        {"seed": np.arange(count), "split": list(calibration.SPLITS), "bits": bits, "nodes": [201], "tau": [0.1]},
     )  # fmt: skip
 
 
