@@ -335,7 +335,8 @@ def judged_table(rows: list[dict]) -> str:
 def _number(value) -> str:
     if value is None or isinstance(value, str):
         return value or ""
-    return f"{value:.4f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+    # + 0.0: no "-0"
+    return f"{round(value, 4) + 0.0:.4f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
 def publish_table() -> list[str]:
