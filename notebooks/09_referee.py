@@ -84,8 +84,8 @@ plots_referee.steps_figure(subsets, steps)
 # within τ input units ([](exact)), beside J wherever the boundary can be had exactly or from interpolated logits; the
 # mean distance; the changed area of the slice.
 #
-# Every table of this book that has J has it beside it, from exact boundaries or from interpolated logits; how little it
-# depends on the grid of these, where the masks' J does, stand in [](stopping-tolerance), [](subsets-tolerance) and
+# The tables of levels, stopping rules and roundings have it beside J, from exact boundaries or interpolated logits; how little it
+# depends on the grid of these, where the masks' J does, stands in [](stopping-tolerance), [](subsets-tolerance) and
 # [](full-tolerance). A stopping rule that goes by it stands beside the paper's in [](stopping) and [](subsets).
 
 # %% tags=["hide-input"]
