@@ -75,11 +75,12 @@ def choose(many: xr.Dataset, limits: dict[str, tuple[float, ...]] = LIMITS) -> x
     """
     order = [bits for bits in many.bits.values.tolist() if bits != FLOAT]
     calibration = many.sel(split="calibration")  # nothing else of the runs reaches a choice
+    seen = {rule: _seen(calibration, order, rule) for rule in limits}
     crossed = [("jaccard and band flips", pair) for pair in product(limits["jaccard"], limits["band flips"])]
     rules = [(rule, (limit,)) for rule, given in limits.items() for limit in given] + crossed
     chosen = []
     for rule, given in rules:
-        found = stopping.last_before([_seen(calibration, order, part).values for part in rule.split(" and ")], given)
+        found = stopping.last_before([seen[part].values for part in rule.split(" and ")], given)
         levels = xr.DataArray(np.array(order)[found.level], dims="seed", coords={"seed": many.seed})
         at = many.sel(bits=levels).drop_vars("bits")
         chosen.append(at.assign(chosen_bits=levels, fallback=("seed", found.fallback)))

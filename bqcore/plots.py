@@ -363,10 +363,15 @@ def slices_table(runs: xr.Dataset) -> pd.DataFrame:
         for title, (name, form) in _SLICE_COLUMNS.items():
             values = [_cell(here[name].sel(bits=bits), form) for bits in runs.bits.values]
             columns[f"{title} ({nodes} nodes, h = {step:.4f})" if title == "J" else f"{title} ({nodes})"] = values
-    tau = measures.usual_tolerance(runs.tolerance_jaccard)
-    beyond = runs.tolerance_jaccard.sel(tau=tau)
-    columns[f"beyond {tau:g}"] = [_cell(beyond.sel(bits=bits), "{:.3f}") for bits in runs.bits.values]
+    title, tau = beyond_column(runs.tolerance_jaccard)
+    columns[title] = [_cell(runs.tolerance_jaccard.sel(bits=bits, tau=tau), "{:.3f}") for bits in runs.bits.values]
     return _frame(columns, [level_name(int(bits)) for bits in runs.bits], "level")
+
+
+def beyond_column(distances: xr.DataArray) -> tuple[str, float]:
+    """Give the title of a table's column of tolerance Jaccard distances, and the tolerance that they are of."""
+    tau = measures.usual_tolerance(distances)
+    return f"beyond {tau:g}", tau
 
 
 def transitions_table(runs: xr.Dataset) -> pd.DataFrame:

@@ -8,8 +8,8 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from . import measures, objectives
-from .plots import STYLE
+from . import objectives
+from .plots import STYLE, beyond_column
 
 # Measure, its title, the form of its numbers; of masks on the first grid, of boundaries at the usual tolerance.
 MEASURES = (
@@ -39,7 +39,7 @@ def held_out(picked: xr.Dataset, measure: str) -> xr.DataArray:
     """Give a held-out measure: of masks on the first grid, of boundaries at the usual tolerance, of shifts a median."""
     values = picked[measure].sel(split="held-out")
     if "tau" in values.dims:
-        values = values.sel(tau=_tau(picked))
+        values = values.sel(tau=_beyond(picked)[1])
     values = values.isel(nodes=0) if "nodes" in values.dims else values
     return values.sel(quantile=0.5) if "quantile" in values.dims else values
 
@@ -58,12 +58,11 @@ def means_table(picked: xr.Dataset) -> pd.DataFrame:
         at = picked.sel(family=family)
         row = {"objective": NAMES[str(family)], "strengths": _strengths(at.strength.values)}
         row |= {
-            _titled(title, picked): f"{float(held_out(picked, name).sel(family=family).mean()):{form}}"
-            for name, title, form in MEASURES
+            title: f"{float(held_out(picked, name).sel(family=family).mean()):{form}}" for name, title, form in MEASURES
         }
         undecided = f"{float(at.undecided_gates.mean()):.2%}".replace("%", "\u00a0%")
         rows.append(row | {"undecided": "" if family in objectives.BASELINES_OF else undecided})
-    return pd.DataFrame(rows).set_index("objective")
+    return pd.DataFrame(rows).set_index("objective").rename(columns={"beyond τ": _beyond(picked)[0]})
 
 
 def _strengths(values: np.ndarray) -> str:
@@ -91,9 +90,9 @@ def differences_table(picked: xr.Dataset) -> pd.DataFrame:
             found = _compared(picked, family, name)
             d = found.difference
             ends = f"[{_signed(d.low, form)},\u00a0{_signed(d.high, form)}]"
-            row[_titled(title, picked)] = f"{_signed(d.estimate, form)} {ends} ({found.detectable:{form}})"
+            row[title] = f"{_signed(d.estimate, form)} {ends} ({found.detectable:{form}})"
         rows.append(row)
-    return pd.DataFrame(rows).set_index("objective")
+    return pd.DataFrame(rows).set_index("objective").rename(columns={"beyond τ": _beyond(picked)[0]})
 
 
 def _compared(picked: xr.Dataset, family: str, measure: str) -> objectives.Comparison:
@@ -101,13 +100,9 @@ def _compared(picked: xr.Dataset, family: str, measure: str) -> objectives.Compa
     return objectives.compare(picked, family, lambda of: values.sel(family=of.family))
 
 
-def _titled(title: str, picked: xr.Dataset) -> str:
-    """Name the tolerance in the title of its column."""
-    return title.replace("τ", f"{_tau(picked):g}") if "τ" in title else title
-
-
-def _tau(picked: xr.Dataset) -> float:
-    return measures.usual_tolerance(picked.tolerance_jaccard.sel(family="nearest"))
+def _beyond(picked: xr.Dataset) -> tuple[str, float]:
+    """Give the title of the column of tolerance Jaccard distances, and their tolerance."""
+    return beyond_column(picked.tolerance_jaccard.sel(family="nearest"))
 
 
 def beats_plain(picked: xr.Dataset, family: str) -> dict[str, bool]:

@@ -5,8 +5,8 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from . import measures, stats, transfer
-from .plots import STYLE
+from . import stats, transfer
+from .plots import STYLE, beyond_column
 from .specs import FLOAT
 
 # Measures that tables show, with their titles and forms; of masks on the first grid, of boundaries at the usual
@@ -35,7 +35,7 @@ def full_table(sets: dict[str, xr.Dataset]) -> pd.DataFrame:
     sets : dict of xarray.Dataset
         Joined runs of the stopping study by granularity.
     """
-    rows, tau = [], measures.usual_tolerance(next(iter(sets.values())).tolerance_jaccard)
+    rows, (beyond, tau) = [], beyond_column(next(iter(sets.values())).tolerance_jaccard)
     for title, many in sets.items():
         held_out = _of_split(many).sel(tau=tau)
         for bits in many.bits.values[many.bits.values != FLOAT]:
@@ -43,7 +43,7 @@ def full_table(sets: dict[str, xr.Dataset]) -> pd.DataFrame:
             lost = held_out.accuracy.sel(bits=FLOAT) - at.accuracy
             row = {"levels": f"{bits} bits, per {title}", "accuracy lost": _spread(lost, ".4f")}
             rows.append(row | {name: _spread(at[measure], form) for measure, name, form in _SHOWN})
-    return _beyond(pd.DataFrame(rows).set_index("levels"), tau)
+    return pd.DataFrame(rows).set_index("levels").rename(columns={"beyond τ": beyond})
 
 
 def rounding_table(many: xr.Dataset, bits: int) -> pd.DataFrame:
@@ -59,7 +59,7 @@ def rounding_table(many: xr.Dataset, bits: int) -> pd.DataFrame:
         Joined runs of the rounding study.
     bits : int
     """
-    tau = measures.usual_tolerance(many.tolerance_jaccard)
+    beyond, tau = beyond_column(many.tolerance_jaccard)
     held_out = _of_split(many).sel(bits=bits, tau=tau)
     shown = (("accuracy", "accuracy", ".4f"), *_SHOWN, ("logit_error", "logit error", ".3g"))
     rows = []
@@ -75,12 +75,7 @@ def rounding_table(many: xr.Dataset, bits: int) -> pd.DataFrame:
             found = stats.paired_difference(gap[measure].values, without[measure].values)
             row[name] = f"{found.estimate:+{form}} [{found.low:+{form}},\u00a0{found.high:+{form}}]"
         rows.append(row)
-    return _beyond(pd.DataFrame(rows).set_index("rounding"), tau)
-
-
-def _beyond(frame: pd.DataFrame, tau: float) -> pd.DataFrame:
-    """Name the tolerance at the head of its column."""
-    return frame.rename(columns={"beyond τ": f"beyond {tau:g}"})
+    return pd.DataFrame(rows).set_index("rounding").rename(columns={"beyond τ": beyond})
 
 
 def _of_split(many: xr.Dataset, split: str = "held-out") -> xr.Dataset:

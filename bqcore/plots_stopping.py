@@ -8,8 +8,8 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from . import calibration, measures, stats
-from .plots import DATASETS, STYLE, level_colour
+from . import calibration, stats
+from .plots import DATASETS, STYLE, beyond_column, level_colour
 from .specs import FLOAT
 
 # One colour and one mark for each rule, everywhere; told apart without colour too.
@@ -57,7 +57,7 @@ def stopping_table(many: xr.Dataset, choices: xr.Dataset, nodes: int | None = No
         Whose Jaccard is shown; the first by default.
     """
     nodes = int(many.nodes[0]) if nodes is None else nodes
-    beyond, tau = beyond_column(many)
+    beyond, tau = beyond_column(many.tolerance_jaccard)
     equal = calibration.at_equal_bits(many, choices, "flip_rate")
     rows = []
     for i in range(choices.sizes["choice"]):
@@ -78,12 +78,6 @@ def stopping_table(many: xr.Dataset, choices: xr.Dataset, nodes: int | None = No
                 row["saved at equal bits"] = _less(equal.isel(choice=i), at.flip_rate.sel(split="held-out"))
         rows.append(row)
     return pd.DataFrame(rows).set_index("rule")
-
-
-def beyond_column(many: xr.Dataset) -> tuple[str, float]:
-    """Give the title of a table's column of tolerance Jaccard distances, and the tolerance that they are of."""
-    tau = measures.usual_tolerance(many.tolerance_jaccard)
-    return f"beyond {tau:g}", tau
 
 
 def _less(equal: xr.DataArray, ours: xr.DataArray) -> str:
@@ -114,7 +108,7 @@ def limits_table(
     crossed : bool
         Show the limits on two measures at once, or those on one.
     """
-    beyond, tau = beyond_column(many)
+    beyond, tau = beyond_column(many.tolerance_jaccard)
     rows = []
     for i, rule in enumerate(choices.rule.values):
         if rule not in calibration.BOUNDARY_AWARE or (" and " in rule) != crossed:
@@ -269,7 +263,7 @@ def variants_table(variants: xr.Dataset, spare: float, limits: dict, reported: d
         The paper's numbers by column; they make the first row.
     """
     rows = [{"variant": "the paper"} | {name: f"{value:g}" for name, value in reported.items()}]
-    beyond, tau = beyond_column(variants)
+    beyond, tau = beyond_column(variants.tolerance_jaccard)
     for name in variants.variant.values:
         many = variants.sel(variant=name)
         choices = usual_choices(many, spare, limits)
@@ -306,12 +300,10 @@ def tolerance_table(
     method_name : function
         How roundings are named for readers.
     """
-    here = many.sel(split=split).mean("seed")
+    here = _quantized(many.sel(split=split).mean("seed"))
     if "method" in here.dims:
-        here = here.sel({"method": [name for name in here["method"].values if name != "float"]})
         index = pd.Index([method_name(name) for name in here["method"].values], name="rounding")
     else:
-        here = here.sel(bits=[bits for bits in here.bits.values if bits != FLOAT])
         index = pd.Index([f"{bits} bits" for bits in here.bits.values], name="level")
     two = sorted({int(here.nodes.min()), int(here.nodes.max())}, reverse=True)
     columns = {f"J, {n} nodes": (here.boundary_jaccard.sel(nodes=n), ".3f") for n in two}
@@ -322,8 +314,15 @@ def tolerance_table(
     return pd.DataFrame(cells, index=index)
 
 
+def _quantized(many: xr.Dataset) -> xr.Dataset:
+    """Leave out the float classifier, which differs from itself in nothing."""
+    dim, floating = ("method", "float") if "method" in many.dims else ("bits", FLOAT)
+    return many.sel({dim: many[dim] != floating})
+
+
 def tolerance_summary(many: xr.Dataset) -> str:
     """Say in Markdown how far each distance depends on the grid, over all seeds, levels, tolerances and both splits."""
+    many = _quantized(many)
     coarse, fine = int(many.nodes.min()), int(many.nodes.max())
     two = many.sel(nodes=[coarse, fine])
 

@@ -73,7 +73,7 @@ def test_runs_hold_the_distance_of_exact_boundaries_and_one_tolerance_is_shown()
     table = plots_stopping.tolerance_table(many)
     assert list(table.index) == ["8 bits", "3 bits"] and "beyond 10" not in table
     assert table.loc["3 bits", "beyond 0.02"] == f"{float(here[0]):.3f}"
-    off = abs(found.tolerance_jaccard - found.coarse_tolerance_jaccard)
+    off = abs(found.tolerance_jaccard - found.coarse_tolerance_jaccard).sel(bits=[8, 3])  # float differs in nothing
     said = plots_stopping.tolerance_summary(many)
     assert f"from exact boundaries, by at most {float(off.quantile(0.95)):.3f} in 95 of" in said
     assert f"and by {float(off.max()):.3f} in the worst" in said
