@@ -9,6 +9,7 @@ from pathlib import Path
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; give 0, 1 if an audit passes a stated limit, 2 after a one-line error, 130 if it was stopped."""
     command = "bqcore"
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
         options = _options(arguments)
         command = f"bqcore {options.command}"
@@ -22,12 +23,17 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        kept = "what came is kept" if command == "bqcore data" else "finished runs are kept"
-        print(f"\n{command}: stopped; {kept}, and the same command goes on.", file=sys.stderr)
+        says = "finished runs are kept, and the same command goes on"
+        if command == "bqcore data":
+            says = "what came is kept, and the same command goes on"
+        elif command in ("bqcore audit", "bqcore explorer"):
+            says = "the same command begins anew"
+        print(f"\n{command}: stopped; {says}.", file=sys.stderr)
         return 130
 
 
-def _options(arguments: list[str] | None) -> argparse.Namespace:
+def _options(arguments: list[str]) -> argparse.Namespace:
+    """Read the words of a command; they are also kept, as ``words``."""
     parser = argparse.ArgumentParser(
         prog="python -m bqcore", description="Measure how quantization moves a classifier's decision boundary."
     )
@@ -111,7 +117,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     times.add_argument("records", nargs="+", type=Path, metavar="RECORD", help=".tsv")
     times.add_argument("--paper", action="store_true", help="also keep them as those of the paper's own runs")
 
-    return parser.parse_args(arguments)
+    return parser.parse_args(arguments, argparse.Namespace(words=arguments))
 
 
 def _audit_options(commands) -> None:
@@ -170,9 +176,8 @@ def _numbers(text: str) -> list[float]:
         raise argparse.ArgumentTypeError(f"{text!r}: give numbers with commas between, such as 0.5,0.5,0.5") from None
 
 
-def _settings(arguments: list[str] | None) -> str:
+def _settings(given: list[str]) -> str:
     """List the settings of the study and data set that are named before --help; of the first baseline if none is."""
-    given = sys.argv[1:] if arguments is None else arguments
     if given[:1] != ["run"] or not any(word.startswith(("-h", "--h")) for word in given):
         return ""  # not shown, and specs imports torch and scikit-learn: seconds
     from . import multiverse, specs
@@ -281,26 +286,31 @@ def _data(options) -> int:
 
 
 def _audit(options) -> int:
-    from .auditing import passed
+    from .auditing import audit, check_limits, passed
+    from .classifiers import batches
     from .report import page
     from .results import save_bytes, save_dataset
 
-    given = {name: getattr(options, f"max_{option.replace('-', '_')}") for option, (name, _) in _LIMITS.items()}
-    limits = {name: limit for name, limit in given.items() if limit is not None}
+    stated = {name: getattr(options, f"max_{option.replace('-', '_')}") for option, (name, _) in _LIMITS.items()}
+    limits = {name: limit for name, limit in stated.items() if limit is not None}
+    check_limits(limits)  # also below: one that cannot be judged would be refused after hours
     try:
-        found = _audited(options)
+        given, sure = _given(options)
+        if limits:
+            check_limits(limits, labelled=next(batches(given[-1], "Held-out split")).classes is not None)
+        found = audit(*given, **sure)
     except (ValueError, OSError):
         raise
     except Exception as error:  # of a classifier that is not ours; a status of 1 would say that a limit is exceeded
         says = (str(error).strip() or "no message").splitlines()[0]
         raise RuntimeError(f"a classifier or its factory failed with {type(error).__name__}: {says}") from None
-    lines = passed(found.dataset, limits)
-    words = shlex.join(["python", "-m", "bqcore", *sys.argv[1:]])
-    html = page(found, "Audit", limits=limits, passed=tuple(lines), command=words)
+    words = shlex.join(["python", "-m", "bqcore", *options.words])
     found.dataset.attrs["command"] = words
-    save_bytes(html.encode(), options.out / "audit.html")
-    save_bytes(found.to_json().encode(), options.out / "audit.json")
     save_dataset(found.dataset, options.out / "audit.nc")
+    save_bytes(found.to_json().encode(), options.out / "audit.json")
+    lines = passed(found.dataset, limits)
+    html = page(found, "Audit", limits=limits, passed=tuple(lines), command=words)
+    save_bytes(html.encode(), options.out / "audit.html")
     print(found)
     for line in lines:
         print(f"Limit exceeded: {line}")
@@ -308,8 +318,9 @@ def _audit(options) -> int:
     return 1 if lines else 0
 
 
-def _audited(options):
-    from . import auditing, files, quantize
+def _given(options) -> tuple[tuple, dict]:
+    """Give the classifiers and splits that an audit takes, and its settings."""
+    from . import files, quantize
 
     sure = {
         "share": options.share, "nodes": options.nodes, "gradient_samples": options.gradient_samples,
@@ -324,9 +335,8 @@ def _audited(options):
         if surplus:
             raise ValueError(f"Logits are given, which need no --{surplus[0]}: leave it out.")
         sure |= {"nodes": 0, "gradient_samples": 0}
-        return auditing.audit(
-            *(lambda batch, key=key: batch[key] for key in ("reference", "candidate")), None, pair, **sure
-        )
+        columns = (lambda batch, key=key: batch[key] for key in ("reference", "candidate"))
+        return (*columns, None, pair), sure
     for name in ("reference", "heldout"):
         if not getattr(options, name):
             raise ValueError(f"--{name} is missing: give classifiers and data, or logits of both (--help).")
@@ -334,9 +344,7 @@ def _audited(options):
         raise ValueError("Give either --candidate or --bits, the PTQ-W of the reference.")
     images = {"size": _size(options.size), "mean": options.mean, "std": options.std}
     heldout = files.read_split(options.heldout, options.heldout_classes, **images)
-    calibration = None
-    if options.calibration:
-        calibration = files.read_split(options.calibration, options.calibration_classes, **images)
+    calibration = files.read_split(options.calibration, options.calibration_classes, **images)
     reference = files.read_classifier(options.reference, options.reference_weights)
     if options.bits is None:
         candidate = files.read_classifier(options.candidate, options.candidate_weights)
@@ -344,7 +352,7 @@ def _audited(options):
         candidate = quantize.quantize_model(reference, options.bits)
     else:
         raise ValueError(f"--bits quantizes torch modules, and {options.reference} is {type(reference).__name__}.")
-    return auditing.audit(reference, candidate, calibration, heldout, **sure)
+    return (reference, candidate, calibration, heldout), sure
 
 
 def _size(numbers: list[float] | None) -> tuple[int, int] | None:

@@ -10,12 +10,15 @@ import numpy as np
 import xarray as xr
 
 from . import runs
-from .checks import check_integer, check_share
+from .checks import check_choice, check_integer, check_share
 from .geometry import gradient_measures, slice_measures
 from .pooled import RATES, Decided, check_same_order, decide_split, logits_functions, measures
 
 SPLITS = ("calibration", "heldout")
 ENDS = {"events": "count", "low": "lower end of the 95 % interval", "high": "upper end of the 95 % interval"}
+LIMITS = (*RATES, "accuracy_loss")
+_BY_CLASSES = {name for name in LIMITS if name.startswith(("right_", "wrong_", "accuracy"))}
+_ROUNDING = 1e-12  # shares of N and decimals differ in their last digits: 0.9 - 0.89 > 0.01
 SLICE_ROW = {
     name: name for name in ("nodes", "step_a", "step_b", "boundary_jaccard", "effective_displacement", "grid_change")
 }
@@ -99,7 +102,8 @@ def audit(
         Of the inputs that make the low-margin boundary band.
     nodes : int
         Nodes a side of the slice grid, with every second and every fourth of them as coarser grids; between every
-        second one logits are interpolated, for the tolerance Jaccard distance. 0 leaves slices out.
+        second one logits are interpolated, for the tolerance Jaccard distance. At least 2, or 0, which leaves slices
+        out.
     gradient_samples : int
         Held-out samples, the first ones, that displacement is measured on; 0 leaves it out. The radius is taken on as
         many as make 20,000 pairs of sample and class.
@@ -117,10 +121,11 @@ def audit(
     Raises
     ------
     ValueError
-        If the classifiers differ in their classes; a classifier gives logits that are not finite, or probabilities, is
-        in training mode, or answers one batch twice with logits that differ by more than 1e-5 of their range; if a
-        split has fewer than five samples, or its decisions or classes are in another order, by the rule of
-        :func:`bqcore.pooled.check_same_order`.
+        If *share* is not in (0, 1] or *nodes* is 1; the classifiers differ in their classes; a classifier gives logits
+        that are not finite, or probabilities, is in training mode, takes integers where the data hold others, or
+        answers one batch twice with logits that differ by more than 1e-5 of their range; if a split has fewer than five
+        samples, or its decisions or classes are in another order, by the rule of
+        :func:`bqcore.pooled.check_same_order`. What stops slices or gradients alone becomes a note.
 
     Examples
     --------
@@ -135,6 +140,11 @@ def audit(
         check_integer("Nodes a side", nodes, 0),
         check_integer("Gradient samples", gradient_samples, 0),
     )
+    # What would be refused once all decisions are measured is refused before.
+    if share == 0:
+        raise ValueError("Band share is 0: the boundary band would be empty.")
+    if nodes == 1:
+        raise ValueError("Nodes a side is 1: give at least 2, or 0 to leave slices out.")
     functions = logits_functions(reference, {"candidate": candidate}, probabilities)
     parts, found, notes = {}, {}, []
     for name, split in (("calibration", calibration), ("heldout", heldout)):
@@ -149,11 +159,11 @@ def audit(
     out = xr.concat([xr.Dataset(part) for part in parts.values()], xr.Variable("split", list(parts)))
     decided, head = found["heldout"]
     out = out.merge(_moved(decided, decided.band(share)))
-    models = {"reference": reference, "candidate": candidate}
-    for measure, says in (
-        (slice_measures(models, functions, {name: head for name, (_, head) in found.items()}, nodes), "Slices"),
-        (gradient_measures(models, functions, head, gradient_samples, decided.classes), "Radius and displacement"),
-    ):
+    models, heads = {"reference": reference, "candidate": candidate}, {name: head for name, (_, head) in found.items()}
+    sliced = slice_measures(models, functions, heads, nodes, probabilities=probabilities)
+    wanted, classes = gradient_samples, decided.classes
+    local = gradient_measures(models, functions, head, wanted, classes, probabilities=probabilities)
+    for measure, says in ((sliced, "Slices"), (local, "Radius and displacement")):
         if isinstance(measure, xr.Dataset):
             out = out.merge(measure)
         elif measure:
@@ -270,6 +280,30 @@ def describe(dataset: xr.Dataset, attributes: Mapping) -> xr.Dataset:
     return dataset
 
 
+def check_limits(limits: Mapping[str, float], *, labelled: bool = True) -> None:
+    """
+    Refuse limits that cannot be judged; it takes no audit, only whether held-out classes are given (*labelled*).
+
+    Parameters
+    ----------
+    limits : dict
+        As for :func:`passed`.
+    labelled : bool
+
+    Raises
+    ------
+    ValueError
+        If a name is not in :data:`LIMITS`, a limit not in [-1, 1], or one needs classes that are not given.
+    """
+    for name, limit in limits.items():
+        check_share(f"Limit of {check_choice('A limit', name, LIMITS)}", limit, -1.0)
+        if name in _BY_CLASSES and not labelled:
+            raise ValueError(
+                f"A limit is stated for {name}, which is not measured without classes: give them with the held-out "
+                "inputs."
+            )
+
+
 def passed(dataset: xr.Dataset, limits: Mapping[str, float]) -> list[str]:
     """
     Give a line for each limit that the held-out numbers pass; a rate at its limit does not pass it.
@@ -278,23 +312,19 @@ def passed(dataset: xr.Dataset, limits: Mapping[str, float]) -> list[str]:
     ----------
     dataset : of an :class:`Audit`
     limits : dict
-        Largest rate by name of :data:`RATES`, or ``accuracy_loss``.
+        Largest rate by name of :data:`LIMITS`.
 
     Raises
     ------
     ValueError
-        If a limit is stated for something that was not measured.
+        As :func:`check_limits`.
     """
     held, lines = dataset.sel(split="heldout"), []
+    check_limits(limits, labelled=bool(np.isfinite(held.accuracy)))
     for name, limit in limits.items():
-        check_share(f"Limit of {name}", limit, -1.0)
-        value = held.accuracy_reference - held.accuracy if name == "accuracy_loss" else held.get(name, np.nan)
-        if not np.isfinite(value):
-            raise ValueError(
-                f"A limit is stated for {name}, which was not measured: give classes with the held-out inputs."
-            )
-        if float(value) > limit:
-            lines.append(f"{RATES.get(name, 'loss of accuracy')}: {float(value):.4f} exceeds the limit {limit:g}")
+        value = float(held.accuracy_reference - held.accuracy if name == "accuracy_loss" else held[name])
+        if value > limit + _ROUNDING:
+            lines.append(f"{RATES.get(name, 'loss of accuracy')}: {value:.4f} exceeds the limit {limit:g}")
     return lines
 
 

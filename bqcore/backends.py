@@ -148,11 +148,6 @@ def _saved(model: nn.Module) -> int:
     return file.tell()
 
 
-def onnx_session(model: nn.Module, example: torch.Tensor) -> Candidate:
-    """Export a torch module to ONNX and open it in ONNX Runtime, in float."""
-    return _on_disk(model, example, None)
-
-
 def onnx_dynamic(model: nn.Module, example: torch.Tensor) -> Candidate:
     """Quantize by ONNX Runtime's dynamic quantization: int8 weights, activations by the range of each batch."""
 
@@ -216,15 +211,13 @@ def _accuracy(model, batches) -> tuple[float, list[float]]:
     return float(np.concatenate(right).mean()), [float(part.mean()) for part in right]
 
 
-def _on_disk(model: nn.Module, example: torch.Tensor, convert: Callable | None) -> Candidate:
+def _on_disk(model: nn.Module, example: torch.Tensor, convert: Callable) -> Candidate:
     """Export to a folder that is removed, convert there, and open the result."""
     with quiet(), tempfile.TemporaryDirectory(prefix="bq-") as folder:
         source, target = Path(folder, "float.onnx"), Path(folder, "quantized.onnx")
         export_onnx(model, example, source)
-        if convert is not None:
-            convert(source, target)
-        path = target if convert is not None else source
-        return Candidate(_session(path.read_bytes()), _onnx_bytes(path), path.stat().st_size)
+        convert(source, target)
+        return Candidate(_session(target.read_bytes()), _onnx_bytes(target), target.stat().st_size)
 
 
 def _session(content: bytes):

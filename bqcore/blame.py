@@ -5,7 +5,7 @@ Levels and plans are chosen on the calibration split alone; the held-out split o
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -98,9 +98,7 @@ def sweep(
     """
     check_choice("Rule", rule, tuple(RULES))
     limit = {"accuracy": 0.0, "flips": 0.01, "band_flips": 0.05}[rule] if limit is None else check_share("Limit", limit)
-    levels = sorted({check_integer("Bit-width", b, 2, 16) for b in bits}, reverse=True)
-    if not levels:
-        raise ValueError("There are no bit-widths: give some, such as (8, 6, 4).")
+    levels = _levels(bits)
     names = list(layers(model))
     options = {"scheme": scheme, "granularity": granularity}
     candidates = {f"{b}-bit candidate": mixed(model, dict.fromkeys(names, b), **options) for b in levels}
@@ -119,6 +117,14 @@ def sweep(
     says = {"title": "PTQ-W of a model by bits", "conclusion": conclusion, "rule": rule, "limit": limit, "share": share}
     describe(found, says)
     return Sweep(found, recommended, by_accuracy, conclusion)
+
+
+def _levels(bits) -> list[int]:
+    """Give the bit-widths of a sweep or a plan, each once, from the most bits down."""
+    levels = sorted({check_integer("Bit-width", b, 2, 16) for b in bits}, reverse=True)
+    if not levels:
+        raise ValueError("There are no bit-widths: give some, such as (8, 6, 4).")
+    return levels
 
 
 def _chosen(values: Mapping[int, float], limit: float) -> Choice:
@@ -184,7 +190,8 @@ def blame_layers(
     xarray.Dataset
         Along ``layer``, the worst first: by band flips, then by the median change of the margin of the float top-2
         pair. The rates with their intervals, ``margin_change``, ``displacement`` and ``normal_variation`` (median and
-        95th percentile, if the inputs are one array of floating-point numbers), ``weights`` and ``bytes``.
+        95th percentile, if the inputs are one array of floating-point numbers), ``weights`` and ``bytes``, packed with
+        their steps.
     """
     found = layers(model)
     candidates = {
@@ -201,8 +208,10 @@ def blame_layers(
         local = gradient_measures(pair, both, head, gradient_samples, part.classes, radii=False)
         rows.append(row.merge(local) if isinstance(local, xr.Dataset) else row)
     out = xr.concat(rows, xr.Variable("layer", list(found)))
-    out["weights"] = "layer", [layer.weight.numel() for layer in found.values()]
-    out["bytes"] = "layer", [-(-layer.weight.numel() * bits // 8) for layer in found.values()]
+    weights = [layer.weight for layer in found.values()]
+    out["weights"] = "layer", [weight.numel() for weight in weights]
+    steps = [len(weight) if granularity == "channel" else 1 for weight in weights]
+    out["bytes"] = "layer", [-(-weight.numel() * bits // 8) + 4 * n for weight, n in zip(weights, steps)]
     order = np.lexsort((-out.margin_change.sel(quantile=0.5).values, -out.band_flip_rate.values))
     return describe(out.isel(layer=order), {"title": "One layer quantized at a time", "bits": bits, "share": share})
 
@@ -238,6 +247,7 @@ def plan_bits(
     ----------
     model : torch module in eval mode
     calibration, heldout : as for :func:`bqcore.audit`
+        Not a generator or another iterator as *calibration*, which is gone through three times.
     budget : int
         Bytes of the whole model, as :func:`bqcore.model_bytes` counts them.
     bits, scheme, granularity, share, batch_size
@@ -248,8 +258,13 @@ def plan_bits(
     ValueError
         As :func:`sweep`, or if the budget does not hold the fewest bits for all.
     """
+    if isinstance(calibration, Iterator):
+        raise ValueError(
+            f"The calibration split is a {type(calibration).__name__}, which can be gone through once, and a plan goes "
+            "three times: give a list of its batches, a loader, or a function that gives them anew."
+        )
     found, options = layers(model), {"scheme": scheme, "granularity": granularity}
-    levels = sorted({check_integer("Bit-width", b, 2, 16) for b in bits}, reverse=True)
+    levels = _levels(bits)
     budget = check_integer("Budget", budget, 1)
     uniform = uniform_bits(model, levels, budget, granularity=granularity)
     alone = one_at_a_time(model, calibration, levels, batch_size=batch_size, **options)

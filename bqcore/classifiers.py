@@ -26,6 +26,7 @@ _MODAL = (
     nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm,
 )  # fmt: skip
 COLUMNS = "for scikit-learn np.searchsorted(model.classes_, classes)"
+TINY = float(np.finfo(np.float64).tiny)  # stands for a probability of 0, whose logarithm is −∞
 _BATCH, _VALUES = 4096, 1 << 24  # samples at a time, fewer if one batch would hold more values than this
 
 
@@ -42,10 +43,10 @@ def logits_function(model, name: str = "The model") -> Callable:
     Give *model* as a function from a batch of inputs to logits (N, K), an array or tensor.
 
     A torch module gets tensors of its own floating-point type on its own device, a dictionary as keyword arguments. An
-    ONNX Runtime session gets arrays of the types it declares, a dictionary by its input names. A scikit-learn estimator
-    answers by ``decision_function``, one score s a sample becoming the two columns (0, s), else by
-    ``predict_log_proba``. Any other callable gets the batch as it is. Outputs with an attribute or key ``logits`` are
-    opened.
+    ONNX Runtime session gets arrays of the types it declares, integers only where they hold the values, a dictionary by
+    its input names. A scikit-learn estimator answers by ``decision_function``, one score s a sample becoming the two
+    columns (0, s), else by ``predict_log_proba``. Any other callable gets the batch as it is. Outputs with an attribute
+    or key ``logits`` are opened.
 
     Parameters
     ----------
@@ -56,7 +57,8 @@ def logits_function(model, name: str = "The model") -> Callable:
     Raises
     ------
     ValueError
-        If it is none of these, a torch module in training mode, or a session of several outputs, none ``logits``.
+        If it is none of these, a torch module in training mode, a session of several outputs, none ``logits``, or a
+        scikit-learn estimator that scores pairs of classes.
     """
     if isinstance(model, nn.Module):
         return _of_torch(model, name)
@@ -65,7 +67,7 @@ def logits_function(model, name: str = "The model") -> Callable:
     if hasattr(model, "run") and hasattr(model, "get_inputs"):
         return _of_onnx(model, name)
     if hasattr(model, "decision_function") or hasattr(model, "predict_log_proba"):
-        return _of_scikit_learn(model)
+        return _of_scikit_learn(model, name)
     if callable(model):
         return lambda batch: opened(model(batch))
     if isinstance(model, str):
@@ -130,23 +132,54 @@ def _of_onnx(session, name: str) -> Callable:
         given = batch if isinstance(batch, Mapping) else {next(iter(declared)): batch}
         if set(given) != set(declared):
             raise ValueError(f"{name} takes the inputs {', '.join(declared)}, and the data hold {', '.join(given)}.")
-        feed = {key: np.asarray(to_numpy(value), dtype=declared[key]) for key, value in given.items()}
+        feed = {key: _cast(value, declared[key], f"{name}'s input {key}") for key, value in given.items()}
         return session.run(["logits"] if len(outputs) > 1 else None, feed)[0]
 
     return logits
 
 
-def _of_scikit_learn(estimator) -> Callable:
-    scores = getattr(estimator, "decision_function", None) or estimator.predict_log_proba
+def _cast(values, dtype, name: str) -> np.ndarray:
+    """Give *values* in the type that a session declares, unless that is of integers and would change them."""
+    array = to_numpy(values)
+    with np.errstate(invalid="ignore"):  # NaN and what is out of range are refused below
+        out = np.asarray(array, dtype=dtype)
+    if out is array or out.dtype.kind not in "iu":
+        return out
+    changed = out != array
+    if changed.any():
+        raise ValueError(
+            f"{name} takes {out.dtype}, which would change {int(changed.sum())} of {array.size} values of type "
+            f"{array.dtype}, first {array[changed][0]:g}: give whole numbers, such as unscaled pixels, or a function "
+            "that turns the data into what the session takes."
+        )
+    return out
+
+
+def _of_scikit_learn(estimator, name: str) -> Callable:
+    last = _last(estimator)
+    if getattr(last, "decision_function_shape", None) == "ovo" and len(getattr(last, "classes_", ())) > 2:
+        raise ValueError(
+            f"{name} scores pairs of classes (decision_function_shape='ovo'), not classes: say "
+            "set_params(decision_function_shape='ovr') of the fitted estimator, which need not be fitted again."
+        )
+    scores = getattr(estimator, "decision_function", None)
 
     def logits(batch):
-        with np.errstate(divide="ignore"):  # forests take logarithms of 0
-            values = np.asarray(scores(to_numpy(batch) if isinstance(batch, torch.Tensor) else batch))
-        if values.ndim == 1:
-            return np.stack([np.zeros_like(values), values], axis=1)
-        return np.maximum(values, np.log(np.finfo(np.float64).tiny))  # a probability of 0 has a logarithm of −∞
+        batch = to_numpy(batch) if isinstance(batch, torch.Tensor) else batch
+        if scores is None:
+            with np.errstate(divide="ignore"):  # forests take logarithms of 0
+                return np.maximum(estimator.predict_log_proba(batch), np.log(TINY))
+        values = np.asarray(scores(batch))
+        return values if values.ndim > 1 else np.stack([np.zeros_like(values), values], axis=1)
 
     return logits
+
+
+def _last(estimator):
+    """Give the estimator whose scores come out: the last one of a pipeline, the best one of a search."""
+    if hasattr(estimator, "best_estimator_"):
+        return _last(estimator.best_estimator_)
+    return _last(estimator.steps[-1][1]) if hasattr(estimator, "steps") else estimator
 
 
 def opened(output):

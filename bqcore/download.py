@@ -19,7 +19,8 @@ def fetch_file(path: str | Path, mirrors: list[str], *, md5: str, size: int, pro
 
     What came before a break is kept beside *path* under another name, and the next attempt goes on behind it, at any
     mirror and in any process; the file is moved into its place when it is whole, by its MD5. Of several processes one
-    downloads and the others wait for it.
+    downloads and the others wait for it. Where there are no file locks (Windows, some network disks), each process
+    downloads for itself, and goes on behind its own part alone.
 
     Parameters
     ----------
@@ -91,14 +92,19 @@ def _fetch(path: Path, draft: Path, mirrors: list[str], md5: str, size: int, pro
         return
     if _size(draft) >= size:
         draft.unlink()
-    answers = []
+    answers, who = [], "the same command" if draft == draft_of(path) else "only this process, for want of file locks,"
     label = f"{path.parent.name}/{path.name}"
     come = _size(draft)
     with tqdm(total=size, initial=come, desc=label, unit="B", unit_scale=True, disable=not progress) as bar:
         for mirror in mirrors:
             for _ in range(ATTEMPTS):
                 before = _size(draft)
-                answer = _attempt(mirror + path.name, draft, md5, size, bar)
+                try:
+                    answer = _attempt(mirror + path.name, draft, md5, size, bar)
+                except _Unwritable as error:
+                    raise OSError(
+                        f"{draft} could not be written ({error}): make room, and {who} goes on where it stopped."
+                    ) from None
                 after = _size(draft)
                 if answer is None:
                     os.replace(draft, path)
@@ -108,7 +114,7 @@ def _fetch(path: Path, draft: Path, mirrors: list[str], md5: str, size: int, pro
                 if not (after > before or after == 0 < before):  # nothing new came, and nothing wrong was dropped
                     break
             answers.append(f"{urlsplit(mirror).netloc} {answer}")
-    kept = f" {_size(draft)} bytes are kept, and the same command goes on behind them." if _size(draft) else ""
+    kept = f" {_size(draft)} bytes are kept, and {who} goes on behind them." if _size(draft) else ""
     raise OSError(
         f"{path.name} could not be had: {'; '.join(answers)}.{kept} Try again later, put the file into {path.parent}, "
         "or let BQ_DATA name a folder that has it."
@@ -146,10 +152,6 @@ def _attempt(url: str, draft: Path, md5: str, size: int, bar: tqdm) -> str | Non
         download = HTTPDownloader(chunk_size=CHUNK, timeout=TIMEOUT, headers=headers, hooks={"response": look})
         try:
             download(url, target, None)
-        except _Unwritable as error:
-            raise OSError(
-                f"{draft} could not be written ({error}): make room, and the same command goes on where it stopped."
-            ) from None
         except _Refused as error:
             return str(error)
         except OSError as error:  # every one of requests' is

@@ -39,7 +39,7 @@ def read_classifier(given: str, weights: str | None = None):
         ``module:factory``, a function without arguments that returns a torch module or any other classifier; or the
         path of an ``.onnx`` file.
     weights : str, optional
-        A ``.safetensors`` file for the torch module.
+        A ``.safetensors`` file for the torch module; a tensor that several of its names share may stand there once.
 
     Raises
     ------
@@ -108,44 +108,58 @@ def _load(model: nn.Module, weights: str) -> None:
         raise ValueError(f"There is no file {weights}.")
     safetensors = optional("safetensors.torch", "safetensors", "A .safetensors file")
     try:
-        tensors = safetensors.load_file(path)
+        missing, surplus = safetensors.load_model(model, path, strict=False)
+    except RuntimeError as error:  # shapes
+        raise ValueError(f"{weights} does not fit the model: {_line(error, -1)}") from None
     except Exception as error:  # of its own kind
         raise ValueError(f"{weights} is no whole .safetensors file: {_line(error)}") from None
-    missing, surplus = model.load_state_dict({}, strict=False)[0], []
-    missing, surplus = sorted(set(missing) - set(tensors)), sorted(set(tensors) - set(model.state_dict()))
+    # Of tied tensors it asks for one and calls the others surplus: a file may hold them all.
+    missing, surplus = sorted(missing), sorted(set(surplus) - set(model.state_dict()))
     if missing or surplus:
         first = f"first {(missing + surplus)[0]}"
         raise ValueError(
             f"{weights} does not fit the model: {len(missing)} tensors are missing and {len(surplus)} unknown, {first}."
         )
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise ValueError(f"{weights} does not fit the model: {_line(error, -1)}") from None
 
 
-def read_split(given: str, classes: str | None = None, *, size=None, mean=None, std=None):
+def read_split(given: str | None, classes: str | None = None, *, size=None, mean=None, std=None):
     """
     Read a split as :func:`bqcore.audit` takes it.
 
     Parameters
     ----------
-    given : str
+    given : str, or None
         An ``.npz`` file with the arrays ``inputs`` and ``classes`` (or x and y, images and labels, data and targets;
         other arrays are inputs by their names), an ``.npy`` file of inputs, or a folder of images, one folder for each
-        class in the order of their names.
+        class in the order of their names. None, as of a split that may be left out, gives None.
     classes : str, optional
         An ``.npy`` file with the classes.
     size : (height, width), optional
-        To which images are resized.
+        To which the images of a folder are resized.
     mean, std : lists of numbers, optional
-        Taken off and divided by, channel by channel, after images are scaled to [0, 1].
+        Taken off and divided by, channel by channel, after the images of a folder are scaled to [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If a file or an image cannot be read, or an option has nothing that it applies to.
     """
+    if given is None:
+        if classes:
+            raise ValueError(f"{classes} holds classes of no inputs: give these too (--calibration), or leave it out.")
+        return None
     path = Path(given)
     if path.is_dir():
         if classes:
             raise ValueError(f"{given} is a folder, whose own folders name the classes: leave {classes} out.")
         return image_batches(path, size=size, mean=mean, std=std)
+    if path.suffix.lower() not in (".npz", ".npy"):
+        raise ValueError(f"{given} is no data: give an .npz or .npy file, or a folder of images.")
+    surplus = [f"--{name}" for name, value in {"size": size, "mean": mean, "std": std}.items() if value is not None]
+    if surplus:
+        raise ValueError(
+            f"{given} holds arrays, which are taken as they are: prepare them and leave {', '.join(surplus)} out."
+        )
     if path.suffix.lower() == ".npz":
         arrays = read_arrays(path)
         found = [key for key in CLASS_KEYS if key in arrays]
@@ -153,10 +167,8 @@ def read_split(given: str, classes: str | None = None, *, size=None, mean=None, 
         inputs = arrays
         if len(arrays) == 1 and next(iter(arrays)) in INPUT_KEYS:
             inputs = next(iter(arrays.values()))
-    elif path.suffix.lower() == ".npy":
-        inputs, y = read_array(path), None
     else:
-        raise ValueError(f"{given} is no data: give an .npz or .npy file, or a folder of images.")
+        inputs, y = read_array(path), None
     if classes:
         if y is not None:
             raise ValueError(f"{given} holds classes already: leave {classes} out.")
@@ -203,7 +215,11 @@ def _numbers(array, name: str) -> np.ndarray:
 
 
 def image_batches(folder: Path, *, size=None, mean=None, std=None) -> Callable:
-    """Give a function that goes through a folder of images: float32 (N, channels, height, width), scaled to [0, 1]."""
+    """
+    Give a function that goes through a folder of images: float32 (N, channels, height, width), scaled to [0, 1].
+
+    One channel if every image is gray, else three.
+    """
     pillow = optional("PIL.Image", "pillow", "A folder of images")
     names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     places = [(folder / name, label) for label, name in enumerate(names)] or [(folder, None)]
@@ -215,29 +231,29 @@ def image_batches(folder: Path, *, size=None, mean=None, std=None) -> Callable:
     ]
     if not files:
         raise ValueError(f"{folder} holds no images ({', '.join(IMAGES)}): put them into one folder for each class.")
-    mode = "RGB"
 
-    def read(file: Path) -> np.ndarray:
+    def of(file: Path, use: Callable):
+        """Give what *use* makes of an image, or name the file."""
         try:
             with pillow.open(file, formats=_FORMATS) as image:
-                image = image.convert(mode)
-                if size is not None:
-                    image = image.resize(size[::-1], pillow.Resampling.BILINEAR)
-                pixels = np.asarray(image, dtype=np.float32) / 255
+                if image.mode[0] in "IF":  # converted, all above 255 would be 255
+                    raise ValueError(f"its values have over 8 bits (mode {image.mode}): save 8-bit images or an .npz")
+                return use(image)
         except Exception as error:  # whatever a damaged file makes of a decoder
             raise ValueError(f"{file} is no image that can be read: {_line(error)}") from None
-        pixels = np.moveaxis(np.atleast_3d(pixels), -1, 0)
+
+    def prepared(image) -> np.ndarray:
+        image = image.convert(mode)
+        if size is not None:
+            image = image.resize(size[::-1], pillow.Resampling.BILINEAR)
+        pixels = np.moveaxis(np.atleast_3d(np.asarray(image, dtype=np.float32) / 255), -1, 0)
         for values, apply in ((mean, np.subtract), (std, np.divide)):
             if values is not None:
                 pixels = apply(pixels, np.asarray(values, dtype=np.float32)[:, None, None])
         return pixels
 
-    try:
-        with pillow.open(files[0][0], formats=_FORMATS) as image:
-            mode = "L" if image.mode in ("L", "1", "I;16") else "RGB"
-    except Exception as error:
-        raise ValueError(f"{files[0][0]} is no image that can be read: {_line(error)}") from None
-    channels = 1 if mode == "L" else 3
+    gray = all(of(file, lambda image: image.mode in ("L", "1")) for file, _ in files)  # by its header
+    mode, channels = ("L", 1) if gray else ("RGB", 3)
     for name, values in (("Mean", mean), ("Deviation", std)):
         if values is not None and len(values) not in (1, channels):
             raise ValueError(
@@ -248,7 +264,7 @@ def image_batches(folder: Path, *, size=None, mean=None, std=None) -> Callable:
         shape = None
         for start in range(0, len(files), _AT_ONCE):
             part = files[start : start + _AT_ONCE]
-            images = [read(file) for file, _ in part]
+            images = [of(file, prepared) for file, _ in part]
             shape = shape or images[0].shape
             for image, (file, _) in zip(images, part):
                 if image.shape != shape:

@@ -1,7 +1,8 @@
 """Where boundaries lie in input space, for two classifiers of any kind: slices, and what needs gradients."""
 
+import functools
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -18,8 +19,29 @@ TOLERANCES = (0.001, 0.01, 0.1)
 _RADIUS_PAIRS = 20_000  # (sample, class) pairs that the radius is taken on: each costs a backward pass
 
 
-def slice_measures(models: Mapping, functions: Mapping, heads: Mapping, nodes: int) -> xr.Dataset | str:
-    """Measure the slice of each split at three resolutions, or say why there is none (nothing if *nodes* is 0)."""
+def _or_note(measure: Callable) -> Callable:
+    """Give what *measure* gives, or in one line why it fails: decisions are measured by then, and must not be lost."""
+
+    @functools.wraps(measure)
+    def measured(*given, **options):
+        try:
+            return measure(*given, **options)
+        except (ValueError, RuntimeError) as error:  # between and beyond the data a classifier may do anything
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            return lines[0].rstrip(".")
+
+    return measured
+
+
+@_or_note
+def slice_measures(
+    models: Mapping, functions: Mapping, heads: Mapping, nodes: int, *, probabilities: bool = False
+) -> xr.Dataset | str:
+    """
+    Measure the slice of each split at three resolutions, or say why there is none (nothing if *nodes* is 0).
+
+    *functions* are those of *models*, of log-probabilities if *probabilities*.
+    """
     if nodes == 0:
         return ""
     head = heads["heldout"]
@@ -30,12 +52,9 @@ def slice_measures(models: Mapping, functions: Mapping, heads: Mapping, nodes: i
         return f"{says}; .to_numpy() makes one of a data frame" if hasattr(head, "to_numpy") else says
     per_split, picture = [], None
     for inputs in heads.values():
-        try:
-            plane = slices.pca_plane(inputs)
-        except ValueError as error:
-            return str(error).rstrip(".")
+        plane = slices.pca_plane(inputs)
         size = max(1, min(2048, _VALUES // max(1, classifiers.width(inputs))))
-        points = {key: _on_points(model, functions[key], inputs) for key, model in models.items()}
+        points = {key: _on_points(model, functions[key], inputs, probabilities) for key, model in models.items()}
         grids = {key: slices.slice_labels(given, plane, nodes, batch_size=size) for key, given in points.items()}
         strides = [stride for stride in (1, 2, 4) if (nodes - 1) % stride == 0 and (nodes - 1) // stride >= 1]
         rows = [
@@ -64,14 +83,22 @@ def _is_floating(inputs) -> bool:
     return isinstance(inputs, (np.ndarray, torch.Tensor)) and to_numpy(inputs[:1]).dtype.kind == "f"
 
 
-def _on_points(model, function, inputs):
-    """Give a classifier as :func:`bqcore.slices.slice_labels` wants it: on points in float64."""
+def _on_points(model, function, inputs, probabilities: bool) -> Callable:
+    """Give a classifier as :func:`bqcore.slices.slice_labels` wants it: points in float64 to logits, both NumPy's."""
     twin = classifiers.double(model, inputs[:64])
     if twin is not None and all(value.device.type == "cpu" for value in twin.parameters()):
-        return twin
+        if type(twin) is nn.Sequential and not probabilities:
+            return twin  # its first layer is folded onto the plane
+        return lambda points: to_numpy(_logits(twin(torch.from_numpy(points)), probabilities))
     if isinstance(inputs, torch.Tensor):
-        return lambda points: function(torch.from_numpy(points).to(inputs))
-    return lambda points: function(points.astype(inputs.dtype))
+        return lambda points: to_numpy(function(torch.from_numpy(points).to(inputs)))
+    return lambda points: to_numpy(function(points.astype(inputs.dtype)))
+
+
+def _logits(output, probabilities: bool) -> torch.Tensor:
+    """Give the logits in an output, as the functions of :func:`bqcore.pooled.logits_functions` do, with gradients."""
+    z = classifiers.opened(output)
+    return z.double().clamp_min(classifiers.TINY).log() if probabilities else z
 
 
 def _slice(grids: Mapping, plane: slices.Plane, nodes: int) -> xr.Dataset:
@@ -87,16 +114,22 @@ def _slice(grids: Mapping, plane: slices.Plane, nodes: int) -> xr.Dataset:
     }).assign_coords(model=list(grids))  # fmt: skip
 
 
+@_or_note
 def gradient_measures(
-    models: Mapping, functions: Mapping, head, wanted: int, classes: int, *, radii: bool = True
-) -> xr.Dataset | str:
-    """Measure radius, displacement and normal variation on the *wanted* held-out samples, or say why not."""
+    models: Mapping, functions: Mapping, head, wanted: int, classes: int, *, radii: bool = True,
+    probabilities: bool = False,
+) -> xr.Dataset | str:  # fmt: skip
+    """
+    Measure radius, displacement and normal variation on the *wanted* held-out samples, or say why not.
+
+    *functions* are those of *models*, of log-probabilities if *probabilities*.
+    """
     if wanted == 0:
         return ""
     if isinstance(head, Mapping):
         return "the inputs are a dictionary, and gradients are taken of one array"
     inputs = head[:wanted]
-    given = {key: _differentiable(model, inputs) for key, model in models.items()}
+    given = {key: _differentiable(model, inputs, probabilities) for key, model in models.items()}
     if given["reference"] is None:
         return "the reference has no gradient with respect to these inputs"
     (reference, x), candidate = given["reference"], given["candidate"]
@@ -127,7 +160,7 @@ def _quantiles(values: np.ndarray) -> np.ndarray:
     return np.quantile(values, QUANTILES, method="linear" if np.isfinite(values).all() else "higher")
 
 
-def _differentiable(model, inputs):
+def _differentiable(model, inputs, probabilities: bool):
     """Give a classifier and its inputs as tensors if its logits have gradients there, in float64 where possible."""
     x = classifiers.tensors(inputs, model) if isinstance(model, nn.Module) else inputs
     if not isinstance(x, torch.Tensor) or not x.is_floating_point() or x.ndim < 2 or not callable(model):
@@ -137,7 +170,8 @@ def _differentiable(model, inputs):
     x = x.double() if x.device.type == "cpu" else x.float()
 
     def logits(batch: torch.Tensor) -> torch.Tensor:
-        return classifiers.opened(call(batch.to(own))).to(batch.dtype)
+        # The batch is the reference's, and a candidate may lie on another device.
+        return _logits(call(batch.to(x.device, own)), probabilities).to(batch)
 
     leaf = x[:2].detach().requires_grad_(True)
     try:

@@ -31,11 +31,19 @@ def layers(model: nn.Module) -> dict[str, nn.Module]:
     Raises
     ------
     ValueError
-        If the model is no torch module or has no linear or convolution layer.
+        If the model is no torch module, has no linear or convolution layer, or a weight of theirs is tied or computed.
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"The model is {type(model).__name__}: PTQ-W needs a torch module; audit other pairs instead.")
-    found = {name: layer for name, layer in model.named_modules() if isinstance(layer, quantize.LAYERS)}
+    found, owners = {}, {}
+    for name, layer in model.named_modules():
+        if isinstance(layer, quantize.LAYERS):
+            found[name], says = layer, f"Layer {name or 'model'!r}: its weight is"
+            if not isinstance(layer.weight, nn.Parameter):
+                raise ValueError(f"{says} computed from other parameters: remove that parametrization first.")
+            owner = owners.setdefault(id(layer.weight), name)
+            if owner != name:  # it would be quantized and counted twice, to bits that may differ
+                raise ValueError(f"{says} tied to that of {owner!r}: give it a copy of its own first.")
     if not found:
         raise ValueError(f"The model ({type(model).__name__}) has no linear or convolution layer: nothing to quantize.")
     return found

@@ -28,6 +28,10 @@ RATES = {
 }
 QUANTILES = [0.5, 0.95]
 _REPEAT = 1e-5  # two passes over one batch may differ by this share of the logits' range: sums in another order
+# How far from one a row of probabilities may sum. A softmax in 16 bits rounds exponentials, their sum, part by part,
+# and quotients by up to 2^-11 in float16 and 2^-8 in bfloat16: twenty of these. In wider types only probabilities that
+# are written with few digits are as far off.
+_SUM, _SUM_16_BITS = 1e-3, {"float16": 1e-2, "bfloat16": 8e-2}
 _HEAD, _HEAD_VALUES = 2000, 20_000_000
 
 
@@ -63,22 +67,23 @@ def logits_functions(reference, candidates: Mapping, probabilities: bool) -> dic
 
 def _logarithm(function, name: str):
     def logits(batch):
-        p = to_numpy(function(batch)).astype(np.float64)
+        p = function(batch)
         if not _are_probabilities(p):
             raise ValueError(
                 f"The {name} does not give probabilities (non-negative, each row summing to 1): leave "
                 "probabilities=True (--probabilities) out."
             )
-        return np.log(np.maximum(p, np.finfo(np.float64).tiny))
+        return np.log(np.maximum(to_numpy(p).astype(np.float64), classifiers.TINY))
 
     return logits
 
 
-def _are_probabilities(z: np.ndarray) -> bool:
+def _are_probabilities(output) -> bool:
+    z = to_numpy(output)
     if z.ndim != 2 or not (z >= 0).all():
         return False
-    # One-hot rows and halves sum to one in any type; a 16-bit sum of a thousand does not exactly.
-    tolerance = 1e-2 if z.dtype.itemsize == 2 else 1e-3
+    kind = str(getattr(output, "dtype", z.dtype)).removeprefix("torch.")  # the output's own: NumPy has no bfloat16
+    tolerance = _SUM_16_BITS.get(kind, _SUM)
     return bool((np.abs(z.sum(axis=1, dtype=np.float64) - 1) < tolerance).all())
 
 
@@ -120,11 +125,13 @@ def decide_split(functions: Mapping, split, name: str, *, batch_size: int | None
             f"{title} has {len(columns[0])} samples: a boundary band needs at least 5, and a flip rate of 1 % some 300."
         )
     y = None if targets[0] is None else np.concatenate(targets)
-    if y is not None and (y.min() < 0 or y.max() >= classes):
-        raise ValueError(
-            f"{title}: classes run from {y.min()} to {y.max()}, but the logits have columns 0 to {classes - 1}: "
-            f"give each class as the index of its column, {classifiers.COLUMNS}."
-        )
+    if y is not None:
+        if y.min() < 0 or y.max() >= classes:
+            raise ValueError(
+                f"{title}: classes run from {y.min()} to {y.max()}, but the logits have columns 0 to {classes - 1}: "
+                f"give each class as the index of its column, {classifiers.COLUMNS}."
+            )
+        y = y.astype(np.int64)  # np.bincount takes no uint64
     out = {key: Decided(*columns[:3], *columns[3 + 2 * i : 5 + 2 * i], y, classes) for i, key in enumerate(candidates)}
     return out, classifiers.join(head), notes
 
@@ -156,13 +163,14 @@ def _check_classes(logits: Mapping, classes: int, batch: classifiers.Batch) -> N
 
 def _first_look(function, batch: classifiers.Batch, z: np.ndarray, key: str) -> list[str]:
     """Refuse probabilities and chance in a classifier's first batch; note an answer that depends on the batch."""
-    if _are_probabilities(z):
+    output = function(batch.inputs)
+    if _are_probabilities(output):
         raise ValueError(
             f"The {key} seems to give probabilities (non-negative rows that sum to 1), whose margins mean something "
             "else: give logits, or say probabilities=True (--probabilities), which takes their logarithms."
         )
     span = float(np.ptp(z.astype(np.float64))) or 1.0
-    again = classifiers.read(function(batch.inputs), batch, f"The {key}'s logits")
+    again = classifiers.read(output, batch, f"The {key}'s logits")
     gap = np.abs(again.astype(np.float64) - z).max(axis=1)
     apart = int((gap > _REPEAT * span).sum())
     if apart:

@@ -38,6 +38,7 @@ _KEPT = ("flip_rate", "right_to_wrong", "band_flip_rate", "accuracy")
 _PACKAGES = ("torch", "numpy", "torchao", "onnxruntime", "onnx", "brevitas", "nncf")
 _CODE = (
     "backends", "blame", "classifiers", "data", "decisions", "models", "perlayer", "pooled", "quantize", "quantizers",
+    "stats",
 )  # fmt: skip
 _BATCH = 1000  # activations quantized by the range of the batch depend on it
 _LONG_NAMES = {

@@ -15,11 +15,13 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy import special
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
+from sklearn.svm import SVC, LinearSVC
 from torch import nn
 
 import bqcore
@@ -30,6 +32,7 @@ from bqcore import (
     curves,
     data,
     decisions,
+    geometry,
     models,
     pooled,
     quantize,
@@ -250,13 +253,16 @@ class Rows(nn.Module):
         return {"logits": self.linear(torch.cat([image.flatten(1), row], dim=1))}
 
 
-def linear_session(linear: nn.Linear, outputs=("logits",)) -> onnxruntime.InferenceSession:
-    """Give a linear layer as an ONNX Runtime session."""
+def linear_session(
+    linear: nn.Linear, outputs=("logits",), *, takes=onnx.TensorProto.FLOAT
+) -> onnxruntime.InferenceSession:
+    """Give a linear layer as an ONNX Runtime session, of inputs of a type."""
     tensors = [("w", linear.weight), ("c", linear.bias)]
     graph = onnx.helper.make_graph(
-        [onnx.helper.make_node("Gemm", ["x", "w", "c"], [name], transB=1) for name in outputs],
+        [onnx.helper.make_node("Cast", ["x"], ["floats"], to=onnx.TensorProto.FLOAT)]
+        + [onnx.helper.make_node("Gemm", ["floats", "w", "c"], [name], transB=1) for name in outputs],
         "linear",
-        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", linear.in_features])],
+        [onnx.helper.make_tensor_value_info("x", takes, ["n", linear.in_features])],
         [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", None]) for name in outputs],
         [onnx.numpy_helper.from_array(tensor.detach().numpy(), name) for name, tensor in tensors],
     )
@@ -332,6 +338,57 @@ def test_scikit_learn_estimators_with_scores_with_probabilities_of_zero_and_on_d
     assert np.array_equal(labels, two.predict(frame))
 
 
+def test_scores_far_below_any_logarithm_of_a_probability_stay_apart(linear):
+    layer, x = linear
+    steep = LogisticRegression()
+    steep.classes_, steep.intercept_ = np.arange(4), np.zeros(4)
+    steep.coef_ = 1e4 * layer.weight.detach().numpy()
+    scores = steep.decision_function(x.numpy())
+    assert (np.sort(scores, axis=1)[:, 1] < np.log(classifiers.TINY)).any()  # two of a row
+    assert np.array_equal(classifiers.logits_function(steep)(x), scores)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4])
+def test_scores_of_pairs_of_classes_are_no_scores_of_classes(classes):
+    x, y = np.random.default_rng(0).normal(size=(120, 2)), np.arange(120) % classes
+    for wrap in (lambda model: model, make_pipeline, lambda model: GridSearchCV(model, {"C": [1.0]}, cv=2)):
+        usual, pairs = (wrap(SVC(decision_function_shape=shape)).fit(x, y) for shape in ("ovr", "ovo"))
+        assert classifiers.logits_function(usual)(x).shape == (120, classes)
+        if classes == 2:  # one pair, one score
+            assert np.array_equal(classifiers.logits_function(pairs)(x), classifiers.logits_function(usual)(x))
+            continue
+        says = r"The candidate scores pairs of classes \(decision_function_shape='ovo'\), not classes: say set_params"
+        with pytest.raises(ValueError, match=says):
+            bqcore.audit(usual, pairs, None, x)
+
+
+@pytest.mark.parametrize(
+    ("takes", "values", "first"),
+    [
+        ("UINT8", [3.5, -1.0], "uint8, which would change 2 of 2400 values of type float32, first 3.5: give whole"),
+        ("UINT8", [300.0, 2.0], "uint8, which would change 1 of 2400 values of type float32, first 300: give whole"),
+        ("INT64", [7.0, np.nan], "int64, which would change 1 of 2400 values of type float32, first nan: give whole"),
+        ("INT32", [-3.0, 7.0], None),
+    ],
+)
+def test_a_session_that_takes_integers_gets_the_values_that_are_given(linear, takes, values, first):
+    layer, _ = linear
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 12)).astype(np.float32)
+    session = linear_session(quantize.quantize_model(layer, 3), takes=getattr(onnx.TensorProto, takes))
+    found = bqcore.audit(layer, session, None, pixels, nodes=11)  # whole numbers are fine, points between them are not
+    assert float(held(found).flip_rate) > 0 and np.isfinite(held(found).displacement).all()
+    says = f"Slices are left out: The candidate's input x takes {takes.lower()}, which would change "
+    assert any(note.startswith(says) for note in found.notes)
+    pixels[17, 3:5] = values
+    if first is None:
+        assert np.array_equal(
+            classifiers.logits_function(session)(pixels), classifiers.logits_function(session)(pixels.astype(int))
+        )
+        return
+    with pytest.raises(ValueError, match=f"The model's input x takes {first} numbers, such as unscaled pixels"):
+        classifiers.logits_function(session)(pixels)
+
+
 def test_integer_images_have_no_slice_and_images_of_any_shape_have():
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (60, 3, 4, 4)).astype(np.uint8)
@@ -369,6 +426,29 @@ def test_the_device_is_that_of_the_model(linear):
     assert classifiers.tensors({"a": x}, nn.Linear(12, 4, device=device))["a"].device.type == device
 
 
+class Elsewhere(torch.Tensor):
+    """A tensor that NumPy cannot read before it is brought to the CPU, as one on a GPU."""
+
+    def numpy(self, **options):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_answers_of_another_device_are_brought_back(linear):
+    layer, x = linear
+    moved = quantize.quantize_model(layer, 3)
+    plain = bqcore.audit(layer, lambda batch: moved(batch).detach(), None, x, nodes=11, gradient_samples=0)
+    there = lambda batch: moved(batch).detach().as_subclass(Elsewhere)  # noqa: E731
+    assert bqcore.audit(layer, there, None, x, nodes=11, gradient_samples=0).dataset.equals(plain.dataset)
+    # Inputs of the reference go to where a candidate lies, here the meta device, of which nothing can come back.
+    logits, own = geometry._differentiable(nn.Linear(12, 4, device="meta").eval(), x, False)
+    assert own.device.type == "meta"
+    with pytest.raises(NotImplementedError, match="meta tensor"):
+        logits(x.double())
+
+
 def test_probabilities_by_consent_have_the_margins_of_their_logarithms(linear):
     layer, x = linear
     moved = quantize.quantize_model(layer, 3)
@@ -379,6 +459,45 @@ def test_probabilities_by_consent_have_the_margins_of_their_logarithms(linear):
     np.testing.assert_allclose(held(found).band_margin, held(plain).band_margin, rtol=1e-4)  # a float32 softmax between
     with pytest.raises(ValueError, match="The reference does not give probabilities .* leave probabilities=True"):
         bqcore.audit(layer, moved, None, x, probabilities=True)
+
+
+def test_boundaries_of_probabilities_are_those_of_their_logarithms(linear):
+    layer, x = linear[0], linear[1].double()
+    moved = quantize.quantize_model(layer, 3)
+    weight, bias = (value.detach().double().numpy() for value in (moved.weight, moved.bias))
+    soft, moved_soft = (nn.Sequential(model, nn.Softmax(1)).eval() for model in (layer, moved))
+    function = lambda batch: special.softmax(batch.numpy() @ weight.T + bias, axis=1)  # noqa: E731
+    plain = held(bqcore.audit(layer, moved, None, x, nodes=21))
+    on_slice = ("boundary_jaccard", "effective_displacement", "tolerance_jaccard", "grid_change", "junctions")
+    by_gradients = ("normal_variation", "radius")  # of both; displacement takes the reference's alone
+    for candidate, names in ((moved_soft, on_slice + by_gradients), (function, on_slice)):
+        found = held(bqcore.audit(soft, candidate, None, x, nodes=21, probabilities=True))
+        for name in (*names, "displacement"):
+            np.testing.assert_allclose(found[name], plain[name], rtol=1e-6, err_msg=name)
+        np.testing.assert_allclose(found.radius.sel(model="reference"), plain.radius.sel(model="reference"), rtol=1e-6)
+    assert plain.tolerance_jaccard.max() > 0 and plain.displacement.min() > 0
+    certain = torch.tensor([[0.0, 1.0]])
+    np.testing.assert_allclose(geometry._logits(certain, True), pooled._logarithm(lambda p: p, "one")(certain))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "off", "is_one"),
+    [
+        (torch.float16, 0.005, True), (torch.float16, 0.03, False), (torch.bfloat16, 0.05, True),
+        (torch.bfloat16, 0.15, False), (torch.float32, 0.0005, True), (torch.float32, 0.005, False),
+    ],
+)  # fmt: skip
+def test_a_row_of_probabilities_sums_to_one_as_well_as_its_type_can(dtype, off, is_one):
+    z = 3 * np.random.default_rng(0).normal(size=(50, 30))
+    p = torch.from_numpy((1 + off) * special.softmax(z, axis=1)).to(dtype)
+    if is_one:
+        with pytest.raises(ValueError, match="The reference seems to give probabilities"):
+            of_logits(p, p)
+        assert held(of_logits(p, p, probabilities=True)).flip_rate == 0
+        return
+    assert held(of_logits(p, p)).flip_rate == 0
+    with pytest.raises(ValueError, match="The reference does not give probabilities"):
+        of_logits(p, p, probabilities=True)
 
 
 # What comes out
@@ -426,8 +545,26 @@ def test_limits_are_passed_by_more_than_the_limit():
     assert passed(dataset, {"flip_rate": 0.19, "accuracy_loss": 0.1}) == [
         "flip rate: 0.2000 exceeds the limit 0.19", "loss of accuracy: 0.2000 exceeds the limit 0.1",
     ]  # fmt: skip
-    with pytest.raises(ValueError, match="A limit is stated for accuracy_loss, which was not measured: give classes"):
+    with pytest.raises(ValueError, match="for accuracy_loss, which is not measured without classes: give them with"):
         passed(of_logits(z, q).dataset, {"accuracy_loss": 0.1})
+    with pytest.raises(ValueError, match="A limit is 'flips': choose one of 'flip_rate', "):
+        passed(dataset, {"flips": 0.1})
+    with pytest.raises(ValueError, match="Limit of flip_rate is 10: give a number from -1 to 1"):
+        passed(dataset, {"flip_rate": 10})
+
+
+@given(st.integers(5, 300), st.data())
+def test_a_loss_of_exactly_its_limit_is_kept(n, drawn):
+    """As the difference of two shares, in floating point, it is as often above the limit: 0.9 - 0.89 > 0.01."""
+    from bqcore.auditing import passed
+
+    lost = drawn.draw(st.integers(0, n - 1))
+    before = drawn.draw(st.integers(lost, n))
+    z, q = (np.where(np.arange(n)[:, None] < right, [[2.0, 0.0]], [[0.0, 2.0]]) for right in (before, before - lost))
+    dataset = of_logits(z, q, np.zeros(n, int), nodes=0, gradient_samples=0).dataset
+    assert passed(dataset, {"accuracy_loss": lost / n, "flip_rate": lost / n}) == []
+    if lost:
+        assert len(passed(dataset, {"accuracy_loss": lost / n - 1e-6})) == 1
 
 
 def test_importing_the_package_imports_no_torch():
@@ -521,6 +658,57 @@ def test_a_reference_that_knows_no_more_than_one_class_is_doubted():
 def test_classes_that_change_between_batches_are_refused():
     with pytest.raises(ValueError, match="The reference gives 3 classes and its first batch 4"):
         bqcore.audit(lambda b: b, lambda b: b, None, iter([X[:, :4], X[:, :3]]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"nodes": 1}, "Nodes a side is 1: give at least 2, or 0 to leave slices out"),
+        ({"share": 0}, "Band share is 0: the boundary band would be empty"),
+    ],
+)
+def test_what_no_split_allows_is_refused_before_one_is_measured(options, message):
+    with pytest.raises(ValueError, match=message):
+        bqcore.audit(GOOD, lambda x: pytest.fail("measured"), X, X, **options)
+
+
+def failing(says):
+    raise RuntimeError(says)
+
+
+@pytest.mark.parametrize(
+    ("off", "note"),
+    [
+        (lambda z: z * np.nan, "Logits on the slice hold 484 non-finite values of 484, first at row 0, column 0, class 0: the model diverged there"),
+        (lambda z: failing("No such point.\nTraceback"), "No such point"),
+        (lambda z: z[1:], r"The classifier gave shape (120, 4) of float64 for 121 nodes: expected logits (N, K >= 2) or integer labels (N,)"),
+    ],
+)  # fmt: skip
+def test_what_a_classifier_does_beyond_the_data_leaves_its_decisions(off, note):
+    def candidate(x):
+        return GOOD(x) if np.isin(x[:, 0], X[:, 0]).all() else off(GOOD(x))
+
+    found = bqcore.audit(GOOD, candidate, X, X, nodes=11)
+    assert held(found).flip_rate == 0 and f"Slices are left out: {note}." in found.notes
+    assert found.dataset.flip_rate.equals(bqcore.audit(GOOD, candidate, X, X, nodes=0).dataset.flip_rate)
+
+
+def test_gradients_that_are_not_finite_leave_decisions_and_slices():
+    x = torch.from_numpy(X).clone()
+    x[7, 2] = 0.0  # where the root has no slope
+    rooted = lambda x: x.abs().sqrt()  # noqa: E731
+    found = bqcore.audit(rooted, lambda x: rooted(x) + 0.01 * x, None, x, nodes=11)
+    says = "Radius and displacement are left out: Reference logits: margin gradients hold 1 non-finite values of 200, first at sample 7"
+    assert any(note.startswith(says) for note in found.notes)
+    assert held(found).flip_rate > 0 and "boundary_jaccard" in found.dataset and "displacement" not in found.dataset
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u8", "i4"])
+def test_classes_may_be_integers_of_any_type(dtype):
+    right = GOOD(X).argmax(axis=1)
+    usual = bqcore.audit(GOOD, GOOD, (X, right), (X, right), nodes=0)
+    found = bqcore.audit(GOOD, GOOD, (X, right.astype(dtype)), [(X, right.astype(dtype))], nodes=0)
+    assert found.dataset.equals(usual.dataset) and found.notes == usual.notes
 
 
 def test_a_classifier_that_draws_at_random_is_refused():

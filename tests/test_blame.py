@@ -158,7 +158,15 @@ def test_each_layer_alone_is_measured_as_itself_and_the_worst_comes_first(deep):
         assert float(here.band_flip_rate) == decisions.band_flip_rate(z, q)
         change = boundary.local_change(copy.deepcopy(model).double(), twin.double(), x.double())
         np.testing.assert_array_equal(here.displacement, np.quantile(np.abs(change.displacement), [0.5, 0.95]))
-        assert int(here.weights) == layer.weight.numel() and int(here.bytes) == -(-layer.weight.numel() * 3 // 8)
+        assert int(here.weights) == layer.weight.numel() and int(here.bytes) == -(-layer.weight.numel() * 3 // 8) + 4
+
+
+def test_a_layer_s_bytes_are_its_packed_weights_and_their_steps():
+    model, x = nn.Linear(6, 3).eval(), torch.rand(40, 6)
+    for granularity, steps in (("tensor", 1), ("channel", 3)):
+        found = bqcore.blame_layers(model, x, bits=3, granularity=granularity).bytes
+        assert found.long_name == "packed weights with their steps" and found.values.tolist() == [7 + 4 * steps]
+        assert int(found[0]) == bqcore.model_bytes(model, 3, granularity=granularity) - 4 * 3  # biases
 
 
 def test_a_layer_that_is_on_the_grid_already_is_not_to_blame(deep):
@@ -228,6 +236,9 @@ def test_a_plan_is_measured_beside_uniform_bits_at_no_more_bytes(deep):
     assert float(on.band_flip_rate.sel(way="plan")) < float(on.band_flip_rate.sel(way="uniform"))
     most = bqcore.plan_bits(model, calibration, held, budget=10**6)
     assert set(most.bits.values()) == {8} and most.uniform == 8
+    batches = [tuple(half) for half in zip(*(part.split(200) for part in calibration))]
+    again = bqcore.plan_bits(model, batches, iter([held]), budget=budget)  # the held-out split is gone through once
+    assert again.bits == plan.bits
 
 
 def test_a_plan_whose_logits_collapse_is_not_taken_for_a_quiet_one():
@@ -247,6 +258,24 @@ def test_a_plan_whose_logits_collapse_is_not_taken_for_a_quiet_one():
 # Refusals
 
 
+def test_tied_and_computed_weights_are_refused_by_name():
+    tied = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)).eval()
+    tied[2].weight = tied[0].weight
+    computed = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 3))).eval()
+    for model, name, message in (
+        (tied, "2", "Layer '2': its weight is tied to that of '0': give it a copy of its own first"),
+        (computed, "0", "Layer '0': its weight is computed from other parameters: remove that parametrization first"),
+    ):
+        calls = ((perlayer.mixed, {name: 4}), (bqcore.model_bytes, 4), (bqcore.blame_layers, torch.rand(40, 4)))
+        for call, argument in calls:
+            with pytest.raises(ValueError, match=message):
+                call(model, argument)
+    tied[2].weight = nn.Parameter(tied[2].weight.detach().clone())
+    assert bqcore.model_bytes(tied, 4) == 2 * (8 + 4 + 16)
+    again = nn.Sequential(tied[0], nn.ReLU(), tied[0])  # one layer that runs twice has one name, and is counted once
+    assert list(perlayer.layers(again)) == ["0"] and bqcore.model_bytes(again, 4) == 8 + 4 + 16
+
+
 def test_what_is_wrong_is_named(deep):
     model, calibration, held = deep
     cases = [
@@ -261,6 +290,10 @@ def test_what_is_wrong_is_named(deep):
         (lambda: perlayer.mixed(model, {"1": 4}), "There is no layer '1' to quantize: choose from '0', '2', '4', '6'"),
         (lambda: bqcore.plan_bits(*deep, budget=100), "The budget is 100 bytes, and 2 bits for all take 1600: give more bytes or fewer"),
         (lambda: bqcore.plan_bits(*deep, budget=1e6), "Budget is 1000000.0: give an integer"),
+        (lambda: bqcore.plan_bits(*deep, budget=10**4, bits=()), "There are no bit-widths: give some"),
+        (lambda: bqcore.plan_bits(model, (part for part in [calibration]), held, budget=10**4),
+         "The calibration split is a generator, which can be gone through once, and a plan goes three times: give a list"),
+        (lambda: bqcore.plan_bits(model, iter([calibration]), held, budget=10**4), "The calibration split is a list_iterator"),
     ]  # fmt: skip
     for call, message in cases:
         with pytest.raises(ValueError, match=message):

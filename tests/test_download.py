@@ -337,11 +337,32 @@ def test_one_that_waits_takes_over_from_one_that_is_killed(server, tmp_path):
     assert (tmp_path / NAME).read_bytes() == CONTENT
 
 
+WITHOUT = "import fcntl\ndef flock(*a): raise OSError(95, 'Operation not supported')\nfcntl.flock = flock\n"
+
+
 def test_without_locks_two_at_once_do_not_meet(server, tmp_path):
-    without = "import fcntl\ndef flock(*a): raise OSError(95, 'Operation not supported')\nfcntl.flock = flock"
-    both = [child(tmp_path, server, "slow", before=without) for _ in range(2)]
+    both = [child(tmp_path, server, "slow", before=WITHOUT) for _ in range(2)]
     assert [process.communicate(timeout=60)[0] for process in both] == ["whole\n", "whole\n"]
     assert (tmp_path / NAME).read_bytes() == CONTENT and len(list(tmp_path.iterdir())) == 1
+
+
+def test_without_locks_only_the_process_itself_goes_on_and_says_so(server, get, tmp_path, monkeypatch):
+    def flock(*arguments):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    only = "only this process, for want of file locks, goes on"
+    assert f". {PART} bytes are kept, and {only} behind them. Try again later" in refusal(get, "stuck")
+    assert get("good") == [("good", PART)]
+    (tmp_path / NAME).unlink()
+    out, _ = child(tmp_path, server, "stuck", before=WITHOUT).communicate(timeout=60)
+    assert f"{only} behind them." in out
+    assert child(tmp_path, server, "good", before=WITHOUT).communicate(timeout=60)[0] == "whole\n"
+    assert server.asked[-1] == ("good", 0)  # and not behind the other process's part
+    (tmp_path / NAME).unlink()
+    limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (100000, 100000))"
+    out, _ = child(tmp_path, server, "good", before=WITHOUT + limit).communicate(timeout=60)
+    assert out.endswith(f"(File too large): make room, and {only} where it stopped.\n")
 
 
 def test_a_full_disk_is_one_line_and_what_came_is_kept(server, get, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import onnx
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file, save_model
 from torch import nn
 
 import bqcore
@@ -28,6 +29,13 @@ def net():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+
+def tied():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.ReLU(), torch.nn.Linear(3, 3))
+    model[2].weight = model[0].weight
+    return model
 
 def broken():
     raise KeyError("no such layer")
@@ -135,6 +143,8 @@ def test_bits_stand_for_ptq_w_of_the_reference(here, capsys):
         == 0
     )
     assert results.load_dataset("bits/audit.nc").equals(results.load_dataset("audit/audit.nc"))
+    said = shlex.join(["python", "-m", "bqcore", "audit", *words, "--bits", "3", "--out", "bits"])
+    assert results.load_dataset("bits/audit.nc").command == said and said in Path("bits/audit.html").read_text()
     capsys.readouterr()
 
 
@@ -211,6 +221,65 @@ def test_gray_images_have_one_channel_and_no_classes_without_folders(here):
     Image.new("L", (3, 2), 51).save("flat/a.png")
     (x,) = files.read_split("flat")()
     assert x.shape == (1, 1, 2, 3) and np.array_equal(x, np.full(x.shape, 51 / np.float32(255)))
+
+
+def test_images_are_gray_only_if_all_of_them_are(here):
+    Path("mixed").mkdir()
+    Image.new("L", (3, 2), 51).save("mixed/a.png")
+    Image.new("1", (3, 2), 1).save("mixed/b.png")
+    (x,) = files.read_split("mixed", mean=[0.0])()
+    assert x.shape == (2, 1, 2, 3)
+    Image.new("RGB", (3, 2), (0, 102, 255)).save("mixed/c.png")
+    with pytest.raises(ValueError, match="Mean has 2 numbers and the images 3 channels"):
+        files.read_split("mixed", mean=[0.1, 0.2])
+    (x,) = files.read_split("mixed")()
+    assert x.shape == (3, 3, 2, 3)
+    np.testing.assert_array_equal(x[..., 0, 0], np.float32([[51] * 3, [255] * 3, [0, 102, 255]]) / 255)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "mode"),
+    [("a.png", np.uint16, "I;16"), ("a.tif", np.uint16, "I;16"), ("a.tif", np.int32, "I"), ("a.tif", np.float32, "F")],
+)
+def test_images_of_more_than_8_bits_are_refused_and_not_clipped(here, name, kind, mode):
+    for folder in ("alone", "behind"):
+        Path(folder).mkdir()
+        Image.fromarray(np.full((2, 3), 300, kind)).save(f"{folder}/{name}")
+    Image.new("RGB", (3, 2)).save("behind/0.png")
+    message = rf"{name} is no image that can be read: its values have over 8 bits \(mode {mode}\): save 8-bit images or"
+    for folder in ("alone", "behind"):
+        with pytest.raises(ValueError, match=message):
+            list(files.read_split(folder)())
+
+
+def test_tied_weights_may_stand_in_a_file_once_or_under_each_of_their_names(here):
+    model = files.read_classifier("own_factories:tied")
+    with torch.no_grad():
+        model[0].weight += 1
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    save_model(model, "once.safetensors")
+    save_file(state, "each.safetensors")
+    assert len(load_file("once.safetensors")) == 3 and len(load_file("each.safetensors")) == 4
+    for name in ("once.safetensors", "each.safetensors"):
+        found = files.read_classifier("own_factories:tied", name)
+        assert found[0].weight is found[2].weight
+        assert all(torch.equal(found.state_dict()[key], tensor) for key, tensor in state.items())
+    for changed, message in (
+        ({"0.weight": None, "2.weight": None}, "1 tensors are missing and 0 unknown, first [02].weight"),
+        ({"0.weight": None, "2.bias": None}, "1 tensors are missing and 0 unknown, first 2.bias"),
+        ({"0.bias": torch.ones(2)}, "size mismatch for 0.bias: copying a param with shape torch.Size\\(\\[2\\]\\)"),
+    ):
+        given = {name: tensor for name, tensor in (state | changed).items() if tensor is not None}
+        save_file(given, "wrong.safetensors")
+        with pytest.raises(ValueError, match=f"^wrong.safetensors does not fit the model: {message}"):
+            files.read_classifier("own_factories:tied", "wrong.safetensors")
+
+
+def test_a_split_that_is_left_out_has_no_classes(here):
+    assert files.read_split(None) is None and files.read_split(None, mean=[0.5]) is None
+    message = r"^y\.npy holds classes of no inputs: give these too \(--calibration\), or leave it out\.$"
+    with pytest.raises(ValueError, match=message):
+        files.read_split(None, "y.npy")
 
 
 @pytest.mark.parametrize(
@@ -314,9 +383,12 @@ REFUSED = [
     (["--reference-logits", "z.npy", "--candidate-logits", "q.npy", "--bits", "4"], "Logits are given, which need no --bits: leave it out"),
     (["--reference-logits", "z.npy", "--candidate-logits", "cut.npy"], "inputs hold arrays of different lengths (reference: 300, candidate: 299)"),
     (["--reference-logits", "z.npy", "--candidate-logits", "shuffled.npy"], "one of them is in another order"),
-    (["--reference-logits", "z.npy", "--candidate-logits", "q.npy", "--max-right-to-wrong", "0.1"], "A limit is stated for right_to_wrong, which was not measured"),
+    (["--reference-logits", "z.npy", "--candidate-logits", "q.npy", "--max-right-to-wrong", "0.1"], "A limit is stated for right_to_wrong, which is not measured without classes"),
     (["--reference-logits", "z.npy", "--candidate-logits", "q.npy", "--max-flips", "2"], "Limit of flip_rate is 2.0: give a number from -1 to 1"),
+    ([*NET, "--heldout", "held.npz", "--bits", "4", "--nodes", "1"], "Nodes a side is 1: give at least 2, or 0 to leave slices out"),
     ([*NET, "--heldout", "held.npz", "--bits", "4", "--size", "0,2"], "--size is [0.0, 2.0]: give height and width, such as 32,32"),
+    ([*NET, "--heldout", "held.npz", "--bits", "4", "--mean", "0.5", "--std", "0.5"], "held.npz holds arrays, which are taken as they are: prepare them and leave --mean, --std out"),
+    ([*NET, "--heldout", "x.npy", "--bits", "4", "--size", "4,4"], "x.npy holds arrays, which are taken as they are: prepare them and leave --size out"),
 ]  # fmt: skip
 
 
@@ -328,6 +400,41 @@ def test_what_is_wrong_is_named_in_one_line_with_status_2(here, words, message, 
     save_file({"weight": torch.ones(2)}, "other.safetensors")
     assert message in error_of(*words, capsys=capsys)
     assert not Path("audit").exists()
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        (["--max-flips", "10"], "Limit of flip_rate is 10.0: give a number from -1 to 1"),
+        (["--max-right-to-wrong", "0.1"], "A limit is stated for right_to_wrong, which is not measured without classes"),
+        (["--max-accuracy-loss", "0.1"], "A limit is stated for accuracy_loss, which is not measured without classes"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--reference-logits", "z.npy", "--candidate-logits", "q.npy"], [*NET, "--bits", "4", "--heldout", "x.npy"],
+        [*NET, "--bits", "4", "--heldout", "images"],
+    ],
+    ids=["logits", "array", "images"],
+)  # fmt: skip
+def test_a_limit_that_cannot_be_judged_is_refused_before_anything_is_measured(
+    here, monkeypatch, capsys, words, limit, message
+):
+    Path("images").mkdir()
+    Image.new("RGB", (2, 2)).save("images/a.png")
+    monkeypatch.setattr(auditing, "audit", lambda *given, **options: pytest.fail("measured"))
+    assert message in error_of(*words, *limit, capsys=capsys)
+
+
+def test_what_was_measured_is_kept_before_it_is_judged(here, monkeypatch, capsys):
+    def passed(*given):
+        raise ValueError("no judge")
+
+    monkeypatch.setattr(auditing, "passed", passed)
+    assert "no judge" in error_of("--reference-logits", "z.npy", "--candidate-logits", "q.npy", capsys=capsys)
+    content = json.loads(Path("audit/audit.json").read_text(encoding="utf-8"))
+    assert content["conclusion"] == results.load_dataset("audit/audit.nc").conclusion
 
 
 def test_a_missing_package_is_named_with_what_to_do(here, monkeypatch, capsys):
@@ -354,6 +461,24 @@ def test_a_full_disk_leaves_the_old_report(here, monkeypatch, capsys):
     capsys.readouterr()
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["audit"], "the same command begins anew"),
+        (["explorer", "mnist"], "the same command begins anew"),
+        (["data"], "what came is kept, and the same command goes on"),
+        (["quantizers"], "finished runs are kept, and the same command goes on"),
+    ],
+)
+def test_ctrl_c_is_answered_by_what_is_kept(monkeypatch, capsys, words, says):
+    def stopped(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command_line, f"_{words[0]}", stopped)
+    assert command_line.main(words) == 130
+    assert capsys.readouterr() == ("", f"\nbqcore {words[0]}: stopped; {says}.\n")
+
+
 def test_every_limit_of_the_command_line_is_a_measure():
     names = {name for name, _ in command_line._LIMITS.values()}
-    assert names <= {*auditing.RATES, "accuracy_loss"}
+    assert names <= set(auditing.LIMITS)

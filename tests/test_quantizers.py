@@ -1,5 +1,8 @@
 """The study of quantizers: candidates and plans measured as they are alone, bytes, what is missing, what is kept."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -56,6 +59,19 @@ def test_candidates_and_plans_are_measured_as_they_are_alone(network, measured):
         np.testing.assert_array_equal(here[f"{prefix}flipped"], decisions.decide(z) != decisions.decide(q))
     assert measured.bytes.sel(quantizer=FEW[0]) == quantize.model_bytes(model, 8, granularity="channel")
     assert int(measured.float_bytes) == quantize.model_bytes(model, 32)
+
+
+def test_other_code_that_makes_plans_gives_another_folder(network):
+    model, (x, y), _ = network
+    seen = set()
+    sys.setprofile(lambda frame, *_: seen.add(frame.f_code.co_filename))
+    try:
+        quantizers.make_plans(model, (x[:100], y[:100]))
+    finally:
+        sys.setprofile(None)
+    ours = {path.stem for path in map(Path, seen) if path.parent == Path(quantizers.__file__).parent}
+    assert {"blame", "stats"} <= ours  # what is seen is all that runs
+    assert ours - {"checks", "files"} <= set(quantizers._CODE)  # but for refusals and imports
 
 
 def test_what_is_missing_has_its_reason_and_no_numbers(measured):
