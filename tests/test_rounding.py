@@ -105,7 +105,7 @@ def test_every_weight_is_one_of_its_two_neighbours_on_the_grid(on, kind, seed, b
             assert torch.equal(rounded.get_submodule(name).bias, layer.bias)
     assert record.changed == changed and not record.skipped
     assert all(record.changed[name] <= record.free[name] for name in changed)
-    assert record.fell_back or all(record.errors[k] <= record.nearest_errors[k] for k in record.errors)
+    assert all(record.errors[k] <= record.nearest_errors[k] for k in record.errors)
 
 
 @given(st.integers(0, 99), st.integers(2, 8))
@@ -222,9 +222,16 @@ def test_from_a_start_it_ends_at_no_higher_a_loss_than_the_start_s(seed, bits, g
     model, inputs = net("mlp", seed)
     start, _ = optimize_rounding(model, inputs, bits, seed=0, **QUICK)
     rounded, record = optimize_rounding(model, inputs, bits, seed=0, on="logits", start=start, gap=gap, **QUICK)
-    losses = [logit_error(model, other, inputs) for other in (rounded, start, quantize_model(model, bits))]
-    if not gap:
-        assert losses[0] <= min(losses[1:]) * (1 + 1e-6) and record.errors["logits"] == pytest.approx(losses[0])
+    band = inputs[decisions.boundary_band(model(inputs), 0.2)]
+
+    def loss(other) -> float:
+        moved = local_change(model, other, band).displacement if gap else np.zeros(1)
+        return logit_error(model, other, inputs) + gap * np.nanmean(moved**2)  # NaN of flat inputs, which are left out
+
+    losses = [loss(other) for other in (rounded, start, quantize_model(model, bits))]
+    slack = 1e-4 if gap else 1e-6  # a change of margins is a small difference of float32 logits
+    assert losses[0] <= min(losses[1:]) * (1 + slack)
+    assert record.errors["logits"] + (gap * record.gap if gap else 0) == pytest.approx(losses[0], rel=slack)
     for ours, theirs in zip(rounded.parameters(), model.parameters()):
         if ours.ndim > 1:  # still one of the two neighbours on the grid
             assert ((ours - theirs).abs() < step_size(theirs.detach(), bits) * 1.00001).all()
