@@ -81,6 +81,7 @@ TINY = {
 PAPERS = {
     "levels-digits": "seeds=1", "stopping-digits": "seeds=4",
     **{f"stopping-{name}": "seeds=1" for name in ("mnist", "fashion-mnist", "cifar-10")},
+    **{f"rounding-{name}": "seeds=3" for name in ("digits", "mnist", "fashion-mnist", "cifar-10")},
     "stopping-full-cifar-10": "nodes=[81,41]", "stopping-full-cifar-10-channel": "", "rounding-full-cifar-10": "",
 }  # fmt: skip
 # Of its long studies each seed is a job on one core, and so is its training: the longest first, so that no core waits.

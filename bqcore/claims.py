@@ -161,6 +161,7 @@ def _select(
     values = dataset[select["measure"]].sel({key: value for key, value in where.items() if key != "less_bits"})
     if "less_bits" in select:  # what is lost at so many bits
         values = values - dataset[select["measure"]].sel(where | {"bits": where.pop("less_bits")})
+        values = values.rename(f"{select['measure']}_lost")
     return values
 
 
@@ -180,15 +181,18 @@ def _span(claim: dict, dataset: xr.Dataset) -> float:
 
 
 def _interval(values: xr.DataArray, means_of: int, level: float) -> stats.Interval:
-    """Give the prediction interval of *values*, within what they can be: a share from 0 to 1, bits from 2 to 16."""
-    interval = stats.prediction_interval(values.values.ravel(), means_of, level)
+    return stats.prediction_interval(values.values.ravel(), means_of, level)
+
+
+def _shown(interval: stats.Interval, values: xr.DataArray, dataset: xr.Dataset) -> dict:
+    """Cut an interval to what *values* can be, for readers: a share 0 to 1, bits those of the runs."""
+    low, high = -np.inf, np.inf
     if values.name == "chosen_bits":
-        low, high = 2, 16
+        levels = dataset.bits.values[dataset.bits.values != specs.FLOAT]
+        low, high = levels.min(), levels.max()
     elif values.name in ("boundary_jaccard", "accuracy") or values.name.endswith("_rate"):
         low, high = 0, 1
-    else:
-        return interval
-    return stats.Interval(interval.estimate, float(max(interval.low, low)), float(min(interval.high, high)))
+    return interval._replace(low=float(max(interval.low, low)), high=float(min(interval.high, high)))._asdict()
 
 
 def _judge_value(claim: dict, dataset: xr.Dataset, rule: dict, choices: Callable[[str], xr.Dataset]) -> dict:
@@ -205,7 +209,7 @@ def _judge_value(claim: dict, dataset: xr.Dataset, rule: dict, choices: Callable
         verdict = "inconclusive"
     else:
         verdict = "reproduced"
-    return interval._asdict() | {
+    return _shown(interval, selected, dataset) | {
         "runs": dataset.sizes["seed"],
         "percentile": stats.percentile(values, claim["reported"]),
         "verdict": verdict,
@@ -227,7 +231,8 @@ def _judge_stopping(
     for i in aware:
         inside, narrow = True, True
         for other, span in zip(together, spans):
-            interval = _interval(_select(chosen.isel(choice=i), other["select"]), other["means_of"], rule["level"])
+            values = _select(chosen.isel(choice=i), other["select"])
+            interval = _interval(values, other["means_of"], rule["level"])
             inside &= interval.low <= other["reported"] <= interval.high
             narrow &= interval.high - interval.low <= rule["too_wide"] * span
         verdicts.append(inside + (inside and narrow))
@@ -236,7 +241,7 @@ def _judge_stopping(
     values = _select(usual, claim["select"])
     interval = _interval(values, claim["means_of"], rule["level"])
     names = " and ".join(other["id"] for other in together)
-    return interval._asdict() | {
+    return _shown(interval, values, dataset) | {
         "says": f"{claim['says']} (ours at {claim['rule']} ≤ {float(usual.limit):g}, as calibration data pick it; "
         f"{sum(v > 0 for v in verdicts)} of {len(aware)} limits agree with {names} at once)",
         "runs": dataset.sizes["seed"],

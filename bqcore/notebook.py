@@ -169,13 +169,29 @@ def full_summary(tensor: xr.Dataset, rounded: xr.Dataset, everywhere: dict, stop
         f"- Over {len(found)} variants, calibration and held-out Jaccard correlate from {min(overall):.3f} to "
         f"{max(overall):.3f}; within a bit-width, from {min(within):.2f} to {max(within):.2f}."
     )
-    best = {name: next(iter(transfer.rank_predictors(many))) for name, many in stopping.items()}
+    ranked = {name: transfer.rank_predictors(many) for name, many in stopping.items()}
+    first = {
+        title: [found for found, rows in ranked.items() if next(iter(rows)) == name]
+        for name, title in transfer.PREDICTORS.items()
+    }
     lines.append(
-        "- Held-out flips are predicted best by calibration "
-        + ", ".join(f"{transfer.PREDICTORS[measure]} on {name}" for name, measure in best.items())
+        "- The calibration measure that correlates best with held-out flips is "
+        + "; ".join(f"{title} on {plots.listed(found)}" for title, found in first.items() if found)
+        + ". Surely better than J (95 %, each by itself), "
+        + "; ".join(_surely_better(ranked, i, where) for i, where in ((3, "over all bit-widths"), (4, "within them")))
         + "."
     )
     return "\n".join(lines)
+
+
+def _surely_better(ranked: dict[str, dict], i: int, where: str) -> str:
+    """Name the measures whose *i*-th gain over J lies above 0, with their data sets."""
+    better = {
+        title: [found for found, rows in ranked.items() if rows[name][i].low > 0]
+        for name, title in transfer.PREDICTORS.items()
+    }
+    words = [f"{title} on {plots.listed(found)}" for title, found in better.items() if found]
+    return f"{where}: {plots.listed(words) if words else 'none'}"
 
 
 def variants(dataset: str, results: str) -> xr.Dataset:
@@ -220,10 +236,10 @@ def tables(of: Iterable[tuple[pd.DataFrame, str, str]]) -> None:
         display(plots.Table(frame, caption, name))
 
 
-def sources(sets: dict[str, xr.Dataset]) -> Markdown:
-    """Give the line below what was made from several joined runs: the command and result file of each."""
-    lines = [f"- {publishing.origin(many)}" for many in sets.values()]
-    return Markdown("\n".join(lines))
+def sources(*results: xr.Dataset) -> Markdown:
+    """Say of what figures and tables are made: the command, the data and the file of each result."""
+    lines = [f"- {publishing.origin(many)}" for many in results]
+    return Markdown("\n".join(["The figures and tables of this page are made of", "", *lines]))
 
 
 def stopping_summary(sets: dict[str, xr.Dataset], chosen: dict[str, xr.Dataset]) -> Markdown:
@@ -244,19 +260,21 @@ def stopping_summary(sets: dict[str, xr.Dataset], chosen: dict[str, xr.Dataset])
         if many.sizes["seed"] > 1:
             fewer = stats.paired_difference(held_out[first].values, held_out[second].values)
             text += f", {fewer.estimate:.4f} fewer [{fewer.low:.4f}, {fewer.high:.4f}]"
-            gains = []
+            fewer, more = [], []
             for i in range(choices.sizes["choice"]):
                 gain = stats.paired_difference(equal[i].values, held_out[i].values)
-                if gain.low > 0:
-                    rule = plots_stopping.rule_name(
-                        str(choices.rule.values[i]), float(choices.limit[i]), float(choices.second_limit[i])
-                    )
-                    gains.append(f"{rule} ({gain.estimate:.4f} [{gain.low:.4f}, {gain.high:.4f}])")
-            text += (
-                ". Against the same bits for all, fewer flips come from " + ", ".join(gains)
-                if gains
-                else ". Against the same bits for all, no rule saves flips: it buys bits"
-            )
+                rule = plots_stopping.rule_name(
+                    str(choices.rule.values[i]), float(choices.limit[i]), float(choices.second_limit[i])
+                )
+                said = f"{rule} ({gain.estimate:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}])"
+                (fewer if gain.low > 0 else more if gain.high < 0 else []).append(said)
+            if choices.chosen_bits.min() == choices.chosen_bits.max():
+                text += ". All networks have the same bits by every rule: nothing can be saved at equal bits"
+            else:
+                text += ". Against the same bits for all, flips are surely fewer " + (
+                    f"by {plots.listed(fewer)}" if fewer else "by no rule: what is saved is bought with bits"
+                )
+                text += f", and surely more by {plots.listed(more)}" if more else ""
         lines.append(text + ".")
     return Markdown("\n".join(lines))
 

@@ -70,6 +70,11 @@ def level_name(bits: int) -> str:
     return "float" if bits == FLOAT else f"{bits} bits"
 
 
+def listed(names: list[str]) -> str:
+    """Write names as a list in a sentence."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
 def level_colour(bits: int) -> str:
     """Give the colour of a bit-width, from dark for 8 to light for 2, as in every figure; others are grey."""
     return _LEVELS.get(int(bits), "#777777")
@@ -327,6 +332,7 @@ _LEVEL_COLUMNS = {
     "normal variation, median": ("normal_variation", {"quantile": 0.5}, "{:.1e}"),
     "normal variation, 95 %": ("normal_variation", {"quantile": 0.95}, "{:.1e}"),
 }
+_OF_ALL_INPUTS = ("accuracy", "flips", "pair-order flips")
 _SLICE_COLUMNS = {
     "J": ("boundary_jaccard", "{:.3f}"),
     "d_eff": ("effective_displacement", "{:.4f}"),
@@ -346,9 +352,18 @@ _TRANSITION_COLUMNS = {
 
 
 def levels_table(runs: xr.Dataset) -> pd.DataFrame:
-    """Tabulate decisions and local geometry by level; over several seeds, medians with 95 % prediction intervals."""
+    """
+    Tabulate decisions and local geometry by level; over several seeds, medians with 95 % prediction intervals.
+
+    Of one run, shares of the test inputs have their 95 % Clopper–Pearson interval.
+    """
     columns = {
-        title: [_cell(runs[name].sel(select | {"bits": bits}), form) for bits in runs.bits.values]
+        title: [
+            _share(float(runs[name].sel(bits=bits)), runs.sizes["sample"], form)
+            if title in _OF_ALL_INPUTS and "sample" in runs.sizes
+            else _cell(runs[name].sel(select | {"bits": bits}), form)
+            for bits in runs.bits.values
+        ]
         for title, (name, select, form) in _LEVEL_COLUMNS.items()
     }
     return _frame(columns, [level_name(int(bits)) for bits in runs.bits], "level")
@@ -392,6 +407,11 @@ def steps_table(runs: xr.Dataset) -> pd.DataFrame:
         for t in runs.t.values
     }
     return _frame(columns, list(runs.transition.values), "transition")
+
+
+def _share(share: float, inputs: int, form: str) -> str:
+    found = stats.clopper_pearson(round(share * inputs), inputs)
+    return f"{form.format(share)} [{form.format(found.low)}, {form.format(found.high)}]"
 
 
 def _cell(values: xr.DataArray, form: str) -> str:

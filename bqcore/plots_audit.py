@@ -341,10 +341,9 @@ def rankings_table(kept: xr.Dataset) -> pd.DataFrame:
 
 
 def source(kept: xr.Dataset) -> str:
-    """Say in Markdown which published file *kept* is, by which command and packages it was made, and what it lacks."""
+    """Say in Markdown which published result *kept* is, with which packages it was made, and what it lacks."""
     versions = ", ".join(f"{name} {version}" for name, version in json.loads(kept.versions).items() if version)
-    path = publishing.PUBLISHED / publishing.QUANTIZERS
-    lines = [f"Published: `{path}`, by `{kept.command}`, with {versions}.", ""]
+    lines = [publishing.origin(kept), "", f"Packages: {versions}.", ""]
     return "\n".join(lines + [f"- {line}" for line in quantizers.left_out(kept)])
 
 

@@ -1,7 +1,5 @@
 """Figures and tables of the multiverse: where each claim holds, what moves it, and where all numbers agree at once."""
 
-import json
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -12,7 +10,6 @@ from matplotlib.figure import Figure
 from . import multiverse, publishing, specification
 from .checks import check_choice
 from .plots import FLOAT_COLOUR, QUANTIZED_COLOUR, STYLE
-from .results import load_dataset
 
 # What each axis is called, in the order of the figures.
 AXES = {
@@ -311,15 +308,3 @@ def load_elsewhere() -> list[xr.Dataset]:
 def elsewhere_summary(judged: dict[str, xr.Dataset], splits: dict[str, dict[str, float]]) -> Markdown:
     """Say in words what the multiverses of the other data sets show."""
     return Markdown("\n".join(_claim_lines(judged, splits, "holds")))
-
-
-def origin(*sets: xr.Dataset) -> Markdown:
-    """Say in a line of each multiverse by which command it was made, from which data, and where it is kept."""
-    lines = []
-    for many in sets:
-        dataset = json.loads(many.attrs["spec"])["dataset"]
-        path = publishing.PUBLISHED / publishing.MULTIVERSES[dataset]
-        made = f"by `{many.attrs['command']}`, from {publishing.SETS[dataset]}"
-        known = path.exists() and load_dataset(path).identical(many)
-        lines.append(f"Published: `{path}`, {made}." if known else f"Fresh: `{multiverse.folder(dataset)}`, {made}.")
-    return Markdown("\n\n".join(lines))

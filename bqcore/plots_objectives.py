@@ -1,7 +1,5 @@
 """Tables, figure and words of the study of rounding objectives; every number comes from its joined runs."""
 
-import json
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -9,14 +7,14 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from . import objectives
-from .plots import STYLE, beyond_column
+from .plots import STYLE, beyond_column, listed
 
 # Measure, its title, the form of its numbers; of masks on the first grid, of boundaries at the usual tolerance.
 MEASURES = (
     ("accuracy", "accuracy", ".4f"), ("flip_rate", "flips", ".4f"), ("band_flip_rate", "band flips", ".4f"),
     ("band_pair_order_flip_rate", "band pair-order flips", ".4f"), ("boundary_jaccard", "J", ".3f"),
     ("effective_displacement", "d_eff", ".4f"), ("tolerance_jaccard", "beyond τ", ".3f"),
-    ("displacement", "median displacement", ".4f"),
+    ("displacement", "displacement, median", ".4f"),
 )  # fmt: skip
 NAMES = {
     "nearest": "rounding to nearest", "gptq": "GPTQ", "step": "nearest on learned steps",
@@ -190,14 +188,14 @@ def summary(sets: dict[str, xr.Dataset]) -> str:
         )
     if len(sets) > 1:
         both = ", ".join(NAMES[family] for family in _MARKS if family in everywhere)
-        lines.append(f"- On all of them, plain optimized rounding is beaten by {both or 'nothing'}.")
+        lines.append(f"- {both or 'Nothing'} beats plain optimized rounding on every data set.")
     return "\n".join(lines)
 
 
 def _lower(picked: xr.Dataset, families: list[str], measure: str) -> str:
     """Name the families whose interval of the difference in a measure lies below 0."""
     found = [NAMES[name] for name in families if _compared(picked, name, measure).difference.high < 0]
-    return " and ".join([", ".join(found[:-1]), found[-1]] if len(found) > 1 else found or ["none"])
+    return listed(found or ["none"])
 
 
 def _said(picked: xr.Dataset, family: str) -> str:
@@ -214,12 +212,3 @@ def _signed(value: float, form: str) -> str:
     """Write a number with its sign, and zero without one."""
     text = f"{value:+{form}}"
     return text if float(text) else text[1:]
-
-
-def sources(sets: dict[str, xr.Dataset]) -> str:
-    """Say in Markdown which published file each of the joined runs is, and by which command it was made."""
-    lines = []
-    for title, many in sets.items():
-        name = objectives.name_of(objectives.baseline(json.loads(many.attrs["spec"])["dataset"]))
-        lines.append(f"- {title}: published in `data/results/{name}`, by `{many.attrs['command']}`.")
-    return "\n".join(lines)

@@ -8,7 +8,7 @@ from IPython.display import Markdown
 from matplotlib.figure import Figure
 
 from . import calibration, finite, stats
-from .plots import BOTH_COLOUR, DATASETS, FLOAT_COLOUR, QUANTIZED_COLOUR, STYLE
+from .plots import BOTH_COLOUR, DATASETS, FLOAT_COLOUR, QUANTIZED_COLOUR, STYLE, listed
 
 _ROUNDING = 0.0005  # the paper's Jaccard distances have three decimals
 _REACH = 3  # half-widths of an interval that the figure of positions shows
@@ -185,7 +185,9 @@ def power_table(sets: dict[str, xr.Dataset], chosen: dict[str, xr.Dataset], *, r
             "seeds": str(len(equal)),
             "flips saved": f"{saved.estimate:+.4f} [{saved.low:+.4f}, {saved.high:+.4f}]",
             "by bootstrap": f"[{drawn.low:+.4f}, {drawn.high:+.4f}]",
-            "at equal bits": f"{priced.estimate:+.4f} [{priced.low:+.4f}, {priced.high:+.4f}]",
+            "at equal bits": f"{priced.estimate:+.4f} [{priced.low:+.4f}, {priced.high:+.4f}]"
+            if second.chosen_bits.min() < second.chosen_bits.max()
+            else f"nothing to compare: all at {float(second.chosen_bits.mean()):g} bits",
             "seen with these seeds": f"{least[0]:.4f}", "seen with 3": f"{least[1]:.4f}",
         }  # fmt: skip
     return pd.DataFrame.from_dict(rows, orient="index").rename(index=DATASETS).rename_axis("data set")
@@ -274,15 +276,17 @@ def first_order_figure(study: xr.Dataset) -> Figure:
 def summary(rows: list[dict], steps: pd.DataFrame, study: xr.Dataset) -> Markdown:
     """Say in words what a referee needs to know; every number comes from the arguments."""
     table = positions(rows)
-    single = table[~table.verdict.eq("not reproduced")]
+    inside = table[table.position.abs() <= 1]
+    together = inside.index[inside.verdict.eq("not reproduced")].tolist()
     whole = table[table.estimate != 0]
     width = (whole.high - whole.low) / whole.estimate.abs()
     bits = int(study.bits.values[0])
     here = study.sel(bits=bits)
     far = study.sel(where="outside the band", bits=bits)
     lines = [
-        f"- Of {len(table)} reported numbers that our runs can be held against, {len(single)} lie where the next run "
-        f"could; the median interval is {width.median():.1f} times as wide as its estimate is large.",
+        f"- Of {len(table)} reported numbers that our runs can be held against, {len(inside)} lie where the next run "
+        f"could{f', {listed(together)} among them, which fail only together with others' if together else ''}; the "
+        f"median interval is {width.median():.1f} times as wide as its estimate is large.",
         f"- At {bits} bits the median network of the exact study has J = {float(here.boundary_jaccard.median()):.2f} "
         f"while its boundaries lie a mean distance of {float(here.mean_distance.median()):.4f} input units apart and "
         f"{float(here.changed_area.median()):.2%} of the slice changes class.",

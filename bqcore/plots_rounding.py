@@ -15,7 +15,7 @@ _SHOWN = (
     ("flip_rate", "flips", ".4f"), ("band_flip_rate", "band flips", ".3f"),
     ("band_pair_order_flip_rate", "band pair-order flips", ".3f"), ("boundary_jaccard", "J", ".3f"),
     ("effective_displacement", "d_eff", ".3f"), ("tolerance_jaccard", "beyond τ", ".3f"),
-    ("displacement", "median shift", ".4f"),
+    ("displacement", "displacement, median", ".4f"),
 )  # fmt: skip
 NAMES = {"nearest": "nearest", "layers": "optimized, layer by layer", "logits": "optimized, on the logits"}
 _BITS = {4: ("#0072b2", "o"), 3: ("#d55e00", "s")}  # colour and mark
@@ -132,17 +132,28 @@ def correlations_table(sets: dict[str, xr.Dataset]) -> pd.DataFrame:
 
 
 def predictors_table(sets: dict[str, xr.Dataset]) -> pd.DataFrame:
-    """Tabulate how well each calibration measure predicts held-out flips of PTQ-W, on each data set the best first."""
+    """
+    Tabulate how well each calibration measure predicts held-out flips of PTQ-W, on each data set the best first.
+
+    The last columns are the difference of Fisher's z to that of J, with its interval over seeds.
+    """
     rows = []
     for title, many in sets.items():
         for rank, (measure, found) in enumerate(transfer.rank_predictors(many).items(), 1):
-            rows.append({"predictor": f"{title}: {transfer.PREDICTORS[measure]}", "rank": rank} | _three(found))
+            row = {"predictor": f"{title}: {transfer.PREDICTORS[measure]}", "rank": rank} | _three(found)
+            for gain, name in zip(found[3:], ("z less J's", "within bits, z less J's")):
+                row[name] = _gain(gain) if measure != "boundary_jaccard" else ""
+            rows.append(row)
     return pd.DataFrame(rows).set_index("predictor")
+
+
+def _gain(gain: stats.Interval) -> str:
+    return f"{gain.estimate:+.2f} [{gain.low:+.2f},\u00a0{gain.high:+.2f}]"
 
 
 def _three(found: tuple) -> dict[str, str]:
     titles = ("r [Fisher's interval]", "[over seeds]", "within bits [over seeds]")
-    texts = [f"[{one.low:.3f},\u00a0{one.high:.3f}]" for one in found]
+    texts = [f"[{one.low:.3f},\u00a0{one.high:.3f}]" for one in found[:3]]
     return {
         titles[0]: f"{found[0].estimate:.3f} {texts[0]}", titles[1]: texts[1],
         titles[2]: f"{found[2].estimate:.3f} {texts[2]}",

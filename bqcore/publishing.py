@@ -78,7 +78,7 @@ def load_published(name: str, folder: str | Path = PUBLISHED) -> xr.Dataset:
     return dataset
 
 
-def shown(dataset: xr.Dataset, published: str, folder: str | Path = PUBLISHED) -> str:
+def shown(dataset: xr.Dataset, published: str | None, folder: str | Path = PUBLISHED) -> str:
     """
     Say in one line of Markdown where a figure or table comes from, and how far the published result differs.
 
@@ -86,21 +86,17 @@ def shown(dataset: xr.Dataset, published: str, folder: str | Path = PUBLISHED) -
     ----------
     dataset : xarray.Dataset
         A fresh run, or several.
-    published : str
+    published : str, optional
         Name of the published result file to compare with.
     """
     spec = json.loads(dataset.attrs["spec"])
-    line = f"Fresh, by `{dataset.attrs['command']}`, from {SETS[spec['dataset']]}, in `{runs.FRESH}`."
-    if not (Path(folder) / published).exists():
+    line = f"Fresh, {_made(spec, dataset.attrs['command'])}, in `{runs.FRESH}`."
+    if published is None or not (Path(folder) / published).exists():
         return line + " Nothing is published yet."
     theirs = load_published(published, folder)
-    baseline = {
-        key: value for key, value in json.loads(theirs.attrs["spec"]).items() if key not in ("seed", "bits", "nodes")
-    }
-    if any(spec[key] != value for key, value in baseline.items()):
-        return (
-            line + f" These parameters are not those of the published `{Path(folder) / published}`: nothing to compare."
-        )
+    path = Path(folder) / published
+    if _parameters(spec) != _parameters(json.loads(theirs.attrs["spec"])):
+        return line + f" These parameters are not those of the published `{path}`: nothing to compare."
     ours = dataset if "seed" in dataset.dims else dataset.expand_dims("seed")
     theirs = theirs if "seed" in theirs.dims else theirs.expand_dims("seed")
     shares = [
@@ -110,10 +106,10 @@ def shown(dataset: xr.Dataset, published: str, folder: str | Path = PUBLISHED) -
     ]
     common = np.intersect1d(ours.seed, theirs.seed)
     if not len(common):
-        return line + f" The published `{Path(folder) / published}` holds other seeds: nothing to compare."
+        return line + f" The published `{path}` holds other seeds: nothing to compare."
     gap, where = largest_difference(ours[shares], theirs[shares])
     return line + (
-        f" Published: `{Path(folder) / published}`; over the {len(common)} seed{'s'[: len(common) - 1]} in both, "
+        f" Published: `{path}`; over the {len(common)} seed{'s'[: len(common) - 1]} in both, "
         + (
             f"shares and distances differ by at most {gap:.2g} (`{where}`)."
             if gap
@@ -122,15 +118,34 @@ def shown(dataset: xr.Dataset, published: str, folder: str | Path = PUBLISHED) -
     )
 
 
-def origin(many: xr.Dataset) -> str:
-    """Say in one line of Markdown by which command joined runs were made, from which data, and where they are kept."""
-    spec = specs.load(many.attrs["spec"])
-    path = PUBLISHED / name_of(spec, "variant" in many.dims)
-    seeds = int(many.attrs.get("seeds", many.sizes["seed"]))
-    fresh = runs.joined_file(spec, seeds)
-    if path.exists() and load_dataset(path).identical(many):
-        return f"Published: `{path}`, by `{many.attrs['command']}`, from {SETS[spec.dataset]}."
-    return f"Fresh: `{fresh}`, by `{many.attrs['command']}`, from {SETS[spec.dataset]}."
+def origin(many: xr.Dataset, folder: str | Path = PUBLISHED) -> str:
+    """
+    Say in one line of Markdown by which command a result was made, from which data, and where it is kept.
+
+    Parameters
+    ----------
+    many : xarray.Dataset
+        A published result, or fresh ones: of these it is also said how far they differ from the published.
+    """
+    spec, command = json.loads(many.attrs["spec"]), many.attrs["command"]
+    manifest = json.loads((Path(folder) / "manifest.json").read_text())
+    for name, entry in manifest.items():
+        if entry["command"] == command and load_dataset(Path(folder) / name).identical(many):
+            return f"Published: `{Path(folder) / name}`, {_made(spec, command)}."
+    like = [
+        name for name, entry in manifest.items()
+        if _parameters(entry["spec"]) == _parameters(spec) and name.endswith("_variants.nc") == ("variant" in many.dims)
+    ]  # fmt: skip
+    return shown(many, like[0] if like else None, folder)
+
+
+def _made(spec: dict, command: str) -> str:
+    return f"by `{command}`" + (f", from {SETS[spec['dataset']]}" if "dataset" in spec else "")
+
+
+def _parameters(spec: dict) -> dict:
+    """Give what a run's measures depend on, but for what it may hold more or fewer of."""
+    return {key: value for key, value in spec.items() if key not in ("seed", "seeds", "bits", "nodes")}
 
 
 def publish() -> list[str]:

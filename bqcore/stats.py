@@ -275,19 +275,50 @@ def within_level_correlation(first, second, *, level: float = 0.95) -> Interval:
     return _clustered(*_by_seed(first, second), level, centred=True)
 
 
+def correlation_gain(first, other, second, *, within: bool = False, level: float = 0.95) -> Interval:
+    """
+    Give by how much *first* correlates better with *second* than *other* does: the difference of Fisher's z.
+
+    The interval leaves out one seed at a time, as that of :func:`seed_correlation` does: both correlations are of the
+    same networks, so that their own intervals cannot tell whether they differ.
+
+    Parameters
+    ----------
+    first, other, second : arrays, shape (seeds, levels), at least 3 seeds
+    within : bool
+        Whether each level's mean is taken off before, as :func:`within_level_correlation` does.
+    """
+    first, second = _by_seed(first, second)
+    other, _ = _by_seed(other, second)
+    whole = [_fisher_z(_pearson(one, second, centred=within)) for one in (first, other)]
+    gain = float(whole[0] - whole[1])
+    left = _left_out(first, second, centred=within) - _left_out(other, second, centred=within)
+    half = _jackknife_half(left, level)
+    return Interval(gain, gain - half, gain + half)
+
+
 def _clustered(first, second, level: float, *, centred: bool) -> Interval:
-    n = len(first)
     whole = float(_pearson(first, second, centred=centred))
-    rest = ~np.eye(n, dtype=bool)
-    left = np.arctanh(
-        np.clip([_pearson(first[keep], second[keep], centred=centred) for keep in rest], -_LARGEST, _LARGEST)
-    )
-    half = scipy_stats.t.isf((1 - check_share("Level", level)) / 2, n - 1) * math.sqrt((n - 1) * left.var())
-    return _around(whole, half)
+    return _around(whole, _jackknife_half(_left_out(first, second, centred=centred), level))
+
+
+def _left_out(first, second, *, centred: bool) -> np.ndarray:
+    """Give Fisher's z without each of the seeds."""
+    rest = ~np.eye(len(first), dtype=bool)
+    return _fisher_z([_pearson(first[keep], second[keep], centred=centred) for keep in rest])
+
+
+def _jackknife_half(left: np.ndarray, level: float) -> float:
+    tail = (1 - check_share("Level", level)) / 2
+    return scipy_stats.t.isf(tail, len(left) - 1) * math.sqrt((len(left) - 1) * left.var())
+
+
+def _fisher_z(r) -> np.ndarray:
+    return np.arctanh(np.clip(r, -_LARGEST, _LARGEST))
 
 
 def _around(r: float, half: float) -> Interval:
-    z = math.atanh(min(max(r, -_LARGEST), _LARGEST))
+    z = float(_fisher_z(r))
     return Interval(r, math.tanh(z - half), math.tanh(z + half))
 
 

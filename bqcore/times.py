@@ -17,7 +17,7 @@ ALL = "all"
 _ATTRS = {
     "minutes": {"long_name": "time", "units": "min"},
     "cpu_minutes": {"long_name": "processor time", "units": "min"},
-    "peak_mb": {"long_name": "peak memory of the largest job", "units": "MB"},
+    "peak_mb": {"long_name": "peak memory of the largest job; of all, of those that ran at a time", "units": "MB"},
 }
 
 
@@ -34,8 +34,8 @@ def of_records(records: list[Path]) -> xr.Dataset:
     -------
     xarray.Dataset
         Along ``study``, the last being "all": ``minutes``, of a study's jobs one after the other, and of all those in
-        which at least one job was running; ``cpu_minutes``; ``peak_mb``. The attribute ``machine`` names processor and
-        cores.
+        which at least one job was running; ``cpu_minutes``; ``peak_mb``, of a study's largest job, and of all that
+        of the jobs that ran at a time, each at its own peak. The attribute ``machine`` names processor and cores.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def of_records(records: list[Path]) -> xr.Dataset:
     jobs["study"] = [path.name.split(".")[0] for path in records]
     jobs["end"] = [path.stat().st_mtime for path in records]
     by_study = jobs.groupby("study", sort=False).agg({"s": "sum", "cpu_time": "sum", "max_rss": "max"})
-    by_study.loc[ALL] = [_busy(jobs), jobs.cpu_time.sum(), jobs.max_rss.max()]
+    by_study.loc[ALL] = [_busy(jobs), jobs.cpu_time.sum(), _at_a_time(jobs)]
     columns = {"minutes": by_study.s / 60, "cpu_minutes": by_study.cpu_time / 60, "peak_mb": by_study.max_rss}
     variables = {name: ("study", column.to_numpy(), _ATTRS[name]) for name, column in columns.items()}
     out = xr.Dataset(variables, {"study": list(by_study.index)})
@@ -73,6 +73,12 @@ def _busy(jobs: pd.DataFrame) -> float:
         total += max(0.0, end - max(start, until))
         until = max(until, end)
     return total
+
+
+def _at_a_time(jobs: pd.DataFrame) -> float:
+    """Give the most memory that *jobs* can have held at a time, each at its own peak; NaN where none was measured."""
+    start = jobs.end - jobs.s
+    return pd.Series([jobs.max_rss[(start <= at) & (at < jobs.end)].sum(min_count=1) for at in start]).max()
 
 
 def _processor() -> str:

@@ -73,8 +73,19 @@ def correlations(many: xr.Dataset, predictor: str = "boundary_jaccard", predicte
 
 
 def rank_predictors(many: xr.Dataset, predicted: str = "flip_rate") -> dict[str, tuple]:
-    """Give :func:`correlations` of PTQ-W for each of :data:`PREDICTORS` with a held-out measure, the best first."""
-    found = {name: correlations(many, name, predicted)["PTQ-W"] for name in PREDICTORS}
+    """
+    Give :func:`correlations` of PTQ-W for each of :data:`PREDICTORS` with a held-out measure, the best first.
+
+    Two more intervals follow for each: by how much it correlates better than J does, over all bit-widths and within
+    them (:func:`bqcore.stats.correlation_gain`).
+    """
+    runs = series(many)["PTQ-W"]
+    jaccard, held_out = _values(runs, "boundary_jaccard", "calibration"), _values(runs, predicted, "held-out")
+    found = {}
+    for name in PREDICTORS:
+        ours = _values(runs, name, "calibration")
+        gains = [stats.correlation_gain(ours, jaccard, held_out, within=within) for within in (False, True)]
+        found[name] = (*correlations(many, name, predicted)["PTQ-W"], *gains)
     return dict(sorted(found.items(), key=lambda item: -item[1][1].estimate))
 
 

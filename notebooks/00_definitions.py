@@ -12,7 +12,8 @@
 #
 # The abstract names each quantity without a formula. These are the readings that are judged here, one for each quantity,
 # and the pictures show them at work on classifiers small enough to check by hand. Each definition is *our reconstruction*;
-# what else it could mean is said beside it. [](the-glossary) has all words and symbols on one page.
+# what else it could mean is said beside it. [](the-glossary) has all words and symbols on one page. The pictures are computed
+# here, by the code beside them.
 #
 # A classifier turns an input $x$ into $K$ logits $z(x)$ and decides for the class $c(x)$ of the largest one, the first on
 # ties. $f$ is the float classifier and $q$ the quantized one; $m_{ab} = z_a - z_b$ is the margin between two classes, and
@@ -146,8 +147,8 @@ plt.show()
 #
 # $$ J = \frac{2d}{\bar w + d}, \qquad \bar w = \frac{4h}{\pi}, \qquad\text{so}\qquad d_{\text{eff}} = \frac{\bar w J}{2 - J} $$
 #
-# gives the shift back. J tends to 1 for any shift as $h$ shrinks. That is why every J here stands beside its grid step, is
-# given at three resolutions, and has $d_{\text{eff}}$ beside it. On cells that are not square, $\bar w = 2(h_a + h_b)/\pi$.
+# gives the shift back. J tends to 1 for any shift as $h$ shrinks. That is why the chapters say on how many nodes a J was read,
+# show it on other grids as well, and have $d_{\text{eff}}$ beside it. On cells that are not square, $\bar w = 2(h_a + h_b)/\pi$.
 
 
 # %% tags=["hide-input"]

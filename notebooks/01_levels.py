@@ -59,7 +59,7 @@ notebook.source(one, "digits_slice.nc")
 # %% tags=["hide-input"]
 plots.Table(
     plots.levels_table(one),
-    "Decisions and local geometry by level, one run. Displacement and radius are in input units (pixel / 16).",
+    f"Decisions and local geometry by level, one run. In brackets what {one.sizes['sample']} test inputs leave open: 95 % Clopper–Pearson intervals. Displacement and radius are in input units (pixel / 16).",
     "table-1",
 )
 
@@ -82,14 +82,14 @@ notebook.source(one, "digits_slice.nc")
 # %% tags=["hide-input"]
 plots.Table(
     plots.levels_table(many),
-    "As the table above over all seeds: median and 95 % prediction interval of a single run.",
+    f"As the table above over {many.sizes['seed']} seeds: median and 95 % prediction interval of a single run.",
     "table-1-seeds",
 )
 
 # %% tags=["hide-input"]
 plots.Table(
     plots.slices_table(many),
-    "Slice measures over all seeds: median and 95 % prediction interval of a single run; *beyond τ* is the tolerance Jaccard distance.",
+    f"Slice measures over {many.sizes['seed']} seeds: median and 95 % prediction interval of a single run; *beyond τ* is the tolerance Jaccard distance.",
     "table-1-slices-seeds",
 )
 
@@ -108,7 +108,7 @@ notebook.source(many, "digits_levels.nc")
 # {term}`tolerance Jaccard distance` beside them asks the same question without a grid: which share of the two boundaries'
 # length has no counterpart within τ input units? Others stand in {numref}`table-referee-instead`.
 
-# %% mystnb={"figure": {"caption": "Boundary-mask Jaccard distance (left) and the shift that explains it, d_eff (right), over the seeds at three resolutions. Diamonds are the paper's values, whose grid is not stated.", "name": "figure-resolution"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Boundary-mask Jaccard distance (left) and the shift that explains it, d_eff (right), over the seeds at three resolutions. Boxes hold the middle half of the seeds; whiskers reach at most 1.5 times as far, dots lie beyond. Diamonds are the paper's values, whose grid is not stated.", "name": "figure-resolution"}} tags=["hide-input"]
 plots.resolution_figure(many, claims.reported_values())
 
 # %% tags=["remove-input"]

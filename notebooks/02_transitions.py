@@ -50,12 +50,16 @@ many = runs.sweep(settings.spec, settings.seeds)
 plots.transitions_figure(one)
 
 # %% tags=["hide-input"]
-plots.Table(plots.steps_table(one), "Junction cells at each interpolation step, one run.", "table-2-steps")
+plots.Table(
+    plots.steps_table(one),
+    f"Junction cells at each interpolation step, one run, on {int(one.nodes[0])} nodes a side.",
+    "table-2-steps",
+)
 
 # %% tags=["hide-input"]
 plots.Table(
     plots.transitions_table(one),
-    "Transitions between adjacent levels, one run: junction cells over all steps, and where the changes are.",
+    f"Transitions between adjacent levels, one run, on {int(one.nodes[0])} nodes a side: junction cells over all steps, and where the changes are.",
     "table-2",
 )
 
@@ -73,13 +77,13 @@ notebook.source(one, "digits_slice.nc")
 # *rearranged* when it stays on the boundary while the set of classes that meet there changes. At small steps this can
 # hardly happen away from a junction, so it is a follow-up and not the judged reading.
 
-# %% mystnb={"figure": {"caption": "Share of cells within one cell of a junction, over the seeds: changed and rearranged cells against chance. The dotted line is one half.", "name": "figure-junction-test"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Share of cells within one cell of a junction, over the seeds: changed and rearranged cells against chance. Boxes hold the middle half of the seeds; whiskers reach at most 1.5 times as far, dots lie beyond. The dotted line is one half.", "name": "figure-junction-test"}} tags=["hide-input"]
 plots.junction_test_figure(many)
 
 # %% tags=["hide-input"]
 plots.Table(
     plots.transitions_table(many),
-    "Transitions over all seeds: median and 95 % prediction interval of a single run.",
+    f"Transitions over {many.sizes['seed']} seeds, on {int(many.nodes[0])} nodes a side: median and 95 % prediction interval of a single run.",
     "table-2-seeds",
 )
 

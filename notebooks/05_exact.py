@@ -21,7 +21,8 @@
 # ## Parameters
 #
 # Those of the other chapters that matter here, where one network is looked at closely: `make book P="seed=3 bits=[8,5]"`
-# reaches this one too.
+# reaches this one too. The network is trained here, on the digits set of scikit-learn, and every figure and table of this page is
+# computed from it: `python notebooks/execute.py 05_exact seed=3`.
 
 # %% tags=["parameters"]
 seed = 0  # of the split, the initial weights and the order of the batches
@@ -55,7 +56,7 @@ shown = [b for b in (8, 4) if b in bits] or bits[:2]
 #
 # Each hidden unit is zero along a line of the slice, each deeper unit along a bent one. They cut the box into convex cells, in
 # each of which all logits are affine; there the boundary is where the two largest of them are equal. Junctions are true
-# points, with their classes. Nothing below depends on a grid, but for rounding in the thirteenth digit.
+# points, with their classes. No grid is in the boundaries, their lengths and their distances; J and d_eff stand beside them.
 
 # %% mystnb={"figure": {"caption": "The exact decision boundary of the float network (blue) and of two of its levels (orange), junctions as circles; the last panel enlarges a part and shows the cells of a grid that each boundary marks: blue and orange by one, dark by both.", "name": "figure-exact"}} tags=["hide-input"]
 plots_exact.boundaries_figure(network, {b: levels[b] for b in shown}, plane, nodes=101)
@@ -73,14 +74,14 @@ plots.Table(
 # $$ J_\tau(A, B) = 1 - \frac{|A_{\text{near } B}| + |B_{\text{near } A}|}{|A| + |B|}, $$
 #
 # with lengths in place of cells and "near" for within $\tau$ input units. It asks the same question, which share of the
-# boundaries has no counterpart, and its ruler is a length that can be stated and compared between slices, data sets and papers.
+# boundaries has no counterpart, and its ruler is a length that can be stated, and compared wherever inputs have the same units.
 # It is one minus the surface Dice of segmentation {cite}`surface-dice`, for curves.
 # The mean distance and the Hausdorff distance say how far, $J_\tau$ says how much.
 
 # %% [markdown]
 # A network with convolutions has too many units for that, and other classifiers have no lines. For them the logits at the nodes of
-# a grid, interpolated between the nodes, have an exact boundary too. Its error falls with the square of the grid step, so a
-# grid that is far too coarse for masks will do.
+# a grid, interpolated between the nodes, have an exact boundary too. Its error falls with the square of the grid step, so that
+# here a grid will do that is far too coarse for masks; [](stopping-tolerance) says how far that holds over many networks.
 
 # %% tags=["hide-input"]
 plots.Table(

@@ -14,7 +14,8 @@
 # more decisions than the same bytes spread evenly?
 #
 # [](audit-your-own) shows how to do this on a model of one's own. Here it is done on digits networks, or on the classifier named
-# by the parameters. Every table and figure below is computed by this notebook, as `python notebooks/execute.py 07_audit` runs it.
+# by the parameters. Every table and figure below is computed by this notebook, as `python notebooks/execute.py 07_audit` runs it, but
+# for those of [published networks](audit-published).
 
 # %% [markdown]
 # ## Parameters
@@ -109,7 +110,7 @@ Table(
 # %% [markdown]
 # ## Quantizers that people ship with
 #
-# Each applied to the same networks. Weight-only methods (PTQ-W, torchao, brevitas) leave activations in float; dynamic and static
+# Each applied to the first eight of these networks. Weight-only methods (PTQ-W, torchao, brevitas) leave activations in float; dynamic and static
 # ones round them to int8 as well, by the range of the batch or of the calibration split. Bytes are those of the whole model,
 # weights packed with their steps and the rest as float32.
 

@@ -14,7 +14,7 @@
 # baseline; does it hang on a choice that could as well have been made otherwise? And is there a set of choices under which all of
 # the paper's numbers on digits come out at once?
 #
-# A *specification* is one choice for each thing that a claim depends on. All choices that can be defended are crossed where they
+# A *specification* is one choice for each thing that a claim depends on. The choices of {numref}`table-readings` are crossed where they
 # interact, and each claim is judged in every specification by the ledger's rule. Axes, rules and the definition of the agreeing
 # region stood in the code before the runs; nothing is selected by its result.
 
@@ -41,6 +41,9 @@ many = pictures.load(results, seeds)
 rule, paper = claims.load_claims()
 judged = specification.judge(many, paper, rule)
 splits = pictures.variance_splits(many)
+
+# %% tags=["remove-input"]
+notebook.sources(many, *pictures.load_elsewhere())
 
 # %% [markdown]
 # ## The choices
@@ -112,9 +115,6 @@ notebook.tables(
     ]
 )
 
-# %% tags=["remove-input"]
-pictures.origin(many)
-
 # %% [markdown]
 # Mind what makes a cell large: an interval is wide where networks differ much, and a wide interval agrees with much. That is why the
 # table also counts the cells in which every number *holds*, with no interval too wide.
@@ -129,7 +129,8 @@ pictures.origin(many)
 
 # %%
 elsewhere, elsewhere_splits = {}, {}
-for other in pictures.load_elsewhere():
+others = pictures.load_elsewhere()
+for other in others:
     elsewhere |= specification.judge(other, paper, rule)
     elsewhere_splits |= pictures.variance_splits(other)
 
@@ -139,7 +140,7 @@ notebook.tables(
         (pictures.readings_table(elsewhere), "What is crossed elsewhere.", "table-readings-elsewhere"),
         (
             pictures.claims_table(elsewhere, paper, elsewhere_splits),
-            "The claims elsewhere over their specifications. *Ours*: flips chosen by accuracy less those after stopping, the median estimate with the middle 90 %. *Fails*: stopping spares no flip, or adds some; where both choose the same bits the difference is 0.",
+            f"The claims elsewhere over their specifications, {others[0].sizes['seed']} networks of each kind. *Ours*: flips chosen by accuracy less those after stopping, the median estimate with the middle 90 %. *Fails*: stopping spares no flip, or adds some; where both choose the same bits the difference is 0.",
             "table-multiverse-elsewhere",
         ),
     ]
@@ -150,9 +151,6 @@ pictures.choices_figure(elsewhere, "holds")
 
 # %% mystnb={"figure": {"caption": "Specification curves of both claims: held-out flip rate chosen by accuracy less that after stopping. The stopping rules have no rows.", "name": "figure-curves-elsewhere"}} tags=["hide-input"]
 pictures.curve_figure(elsewhere, paper, list(elsewhere))
-
-# %% tags=["remove-input"]
-pictures.origin(*pictures.load_elsewhere())
 
 # %% [markdown]
 # ## What was seen

@@ -37,6 +37,12 @@ subsets = sets["cifar-10"]
 steps = plots_referee.implied_steps(subsets, {8: paper["C6"], 6: paper["C3"]})
 study = publishing.load_published(firstorder.PUBLISHED)
 
+# %% tags=["remove-input"]
+notebook.sources(*sets.values(), study)
+
+# %% [markdown]
+# The positions of all reported numbers are of [](the-ledger), which names its files.
+
 # %% [markdown]
 # ## In short
 #
@@ -148,9 +154,6 @@ notebook.tables(
     )
     for i, where in enumerate(firstorder.WHERE)
 )
-
-# %% [markdown]
-# By the published `data/results/digits_first_order.nc`; the shared settings and the command are in its manifest.
 
 # %% [markdown]
 # ## What was seen

@@ -8,7 +8,7 @@
 
 # %% [markdown]
 # (objectives)=
-# # Better than the paper's term? Rounding objectives compared
+# # Better than plain optimized rounding? Objectives compared
 #
 # **Question.** The paper adds the squared displacement of boundary inputs to optimized rounding, and pays for it with
 # accuracy. Does another objective, learned from the same calibration inputs for the same bytes, change fewer decisions near
@@ -45,6 +45,9 @@ many = {
     title: publishing.load_published(name) for title, name in names.items() if (publishing.PUBLISHED / name).exists()
 }
 picked = {title: objectives.chosen(found.sel(bits=bits)) for title, found in many.items()}
+
+# %% tags=["remove-input"]
+notebook.sources(*many.values())
 
 # %% [markdown]
 # ## Accuracy against band flips
@@ -87,9 +90,6 @@ notebook.tables(
     for name, title in TITLES.items()
     if (found := picked.get(title)) is not None
 )
-
-# %% tags=["remove-input"]
-notebook.Markdown(plots_objectives.sources(many))
 
 # %% [markdown]
 # ## What was seen

@@ -12,6 +12,7 @@ import gzip
 import http.server
 import importlib
 import io
+import json
 import re
 import shutil
 import threading
@@ -226,6 +227,20 @@ def test_every_captioned_figure_and_table_has_its_files_with_its_numbers(book, p
     assert not any(
         "vnd.bqcore" in str(output.get("data", {}).keys()) for c in given.cells for output in c.get("outputs", [])
     )
+
+
+def test_every_chapter_says_of_what_its_figures_and_tables_are_made(book):
+    pages = {
+        name: re.sub(r"<[^>]+>", "", (book / f"notebooks/executed/{name}.html").read_text(encoding="utf-8"))
+        for name in NOTEBOOKS
+    }
+    for name, text in pages.items():
+        assert re.search(
+            r"Published: data/results/\w|Fresh, by python -m|computed (here|from it|by this notebook)", text
+        ), name
+    manifest = json.loads((ROOT / "data/results/manifest.json").read_text(encoding="utf-8"))
+    shown = set(manifest) - {"times.nc"}  # the table of times is on the page that has its command
+    assert shown == {result for result in shown if any(f"data/results/{result}" in text for text in pages.values())}
 
 
 def test_rerun_page_has_every_parameter_of_every_notebook(book):

@@ -766,6 +766,31 @@ def test_an_interval_stays_within_what_a_share_can_be(tmp_path):
     assert plain.low < 0 == flips["low"] and flips["high"] == pytest.approx(plain.high)
 
 
+def test_an_interval_of_bits_is_shown_within_those_of_the_runs_and_its_whole_width_counts(tmp_path):
+    bits = np.array([8.0, 8, 8, 7])  # the least bits that still agree differ; Student's interval goes beyond 8
+    many = xr.Dataset(
+        {"chosen_bits": ("seed", bits), "m": (("seed", "bits"), np.zeros((4, 3)))},
+        {"seed": range(4), "bits": [32, 8, 4]},
+    )
+    plain = stats.prediction_interval(bits)
+    assert plain.high > 8
+    claim = value(7.0, select={"measure": "chosen_bits"})
+    # Half of the span of 4 lies between the width shown and the whole one.
+    share = (plain.high - plain.low + 8 - plain.low) / 2 / 4
+    row = judge(tmp_path, claim, many, too_wide=share)
+    assert (row["low"], row["high"]) == pytest.approx((plain.low, 8)) and row["verdict"] == "inconclusive"
+    assert judge(tmp_path, claim, many, too_wide=(plain.high - plain.low) / 4 + 1e-9)["verdict"] == "reproduced"
+
+
+def test_a_loss_of_accuracy_can_be_below_zero(tmp_path):
+    lost = np.array([-0.01, 0.0, 0.01, 0.02])
+    accuracy = np.stack([0.9 + lost, np.full(4, 0.9), np.full(4, 0.1)], axis=1)
+    many = xr.Dataset({"accuracy": (("seed", "bits"), accuracy)}, {"seed": range(4), "bits": [32, 8, 4]})
+    row = judge(tmp_path, value(0.0, select={"measure": "accuracy", "bits": 32, "less_bits": 8}), many)
+    assert [row[key] for key in ("estimate", "low", "high")] == pytest.approx(stats.prediction_interval(lost))
+    assert row["low"] < 0
+
+
 def test_the_limit_shown_is_the_one_that_calibration_picks(tmp_path):
     many = stopping_runs(1)
     choices = calibration.choose(many)

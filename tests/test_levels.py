@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from bqcore import boundary, data, models, runs, slices, specs, train
+from bqcore import boundary, data, models, plots, publishing, runs, slices, specs, stats, train
 
 LIVELY = specs.Levels(seed=3, epochs=8, nodes=(31, 16), width=12, bits=(8, 3, 2))  # decisions flip in all three ways
 
@@ -166,3 +166,14 @@ def q(weight: np.ndarray, bits: int) -> np.ndarray:
     """Quantize in the plainest way: narrow range, per tensor; the values are kept in float32, as the model's are."""
     step = abs(weight).max() / (2 ** (bits - 1) - 1)
     return weight if bits == 32 else (np.round(weight / step) * step).astype(np.float32).astype(float)
+
+
+def test_shares_of_one_run_s_inputs_have_their_interval_and_those_of_many_that_of_the_next_run():
+    one, many = (publishing.load_published(f"digits_{name}.nc") for name in ("slice", "levels"))
+    row = plots.levels_table(one).loc["8 bits"]
+    assert row["flips"] == "0.0000 [0.0000, 0.0082]"  # no flip in 450: up to 3.7 of them are not excluded
+    right = round(float(one.accuracy.sel(bits=8)) * 450)
+    assert row["accuracy"] == "{:.4f} [{:.4f}, {:.4f}]".format(*stats.clopper_pearson(right, 450))
+    assert "[" not in row["displacement, median"] and "[" not in row["band flips"]
+    next_run = stats.prediction_interval(many.accuracy.sel(bits=8).values)
+    assert plots.levels_table(many).loc["8 bits", "accuracy"] == "{:.4f} [{:.4f}, {:.4f}]".format(*next_run)

@@ -637,8 +637,8 @@ def test_elsewhere_the_page_tells_what_is_published(published, stated, monkeypat
         assert table.loc[name, "reported"] == "direction" and table.loc[name, "holds"] == f"{shares[name]:.1%}"
     assert "input scale" not in plots_multiverse.readings_table(judged).index  # it is not crossed here
     assert plots_multiverse.choices_figure(judged, "holds").axes[0].get_title() == "share that holds, %"
-    lines = plots_multiverse.origin(*plots_multiverse.load_elsewhere()).data.splitlines()
-    assert lines[::2] == [
-        f"Published: `data/results/{dataset}_multiverse.nc`, by `python -m bqcore run multiverse {dataset}`, from {name}."
-        for dataset, name in (("mnist", "MNIST"), ("fashion-mnist", "Fashion-MNIST"))
-    ]
+    for many, (dataset, name) in zip(
+        plots_multiverse.load_elsewhere(), (("mnist", "MNIST"), ("fashion-mnist", "Fashion-MNIST")), strict=True
+    ):
+        made = f"by `python -m bqcore run multiverse {dataset}`, from {name}"
+        assert publishing.origin(many) == f"Published: `data/results/{dataset}_multiverse.nc`, {made}."

@@ -55,7 +55,7 @@ def kept() -> xr.Dataset:
             "plan_missing": (("network", "ranking"), [["", "", "A package is missing."]] * 2),
         },
         {"network": ["a", "b"], "quantizer": NAMES, "budget": [4], "ranking": ["uniform", "margin noise", "none such"]},
-        {"command": "python -m bqcore quantizers", "versions": '{"numpy": "2.0", "nncf": null}'},
+        {"command": "python -m bqcore quantizers", "spec": '{"study": "made up"}', "versions": '{"numpy": "2.0", "nncf": null}'},
     )  # fmt: skip
 
 
@@ -104,13 +104,16 @@ def test_bytes_and_rankings_by_hand(kept):
         says.format(0) + "decisions at 0 and more at 0."
     )  # there is none
     assert plots_audit.source(kept).splitlines() == [
-        "Published: `data/results/quantizers.nc`, by `python -m bqcore quantizers`, with numpy 2.0.", "",
+        "Fresh, by `python -m bqcore quantizers`, in `data/runs`. Nothing is published yet.", "", "Packages: numpy 2.0.", "",
         f"- Left out on b: {OTHER}. It has no such layer.", "- Left out everywhere: none such. A package is missing.",
     ]  # fmt: skip
 
 
 def test_the_published_tables_are_full():
     found = publishing.load_published(publishing.QUANTIZERS)
+    assert plots_audit.source(found).startswith(
+        "Published: `data/results/quantizers.nc`, by `python -m bqcore quantizers`.\n"
+    )
     quantizer, network, budget, ranking = (found.sizes[dim] for dim in ("quantizer", "network", "budget", "ranking"))
     tables = {
         plots_audit.published_flips_table: (quantizer + 1, network),

@@ -82,6 +82,17 @@ def test_power_and_correlations_are_those_of_the_statistics(sets):
         assert words[name] == "{:.3f} [{:.3f}, {:.3f}]".format(*call(*j))
 
 
+def test_networks_that_all_have_the_same_bits_are_not_compared_at_equal_bits(sets):
+    most = {name: many.sel(bits=[32, 8, 7]).copy(deep=True) for name, many in sets.items()}
+    for many in most.values():
+        for name in ("flip_rate", "band_flip_rate", "boundary_jaccard", "thick_boundary_jaccard", "tolerance_jaccard"):
+            many[name].loc[{"bits": 7}] = 1.0  # so that no rule goes below 8
+        many["accuracy"].loc[{"bits": 7}] = 0.0
+    chosen = {name: plots_stopping.usual_choices(many) for name, many in most.items()}
+    table = plots_referee.power_table(most, chosen, rng=0)
+    assert table["at equal bits"].tolist() == ["nothing to compare: all at 8 bits"] * 2
+
+
 def test_the_study_s_tables_and_figure_hold_its_medians(study):
     table = plots_referee.spread_table(study)
     here = study.sel(bits=4)
@@ -102,3 +113,8 @@ def test_the_summary_has_no_hole(study, steps):
     text = plots_referee.summary(claims.ledger(), steps, study).data
     assert "nan" not in text and "inf" not in text and text.count("\n- ") == 4
     assert f"{float(study.mean_distance.sel(bits=8).median()):.4f}" in text
+    table = plots_referee.positions(claims.ledger())
+    inside = [low <= reported <= high for low, reported, high in zip(table.low, table.reported, table.high)]
+    assert f"Of {len(table)} reported numbers that our runs can be held against, {sum(inside)} lie" in text
+    odd = table.index[[v == "not reproduced" and i for v, i in zip(table.verdict, inside)]]
+    assert all(name in text.splitlines()[0] for name in odd)

@@ -104,9 +104,15 @@ def test_the_summary_in_words_holds_the_paired_differences(many, chosen):
     assert f"{fewer.estimate:.4f} fewer [{fewer.low:.4f}, {fewer.high:.4f}]" in text
     assert f"{float(chosen.chosen_bits[second].mean()):.2f} bits" in text
     equal = calibration.at_equal_bits(many, chosen, "flip_rate")
-    saves = any(
-        stats.paired_difference(equal.isel(choice=i).values, held_out[i].values).low > 0
-        for i in range(chosen.sizes["choice"])
-    )
-    assert ("no rule saves flips" in text) != saves
+    gains = [
+        stats.paired_difference(equal.isel(choice=i).values, held_out[i].values) for i in range(chosen.sizes["choice"])
+    ]
+    assert text.count("surely fewer by no rule") == (not any(gain.low > 0 for gain in gains))
+    assert text.count("surely more by") == any(gain.high < 0 for gain in gains)
+    bits = many.sel(bits=[32, 8, 7]).copy(deep=True)
+    for name in ("flip_rate", "band_flip_rate", "boundary_jaccard", "thick_boundary_jaccard", "tolerance_jaccard"):
+        bits[name].loc[{"bits": 7}] = 1.0  # so that no rule goes below 8
+    bits["accuracy"].loc[{"bits": 7}] = 0.0
+    only = notebook.stopping_summary({"x": bits}, {"x": plots_stopping.usual_choices(bits)}).data
+    assert "All networks have the same bits by every rule" in only and "surely" not in only
     assert "fewer [" not in notebook.stopping_summary({"one": many.isel(seed=[0])}, {"one": chosen.isel(seed=[0])}).data

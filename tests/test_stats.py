@@ -14,6 +14,7 @@ from bqcore.stats import (
     Interval,
     clopper_pearson,
     correlation,
+    correlation_gain,
     detectable_difference,
     mcnemar,
     paired_bootstrap,
@@ -273,6 +274,31 @@ def test_correlations_by_hand():
     assert correlation(first + apart, -first + apart).estimate > 0.9
     assert within_level_correlation(first + apart, -first + apart) == pytest.approx((-1, -1, -1), abs=1e-9)
     assert seed_correlation(first, 3 * first - 1) == pytest.approx((1, 1, 1))
+
+
+def test_the_gain_of_one_correlation_over_another_by_hand():
+    generator = np.random.default_rng(7)
+    second = generator.normal(size=(8, 4))
+    good, bad = second + 0.3 * generator.normal(size=(8, 4)), second + 3 * generator.normal(size=(8, 4))
+
+    def gain(rows):
+        r = [np.corrcoef(x[rows].ravel(), second[rows].ravel())[0, 1] for x in (good, bad)]
+        return np.arctanh(r[0]) - np.arctanh(r[1])
+
+    left = [gain(np.delete(np.arange(8), i)) for i in range(8)]
+    half = scipy_stats.t.isf(0.025, 7) * np.sqrt(7 / 8 * np.sum((left - np.mean(left)) ** 2))
+    found = correlation_gain(good, bad, second)
+    assert found == pytest.approx((gain(np.arange(8)), gain(np.arange(8)) - half, gain(np.arange(8)) + half))
+    assert found.low > 0
+    assert correlation_gain(bad, good, second) == pytest.approx((-found.estimate, -found.high, -found.low))
+    assert correlation_gain(good, good * 3 - 1, second) == pytest.approx((0, 0, 0), abs=1e-9)
+    # Within levels, what a level has in common is taken off both.
+    apart = 50 * np.arange(4.0)
+    centred = [x - x.mean(axis=0) for x in (good, bad, second)]
+    r = [np.corrcoef(x.ravel(), centred[2].ravel())[0, 1] for x in centred[:2]]
+    assert correlation_gain(good + apart, bad - apart, second + apart, within=True).estimate == pytest.approx(
+        np.arctanh(r[0]) - np.arctanh(r[1])
+    )
 
 
 def test_the_jackknife_s_spread_is_that_of_resampled_seeds():

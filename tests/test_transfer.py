@@ -77,6 +77,18 @@ def test_predictors_are_ranked_by_their_correlation():
     assert next(iter(ranked)) == "band_flip_rate" and set(ranked) == set(transfer.PREDICTORS)
     estimates = [three[1].estimate for three in ranked.values()]
     assert estimates[0] == pytest.approx(1) and estimates == sorted(estimates, reverse=True)
+    first, jaccard = (
+        levels[name].sel(split="calibration", bits=[4, 3]).transpose("seed", "bits", ...).values
+        for name in ("flip_rate", "boundary_jaccard")
+    )
+    second = levels.flip_rate.sel(split="held-out", bits=[4, 3]).transpose("seed", "bits").values
+    for i, within in ((3, False), (4, True)):
+        expected = stats.correlation_gain(first, jaccard[..., 0], second, within=within)
+        assert ranked["flip_rate"][i] == pytest.approx(expected)
+        assert ranked["boundary_jaccard"][i] == (0, 0, 0)
+        assert ranked["band_flip_rate"][i].low > 0  # no seed takes a correlation of 1 away
+    table = plots_rounding.predictors_table({"a": levels})
+    assert table.loc["a: J", "z less J's"] == "" and table.loc["a: flips", "z less J's"][0] in "+-"
 
 
 def test_the_tables_hold_the_means_and_the_paired_change():
