@@ -26,7 +26,7 @@ help:
 	'The first of them makes .venv, which is 90 s and 1.8 GB of the above (2 cores, fast line); to undo it, remove that' \
 	'folder. Only pip writes outside of this folder, its cache of downloads.' \
 	'' \
-	'make reproduce PROFILE=paper     the paper'"'"'s own runs alone, with as many seeds as it has; about 70 min' \
+	'make reproduce PROFILE=paper     the paper'"'"'s own runs alone, with as many seeds as it has; 50 min, 4 GB' \
 	'make reproduce PROFILE=smoke     all on tiny sizes, 5 min; PROFILE=slurm runs them on a SLURM cluster' \
 	'make book P="seed=3 bits=[8,5]"  other parameters, named in the first cell of the notebooks' \
 	'make test ARGS="-k slices"       arguments for pytest; likewise for bench and lab' \

@@ -176,12 +176,16 @@ def full_summary(tensor: xr.Dataset, rounded: xr.Dataset, everywhere: dict, stop
     }
     lines.append(
         "- The calibration measure that correlates best with held-out flips is "
-        + "; ".join(f"{title} on {plots.listed(found)}" for title, found in first.items() if found)
+        + "; ".join(f"{title} on {_sets(found, ranked)}" for title, found in first.items() if found)
         + ". Surely better than J (95 %, each by itself), "
         + "; ".join(_surely_better(ranked, i, where) for i, where in ((3, "over all bit-widths"), (4, "within them")))
         + "."
     )
     return "\n".join(lines)
+
+
+def _sets(found: list[str], ranked: dict) -> str:
+    return "every data set" if len(found) == len(ranked) > 1 else plots.listed(found)
 
 
 def _surely_better(ranked: dict[str, dict], i: int, where: str) -> str:
@@ -190,7 +194,7 @@ def _surely_better(ranked: dict[str, dict], i: int, where: str) -> str:
         title: [found for found, rows in ranked.items() if rows[name][i].low > 0]
         for name, title in transfer.PREDICTORS.items()
     }
-    words = [f"{title} on {plots.listed(found)}" for title, found in better.items() if found]
+    words = [f"{title} on {_sets(found, ranked)}" for title, found in better.items() if found]
     return f"{where}: {plots.listed(words) if words else 'none'}"
 
 
@@ -239,7 +243,8 @@ def tables(of: Iterable[tuple[pd.DataFrame, str, str]]) -> None:
 def sources(*results: xr.Dataset) -> Markdown:
     """Say of what figures and tables are made: the command, the data and the file of each result."""
     lines = [f"- {publishing.origin(many)}" for many in results]
-    return Markdown("\n".join(["The figures and tables of this page are made of", "", *lines]))
+    head = "<details><summary>Of what the figures and tables of this page are made</summary>"  # in JupyterLab too
+    return Markdown("\n".join([head, "", *lines, "", "</details>"]))
 
 
 def stopping_summary(sets: dict[str, xr.Dataset], chosen: dict[str, xr.Dataset]) -> Markdown:
@@ -271,10 +276,10 @@ def stopping_summary(sets: dict[str, xr.Dataset], chosen: dict[str, xr.Dataset])
             if choices.chosen_bits.min() == choices.chosen_bits.max():
                 text += ". All networks have the same bits by every rule: nothing can be saved at equal bits"
             else:
-                text += ". Against the same bits for all, flips are surely fewer " + (
-                    f"by {plots.listed(fewer)}" if fewer else "by no rule: what is saved is bought with bits"
+                text += ". Against the same bits for all, surely fewer flips: " + (
+                    plots.listed(fewer) if fewer else "none, so that what is saved is bought with bits"
                 )
-                text += f", and surely more by {plots.listed(more)}" if more else ""
+                text += f"; surely more: {plots.listed(more)}" if more else ""
         lines.append(text + ".")
     return Markdown("\n".join(lines))
 
