@@ -329,9 +329,9 @@ def _given(options) -> tuple[tuple, dict]:
     }  # fmt: skip
     if options.reference_logits or options.candidate_logits:
         pair = files.read_logits(options.reference_logits, options.candidate_logits, options.heldout_classes)
-        surplus = [
-            name for name in ("reference", "candidate", "bits", "heldout", "calibration") if getattr(options, name)
-        ]
+        others = """reference reference_weights candidate candidate_weights bits heldout calibration calibration_classes
+            size mean std""".split()
+        surplus = [name.replace("_", "-") for name in others if getattr(options, name)]
         if surplus:
             raise ValueError(f"Logits are given, which need no --{surplus[0]}: leave it out.")
         sure |= {"nodes": 0, "gradient_samples": 0}

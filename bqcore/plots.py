@@ -360,7 +360,7 @@ def levels_table(runs: xr.Dataset) -> pd.DataFrame:
     columns = {
         title: [
             _share(float(runs[name].sel(bits=bits)), runs.sizes["sample"], form)
-            if title in _OF_ALL_INPUTS and "sample" in runs.sizes
+            if title in _OF_ALL_INPUTS and "sample" in runs.sizes and (bits != FLOAT or title == "accuracy")
             else _cell(runs[name].sel(select | {"bits": bits}), form)
             for bits in runs.bits.values
         ]

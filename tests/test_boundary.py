@@ -383,8 +383,9 @@ def test_models_inputs_and_their_gradients_are_left_as_found(trained):
     assert all(p.grad is None and torch.equal(p, q) for p, q in zip(model.parameters(), trained.model.parameters()))
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 2e-2), (torch.bfloat16, 1e-1), (torch.float32, 1e-4)])
-def test_narrow_float_types_work(dtype, tolerance):
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_narrow_float_types_work(dtype):
+    tolerance = 8 * torch.finfo(dtype).eps  # one of these was seen here, three at most with 30 other networks
     model = mlp((6, 8, 4), 0)
     inputs = torch.randn(20, 6, generator=torch.Generator().manual_seed(0)).to(dtype)
     wide = radius(copy.deepcopy(model).to(dtype).double(), inputs.double()).radius

@@ -389,6 +389,8 @@ REFUSED = [
     ([*NET, "--heldout", "held.npz", "--bits", "4", "--size", "0,2"], "--size is [0.0, 2.0]: give height and width, such as 32,32"),
     ([*NET, "--heldout", "held.npz", "--bits", "4", "--mean", "0.5", "--std", "0.5"], "held.npz holds arrays, which are taken as they are: prepare them and leave --mean, --std out"),
     ([*NET, "--heldout", "x.npy", "--bits", "4", "--size", "4,4"], "x.npy holds arrays, which are taken as they are: prepare them and leave --size out"),
+    ([*NET, "--heldout", "held.npz", "--bits", "4", "--calibration-classes", "y.npy"], "y.npy holds classes of no inputs: give these too (--calibration), or leave it out"),
+    (["--reference-logits", "z.npy", "--candidate-logits", "z.npy", "--mean", "0.5"], "Logits are given, which need no --mean: leave it out"),
 ]  # fmt: skip
 
 

@@ -120,4 +120,4 @@ def test_batch_norms_are_folded_first(monkeypatch):
         assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in one.modules())
     with torch.no_grad():
         z, folded = model(inputs), reference(inputs)
-    assert (folded - z).abs().max() < 1e-4 * (z.max() - z.min())  # float32 through a dozen layers
+    assert (folded - z).abs().max() < 1e-5 * (z.max() - z.min())  # a hundred roundings of float32; 2e-7 was seen

@@ -174,6 +174,7 @@ def test_shares_of_one_run_s_inputs_have_their_interval_and_those_of_many_that_o
     assert row["flips"] == "0.0000 [0.0000, 0.0082]"  # no flip in 450: up to 3.7 of them are not excluded
     right = round(float(one.accuracy.sel(bits=8)) * 450)
     assert row["accuracy"] == "{:.4f} [{:.4f}, {:.4f}]".format(*stats.clopper_pearson(right, 450))
+    assert plots.levels_table(one).loc["float", "flips"] == "0.0000"  # of itself
     assert "[" not in row["displacement, median"] and "[" not in row["band flips"]
     next_run = stats.prediction_interval(many.accuracy.sel(bits=8).values)
     assert plots.levels_table(many).loc["8 bits", "accuracy"] == "{:.4f} [{:.4f}, {:.4f}]".format(*next_run)

@@ -69,6 +69,7 @@ def test_the_logit_error_is_on_average_far_below_that_of_nearest(on):
         model, inputs = net("mlp", seed)
         rounded, _ = optimize_rounding(model, inputs, 3, on=on, seed=0, steps=300, batch_size=8)
         ratios.append(logit_error(model, rounded, inputs) / logit_error(model, quantize_model(model, 3), inputs))
+    # Of 20 seeds the mean is 0.5 at most and the deviation 0.14: four standard errors of five seeds.
     assert np.mean(ratios) < 0.75
     assert on == "layers" or max(ratios) <= 1
 
@@ -80,7 +81,7 @@ def test_a_trained_network_keeps_a_third_of_the_error_of_nearest_at_most(trained
     rounded, _ = optimize_rounding(trained.model, inputs, bits, on=on, seed=0, steps=400, learning_rate=0.03)
     for x in (inputs, trained.split.test_inputs):
         error, nearest = (logit_error(trained.model, q, x) for q in (rounded, quantize_model(trained.model, bits)))
-        assert error < nearest / 3
+        assert error < nearest / 3  # of three networks 0.11 is the most layer by layer, 0.26 on the logits
 
 
 @pytest.mark.parametrize("on", TARGETS)
