@@ -161,12 +161,12 @@ BASELINES = {
     **{Stopping(dataset=name, **_IMAGES | _CNN | {"epochs": 5}): 5 for name in ("mnist", "fashion-mnist")},
     Stopping(model="cnn", nodes=(81, 41, 161, 21), **_SUBSET): 10,
     Stopping(model="resnet", nodes=(81, 41, 21), **_SUBSET): 3,
-    Stopping(bits=(8, 7, 6, 5, 4, 3), nodes=(81, 41, 161), **_FULL): 5,
-    Stopping(bits=(8, 7, 6, 5, 4, 3), nodes=(81, 41), granularity="channel", **_FULL): 5,
+    Stopping(bits=(8, 7, 6, 5, 4, 3), nodes=(81, 41, 161), **_FULL): 10,
+    Stopping(bits=(8, 7, 6, 5, 4, 3), nodes=(81, 41), granularity="channel", **_FULL): 10,
     Rounding(nodes=(201, 101)): 10,
     **{Rounding(dataset=name, nodes=(201, 101), **_IMAGES): 5 for name in ("mnist", "fashion-mnist")},
     Rounding(model="cnn", nodes=(81, 41), **_SUBSET): 3,
-    Rounding(nodes=(81, 41), steps=400, gaps=(0.0, 1.0, 10.0, 100.0, 1000.0), **_FULL): 5,
+    Rounding(nodes=(81, 41), steps=400, gaps=(0.0, 1.0, 10.0, 100.0, 1000.0), **_FULL): 10,
 }
 # What the abstract leaves open, one choice at a time away from the baseline; grid and limit are varied within a run.
 VARIANTS = {
