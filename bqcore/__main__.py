@@ -293,10 +293,9 @@ def _audit(options) -> int:
 
     stated = {name: getattr(options, f"max_{option.replace('-', '_')}") for option, (name, _) in _LIMITS.items()}
     limits = {name: limit for name, limit in stated.items() if limit is not None}
-    check_limits(limits)  # also below: one that cannot be judged would be refused after hours
     try:
         given, sure = _given(options)
-        if limits:
+        if limits:  # one that cannot be judged would be refused after hours
             check_limits(limits, labelled=next(batches(given[-1], "Held-out split")).classes is not None)
         found = audit(*given, **sure)
     except (ValueError, OSError):

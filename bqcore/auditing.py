@@ -112,7 +112,7 @@ def audit(
     check_order : bool
         Refuse decisions that agree no better than shuffled ones would; see the errors.
     batch_size : int, optional
-        Samples at once; by default 4096, or as many as hold 2^24 values.
+        Samples at once; by default 4096, or as many as hold 2^24 values. Slices and gradients choose their own number.
 
     Returns
     -------

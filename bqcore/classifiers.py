@@ -133,7 +133,12 @@ def _of_onnx(session, name: str) -> Callable:
         if set(given) != set(declared):
             raise ValueError(f"{name} takes the inputs {', '.join(declared)}, and the data hold {', '.join(given)}.")
         feed = {key: _cast(value, declared[key], f"{name}'s input {key}") for key, value in given.items()}
-        return session.run(["logits"] if len(outputs) > 1 else None, feed)[0]
+        try:
+            return session.run(["logits"] if len(outputs) > 1 else None, feed)[0]
+        except Exception as error:  # of its own kinds
+            shapes = ", ".join(f"{key} {value.shape}" for key, value in feed.items())
+            says = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ValueError(f"{name} fails on {shapes} ({says}): give shapes that it was exported for.") from None
 
     return logits
 

@@ -13,7 +13,8 @@ from . import arrangement, boundary, classifiers, curves, slices
 from .checks import to_numpy
 from .pooled import QUANTILES
 
-_BATCH, _VALUES = 4096, 1 << 24
+# Points at a time: what convolutions make of many leaves a core's cache, and takes twice the time and memory.
+_VALUES, _LEAST = 1 << 18, 16
 # Tolerances in shares of the slice's longer side, which need no knowledge of the inputs' units.
 TOLERANCES = (0.001, 0.01, 0.1)
 _RADIUS_PAIRS = 20_000  # (sample, class) pairs that the radius is taken on: each costs a backward pass
@@ -53,7 +54,7 @@ def slice_measures(
     per_split, picture = [], None
     for inputs in heads.values():
         plane = slices.pca_plane(inputs)
-        size = max(1, min(2048, _VALUES // max(1, classifiers.width(inputs))))
+        size = max(_LEAST, min(2048, _VALUES // max(1, classifiers.width(inputs))))
         points = {key: _on_points(model, functions[key], inputs, probabilities) for key, model in models.items()}
         grids = {key: slices.slice_labels(given, plane, nodes, batch_size=size) for key, given in points.items()}
         strides = [stride for stride in (1, 2, 4) if (nodes - 1) % stride == 0 and (nodes - 1) // stride >= 1]
@@ -134,7 +135,7 @@ def gradient_measures(
         return "the reference has no gradient with respect to these inputs"
     (reference, x), candidate = given["reference"], given["candidate"]
     after = candidate[0] if candidate else _constant(functions["candidate"], inputs)
-    few, size = x[: max(1, _RADIUS_PAIRS // classes)], max(1, min(_BATCH, _VALUES // classifiers.width(x)))
+    few, size = x[: max(1, _RADIUS_PAIRS // classes)], max(_LEAST, min(4096, _VALUES // classifiers.width(x)))
     change = boundary.local_change(reference, after, x, batch_size=size)
     known = {key: boundary.radius(pair[0], few, batch_size=size) for key, pair in given.items() if pair and radii}
     none = boundary.Radius(*[np.array([])] * 3, -1)

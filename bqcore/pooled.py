@@ -131,7 +131,7 @@ def decide_split(functions: Mapping, split, name: str, *, batch_size: int | None
                 f"{title}: classes run from {y.min()} to {y.max()}, but the logits have columns 0 to {classes - 1}: "
                 f"give each class as the index of its column, {classifiers.COLUMNS}."
             )
-        y = y.astype(np.int64)  # np.bincount takes no uint64
+        y = y.astype(np.int64)  # batches of signed and of unsigned integers join to floats
     out = {key: Decided(*columns[:3], *columns[3 + 2 * i : 5 + 2 * i], y, classes) for i, key in enumerate(candidates)}
     return out, classifiers.join(head), notes
 
