@@ -1,13 +1,18 @@
 """notebooks/execute.py: what it refuses before a kernel starts, and what an execution leaves behind."""
 
+import base64
 import importlib.util
+import io
 import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = """
@@ -46,12 +51,18 @@ def execute(folder, *words):
     return subprocess.run(command, cwd=folder.parent, capture_output=True, text=True, timeout=120)
 
 
-@pytest.fixture
-def ask(folder, capsys):
-    """Return a function that calls the script in this process, as one of its own would take a second to say no."""
+def loaded(folder):
+    """Load the script as a module."""
     spec = importlib.util.spec_from_file_location("execute", folder / "execute.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
+    return script
+
+
+@pytest.fixture
+def ask(folder, capsys):
+    """Return a function that calls the script in this process, as one of its own would take a second to say no."""
+    script = loaded(folder)
 
     def called(*words):
         status = script.main(list(words))
@@ -149,3 +160,16 @@ def test_execution(folder):
     assert execute(folder, "01_tiny", "seed=3", "bits=[8, 5]").returncode == 0
     assert output.read_bytes() == first
     assert not [p for p in folder.parent.iterdir() if p.name != "notebooks"]  # nothing beside it, sockets included
+
+
+def test_figures_are_packed_without_a_pixel_changed():
+    script = loaded(ROOT / "notebooks")
+    figure, axes = plt.subplots()
+    axes.plot([0, 1, 3], [2, 0, 1], lw=3)
+    out = io.BytesIO()
+    figure.savefig(out, format="png", facecolor="white")
+    plt.close(figure)
+    small = base64.b64decode(script.packed(base64.b64encode(out.getvalue()).decode()))
+    before, after = (np.asarray(Image.open(io.BytesIO(png))) for png in (out.getvalue(), small))
+    assert (before[..., 3] == 255).all() and np.array_equal(before[..., :3], after)
+    assert len(small) < len(out.getvalue()) and b"Software" in out.getvalue() and b"Software" not in small
