@@ -231,7 +231,7 @@ def test_every_captioned_figure_and_table_has_its_files_with_its_numbers(book, p
 
 def test_every_chapter_says_of_what_its_figures_and_tables_are_made(book):
     pages = {
-        name: re.sub(r"<[^>]+>", "", (book / f"notebooks/executed/{name}.html").read_text(encoding="utf-8"))
+        name: " ".join(re.sub(r"<[^>]+>", "", (book / f"notebooks/executed/{name}.html").read_text("utf-8")).split())
         for name in NOTEBOOKS
     }
     for name, text in pages.items():
