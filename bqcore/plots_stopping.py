@@ -82,9 +82,13 @@ def stopping_table(many: xr.Dataset, choices: xr.Dataset, nodes: int | None = No
 
 def _less(equal: xr.DataArray, ours: xr.DataArray) -> str:
     if ours.size < 2:
-        return f"{round(float((equal - ours).mean()), 4) + 0.0:+.4f}"  # + 0.0: no "-0.0000"
+        return _signed(float((equal - ours).mean()))
     found = stats.paired_difference(equal.values, ours.values)
-    return f"{found.estimate:+.4f} [{found.low:+.4f},\u00a0{found.high:+.4f}]"
+    return f"{_signed(found.estimate)} [{_signed(found.low)},\u00a0{_signed(found.high)}]"
+
+
+def _signed(value: float) -> str:
+    return f"{round(value, 4) + 0.0:+.4f}"  # + 0.0: no "-0.0000"
 
 
 def limits_table(
