@@ -41,9 +41,10 @@ many = pictures.load(results, seeds)
 rule, paper = claims.load_claims()
 judged = specification.judge(many, paper, rule)
 splits = pictures.variance_splits(many)
+others = pictures.load_elsewhere()  # of other data sets, for the end of the page
 
 # %% tags=["remove-input"]
-notebook.sources(many, *pictures.load_elsewhere())
+notebook.sources(many, *others)
 
 # %% [markdown]
 # ## The choices
@@ -129,7 +130,6 @@ notebook.tables(
 
 # %%
 elsewhere, elsewhere_splits = {}, {}
-others = pictures.load_elsewhere()
 for other in others:
     elsewhere |= specification.judge(other, paper, rule)
     elsewhere_splits |= pictures.variance_splits(other)
