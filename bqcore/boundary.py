@@ -6,6 +6,7 @@ differentiably: a torch module in eval mode, for example. Gradients are taken in
 Lengths are L2 in the model's input units, over all axes but the first.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -80,19 +81,21 @@ def radius(classifier: Classifier, inputs: torch.Tensor, *, batch_size: int = 40
 
 def _radius(classifier: Classifier, x: torch.Tensor, start: int, batch_size: int):
     logits, gradient = _logits(classifier, x, "Logits", start)
-    values, order = logits.detach().sort(dim=1, descending=True, stable=True)
+    values, order = logits.detach().T.sort(dim=0, descending=True, stable=True)
     # One forward pass, then the backward passes of many ranks as one: nine at a time cost half of nine in a row.
-    ranks = order.T[1:, :, None].split(max(1, batch_size // len(x)))
-    norms = torch.cat([
-        torch.linalg.vector_norm(gradient(_pairs(logits, order[:, :1], rivals)), dim=2) for rivals in ranks
-    ]).T  # fmt: skip
-    _check_norms(norms, "Logits", start)
-    gaps = values[:, :1] - values[:, 1:]
-    distances = gaps / norms  # infinite where a pair has no gradient
+    ranks = order[1:].split(max(1, batch_size // len(x)))
+    norms = np.concatenate([
+        to_numpy(torch.linalg.vector_norm(gradient(order[0], rivals), dim=2)) for rivals in ranks
+    ])  # fmt: skip
+    _check_norms(norms.T, "Logits", start)
+    # What is left is small, where NumPy's calls cost a third of torch's.
+    values, order, samples = to_numpy(values), to_numpy(order), np.arange(len(x))
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # narrow types overflow
+        gaps = values[0] - values[1:]
+        distances = gaps / norms  # infinite where a pair has no gradient
     distances[gaps == 0] = 0.0
-    shortest, nearest = distances.min(dim=1)  # the runner-up if no pair has a gradient
-    rival = order.gather(1, nearest[:, None] + 1)[:, 0]
-    return to_numpy(shortest), to_numpy(order[:, 0]), to_numpy(rival), int((norms == 0).sum())
+    nearest = distances.argmin(axis=0)  # the runner-up if no pair has a gradient
+    return distances[nearest, samples], order[0], order[nearest + 1, samples], int((norms == 0).sum())
 
 
 def local_change(
@@ -135,10 +138,9 @@ def _local_change(reference: Classifier, candidate: Classifier, x: torch.Tensor,
     z_q, gradient_q = _logits(candidate, x, "Candidate logits", start)
     check_same_shape("Reference logits", z_f, "candidate logits", z_q)
     a, b = top_pair(z_f)
-    winner, runner_up = (torch.from_numpy(index).to(z_f.device)[:, None] for index in (a, b))
-    asked = _pairs(z_f, winner, runner_up[None])
-    m_f, m_q = (z_f.detach() * asked[0]).sum(1), (z_q.detach() * asked[0]).sum(1)
-    g_f, g_q = gradient_f(asked)[0], gradient_q(asked)[0]
+    pair = _pair(z_f, a, b)
+    m_f, m_q = _margin(z_f, *pair), _margin(z_q.to(torch.promote_types(z_q.dtype, z_f.dtype)), *pair)
+    g_f, g_q = gradient_f(*pair)[0], gradient_q(*pair)[0]
     n_f, n_q = torch.linalg.vector_norm(g_f, dim=1), torch.linalg.vector_norm(g_q, dim=1)
     _check_norms(n_f[:, None], "Reference logits", start)
     _check_norms(n_q[:, None], "Candidate logits", start)
@@ -187,11 +189,10 @@ def top_margins(classifier: Classifier, inputs: torch.Tensor, *, batch_size: int
     for x, start in _batches(inputs, check_integer("Batch size", batch_size, 1)):
         logits, gradient = _logits(classifier, x, "Logits", start)
         first, second = top_pair(logits)
-        winner, runner_up = (torch.from_numpy(index).to(logits.device)[:, None] for index in (first, second))
-        asked = _pairs(logits, winner, runner_up[None])
-        length = torch.linalg.vector_norm(gradient(asked)[0], dim=1)
+        pair = _pair(logits, first, second)
+        length = torch.linalg.vector_norm(gradient(*pair)[0], dim=1)
         _check_norms(length[:, None], "Logits", start)
-        parts.append((first, second, to_numpy((logits.detach() * asked[0]).sum(1)), to_numpy(length)))
+        parts.append((first, second, to_numpy(_margin(logits, *pair)), to_numpy(length)))
     return TopMargins(*(np.concatenate(column) for column in zip(*parts)))
 
 
@@ -233,7 +234,7 @@ def _batches(inputs: torch.Tensor, size: int) -> zip:
 
 
 def _logits(classifier: Classifier, x: torch.Tensor, name: str, start: int):
-    """Give the logits at *x*, and a function from weights (R, N, K) of them to the gradients (R, N, D) of the sums."""
+    """Give the logits at *x*, and a function that turns winners (N,) and rivals (R, N) into gradients (R, N, D)."""
     layers = _layers(classifier, x)
     logits, gradient = _layerwise(layers, x) if layers else _by_autograd(classifier, x)
     check_logits(logits, name, start)
@@ -253,7 +254,9 @@ def _by_autograd(classifier: Classifier, x: torch.Tensor):
     if not isinstance(logits, torch.Tensor) or not logits.requires_grad:
         return logits, None
 
-    def gradient(weights: torch.Tensor) -> torch.Tensor:
+    def gradient(winner: torch.Tensor, rivals: torch.Tensor) -> torch.Tensor:
+        weights = torch.zeros(len(rivals), *logits.shape, dtype=logits.dtype, device=logits.device)
+        weights.scatter_(2, winner[:, None].expand(len(rivals), -1, -1), 1.0).scatter_(2, rivals[:, :, None], -1.0)
         found = torch.autograd.grad(logits, leaf, weights, retain_graph=True, allow_unused=True, is_grads_batched=True)
         found = found[0] if found[0] is not None else leaf.new_zeros(len(weights), *leaf.shape)
         return found.flatten(2)
@@ -271,8 +274,9 @@ def _layers(classifier: Classifier, x: torch.Tensor) -> list[nn.Module]:
     layers = list(classifier) if plain else []
     flat = [type(m) is nn.Flatten and (m.start_dim, m.end_dim) == (1, -1) for m in layers[:1]] == [True]
     layers = layers[flat:]
-    kinds = {type(m) for m in layers}
-    return layers if (flat or x.ndim == 2) and nn.Linear in kinds and kinds <= {nn.Linear, nn.ReLU} else []
+    known = [type(m) for m in layers]
+    flat = flat or x.ndim == 2
+    return layers if flat and {*known} <= {nn.Linear, nn.ReLU} and known[-1:] == [nn.Linear] else []
 
 
 def _layerwise(layers: list[nn.Module], x: torch.Tensor):
@@ -282,23 +286,31 @@ def _layerwise(layers: list[nn.Module], x: torch.Tensor):
         for layer in layers:  # a ReLU that works in place would change what is passed on
             passed.append(torch.relu(passed[-1]) if type(layer) is nn.ReLU else layer(passed[-1]))
 
-    def gradient(weights: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            for layer, before in zip(reversed(layers), reversed(passed[:-1])):
-                relu = type(layer) is nn.ReLU
-                weights = torch.ops.aten.threshold_backward(weights, before, 0) if relu else weights @ layer.weight
-        return weights
+    def gradient(winner: torch.Tensor, rivals: torch.Tensor) -> torch.Tensor:
+        weight = layers[-1].weight
+        with torch.no_grad():  # what the gradients are made of is theirs alone, so it may change in place
+            found = weight.index_select(0, rivals.flatten()).view(*rivals.shape, -1)
+            found = torch.sub(weight.index_select(0, winner), found, out=found)
+            for layer, before in zip(layers[-2::-1], passed[-3::-1]):
+                if type(layer) is nn.ReLU:
+                    torch.ops.aten.threshold_backward.grad_input(found, before, 0, grad_input=found)
+                else:
+                    found = found @ layer.weight
+        return found
 
     return passed[-1], gradient
 
 
-def _pairs(logits: torch.Tensor, winner: torch.Tensor, rivals: torch.Tensor) -> torch.Tensor:
-    """Give the weights (R, N, K) whose sums are the margins of *winner* (N, 1) and each of *rivals* (R, N, 1)."""
-    weights = torch.zeros(len(rivals), *logits.shape, dtype=logits.dtype, device=logits.device)
-    return weights.scatter_(2, winner.expand(len(rivals), -1, -1), 1.0).scatter_(2, rivals, -1.0)
+def _pair(logits: torch.Tensor, winner: np.ndarray, rival: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give the classes (N,) and the one row of rivals (1, N) that gradients are asked for, where the logits are."""
+    return torch.from_numpy(winner).to(logits.device), torch.from_numpy(rival).to(logits.device)[None]
 
 
-def _check_norms(norms: torch.Tensor, name: str, start: int) -> None:
+def _margin(logits: torch.Tensor, winner: torch.Tensor, rivals: torch.Tensor) -> torch.Tensor:
+    return (logits.gather(1, winner[:, None]) - logits.gather(1, rivals.T))[:, 0].detach()
+
+
+def _check_norms(norms, name: str, start: int) -> None:
     place = ("sample", "rank")
     check_finite(f"{name}: margin gradients", to_numpy(norms), "move or rescale that input", place, (start,))
 
@@ -311,7 +323,7 @@ def _check_inputs(inputs) -> torch.Tensor:
     if inputs.ndim < 2 or inputs.numel() == 0:
         raise ValueError(f"Inputs have shape {tuple(inputs.shape)}: give at least one sample, (N, ...).")
     # One sum sees any NaN or infinity at a tenth of the cost of a mask; only then is the place looked for.
-    if not torch.isfinite(inputs.sum()) and not torch.isfinite(inputs).all():
+    if not math.isfinite(inputs.sum().item()) and not torch.isfinite(inputs).all():
         bad = int((~torch.isfinite(inputs)).sum())
         first = int((~torch.isfinite(inputs.flatten(1))).any(1).nonzero()[0])
         raise ValueError(

@@ -397,6 +397,21 @@ def test_narrow_float_types_work(dtype):
     np.testing.assert_allclose(mixed.displacement, 0, atol=1e-5)
 
 
+def test_a_gap_that_a_narrow_type_cannot_hold_is_infinitely_far_without_a_warning():
+    line = nn.Linear(1, 2).half()
+    line.load_state_dict({"weight": torch.tensor([[1.0], [0.0]]), "bias": torch.tensor([4e4, -4e4])})
+    found = radius(nn.Sequential(line), torch.ones(1, 1).half())
+    assert (found.radius[0], found.rival[0], found.flat) == (np.inf, 1, 0)
+
+
+def test_the_margins_of_a_wide_and_a_narrow_classifier_are_taken_in_the_wide_type():
+    """float32 holds both logits, and not their difference."""
+    wide = nn.Linear(2, 2).double()
+    wide.load_state_dict({"weight": torch.eye(2), "bias": torch.zeros(2)})
+    x = torch.tensor([[2.0**24, -0.5]], dtype=torch.float64)
+    assert local_change(wide, lambda x: wide(x).float(), x).displacement[0] == 0
+
+
 NET = mlp((3, 4, 3), 0)
 
 
