@@ -48,7 +48,7 @@ def on_both_splits(levels: dict[int, nn.Module], split: data.StoppingSplit, spec
                 [
                     measures.of_decisions(logits, classes, spec.share),
                     measures.of_shifts(levels[FLOAT], inputs, logits),
-                    measures.of_slices(measures.labels_of(levels, plane, spec.nodes), plane),
+                    measures.of_slices(measures.labels_of(levels, plane, spec.nodes), plane, inputs),
                     measures.of_boundaries(levels, plane),
                 ]
             )

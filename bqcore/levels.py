@@ -26,7 +26,7 @@ def measure(spec: Levels, split: data.Split, model: nn.Module) -> xr.Dataset:
     return xr.merge([
         measures.of_decisions(measures.logits_of(levels, split.test_inputs), split.test_classes, spec.share),
         measures.of_geometry(levels, split.test_inputs),
-        measures.of_slices(labels, plane),
+        measures.of_slices(labels, plane, split.train_inputs),
         measures.of_boundaries(levels, plane),
         _transitions(levels, labels[spec.nodes[0]], plane, spec),
         _picture(labels[spec.nodes[0]], plane, split),

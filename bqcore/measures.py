@@ -115,8 +115,12 @@ def labels_of(levels: dict[int, nn.Module], plane: slices.Plane, nodes: tuple[in
     return out
 
 
-def of_slices(labels: dict[int, dict[int, np.ndarray]], plane: slices.Plane) -> xr.Dataset:
-    """Compare each level's slice with the float one at each resolution: along ``nodes`` and ``bits``."""
+def of_slices(labels: dict[int, dict[int, np.ndarray]], plane: slices.Plane, inputs: torch.Tensor) -> xr.Dataset:
+    """
+    Compare each level's slice with the float one at each resolution: along ``nodes`` and ``bits``.
+
+    *inputs* are those that the slice is fitted on; how much of it lies outside their range is measured too.
+    """
     per_grid = []
     for n, grids in labels.items():
         steps = plane.steps(n)
@@ -131,10 +135,12 @@ def of_slices(labels: dict[int, dict[int, np.ndarray]], plane: slices.Plane) -> 
                 "effective_displacement": slices.effective_displacement(jaccard.distance, steps),
                 "grid_change": slices.grid_change(grids[FLOAT], grid),
                 "junctions": int((counts[bits] >= 3).sum()), "four_class_cells": int((counts[bits] == 4).sum()),
+                "few_classes": len(np.unique(grid)) < 3,
             })  # fmt: skip
         per_grid.append(along("bits", list(grids), rows).assign(step_a=steps[0], step_b=steps[1]))
     out = xr.concat(per_grid, xr.Variable("nodes", list(labels)), coords="minimal", compat="override")
-    return out.assign(explained=("axis", plane.explained)).assign_coords(axis=["a", "b"])
+    shown = {"explained": ("axis", plane.explained), "outside": slices.share_outside(plane, inputs)}
+    return out.assign(shown).assign_coords(axis=["a", "b"])
 
 
 def of_boundaries(levels: dict[int, nn.Module], plane: slices.Plane) -> xr.Dataset:
@@ -259,6 +265,8 @@ LONG_NAMES = {
     "grid_change": ("grid prediction change", "share of nodes"),
     "junctions": ("triple-junction cells", "count"),
     "four_class_cells": ("cells with four classes", "count"),
+    "few_classes": ("fewer than three classes on the slice: no junction can be", "flag"),
+    "outside": ("share of the slice where some value is outside its range in the data", "share of the slice"),
     "step_a": ("grid step along a", _UNITS),
     "step_b": ("grid step along b", _UNITS),
     "explained": ("variance explained by the slice's axis", "share"),

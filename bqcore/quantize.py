@@ -178,7 +178,8 @@ def model_bytes(model: nn.Module, bits: int, *, granularity: str = "tensor") -> 
     (20, 72)
     """
     check_choice("Granularity", granularity, GRANULARITIES)
-    layers = [layer.weight for layer in model.modules() if isinstance(layer, LAYERS)]
+    # Tied weights are stored once.
+    layers = list({id(layer.weight): layer.weight for layer in model.modules() if isinstance(layer, LAYERS)}.values())
     everything = sum(t.numel() for t in [*model.parameters(), *model.buffers()] if t.is_floating_point())
     weights = sum(weight.numel() for weight in layers)
     if bits == 32:

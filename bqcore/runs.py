@@ -177,7 +177,7 @@ def _trained(
         try:
             return train.load_checkpoint(model, checkpoint, spec.training())
         except (FileNotFoundError, ValueError):
-            pass  # none yet, or damaged from outside: trained again and replaced
+            model = _untrained(spec)  # none yet, or damaged from outside, and perhaps loaded in part
     inputs, classes = split.train_inputs, split.train_classes
     how = {"epochs": spec.epochs, "seed": spec.seed, "batch_size": spec.batch_size, "progress": progress}
     if spec.dataset == "full-cifar-10":

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from scipy import ndimage
+from scipy.optimize import linprog
+from scipy.spatial import ConvexHull, HalfspaceIntersection
 from sklearn.decomposition import PCA
 from torch import nn
 
@@ -134,14 +136,64 @@ def pca_plane(inputs, *, padding: float = 0.0) -> Plane:
     )  # fmt: skip
 
 
+def data_region(plane: Plane, inputs) -> np.ndarray:
+    """
+    Give the part of a slice where every value lies in the range that it has in *inputs*: a convex polygon.
+
+    Outside of it lie points that no input is like: pixels darker than black, for instance.
+
+    Parameters
+    ----------
+    plane : Plane
+    inputs : array or tensor, shape (N, ...)
+        The data: for instance those that the slice is fitted on.
+
+    Returns
+    -------
+    corners : float array, shape (V, 2)
+        In slice coordinates, counter-clockwise; V = 0 if there is no such part. A value may be beyond its range by
+        1e-9 of all values' range, which is far above what rounding does.
+
+    Raises
+    ------
+    ValueError
+        If the inputs are not finite or not of the plane's shape.
+    """
+    flat = to_numpy(inputs).reshape(len(inputs), -1)
+    if flat.shape[1] != len(plane.origin):
+        raise ValueError(
+            f"Inputs have {flat.shape[1]} values and the plane {len(plane.origin)}: give inputs like its own."
+        )
+    check_finite("Inputs", flat, "clean the data", ("sample", "value"))
+    low, high = flat.min(axis=0).astype(np.float64), flat.max(axis=0).astype(np.float64)
+    slack = 1e-9 * (high.max() - low.min())
+    normals = np.concatenate([plane.axes.T, -plane.axes.T, np.eye(2), -np.eye(2)])
+    limits = np.concatenate([high - plane.origin + slack, plane.origin - low + slack, plane.high, -plane.low])
+    # The largest circle in it has the point inside that the intersection needs.
+    sides = np.column_stack([normals, np.linalg.norm(normals, axis=1)])
+    circle = linprog([0, 0, -1], A_ub=sides, b_ub=limits, bounds=[(None, None), (None, None), (0, None)])
+    if circle.x is None or circle.x[2] <= slack:
+        return np.empty((0, 2))
+    corners = HalfspaceIntersection(np.column_stack([normals, -limits]), circle.x[:2]).intersections
+    return corners[ConvexHull(corners).vertices]
+
+
+def share_outside(plane: Plane, inputs) -> float:
+    """Give the share of a slice's area that lies outside the :func:`data_region` of *inputs*, in [0, 1]."""
+    corners = data_region(plane, inputs)
+    if len(corners) == 0:
+        return 1.0
+    return max(0.0, 1.0 - float(ConvexHull(corners).volume / (plane.high - plane.low).prod()))
+
+
 def slice_labels(classifier: Callable, plane: Plane, n: int, *, batch_size: int | None = None) -> np.ndarray:
     """
     Label every node of an n × n grid on *plane*.
 
-    A torch module is evaluated in a float64 copy; where it is an nn.Sequential that starts with a linear layer (after
-    flattening) or a convolution, that layer is folded onto the plane: its output is affine in the two coordinates. If
-    it starts with a convolution, it is evaluated in float32 first, and in float64 where that is a close call. Any other
-    callable gets float64 arrays.
+    A torch module is evaluated in a float64 copy on the CPU; where it is an nn.Sequential that starts with a linear
+    layer (after flattening) or a convolution, that layer is folded onto the plane: its output is affine in the two
+    coordinates. If it starts with a convolution, it is evaluated in float32 first, and in float64 where that is a close
+    call. Any other callable gets float64 arrays.
 
     Parameters
     ----------
@@ -184,7 +236,7 @@ def _evaluator(classifier: Callable, plane: Plane, a: np.ndarray, b: np.ndarray)
 
     if not isinstance(classifier, nn.Module):
         return lambda rows, columns: classifier(points(rows, columns)), len(plane.origin)
-    model = copy.deepcopy(classifier).double()
+    model = copy.deepcopy(classifier).to("cpu", torch.float64)
     # A subclass or a hook may do more than its layers say.
     plain = type(model) is nn.Sequential and not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     layers = list(model) if plain else []

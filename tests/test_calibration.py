@@ -52,6 +52,8 @@ def test_both_splits_are_measured_each_on_its_own_slice(many):
                     thick = [slices.thickened(mask) for mask in masks]
                     assert float(found.thick_boundary_jaccard.sel(nodes=n)) == slices.boundary_jaccard(*thick).distance
                     assert float(found.step_a.sel(nodes=n)) == plane.steps(n)[0]
+                    assert bool(found.few_classes.sel(nodes=n)) == (len(np.unique(grids[1])) < 3)
+                    assert float(found.outside) == slices.share_outside(plane, inputs)
     assert (many.boundary_jaccard.sel(split="calibration") != many.boundary_jaccard.sel(split="held-out")).any()
     assert float(many.flip_rate.sel(bits=2).min()) > 0  # something was measured
 

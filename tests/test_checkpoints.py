@@ -153,6 +153,16 @@ def test_a_classifier_comes_from_its_checkpoint_and_else_is_trained_with_a_bar(t
     assert all(torch.equal(p, q) for p, q in zip(trained.parameters(), from_published.parameters()))
 
 
+def test_a_checkpoint_that_fits_in_part_leaves_nothing_to_train_from(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spec = specs.Stopping(width=8, epochs=2)
+    trained = runs.classifier(spec)
+    other = torch.nn.Sequential(torch.nn.Linear(64, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    train.save_checkpoint(other, runs.checkpoint_file(spec), spec.training())
+    again = runs.classifier(spec)
+    assert all(torch.equal(p, q) for p, q in zip(trained.parameters(), again.parameters()))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

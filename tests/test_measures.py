@@ -93,3 +93,10 @@ def test_the_tolerance_shown_is_that_of_about_a_half_at_four_bits_on_calibration
     )
     distances.loc[at] = [0.9, 0.6, 0.2]  # bits of 5 are the first as near to 4 as any
     assert measures.usual_tolerance(distances) == 0.5
+
+
+def test_a_slice_that_shows_fewer_than_three_classes_is_flagged():
+    two, three = np.array([[0, 1], [1, 1]]), np.array([[0, 1], [1, 2]])
+    found = measures.of_slices({2: {32: three, 8: two, 4: two * 0}}, UNIT, torch.eye(2))
+    assert found.few_classes.values.tolist() == [[False, True, True]]
+    assert found.junctions.values.tolist() == [[1, 0, 0]]

@@ -17,6 +17,7 @@ from bqcore.quantize import (
     SCHEMES,
     interpolate,
     level_range,
+    model_bytes,
     quantize,
     quantize_model,
     step_size,
@@ -328,3 +329,9 @@ def test_interpolation_parameters_are_refused(t):
 def test_interpolation_of_other_models_is_refused(other):
     with pytest.raises(ValueError, match="The two models differ in the names or shapes of their parameters"):
         interpolate(mlp((3, 2), 0), other, 0.5)
+
+
+def test_tied_weights_are_stored_once():
+    tied = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+    tied[2].weight = tied[0].weight
+    assert model_bytes(tied, 4) == 64 * 4 // 8 + 4 + 2 * 8 * 4  # weights, their step, two biases
