@@ -34,6 +34,7 @@ LONG_NAMES = {
     "tau": "tolerance, share of the slice's longer side", "side": "longer side of the slice, input units",
     "grid_change": "grid prediction change", "junctions": "triple-junction cells",
     "step_a": "grid step along a, input units", "step_b": "grid step along b, input units",
+    "outside": "share of the slice where some value is outside its range in these samples",
     "slice_samples": "samples that the slice is spanned by",
     "radius": "local logit-margin radius, input units",
     "displacement": "first-order boundary displacement, magnitude, input units",
@@ -343,7 +344,8 @@ def _plain(found: Audit, samples: int) -> dict:
         if "nodes" in ds.dims:
             out["splits"][str(name)]["slices"] = _rows(part, SLICE_ROW, "nodes")
             moved = {"tau": "tau", "tolerance_jaccard": "tolerance_jaccard"}
-            out["splits"][str(name)] |= {"side": float(part.side), "beyond": _rows(part, moved, "tau")}
+            one = {"side": float(part.side), "outside": float(part.outside), "beyond": _rows(part, moved, "tau")}
+            out["splits"][str(name)] |= one
     left_out = max(0, ds.sizes["flip"] - samples)
     out["pairs"] = _rows(ds, {"from": "pair_from", "to": "pair_to", "flips": "pair_flips"}, "pair")
     out["classes"] = _rows(ds, {name: f"decided_{name}" for name in ("reference", "candidate", "both")}, "class")

@@ -69,7 +69,8 @@ def slice_measures(
             arrangement.interpolated_slice(given, plane, half, batch_size=size).segments for given in points.values()
         ]
         beyond = curves.tolerance_jaccard(*segments, [share * side for share in TOLERANCES])
-        per_split.append(part.assign(tolerance_jaccard=("tau", beyond), side=side))
+        outside = slices.share_outside(plane, inputs)
+        per_split.append(part.assign(tolerance_jaccard=("tau", beyond), side=side, outside=outside))
         picture = grids, plane
     grids, plane = picture
     a, b = plane.nodes(nodes)

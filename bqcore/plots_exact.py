@@ -1,8 +1,11 @@
 """Figures, tables and sentences of the chapter on exact boundaries and finite scale."""
 
+import math
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import torch
 import xarray as xr
 from IPython.display import Markdown
 from matplotlib.axes import Axes
@@ -15,6 +18,8 @@ from . import curves, finite, slices
 from .arrangement import ExactSlice, exact_slice, interpolated_slice
 from .plots import BOTH_COLOUR, CLASS_COLOURS, FLOAT_COLOUR, QUANTIZED_COLOUR, STYLE, level_colour
 from .quantize import level_range
+
+_LETTER = {"boxstyle": "circle", "facecolor": "white", "edgecolor": "black", "pad": 0.2}
 
 
 def draw_exact(axes: Axes, exact: ExactSlice, colour: str, *, regions: bool = False) -> None:
@@ -73,6 +78,47 @@ def boundaries_figure(
             ],
             loc="upper center", bbox_to_anchor=(0.5, -0.01), frameon=False, ncols=2,
         )  # fmt: skip
+    plt.close(figure)
+    return figure
+
+
+def outside_figure(network: nn.Sequential, plane: slices.Plane, inputs: torch.Tensor) -> Figure:
+    """
+    Draw which part of a slice lies in the data's range, with the data, and points of the slice as images.
+
+    Parameters
+    ----------
+    network : nn.Sequential
+    plane : Plane
+    inputs : tensor (N, D), D a square
+        Those that the slice is fitted on.
+    """
+    corners, middle = slices.data_region(plane, inputs), (plane.low + plane.high) / 2
+    points = {"A": np.zeros(2), "B": (plane.low[0], middle[1]), "C": plane.high}
+    side = math.isqrt(len(plane.origin))
+    black, white = float(inputs.min()), float(inputs.max())
+    slack = 1e-9 * (white - black)  # rounding is not darker than black
+    shades = plt.get_cmap("gray").with_extremes(under=FLOAT_COLOUR, over=QUANTIZED_COLOUR)
+    with plt.rc_context(STYLE):
+        figure, panels = plt.subplots(1, 4, figsize=(9.5, 3.6), width_ratios=(1.9, 1, 1, 1), layout="constrained")
+        axes = panels[0]
+        draw_exact(axes, exact_slice(network, plane), FLOAT_COLOUR, regions=True)
+        axes.plot(*plane.project(inputs).T, ".", color="black", ms=1.5, label="training inputs")
+        axes.plot(
+            *np.append(corners, corners[:1], axis=0).T, color=QUANTIZED_COLOUR, lw=1.8, label="every pixel in its range"
+        )
+        axes.set(
+            xlim=(plane.low[0], plane.high[0]), ylim=(plane.low[1], plane.high[1]), aspect="equal", xticks=[],
+            yticks=[], title=f"{slices.share_outside(plane, inputs):.0%} of the slice lies outside",
+        )  # fmt: skip
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.01), frameon=False, ncols=2, fontsize=8)
+        for axes, (name, point) in zip(panels[1:], points.items()):
+            panels[0].text(*point, name, weight="bold", ha="center", va="center", clip_on=False, bbox=_LETTER)
+            image = plane.points(*np.array(point)).reshape(side, side)
+            drawn = axes.imshow(image, cmap=shades, vmin=black - slack, vmax=white + slack)
+            axes.set(xticks=[], yticks=[], title=name)
+        bar = figure.colorbar(drawn, ax=panels[1:], orientation="horizontal", extend="both", shrink=0.6)
+        bar.set_ticks([black, white], labels=["black", "white"])
     plt.close(figure)
     return figure
 

@@ -221,6 +221,28 @@ def correlation_table(sets: dict[str, xr.Dataset], *, quantized: list[int]) -> p
     return pd.DataFrame.from_dict(rows, orient="index").rename(index=DATASETS).rename_axis("data set")
 
 
+def outside_table(sets: dict[str, xr.Dataset]) -> pd.DataFrame:
+    """
+    Tabulate what the slices show: variance, the share outside the data, and levels with fewer than three classes.
+
+    Parameters
+    ----------
+    sets : dict of xarray.Dataset
+        Joined runs of the stopping study by title.
+    """
+    rows = {}
+    for name, many in sets.items():
+        few = many.few_classes.isel(nodes=0).any("split").sum("seed")
+        rows[name] = {
+            "seeds": str(many.sizes["seed"]), "variance held": _range(many.explained.sum("axis").values, ".0%"),
+            **{f"outside, {split}": _range(many.outside.sel(split=split).values, ".0%") for split in many.split.values},
+            "fewer than three classes": listed(
+                [f"{int(bits)} bits ({int(few.sel(bits=bits))})" for bits in many.bits.values if few.sel(bits=bits)]
+            ) or "none",
+        }  # fmt: skip
+    return pd.DataFrame.from_dict(rows, orient="index").rename(index=DATASETS).rename_axis("data set")
+
+
 def spread_table(study: xr.Dataset) -> pd.DataFrame:
     """Tabulate by level J and d_eff on one grid beside the measures without one: median and range over the seeds."""
     columns = {"J": (study.boundary_jaccard, ".3f"), "d_eff": (study.effective_displacement, ".4f")}

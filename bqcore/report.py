@@ -222,7 +222,9 @@ def _slices(ds: xr.Dataset) -> str:
     ]
     caption = (
         "The plane of the first two principal components of each split. The Jaccard distance grows as the grid is "
-        "refined; d_eff, the shift that explains it, in input units, does not while it is well below the step."
+        "refined; d_eff, the shift that explains it, in input units, does not while it is well below the step. "
+        f"{float(ds.outside.sel(split='heldout')):.0%} of the held-out plane lies where some value is outside the "
+        "range that it has in these inputs."
     )
     moved = [
         [_SPLITS[str(split)], *(f"{float(x):.4f}" for x in ds.tolerance_jaccard.sel(split=split))]

@@ -172,7 +172,7 @@ def data_region(plane: Plane, inputs) -> np.ndarray:
     # The largest circle in it has the point inside that the intersection needs.
     sides = np.column_stack([normals, np.linalg.norm(normals, axis=1)])
     circle = linprog([0, 0, -1], A_ub=sides, b_ub=limits, bounds=[(None, None), (None, None), (0, None)])
-    if circle.x is None or circle.x[2] <= slack:
+    if circle.x is None or circle.x[2] <= 2 * slack:  # thinner than rounding is
         return np.empty((0, 2))
     corners = HalfspaceIntersection(np.column_stack([normals, -limits]), circle.x[:2]).intersections
     return corners[ConvexHull(corners).vertices]

@@ -102,8 +102,9 @@ plt.show()
 # ## The slice: masks, Jaccard distance, junctions
 #
 # The **PCA slice** is the plane of the training split's first two principal components, over the range of its scores, with
-# $n \times n$ nodes; the same plane, box and nodes serve $f$ and $q$. A cell between four nodes belongs to the **boundary
-# mask** when its corners do not share one label, and is a **triple-junction cell** when they hold three labels or more.
+# $n \times n$ nodes; the same plane, box and nodes serve $f$ and $q$. Much of it may lie
+# [outside the data](outside-the-data), and how much is reported. A cell between four nodes belongs to the **boundary mask**
+# when its corners do not share one label, and is a **triple-junction cell** when they hold three labels or more.
 # The **boundary-mask Jaccard distance** of two masks is
 #
 # $$ J(A, B) = 1 - \frac{|A \cap B|}{|A \cup B|}, $$

@@ -102,6 +102,19 @@ plots.Table(
 )
 
 # %% [markdown]
+# ## What a slice shows
+#
+# J, grid prediction change and junctions are read off a plane that holds hardly an input. [](outside-the-data) draws what lies
+# outside the data, which is counted like the rest.
+
+# %% tags=["hide-input"]
+plots.Table(
+    plots_referee.outside_table(sets),
+    "PCA slices: the share of the variance of the inputs that the plane holds, the share of its area where some pixel is outside the range that it has in the inputs that the slice is fitted on, and the levels at which a slice shows fewer than three classes, where no junction can be. Median and range over the networks' splits.",
+    "table-referee-outside",
+)
+
+# %% [markdown]
 # ## Stopping: what it saves, and what could have been seen
 #
 # *Flips saved* is the choice by accuracy less boundary-aware stopping, paired by seed; *at equal bits* is against networks that

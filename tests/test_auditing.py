@@ -518,6 +518,7 @@ def test_results_go_to_json_and_netcdf(lively, tmp_path):
     assert (rate["estimate"], rate["events"]) == (float(held(found).flip_rate), int(held(found).flip_rate_events))
     assert len(content["flipped"]) == 3 and content["flipped_left_out"] == rate["events"] - 3
     assert [set(row) for row in content["pairs"][:1]] == [{"from", "to", "flips"}]
+    assert content["splits"]["heldout"]["outside"] == float(held(found).outside) > 0
     assert [row["nodes"] for row in content["splits"]["heldout"]["slices"]] == [21, 11, 6]
 
 

@@ -2,8 +2,20 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 
-from bqcore import calibration, claims, finite, firstorder, plots_referee, plots_stopping, publishing, stats
+from bqcore import (
+    calibration,
+    claims,
+    finite,
+    firstorder,
+    plots_exact,
+    plots_referee,
+    plots_stopping,
+    publishing,
+    slices,
+    stats,
+)
 
 LEVELS = [8, 7, 6, 5, 4, 3, 2]
 
@@ -118,3 +130,37 @@ def test_the_summary_has_no_hole(study, steps):
     assert f"Of {len(table)} reported numbers that our runs can be held against, {sum(inside)} lie" in text
     odd = table.index[[v == "not reproduced" and i for v, i in zip(table.verdict, inside)]]
     assert all(name in text.splitlines()[0] for name in odd)
+
+
+def test_what_a_slice_shows_by_hand(sets):
+    splits, bits = ["calibration", "held-out"], [32, 2]
+    few = np.zeros((3, 2, 2, 1), bool)
+    few[0, 1, 1], few[2, :, 1] = True, True  # two of three networks at 2 bits
+    many = xr.Dataset(
+        {
+            "explained": (("split", "axis"), [[0.2, 0.1], [0.25, 0.15]]),
+            "outside": (("seed", "split"), [[0.5, 0.7], [0.6, 0.8], [0.4, 0.9]]),
+            "few_classes": (("seed", "split", "bits", "nodes"), few),
+        },
+        {"split": splits, "bits": bits, "nodes": [81]},
+    )
+    table = plots_referee.outside_table({"mnist": many, "digits": sets["digits"]})
+    assert table.loc["MNIST"].tolist() == ["3", "35% [30%, 40%]", "50% [40%, 60%]", "80% [70%, 90%]", "2 bits (2)"]
+    of_digits = sets["digits"].outside.sel(split="calibration")
+    assert table.loc["digits", "outside, calibration"].startswith(f"{float(of_digits.median()):.0%}")
+
+
+def test_the_picture_of_what_lies_outside_is_drawn(trained):
+    plane = slices.pca_plane(trained.split.train_inputs)
+    figure = plots_exact.outside_figure(trained.model, plane, trained.split.train_inputs)
+    axes, *images = figure.axes
+    share = slices.share_outside(plane, trained.split.train_inputs)
+    assert axes.get_title() == f"{share:.0%} of the slice lies outside"
+    corners = axes.lines[-1].get_xydata()
+    np.testing.assert_array_equal(corners[:-1], slices.data_region(plane, trained.split.train_inputs))
+    shades = images[0].images[0]
+    assert shades.cmap(shades.norm(shades.get_array())).shape == (8, 8, 4)
+    outside = [
+        ((i.images[0].norm(a := i.images[0].get_array()) < 0) | (i.images[0].norm(a) > 1)).sum() for i in images[:3]
+    ]
+    assert outside[0] == 0 < min(outside[1:])  # the mean is an image in range, the box's edge and corner are not

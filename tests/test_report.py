@@ -61,6 +61,7 @@ def test_the_page_holds_the_numbers_and_leaves_for_nothing(found):
     assert (
         0 < beyond < 1
         and f"{beyond:.4f}" in text
+        and f"{float(held.outside):.0%} of the held-out plane lies where some value is outside the range" in text
         and f"beyond 0.01 of the side ({held.side / 100:.3g} held out)" in text
     )
     assert str(int(held.flipped_sample[0])) in text

@@ -744,14 +744,19 @@ def test_paths_are_refused(path, message):
 
 
 def test_the_region_of_the_data_read_aloud():
-    """A box twice as wide and twice as high as the data; then data that reach beyond it, and data elsewhere."""
+    """A box twice as wide and twice as high as the data; then data that reach beyond it, and data without an area in it."""
     plane = flat_plane((0, 0), (4, 4))
     corners = data_region(plane, np.array([[1.0, 1.0], [3.0, 3.0]]))
     np.testing.assert_allclose(corners[corners[:, 0].argsort()][:, 0], [1, 1, 3, 3], atol=1e-8)
     assert share_outside(plane, torch.tensor([[1.0, 1.0], [3.0, 3.0]])) == pytest.approx(0.75, abs=1e-8)
     assert share_outside(plane, np.array([[-1.0, -1.0], [9.0, 9.0]])) == 0
     assert share_outside(plane, np.array([[5.0, 1.0], [6.0, 3.0]])) == 1
-    assert data_region(plane, np.array([[5.0, 1.0], [6.0, 3.0]])).shape == (0, 2)
+    for data in (
+        [[5.0, 1.0], [6.0, 3.0]],
+        [[2.0, 1.0], [2.0, 3.0]],
+        [[2.0, 2.0]],
+    ):  # beside the box; a line, a point in it
+        assert data_region(plane, np.array(data)).shape == (0, 2)
 
 
 @given(SEEDS, st.sampled_from([0.0, 0.5]))
