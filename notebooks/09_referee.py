@@ -110,7 +110,7 @@ plots.Table(
 # %% tags=["hide-input"]
 plots.Table(
     plots_referee.outside_table(sets),
-    "PCA slices: the share of the variance of the inputs that the plane holds, the share of its area where some pixel is outside the range that it has in the inputs that the slice is fitted on, and the levels at which a slice shows fewer than three classes, where no junction can be. Median and range over the networks' splits.",
+    "PCA slices: the share of the variance of the inputs that the plane holds, the share of its area where some pixel is outside the range that it has in the inputs that the slice is fitted on, and the levels at which a slice of either split shows fewer than three classes, where no junction can be, with the number of networks. Median and range over the networks' splits.",
     "table-referee-outside",
 )
 
