@@ -4,8 +4,8 @@ Our measures beside those of other packages, in one run: `make bench` prints how
 Every group holds "ours" and other ways to the same result, which is checked. Aims: a radius 20 times faster than
 foolbox, a label grid 4 times faster than scikit-learn, a quantizer at least as fast as torch's own, a slice through a CNN
 at 0.8 of its forward speed. Ten classes cost each of foolbox's steps nine passes forward and nine back, and the radius one
-forward and, layer by layer, one back for all of them. Against foolbox's DeepFool as it comes the first aim is met;
-against a single step of it, which gives the same lengths, it is not: half of our time is one matrix product.
+forward and, layer by layer, one back for all of them. Against foolbox's DeepFool as it comes the first aim is met in most
+runs; against a single step of it, which gives the same lengths, in none: half of our time is one matrix product.
 Optimized rounding is to end at a logit error no higher than brevitas's learned rounding, in no more time.
 """
 
