@@ -308,7 +308,7 @@ def levels_summary(many: xr.Dataset) -> Markdown:
                 f"J = {float(j.sel(nodes=coarse)):.2f} to {float(j.sel(nodes=fine)):.2f}, while d_eff goes from "
                 f"{float(d.sel(nodes=coarse)):.4f} to {float(d.sel(nodes=fine)):.4f} input units."
             )
-    few = sum(many.few_classes.isel(nodes=0).sel(bits=bits) for bits in levels)
+    few = many.few_classes.isel(nodes=0).sel(bits=levels)
     lines.append(
         f"- In the median run {float(many.outside.median()):.0%} of the slice lies "
         "[outside the data](outside-the-data): some pixel there is out of the range that it has in training. Slices "

@@ -1,6 +1,7 @@
 """What the tests share: repeatable generated input, one trained model, and the table of ratios after a benchmark."""
 
 import os
+import signal
 import subprocess
 import threading
 from pathlib import Path
@@ -19,6 +20,9 @@ settings.load_profile("repeatable")
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the workers share the cores already
+
+# Tests in the background begin deaf to Ctrl-C, and so would every process that they start to be stopped by it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Trained(NamedTuple):

@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.colors import to_hex
 
 from bqcore import (
     calibration,
     claims,
     finite,
     firstorder,
+    plots,
     plots_exact,
     plots_referee,
     plots_stopping,
@@ -160,6 +162,7 @@ def test_the_picture_of_what_lies_outside_is_drawn(trained):
     np.testing.assert_array_equal(corners[:-1], slices.data_region(plane, trained.split.train_inputs))
     shades = images[0].images[0]
     assert shades.cmap(shades.norm(shades.get_array())).shape == (8, 8, 4)
+    assert [to_hex(shades.cmap(x)) for x in (-0.1, 1.1)] == [plots.FLOAT_COLOUR, plots.QUANTIZED_COLOUR]
     outside = [
         ((i.images[0].norm(a := i.images[0].get_array()) < 0) | (i.images[0].norm(a) > 1)).sum() for i in images[:3]
     ]

@@ -49,8 +49,7 @@ def start(folder: Path, code: str, *arguments: str, warnings: str = "error", **e
 
 def sweep_process(folder: Path, *settings: str, limit: int | None = None) -> subprocess.Popen:
     """Start the command line on the tiny spec with two workers; *limit* is the largest file it may write, in bytes."""
-    code = "import resource, signal, sys; from bqcore.__main__ import main\n"
-    code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # tests in the background begin deaf to Ctrl-C
+    code = "import resource, sys; from bqcore.__main__ import main\n"
     if limit is not None:
         code += f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
     code += "sys.exit(main(sys.argv[1:]))"

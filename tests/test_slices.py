@@ -751,11 +751,8 @@ def test_the_region_of_the_data_read_aloud():
     assert share_outside(plane, torch.tensor([[1.0, 1.0], [3.0, 3.0]])) == pytest.approx(0.75, abs=1e-8)
     assert share_outside(plane, np.array([[-1.0, -1.0], [9.0, 9.0]])) == 0
     assert share_outside(plane, np.array([[5.0, 1.0], [6.0, 3.0]])) == 1
-    for data in (
-        [[5.0, 1.0], [6.0, 3.0]],
-        [[2.0, 1.0], [2.0, 3.0]],
-        [[2.0, 2.0]],
-    ):  # beside the box; a line, a point in it
+    # Beside the box; a line, a point in it.
+    for data in ([[5.0, 1.0], [6.0, 3.0]], [[2.0, 1.0], [2.0, 3.0]], [[2.0, 2.0]]):
         assert data_region(plane, np.array(data)).shape == (0, 2)
 
 
