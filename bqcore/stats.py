@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import optimize
+from scipy import optimize, special
 from scipy import stats as scipy_stats
 
 from .checks import check_finite, check_integer, check_same_shape, check_share
@@ -41,8 +41,11 @@ def clopper_pearson(events: int, trials: int, level: float = 0.95) -> Interval:
     """
     trials = check_integer("Trials", trials, 1)
     events = check_integer("Events", events, 0, trials)
-    result = scipy_stats.binomtest(events, trials).proportion_ci(check_share("Level", level), method="exact")
-    return Interval(events / trials, float(result.low), float(result.high))
+    tail, misses = (1 - check_share("Level", level)) / 2, trials - events
+    # Quantiles of the beta distribution; binomtest finds the same ends as roots, a hundred times slower.
+    low = special.betaincinv(events, misses + 1, tail) if events else 0.0
+    high = special.betainccinv(events + 1, misses, tail) if misses else 1.0
+    return Interval(events / trials, float(low), float(high))
 
 
 def prediction_interval(runs, means_of: int = 1, level: float = 0.95) -> Interval:
