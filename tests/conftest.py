@@ -11,6 +11,7 @@ import pytest
 import torch
 from building import build_once
 from hypothesis import settings
+from threadpoolctl import threadpool_limits
 
 from bqcore import data, models, train
 
@@ -18,8 +19,9 @@ from bqcore import data, models, train
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None, max_examples=100)
 settings.load_profile("repeatable")
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)  # the workers share the cores already
+if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores already, and so do processes that they start
+    os.environ["OMP_NUM_THREADS"] = "1"
+    threadpool_limits(1)
 
 # Tests in the background begin deaf to Ctrl-C, and so would every process that they start to be stopped by it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
