@@ -16,7 +16,7 @@ import torch
 import xarray as xr
 from torch import nn
 
-from . import boundary, decisions, measures, models, quantize, runs, slices, specs, train
+from . import boundary, decisions, measures, models, quantize, runs, slices, specs
 from .checks import check_choice, check_labels, to_numpy
 
 KEPT = Path("data/explorer")
@@ -120,11 +120,9 @@ def inputs_of(dataset: xr.Dataset) -> torch.Tensor:
 
 
 def digits_network() -> xr.Dataset:
-    """Train the digits network of the baseline's first run and collect what the explorer needs of it, in a second."""
+    """Collect what the explorer needs of the digits network of the baseline's first run; it is trained if not kept."""
     spec = specs.Levels()
-    split = runs.split_of(spec)
-    model = models.build(spec.model, (64,), 10, width=spec.width, seed=spec.seed)
-    train.fit(model, split.train_inputs, split.train_classes, epochs=spec.epochs, seed=spec.seed)
+    split, model = runs.split_of(spec), runs.classifier(spec)
     images = (split.test_inputs * 16).round().to(torch.uint8).view(-1, 8, 8)
     return network(
         model, slices.pca_plane(split.train_inputs), images, split.test_classes, name="digits", scale=16

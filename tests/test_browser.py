@@ -339,8 +339,12 @@ def test_axe_finds_no_serious_fault(chromium, book, scheme, width, half):
             if is_redirection(book / name):
                 continue
             watched.page.goto((book / name).as_uri(), wait_until="load")
-            # Only what is at fault is listed in full, which halves the time.
-            found = sync.Axe().run(watched.page, options={"resultTypes": ["violations"]}).response["violations"]
+            # Only what is at fault is listed in full, which halves the time; a result's rows look like its first three.
+            found = sync.Axe().run(
+                watched.page,
+                context={"exclude": [["table[id] tbody tr:nth-child(n+4)"]]},
+                options={"resultTypes": ["violations"]},
+            ).response["violations"]
             faults += [
                 f"{name}: {fault['id']}: {node['target']} {node['html'][:100]} {node['failureSummary'][:200]}"
                 for fault in found
