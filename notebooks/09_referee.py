@@ -32,13 +32,14 @@ rows = claims.ledger()
 paper = claims.reported()
 datasets = ["digits", "mnist", "fashion-mnist", "cifar-10"]
 sets = notebook.stopping_runs(datasets, "published", 0)
+full = notebook.stopping_runs(["full-cifar-10"], "published", 0)
 chosen = {name: plots_stopping.usual_choices(many) for name, many in sets.items()}
 subsets = sets["cifar-10"]
 steps = plots_referee.implied_steps(subsets, {8: paper["C6"], 6: paper["C3"]})
 study = publishing.load_published(firstorder.PUBLISHED)
 
 # %% tags=["remove-input"]
-notebook.sources(*sets.values(), study)
+notebook.sources(*sets.values(), *full.values(), study)
 
 # %% [markdown]
 # The positions of all reported numbers are of [](the-ledger), which names its files.
@@ -109,7 +110,7 @@ plots.Table(
 
 # %% tags=["hide-input"]
 plots.Table(
-    plots_referee.outside_table(sets),
+    plots_referee.outside_table(sets | full),
     "PCA slices: the share of the variance of the inputs that the plane holds, the share of its area where some pixel is outside the range that it has in the inputs that the slice is fitted on, and the levels at which a slice of either split shows fewer than three classes, where no junction can be, with the number of networks. Median and range over the networks' splits.",
     "table-referee-outside",
 )
