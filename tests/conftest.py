@@ -22,6 +22,7 @@ settings.load_profile("repeatable")
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores already, and so do processes that they start
     os.environ["OMP_NUM_THREADS"] = "1"
     threadpool_limits(1)
+    os.nice(5)  # they wait for the book in the end, so it goes first
 
 # Tests in the background begin deaf to Ctrl-C, and so would every process that they start to be stopped by it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
