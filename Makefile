@@ -15,7 +15,7 @@ endif
 help:
 	@printf '%s\n' \
 	'make book     runs, notebooks and book; prints the path of the book    first time 4 to 9 min, 1.8 GB; then seconds' \
-	'make test     all tests, with warnings as errors                       7 to 15 min; first time 2 more' \
+	'make test     all tests, with warnings as errors                       6 to 15 min; first time 2 more' \
 	'make reproduce  every study from raw pixels, with the time of each      3 to 5 h, 4 GB; resumes' \
 	'make bench    our measures beside those of other packages              8 min; first time 10 MB more' \
 	'make lab      the notebooks in JupyterLab                              first time 20 s and 100 MB more' \

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from skimage.morphology import dilation
 from skimage.segmentation import find_boundaries
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.decomposition import PCA
@@ -30,6 +31,7 @@ from bqcore.slices import (
     pca_plane,
     share_outside,
     slice_labels,
+    thickened,
     transition,
 )
 
@@ -565,6 +567,12 @@ def test_grids_are_refused(labels, message):
     for measure in (corner_classes, boundary_mask, junction_cells):
         with pytest.raises(ValueError, match=message):
             measure(labels)
+
+
+@given(label_grids(), st.integers(1, 3))
+def test_thickened_masks_are_those_of_scikit_image_at_the_edges_too(labels, cells):
+    mask = boundary_mask(labels)
+    assert np.array_equal(thickened(mask, cells), dilation(mask, np.ones((2 * cells + 1, 2 * cells + 1))))
 
 
 # --- two grids: Jaccard distance, effective displacement, grid change ---
