@@ -280,6 +280,8 @@ def _evaluator(classifier: Callable, plane: Plane, a: np.ndarray, b: np.ndarray)
     def folded(rows: slice, columns: slice) -> torch.Tensor:
         return rest(sums(along_a[columns], along_b[rows, None]).view(-1, *form))
 
+    if not all(type(layer) is nn.ReLU or type(layer) is nn.Linear and layer.bias is not None for layer in rest):
+        return folded, len(offset)
     # Products that give few classes, and maxima over these, take less time where nodes, not classes, lie side by side.
     turned_a, turned_b = along_a.T.contiguous(), along_b.T.contiguous()
 
@@ -289,8 +291,7 @@ def _evaluator(classifier: Callable, plane: Plane, a: np.ndarray, b: np.ndarray)
             hidden = hidden.relu_() if type(layer) is nn.ReLU else layer.bias[:, None].addmm(layer.weight, hidden)
         return hidden.T
 
-    known = all(type(layer) is nn.ReLU or type(layer) is nn.Linear and layer.bias is not None for layer in rest)
-    return folded_and_turned if known else folded, len(offset)
+    return folded_and_turned, len(offset)
 
 
 def _close_calls_in_float64(

@@ -54,7 +54,7 @@ def needs(dataset: str) -> None:
 def test_a_published_run_and_an_audit_of_its_network_are_measured_again_from_the_checkpoint(spec):
     needs(spec.dataset)
     bits, nodes = 3, min(spec.nodes)  # at 3 bits every network flips
-    coarse = replace(spec, nodes=(nodes,), bits=(bits,))
+    coarse = replace(spec, nodes=(nodes,), bits=(spec.bits[0], bits))
     model = train.load_checkpoint(runs._untrained(spec), checkpoint(spec), spec.training())
     model = model.to(memory_format=train_cifar.memory_layout(model))  # twice as fast for convolutions
     split = runs.split_of(spec)
