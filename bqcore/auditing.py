@@ -13,6 +13,7 @@ from . import runs
 from .checks import check_choice, check_integer, check_share
 from .geometry import gradient_measures, slice_measures
 from .pooled import RATES, Decided, check_same_order, decide_split, logits_functions, measures
+from .results import along
 
 SPLITS = ("calibration", "heldout")
 ENDS = {"events": "count", "low": "lower end of the 95 % interval", "high": "upper end of the 95 % interval"}
@@ -157,7 +158,7 @@ def audit(
         if check_order:
             check_same_order(decided["candidate"], name)
         parts[name] = measures(decided["candidate"], share)
-    out = xr.concat([xr.Dataset(part) for part in parts.values()], xr.Variable("split", list(parts)))
+    out = along("split", list(parts), list(parts.values()))
     decided, head = found["heldout"]
     out = out.merge(_moved(decided, decided.band(share)))
     models, heads = {"reference": reference, "candidate": candidate}, {name: head for name, (_, head) in found.items()}

@@ -19,6 +19,7 @@ from .checks import check_choice, check_integer, check_share
 from .geometry import gradient_measures
 from .perlayer import layers, mixed, model_bytes, spend, uniform_bits
 from .pooled import RATES, Decided, decide_split, logits_functions, measures
+from .results import along
 from .stopping import last_before
 
 SPLITS = ("calibration", "heldout")
@@ -142,8 +143,7 @@ def _measured(
     out = []
     for name, split in splits.items():
         decided, _, _ = decide_split(functions, split, name, batch_size=batch_size)
-        rows = [xr.Dataset(measures(part, share)) for part in decided.values()]
-        out.append(xr.concat(rows, xr.Variable(dim, values)))
+        out.append(along(dim, values, [measures(part, share) for part in decided.values()]))
     return xr.concat(out, xr.Variable("split", list(splits)))
 
 

@@ -5,7 +5,6 @@ A boundary is an array of segments, shape (M, 2, 2): M segments, two ends, two s
 the class pair of each, shape (M, 2), as :func:`bqcore.arrangement.exact_slice` gives them; any other source will do.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -246,11 +245,12 @@ class _Near:
 
 
 def _distance(points: np.ndarray, segments: np.ndarray) -> np.ndarray:
-    """Give the distance from each point to its segment."""
-    start, along = segments[:, 0], segments[:, 1] - segments[:, 0]
-    square = np.einsum("nd,nd->n", along, along)
-    share = np.einsum("nd,nd->n", points - start, along) / np.where(square > 0, square, 1)
-    return np.hypot(*(points - start - np.clip(share, 0, 1)[:, None] * along).T)
+    """Give the distance from each point to its segment; the two are broadcast together."""
+    start, end = (_numbers(segments[..., i, :]) for i in (0, 1))
+    along, away = end - start, _numbers(points) - start
+    square = _dot(along, along)
+    share = np.clip(_dot(away, along) / np.where(square > 0, square, 1), 0, 1)
+    return np.abs(away - share * along)
 
 
 def _farthest(pieces: np.ndarray, near: _Near) -> float:
@@ -315,58 +315,68 @@ def _lengths_near(first: np.ndarray, second: np.ndarray, tolerances: list[float]
     """Give the length of *first* within each of *tolerances* of *second*."""
     total = np.zeros(len(tolerances))
     for part in np.array_split(first, 1 + len(first) * len(second) // _CHUNK) if len(second) and len(first) else ():
-        for i, (start, end) in enumerate(_intervals(part, second, tolerances)):
-            order = np.argsort(start, axis=1)
-            start, end = np.take_along_axis(start, order, 1), np.take_along_axis(end, order, 1)
-            covered = np.maximum.accumulate(end, axis=1)
-            fresh = np.maximum(start, np.concatenate([np.zeros((len(part), 1)), covered[:, :-1]], axis=1))
-            total[i] += (np.maximum(end - fresh, 0).sum(axis=1) * lengths(part)).sum()
+        size = lengths(part)
+        one, two = (_distance(part[:, None, end], second) for end in (0, 1))
+        # The distance to a segment is convex, so what has both ends within a tolerance lies within it as a whole. It
+        # grows no faster than the way walked, so between the ends it is at least this.
+        whole, least = np.maximum(one, two).min(axis=1), (one + two - size[:, None]) / 2
+        for i, tolerance in enumerate(tolerances):
+            partly = np.flatnonzero(whole > tolerance)
+            row, column = np.nonzero(least[partly] <= tolerance * (1 + 1e-12))
+            start, end = _intervals(part[partly[row]], second[column], tolerance)
+            total[i] += size[whole <= tolerance].sum() + size[partly] @ _covered(row, start, end, len(partly))
     return total
 
 
-def _intervals(first: np.ndarray, second: np.ndarray, tolerances: list[float]) -> Iterator[tuple]:
+def _covered(row: np.ndarray, start: np.ndarray, end: np.ndarray, rows: int) -> np.ndarray:
+    """Give what the union of each row's intervals covers of it; *row* does not fall."""
+    place = np.arange(len(row)) - np.searchsorted(row, row)
+    low, high = np.full((2, rows, place.max(initial=0) + 1), [[[1.0]], [[0.0]]])
+    low[row, place], high[row, place] = start, end
+    order = np.argsort(low, axis=1)
+    low, high = np.take_along_axis(low, order, 1), np.take_along_axis(high, order, 1)
+    reached = np.maximum.accumulate(high, axis=1)
+    fresh = np.maximum(low, np.concatenate([np.zeros((rows, 1)), reached[:, :-1]], axis=1))
+    return np.maximum(high - fresh, 0).sum(axis=1)
+
+
+def _intervals(first: np.ndarray, second: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
     """
-    Give for each two segments the interval, in shares of the first, within a tolerance of the second: (M, N) twice.
+    Give for each two segments the interval, in shares of the first, within the tolerance of the second: (P,) twice.
 
     A point is within it if it is so near one of the ends, or beside the segment and so near its line: three intervals,
     whose union is one, as what lies near a segment is convex. Empty ones run from 1 to 0.
     """
-    start, way = first[:, None, 0], first[:, None, 1] - first[:, None, 0]
-    base, along = second[:, 0], second[:, 1] - second[:, 0]
+    (start, way), (base, along) = ((_numbers(x[:, 0]), _numbers(x[:, 1] - x[:, 0])) for x in (first, second))
     square = _dot(way, way)
-    feet = []
+    square = np.where(square > 0, square, 1)
+    found = []
     for end in (base, base + along):
         away = start - end
-        middle = -_dot(away, way) / np.where(square > 0, square, 1)
-        foot = away + middle[..., None] * way
-        feet.append((middle, _dot(foot, foot)))
-    size = np.hypot(*along.T)
-    unit = along / np.where(size > 0, size, 1)[:, None]
-    away = start - base
-    beside = _within(_dot(away, unit), _dot(way, unit), 0.0, size)
-    across = np.stack([-unit[:, 1], unit[:, 0]], axis=1)
-    off, slope = _dot(away, across), _dot(way, across)
-    for tolerance in tolerances:
-        low, high = np.full((2, len(first), len(second)), [[[1.0]], [[0.0]]])
+        middle = -_dot(away, way) / square
+        foot = away + middle * way
+        room = tolerance**2 - _dot(foot, foot)
+        reach = np.sqrt(np.maximum(room, 0) / square)
+        found.append((np.where(room >= 0, middle - reach, np.inf), middle + reach))
+    size = np.abs(along)
+    unit = along / np.where(size > 0, size, 1)
+    beside = _within(_dot(start - base, unit), _dot(way, unit), 0.0, size)
+    close = _within(_dot(start - base, 1j * unit), _dot(way, 1j * unit), -tolerance, tolerance)
+    # A segment of length 0 has no side to be beside of.
+    found.append((np.where(size > 0, np.maximum(beside[0], close[0]), np.inf), np.minimum(beside[1], close[1])))
+    enter, leave = np.array(found).transpose(1, 0, 2)
+    enter, leave = np.maximum(enter, 0), np.minimum(leave, 1)
+    some = enter <= leave
+    return np.where(some, enter, 1.0).min(axis=0), np.where(some, leave, 0.0).max(axis=0)
 
-        def include(enter, leave, low=low, high=high):
-            enter, leave = np.maximum(enter, 0), np.minimum(leave, 1)
-            some = enter <= leave
-            np.minimum(low, enter, out=low, where=some)
-            np.maximum(high, leave, out=high, where=some)
 
-        for middle, foot in feet:
-            reach = np.sqrt(np.maximum(tolerance**2 - foot, 0) / np.where(square > 0, square, 1))
-            include(np.where(foot <= tolerance**2, middle - reach, np.inf), middle + reach)
-        close = _within(off, slope, -tolerance, tolerance)
-        # A segment of length 0 has no side to be beside of.
-        include(np.where(size > 0, np.maximum(beside[0], close[0]), np.inf), np.minimum(beside[1], close[1]))
-        yield low, high
+def _numbers(points: np.ndarray) -> np.ndarray:
+    """Give points of the plane as complex numbers: numpy is several times as slow along an axis of two."""
+    return np.ascontiguousarray(points).view(np.complex128)[..., 0]
 
 
 def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    # A sum over an axis of two takes numpy several times as long.
-    return a[..., 0] * b[..., 0] + a[..., 1] * b[..., 1]
+    return (a * b.conj()).real
 
 
 def _within(value: np.ndarray, slope: np.ndarray, least, most) -> tuple[np.ndarray, np.ndarray]:

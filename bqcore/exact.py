@@ -10,6 +10,7 @@ from torch import nn
 
 from . import arrangement, boundary, curves, finite, slices, train
 from .checks import check_integer, check_labels
+from .results import along
 
 TOLERANCES = (0.01, 0.02, 0.05, 0.1)
 WHERE = ("in the plane", "at the boundary", "at the inputs")  # the latter two in full space
@@ -54,7 +55,7 @@ def compare(
         rows = []
         for model in levels.values():
             rows.append(_exact(reference, model, exact, plane, nodes, tolerances, step))
-        out = xr.concat([xr.Dataset(row) for row in rows], xr.Variable("bits", list(levels)))
+        out = along("bits", list(levels), rows)
         grids = _grids(reference, levels, plane, nodes, places)
     pieces = curves.shifts(exact.segments, exact.pairs, exact.segments, exact.pairs, step=step)
     out = xr.merge([out, grids]).assign(
@@ -308,7 +309,7 @@ def _grids(reference, levels, plane, nodes, places) -> xr.Dataset:
                     "grid_change": slices.grid_change(float_labels, labels),
                     "junction_cells": int(slices.junction_cells(labels).sum()),
                 })  # fmt: skip
-            here = xr.concat([xr.Dataset(row) for row in rows], xr.Variable("bits", list(levels)))
+            here = along("bits", list(levels), rows)
             per_place.append(here.assign(mask_cells_float=int(mask.sum())))
         per_grid.append(xr.concat(per_place, "place"))
     out = xr.concat(per_grid, "nodes")

@@ -5,6 +5,7 @@ import xarray as xr
 from torch import nn
 
 from . import data, measures, quantize, slices
+from .results import along
 from .specs import FLOAT, Levels
 
 GRID_DIMS = {"a", "b", "cell_a", "cell_b", "sample"}  # of what only pictures need
@@ -54,7 +55,7 @@ def _transitions(levels: dict, labels: dict, plane: slices.Plane, spec: Levels) 
         })  # fmt: skip
     if not rows:
         return xr.Dataset()
-    return measures.along("transition", names, rows).assign_coords(t=t)
+    return along("transition", names, rows).assign_coords(t=t)
 
 
 def _picture(labels: dict, plane: slices.Plane, split: data.Split) -> xr.Dataset:

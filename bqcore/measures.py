@@ -9,6 +9,7 @@ import xarray as xr
 from torch import nn
 
 from . import arrangement, boundary, curves, decisions, slices, train_cifar
+from .results import along
 from .specs import FLOAT
 
 
@@ -214,11 +215,6 @@ def _float32(model: nn.Module) -> Callable:
         return model(inputs.to(memory_format=layout) if inputs.ndim == 4 else inputs).double().numpy()
 
     return logits
-
-
-def along(dim: str, values: list, rows: list[dict]) -> xr.Dataset:
-    """Join one row of measures for each of *values* along *dim*."""
-    return xr.concat([xr.Dataset(row) for row in rows], xr.Variable(dim, values))
 
 
 def describe(dataset: xr.Dataset, units: str) -> None:

@@ -272,7 +272,7 @@ def _evaluator(classifier: Callable, plane: Plane, a: np.ndarray, b: np.ndarray)
     buffer = torch.empty(0, dtype=torch.float64)  # fresh memory a block would take half the time
 
     def sums(in_a: torch.Tensor, in_b: torch.Tensor) -> torch.Tensor:
-        shape = torch.broadcast_shapes(in_a.shape, in_b.shape)
+        shape = np.broadcast_shapes(in_a.shape, in_b.shape)  # torch's own takes longer than the sum
         if buffer.numel() < math.prod(shape):
             buffer.resize_(math.prod(shape))
         return torch.add(in_a, in_b, out=buffer[: math.prod(shape)].view(shape))

@@ -106,11 +106,13 @@ def _stopped(many: xr.Dataset) -> dict[str, Measured]:
         _chosen([lost.sel(seen).values], [limit], path)
         for limit, path in product(calibration.LIMITS["accuracy"], PATHS)
     ]
-    aware = []
-    for (_, limits, share), path in product(rules(), PATHS):
-        of_share = band.sel(seen).sel(share=share or band.share[0]).values[..., None, None, :]  # on any grid and mask
-        arrays = {"jaccard": jaccard.sel(seen).values, "band": np.broadcast_to(of_share, jaccard.shape[1:])}
-        aware.append(_chosen([arrays[key] for key in limits], list(limits.values()), path))
+    arrays = {("jaccard", share): jaccard.sel(seen).values for share in (None, *band.share.values)}
+    for share, flipped in zip(band.share.values, band.sel(seen).values):
+        arrays["band", share] = np.broadcast_to(flipped[..., None, None, :], jaccard.shape[1:])  # on any grid and mask
+    aware = [
+        _chosen([arrays[key, share] for key in limits], list(limits.values()), path)
+        for (_, limits, share), path in product(rules(), PATHS)
+    ]
     drops, names = list(calibration.LIMITS["accuracy"]), [name for name, *_ in rules()]
     flips_too = flips.expand_dims(nodes=jaccard.nodes, mask=jaccard.mask).transpose("part", *order)
     wide = [level[..., None, None] for level in by_accuracy]

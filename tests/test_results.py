@@ -42,6 +42,18 @@ def python(code: str, *arguments, hash_seed: str = "0") -> subprocess.CompletedP
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
 
+def test_rows_are_joined_as_xarray_joins_them():
+    rows = [
+        {"share": 0.5 * i, "count": i, "empty": i == 1, "shift": ("quantile", np.array([i, 2.0])), "quantile": [0.5, 0.95],
+         "map": (("b", "a"), np.full((2, 3), i, np.int8))}
+        for i in range(3)
+    ]  # fmt: skip
+    expected = xr.concat([xr.Dataset(row) for row in rows], xr.Variable("bits", [8, 4, 2]))
+    found = results.along("bits", [8, 4, 2], rows)
+    assert found.identical(expected)
+    assert {n: v.dtype for n, v in found.variables.items()} == {n: v.dtype for n, v in expected.variables.items()}
+
+
 def test_round_trip(tmp_path):
     results.save_dataset(sample(), tmp_path / "new" / "folder" / "a.nc")
     loaded = results.load_dataset(tmp_path / "new" / "folder" / "a.nc")
