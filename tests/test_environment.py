@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import os
 import re
 import shutil
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+import environment as maker
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -173,6 +176,40 @@ def test_no_registry_is_one_sentence_and_no_environment(clone):
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("No package registry could be reached")
     assert not list(clone.glob(".venv/**/*.whole"))  # so the next make starts anew
+
+
+def test_what_pip_is_told_uv_is_told(tmp_path, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    file = tmp_path / "pip.conf"
+    mirrors = "[global]\nindex-url = https://a.test/simple\nextra-index-url = https://b.test/s\n  https://c.test/s\n"
+    file.write_text(f"{mirrors}cert = /ca.pem\ntimeout = 60\n[install]\nfind-links = /wheels\n", encoding="utf-8")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(file))
+    monkeypatch.setenv("PIP_FIND_LINKS", "/other")  # goes before the file
+    here = Path(sys.prefix)
+    options, variables = maker.settings_for_uv(here)
+    expected = [
+        ("--default-index", "https://a.test/simple"), ("--index", "https://b.test/s"), ("--index", "https://c.test/s"),
+        ("--find-links", "/other"),
+    ]  # fmt: skip
+    told = list(zip(options[::2], options[1::2]))
+    assert [pair for pair in told if pair[0] != "--constraint"] == expected  # which a machine may have for everybody
+    assert variables == {"SSL_CERT_FILE": "/ca.pem"}
+    monkeypatch.setenv("PIP_NO_BINARY", ":all:")  # uv has another name for it that we do not know: pip does it alone
+    assert maker.settings_for_uv(here) is None and not maker.install_by_uv(here, [])
+
+
+def test_pip_installs_what_uv_cannot(monkeypatch):
+    fetched = subprocess.CompletedProcess([], 0, stdout="global.cert='/ca.pem'\n")
+    monkeypatch.setattr(maker.subprocess, "run", lambda *arguments, **keywords: fetched)
+    asked = []
+    for status, installed in ((1, False), (0, True)):
+        monkeypatch.setattr(maker, "watched", lambda *given, status=status: asked.append(given) or (status, ""))
+        assert maker.install_by_uv(Path(sys.prefix), ["tqdm==1.0"]) is installed
+    command, environ, done = asked[0]
+    assert command[-1] == "tqdm==1.0" and environ["SSL_CERT_FILE"] == "/ca.pem"
+    said = "Resolved 3 packages\nDownloading torch (1.5GiB)\nDownloading jedi (512.0KiB)\n Downloaded jedi\n"
+    assert done("") == (0, "0 of 0 MB fetched") and done(said) == (0.5 / 1536.5, "0 of 1536 MB fetched")
 
 
 def test_ready_environment_that_lacks_a_package_is_told(clone):
