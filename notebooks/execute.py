@@ -93,6 +93,8 @@ def execute(notebook, parameters: dict):
         os.environ |= {"JUPYTER_PATH": folder, "JUPYTER_RUNTIME_DIR": folder, "IPYTHONDIR": folder, "PYTHONPATH": path}
         os.environ.pop("MPLBACKEND", None)  # the kernel's own puts figures into the notebook
         sockets = {"transport": "ipc", "ip": f"{folder}/ipc"} if os.name == "posix" and len(folder) < 90 else {}
+        # All cells have run by then, so that nothing is lost by not waiting a second for the kernel's goodbye.
+        config = Config({"KernelManager": sockets, "NotebookClient": {"shutdown_kernel": "immediate"}})
         try:
             return papermill.execute_notebook(
                 notebook,
@@ -102,7 +104,7 @@ def execute(notebook, parameters: dict):
                 progress_bar=False,
                 start_timeout=600,  # a busy machine takes its time to start one
                 cwd=FOLDER.parent,
-                config=Config({"KernelManager": sockets}),
+                config=config,
             )
         except papermill.PapermillExecutionError as error:
             source = error.source.strip().replace("\n", "\n    ")
