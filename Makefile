@@ -18,7 +18,7 @@ help:
 	'make test     all tests, with warnings as errors                       6 to 15 min; first time 1 more' \
 	'make reproduce  every study from raw pixels, with the time of each      3 to 5 h, 4 GB; resumes' \
 	'make bench    our measures beside those of other packages              8 min; first time 10 MB more' \
-	'make lab      the notebooks in JupyterLab                              first time 20 s and 100 MB more' \
+	'make lab      the notebooks in JupyterLab                              first time 5 s and 100 MB more' \
 	'make publish  puts the fresh runs into data/results                    seconds after make book' \
 	'make lint     style of the code                                        1 s' \
 	'make clean    removes the book, fresh runs and caches, keeps .venv     1 s' \

@@ -43,7 +43,7 @@ NOTHING_TO_UV = {
 }  # fmt: skip
 BASE = ("book", "test")
 MORE = {  # groups that a target adds when it first needs them
-    "lab": "JupyterLab (about 20 s and 100 MB)", "slurm": "Snakemake's SLURM executor (a few seconds)",
+    "lab": "JupyterLab (a few seconds and 100 MB)", "slurm": "Snakemake's SLURM executor (a few seconds)",
     "bench": "what `make bench` compares with (about 10 s and 10 MB)",
 }  # fmt: skip
 # What pip says when no registry answers.
