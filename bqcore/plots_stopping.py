@@ -202,20 +202,25 @@ def front_figure(sets: dict[str, xr.Dataset], chosen: dict[str, xr.Dataset]) -> 
                 axes.annotate(
                     str(bits), (x, y), textcoords="offset points", xytext=(5, 4), fontsize=7.5, color="#666666"
                 )
-            for i in range(chosen[title].sizes["choice"]):
-                at = chosen[title].isel(choice=i)
+            rules = [chosen[title].isel(choice=i) for i in range(chosen[title].sizes["choice"])]
+            places = [
+                (float(at.model_bytes.mean()) / 1000, float(at.flip_rate.sel(split="held-out").mean())) for at in rules
+            ]
+            for i, (at, place) in enumerate(zip(rules, places)):
                 colour, mark = RULES[str(at.rule.values)]
                 full = str(at.rule.values) != "accuracy" or float(at.limit) == 0
-                x, y = float(at.model_bytes.mean()) / 1000, float(at.flip_rate.sel(split="held-out").mean())
+                size = 7 + 4 * places[i + 1 :].count(place)  # so that it shows below the later ones at its place
                 axes.plot(
-                    x, y, mark, color=colour, mfc=colour if full else "white", ms=7, mew=1.2, alpha=0.9,
+                    *place, mark, color=colour, mfc=colour if full else "white", ms=size, mew=1.2, alpha=0.9,
+                    zorder=3 - size / 100,  # the larger ones below those of other places, too
                     label=str(at.rule.values) if full else "accuracy drop ≤ 0.01",
                 )  # fmt: skip
             axes.set_yscale("symlog", linthresh=0.002)
             axes.set_ylim(bottom=-0.0002)
             axes.set(title=DATASETS.get(title, title), xlabel="model size, kB", ylabel="held-out flip rate")
         handles, labels = panels.flat[0].get_legend_handles_labels()
-        figure.legend(handles, labels, frameon=False, fontsize=8, ncols=3, loc="outside lower center")
+        legend = figure.legend(handles, labels, frameon=False, fontsize=8, ncols=3, loc="outside lower center")
+        plt.setp(legend.legend_handles[1:], markersize=7)
         for axes in panels.flat[len(sets) :]:
             axes.set_axis_off()
     plt.close(figure)

@@ -80,6 +80,11 @@ def test_figures_draw_every_seed_and_rule(many, chosen):
     np.testing.assert_allclose(line.get_ydata(), flips)
     assert len(marks) == chosen.sizes["choice"]
     assert len({(mark.get_color(), mark.get_marker()) for mark in marks}) == len(plots_stopping.RULES)
+    places = {}
+    for mark in marks:  # in the order in which they are drawn
+        places.setdefault(tuple(mark.get_xydata()[0]), []).append(mark.get_markersize())
+    assert any(len(sizes) > 1 for sizes in places.values())
+    assert all(sizes == sorted(set(sizes), reverse=True) for sizes in places.values())  # none hides another
     ruler = plots_stopping.ruler_figure(many, {8: 0.1, 6: 0.4})
     assert [axes.get_title() for axes in ruler.axes] == ["one-cell mask", "thickened by a cell on every side"]
     medians = [line.get_ydata() for line in ruler.axes[0].lines if line.get_label() == "8 bits, median"]
