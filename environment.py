@@ -38,8 +38,8 @@ OPTIONS_OF_UV = {
 VARIABLES_OF_UV = {"cert": "SSL_CERT_FILE", "proxy": "ALL_PROXY"}
 NOTHING_TO_UV = {
     "timeout", "default-timeout", "retries", "disable-pip-version-check", "cache-dir", "no-cache-dir", "no-input",
-    "progress-bar", "quiet", "verbose", "no-color", "log", "root-user-action", "config-file", "user", "target",
-    "prefix", "require-virtualenv", "break-system-packages",
+    "progress-bar", "quiet", "verbose", "no-color", "log", "root-user-action", "config-file", "user",
+    "require-virtualenv", "break-system-packages",
 }  # fmt: skip
 BASE = ("book", "test")
 MORE = {  # groups that a target adds when it first needs them
@@ -107,7 +107,7 @@ def watched(command: list, environ: dict[str, str], done: Callable[[str], tuple[
     with LOG.open("w+", encoding="utf-8", errors="replace") as log:
         # It shares the lock of alone(): should this process be killed, the next make waits until it has ended.
         process = subprocess.Popen(
-            list(map(str, command)), stdout=log, stderr=subprocess.STDOUT, env=environ, cwd=ROOT, close_fds=False
+            command, stdout=log, stderr=subprocess.STDOUT, env=environ, cwd=ROOT, close_fds=False
         )
         try:
             while process.poll() is None:
@@ -126,9 +126,16 @@ def watched(command: list, environ: dict[str, str], done: Callable[[str], tuple[
     return process.returncode, LOG.read_text(encoding="utf-8", errors="replace")
 
 
+def environ_of_pip() -> dict[str, str]:
+    """Give the variables with which pip installs into the environment and nowhere else, and asks nothing."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX")}
+    return kept | {"PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PYTHONUTF8": "1"}
+
+
 def settings_for_uv(venv: Path) -> tuple[list[str], dict[str, str]] | None:
     """Say pip's settings in options and variables of uv, for which it has files of its own; None if that cannot be."""
-    said = subprocess.run([python_of(venv), "-m", "pip", "config", "list"], capture_output=True, text=True).stdout
+    ask = [python_of(venv), "-m", "pip", "config", "list"]
+    said = subprocess.run(ask, env=environ_of_pip(), capture_output=True, text=True).stdout
     rows = re.findall(r"^(global|install|:env:)\.([\w-]+)=(.*)$", said, flags=re.M)
     # As pip has it, settings of a command go before those of all, and variables before files.
     rows.sort(key=lambda row: ("global", "install", ":env:").index(row[0]))
@@ -142,9 +149,9 @@ def settings_for_uv(venv: Path) -> tuple[list[str], dict[str, str]] | None:
 
 def install_by_uv(venv: Path, wanted: list[str]) -> bool:
     """Let uv install, with pip's settings, and tell whether it could; whatever kept it from it, pip can say better."""
-    settings = settings_for_uv(venv)
+    settings, environ = settings_for_uv(venv), environ_of_pip()
     fetch = [python_of(venv), "-m", "pip", "install", "--quiet", "--retries", "0", UV]
-    if settings is None or subprocess.run(fetch, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
+    if settings is None or subprocess.run(fetch, env=environ, capture_output=True).returncode:
         return False
     # Of several indexes the best version counts, as with pip.
     command = [python_of(venv), "-m", "uv", "pip", "install", "--python", python_of(venv), "--cache-dir", UV_CACHE]
@@ -157,15 +164,19 @@ def install_by_uv(venv: Path, wanted: list[str]) -> bool:
         total, there = sum(sizes.values()), sum(sizes.get(n, 0) for n in re.findall(r"Downloaded (\S+)", said))
         return there / max(total, 1), f"{there:.0f} of {total:.0f} MB fetched"
 
-    status, _ = watched(command, os.environ | {"UV_NO_PROGRESS": "1"} | settings[1], done)
+    status, _ = watched(command, environ | {"UV_NO_PROGRESS": "1"} | settings[1], done)
     shutil.rmtree(UV_CACHE, ignore_errors=True)
     return status == 0
 
 
-def install(venv: Path, wanted: list[str], *options: str) -> None:
+def install(venv: Path, wanted: list[str]) -> None:
+    """Install within the constraints, by uv or else by pip; stop with one sentence if neither can."""
+    if not install_by_uv(venv, wanted):
+        install_by_pip(venv, wanted, "--constraint", str(CONSTRAINTS), "--no-compile")
+
+
+def install_by_pip(venv: Path, wanted: list[str], *options: str) -> None:
     """Run pip in an environment; stop with one sentence if it fails."""
-    environ = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX")}
-    environ |= {"PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PYTHONUTF8": "1"}
     command = [python_of(venv), "-m", "pip", "install", "--progress-bar", "off", "--retries", "3", *options, *wanted]
     folder = packages_folder(venv)
     before = len(list(folder.glob("*.dist-info")))
@@ -176,7 +187,7 @@ def install(venv: Path, wanted: list[str], *options: str) -> None:
         unpacked = len(list(folder.glob("*.dist-info"))) - before
         return min((fetched + unpacked) / (2 * total), 1), f"{fetched} packages fetched, {unpacked} unpacked"
 
-    status, text = watched(command, environ, done)
+    status, text = watched(command, environ_of_pip(), done)
     if status == 0:
         return
     show("", last=True)
@@ -237,10 +248,9 @@ def make(more: list[str]) -> None:
         print("Making .venv (about 40 s and 1.8 GB, this first time only)", file=sys.stderr, flush=True)
         create(VENV)
         folder = packages_folder(VENV)
-        if not install_by_uv(VENV, requirements(BASE)):
-            install(VENV, requirements(BASE), "--constraint", str(CONSTRAINTS), "--no-compile")
-        # pip would compile one file after the other, and those nobody imports as well. Not left to the first import
-        # either, for then a package's syntax warning would be an error in that test which happens to come first.
+        install(VENV, requirements(BASE))
+        # An installer would compile those that nobody imports as well, pip one by one. Not left to the first import,
+        # for then a package's syntax warning would be an error in that test which happens to come first.
         print("  Compiling them", file=sys.stderr, flush=True)
         compile_all = ["-m", "compileall", "-qq", "-j", "0", "-x", r"[/\\\\]tests[/\\\\]", folder]
         subprocess.run([python_of(VENV), *compile_all], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -250,8 +260,7 @@ def make(more: list[str]) -> None:
     for group in more:
         if not (folder / stamp((*BASE, group))).exists():
             print(f"Adding {MORE[group]} to .venv, this first time only", file=sys.stderr, flush=True)
-            if not install_by_uv(VENV, requirements((*BASE, group))):
-                install(VENV, requirements((*BASE, group)), "--constraint", str(CONSTRAINTS))
+            install(VENV, requirements((*BASE, group)))
             (folder / stamp((*BASE, group))).touch()
 
 
@@ -280,7 +289,7 @@ def lock() -> None:
     exact = {canonical(r.split("==")[0]) for r in everything} | {"pip", "setuptools", "wheel"}
     venv, report = ROOT / ".cache" / "lock", ROOT / ".cache" / "lock.json"
     create(venv)
-    install(venv, everything, "--dry-run", "--report", str(report))
+    install_by_pip(venv, everything, "--dry-run", "--report", str(report))
     found = [item["metadata"] for item in json.loads(report.read_text(encoding="utf-8"))["install"]]
     pins = {canonical(package["name"]): package["version"].split("+")[0] for package in found}
     pins = sorted(f"{name}=={version}" for name, version in pins.items() if name not in exact)

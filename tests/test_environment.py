@@ -199,7 +199,8 @@ def test_what_pip_is_told_uv_is_told(tmp_path, monkeypatch):
     assert maker.settings_for_uv(here) is None and not maker.install_by_uv(here, [])
 
 
-def test_pip_installs_what_uv_cannot(monkeypatch):
+def test_pip_installs_what_uv_cannot(tmp_path, monkeypatch):
+    monkeypatch.setattr(maker, "UV_CACHE", tmp_path)
     fetched = subprocess.CompletedProcess([], 0, stdout="global.cert='/ca.pem'\n")
     monkeypatch.setattr(maker.subprocess, "run", lambda *arguments, **keywords: fetched)
     asked = []
