@@ -314,6 +314,7 @@ def _along(points: np.ndarray, normal: np.ndarray, segments: np.ndarray) -> np.n
 def _lengths_near(first: np.ndarray, second: np.ndarray, tolerances: list[float]) -> np.ndarray:
     """Give the length of *first* within each of *tolerances* of *second*."""
     total = np.zeros(len(tolerances))
+    slack = 1e-12 * max(np.abs(first).max(initial=0), np.abs(second).max(initial=0))  # far above what rounding does
     for part in np.array_split(first, 1 + len(first) * len(second) // _CHUNK) if len(second) and len(first) else ():
         size = lengths(part)
         one, two = (_distance(part[:, None, end], second) for end in (0, 1))
@@ -322,7 +323,7 @@ def _lengths_near(first: np.ndarray, second: np.ndarray, tolerances: list[float]
         whole, least = np.maximum(one, two).min(axis=1), (one + two - size[:, None]) / 2
         for i, tolerance in enumerate(tolerances):
             partly = np.flatnonzero(whole > tolerance)
-            row, column = np.nonzero(least[partly] <= tolerance * (1 + 1e-12))
+            row, column = np.nonzero(least[partly] <= tolerance + slack)
             start, end = _intervals(part[partly[row]], second[column], tolerance)
             total[i] += size[whole <= tolerance].sum() + size[partly] @ _covered(row, start, end, len(partly))
     return total
