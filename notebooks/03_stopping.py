@@ -104,7 +104,7 @@ notebook.without_ruler(networks, "table-3-tolerance")
 # More bits keep more decisions, whatever rule asked for them. A rule is worth its name where its mark lies below the line of
 # networks that all have the same bits.
 
-# %% mystnb={"figure": {"caption": "Held-out flips against model size. The line: the same bits for all networks (numbers beside it). Marks: what each rule chooses, means over the seeds; the hollow square is an accuracy drop of 0.01.", "name": "figure-front"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Held-out flips against model size. The line: the same bits for all networks (numbers beside it). Marks: what each rule chooses, means over the seeds; the hollow square is an accuracy drop of 0.01, and a larger mark lies below others at its place.", "name": "figure-front"}} tags=["hide-input"]
 plots_stopping.front_figure(sets, chosen)
 
 # %% [markdown]

@@ -138,7 +138,7 @@ plots.Table(
 # %% mystnb={"figure": {"caption": "Calibration against held-out Jaccard on the CIFAR-10 subset, a dot for every seed and level.", "name": "figure-subset"}} tags=["hide-input"]
 plots_stopping.transfer_figure({"small CNN": many, "residual network": residual})
 
-# %% mystnb={"figure": {"caption": "Held-out flips against model size on the CIFAR-10 subset. The line: the same bits for all networks. Marks: what each rule chooses.", "name": "figure-subset-front"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Held-out flips against model size on the CIFAR-10 subset. The line: the same bits for all networks. Marks: what each rule chooses; a larger mark lies below others at its place.", "name": "figure-subset-front"}} tags=["hide-input"]
 plots_stopping.front_figure({"small CNN": many}, {"small CNN": chosen})
 
 # %% [markdown]
