@@ -86,7 +86,7 @@ lab:
 publish:
 	@$(call environment,book)
 	$(call snakemake,runs)
-	@$(RUN) -m bqcore publish
+	@$(RUN) -m studies publish
 
 lint:
 	@$(call environment,test)

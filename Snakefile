@@ -9,6 +9,8 @@ from pathlib import Path
 
 from snakemake.logging import logger
 
+from studies import provenance
+
 # make runs Snakemake with --quiet all. Its own errors show nevertheless, but not that a command failed, since that has
 # said so itself. (Without --quiet it tells everything, as usual.)
 KNOWN = re.compile(r"RuleException:\s*CalledProcessError|Exiting because a job|WorkflowError:\s*At least one job")
@@ -40,19 +42,21 @@ PROFILE = os.environ.get("PROFILE", "")
 SMOKE, PAPER = PROFILE == "smoke", PROFILE == "paper"
 NOTEBOOKS = sorted(Path(source).stem for source in glob("notebooks/[0-9][0-9]_*.py"))
 LONGEST = ["07_audit", "05_exact"]  # begin first, so that at the end no core waits for one of them
-SOURCES = sorted(glob("bqcore/*.py"))
-# What the runs depend on, as bqcore.runs has it; not on what is made of them afterwards.
-MEASURING = """arrangement boundary calibration checks curves data decisions fixed_bits levels measures models quantize
-    results rounding runs slices specs stopping train train_cifar"""
-RUN_SOURCES = [f"bqcore/{name}.py" for name in MEASURING.split()]
-MULTIVERSE = [f"bqcore/{name}.py" for name in ("multiverse", "readings", "universe")]
-EXACT = [f"bqcore/{name}.py" for name in ("exact", "firstorder")]
+SOURCES = sorted(glob("bqcore/**/*.py", recursive=True) + glob("studies/**/*.py", recursive=True))
+
+
+def sources(*modules):
+    """Return the files that a study's module imports, however deep: what its runs depend on."""
+    return [os.path.relpath(path) for path in provenance.sources(*modules)]
+
+
+RUN_SOURCES = sources("studies.sweeps")
 RESULTS = sorted(glob("data/results/*"))
-LEDGER = RESULTS + glob("data/claims.yml") + ["bqcore/claims.py"]
-EXPLORER = sorted(glob("data/explorer/*.nc")) + ["bqcore/explorer.py", "data/runs/digits.nc"]
+LEDGER = RESULTS + glob("data/claims.yml") + sources("studies.ledger")
+EXPLORER = sorted(glob("data/explorer/*.nc")) + ["studies/explorer.py", "data/runs/digits.nc"]
 PAGES = sorted(p for p in glob("book/**", recursive=True) if os.path.isfile(p) and "__pycache__" not in p)
 EXECUTED = [f"notebooks/executed/{name}.ipynb" for name in NOTEBOOKS]
-# Every study that the paper has, as `python -m bqcore run` takes it; a smoke test does the same on tiny sizes.
+# Every study that the paper has, as `python -m studies run` takes it; a smoke test does the same on tiny sizes.
 STUDIES = {
     "levels-digits": "levels digits", "stopping-digits": "stopping digits", "stopping-mnist": "stopping mnist",
     "stopping-fashion-mnist": "stopping fashion-mnist", "stopping-cifar-10": "stopping cifar-10",
@@ -145,7 +149,7 @@ rule runs:
         p=P,
     threads: workflow.cores
     shell:
-        "{PY:q} -m bqcore run levels digits {params.p:q} --out {output:q}"
+        "{PY:q} -m studies run levels digits {params.p:q} --out {output:q}"
 
 
 # `make reproduce`: everything from raw pixels. Each study uses all cores of its own job, so that one runs at a time here
@@ -159,7 +163,7 @@ rule reproduce:
     localrule: True
     # No `run`, which Snakemake cannot do below a folder with a blank in its name.
     shell:
-        "{PY:q} -m bqcore times {params.records:q} {params.paper}"
+        "{PY:q} -m studies times {params.records:q} {params.paper}"
 
 
 rule archives:
@@ -167,7 +171,7 @@ rule archives:
         touch("data/runs/archives.verified"),
     localrule: True
     shell:
-        "{PY:q} -m bqcore data fetch all"
+        "{PY:q} -m studies data fetch all"
 
 
 # The quantizers of other packages, on the published checkpoints. A smoke test takes the one that needs no archives.
@@ -186,7 +190,7 @@ rule quantizers:
         mem_mb=4000,
         runtime=180,
     shell:
-        "{PY:q} -m bqcore quantizers {params.networks} --out {output:q}"
+        "{PY:q} -m studies quantizers {params.networks} --out {output:q}"
 
 
 # One network of the paper's long studies, kept in data/runs/checkpoints.
@@ -207,7 +211,7 @@ rule training:
     # Bars of two jobs at a time take turns in one line, slowly enough to be read.
     shell:
         "echo {params.says:q} >&2; "
-        "TQDM_MININTERVAL=10 {PY:q} -m bqcore train stopping full-cifar-10 seed={wildcards.seed} >&2"
+        "TQDM_MININTERVAL=10 {PY:q} -m studies train stopping full-cifar-10 seed={wildcards.seed} >&2"
 
 
 # One seed of one of these studies.
@@ -227,7 +231,7 @@ rule seed:
         mem_mb=2000,
         runtime=180,
     shell:
-        "echo {params.says:q} >&2; {PY:q} -m bqcore run {params.words} --workers 1 --out {output:q}"
+        "echo {params.says:q} >&2; {PY:q} -m studies run {params.words} --workers 1 --out {output:q}"
 
 
 ruleorder: seed > study
@@ -237,10 +241,10 @@ ruleorder: quantizers > study
 rule study:
     input:
         RUN_SOURCES,
-        lambda wildcards: ["bqcore/objectives.py", "bqcore/rivals.py"] if wildcards.name.startswith("objectives") else [],
+        lambda wildcards: sources("studies.objectives") if wildcards.name.startswith("objectives") else [],
         lambda wildcards: [] if "digits" in wildcards.name else "data/runs/archives.verified",
-        lambda wildcards: MULTIVERSE if "multiverse" in wildcards.name else [],
-        lambda wildcards: EXACT if "first-order" in wildcards.name else [],
+        lambda wildcards: sources("studies.multiverse.sweep") if "multiverse" in wildcards.name else [],
+        lambda wildcards: sources("studies.first_order") if "first-order" in wildcards.name else [],
         lambda wildcards: [f"data/runs/{ROOM}/{part}.nc" for part in PARTS if part.split(".")[0] == wildcards.name],
     output:
         f"data/runs/{ROOM}/{{name}}.nc",
@@ -255,4 +259,4 @@ rule study:
         mem_mb=4000,
         runtime=180,
     shell:
-        "{PY:q} -m bqcore {params.command} {params.words} --out {output:q}"
+        "{PY:q} -m studies {params.command} {params.words} --out {output:q}"

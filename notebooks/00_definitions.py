@@ -24,9 +24,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from bqcore import boundary, decisions, plots, quantize, slices
+from bqcore.metrics import decisions, label_grids, margins, masks, planes
+from bqcore.quantizers import uniform
+from studies.figures import style, tables
 
-plt.rcParams.update(plots.STYLE)
+plt.rcParams.update(style.STYLE)
 
 # %% [markdown]
 # ## Quantized weights
@@ -40,10 +42,10 @@ plt.rcParams.update(plots.STYLE)
 # %% mystnb={"figure": {"caption": "Both conventions at 3 bits: every weight goes to the nearest level of its grid. The narrow grid is symmetric; the full one has one level more below zero.", "name": "figure-quantizers"}} tags=["hide-input"]
 w = torch.linspace(-1, 1, 1001)
 figure, panels = plt.subplots(1, 2, figsize=(8, 3), sharey=True)
-for axes, scheme in zip(panels, quantize.SCHEMES):
-    axes.plot(w, w, color=plots.FLOAT_COLOUR, lw=1, label="float")
-    axes.plot(w, quantize.quantize(w, 3, scheme=scheme), color=plots.QUANTIZED_COLOUR, label="quantized, 3 bits")
-    axes.set(title=f"{scheme}: levels {quantize.level_range(3, scheme)}", xlabel="weight")
+for axes, scheme in zip(panels, uniform.SCHEMES):
+    axes.plot(w, w, color=style.FLOAT_COLOUR, lw=1, label="float")
+    axes.plot(w, uniform.quantize(w, 3, scheme=scheme), color=style.QUANTIZED_COLOUR, label="quantized, 3 bits")
+    axes.set(title=f"{scheme}: levels {uniform.level_range(3, scheme)}", xlabel="weight")
 panels[0].legend(frameon=False)
 plt.show()
 
@@ -76,23 +78,23 @@ def linear(weight, bias):
 
 f = linear([[1.0, 0.2], [-0.6, 0.9], [-0.3, -1.1]], [0.0, 0.05, 0.0])
 q = linear([[1.0, 0.0], [-0.5, 1.0], [-0.5, -1.0]], [0.45, 0.05, 0.0])
-square = slices.Plane(np.zeros(2), np.eye(2), np.full(2, -1.0), np.full(2, 1.0), np.ones(2) / 2, (2,))
+square = planes.Plane(np.zeros(2), np.eye(2), np.full(2, -1.0), np.full(2, 1.0), np.ones(2) / 2, (2,))
 x = torch.tensor([[0.55, 0.35]], dtype=torch.float64)
-r, change = boundary.radius(f, x), boundary.local_change(f, q, x)
+r, change = margins.radius(f, x), margins.local_change(f, q, x)
 
 # %% mystnb={"figure": {"caption": "Radius (blue) and displacement (orange arrow) at one input of a linear three-class classifier. Blue lines: float boundary; orange lines: quantized boundary. For linear classifiers the radius is exact, and so is the displacement where the two normals agree.", "name": "figure-radius"}} tags=["hide-input"]
 figure, axes = plt.subplots(figsize=(4.6, 4.4))
 a, b = square.nodes(401)
-for model, colour in ((f, plots.FLOAT_COLOUR), (q, plots.QUANTIZED_COLOUR)):
-    labels = slices.slice_labels(model, square, 401)
+for model, colour in ((f, style.FLOAT_COLOUR), (q, style.QUANTIZED_COLOUR)):
+    labels = label_grids.label_grid(model, square, 401)
     for label in range(3):
         axes.contour(a, b, labels == label, levels=[0.5], colors=colour, linewidths=1.2)
 point, winner, rival = x[0].numpy(), r.winner[0], r.rival[0]
 normal = (f.weight[rival] - f.weight[winner]).detach().numpy()
 foot = point + r.radius[0] * normal / np.linalg.norm(normal)
 end = foot + change.displacement[0] * normal / np.linalg.norm(normal)
-axes.plot(*zip(point, foot), color=plots.FLOAT_COLOUR, lw=2.5)
-axes.annotate("", end, foot, arrowprops={"color": plots.QUANTIZED_COLOUR, "width": 2, "headwidth": 8})
+axes.plot(*zip(point, foot), color=style.FLOAT_COLOUR, lw=2.5)
+axes.annotate("", end, foot, arrowprops={"color": style.QUANTIZED_COLOUR, "width": 2, "headwidth": 8})
 axes.plot(*point, "o", color="black")
 axes.text(*(point + 0.04), f"x:  r = {r.radius[0]:.2f},  δ = {change.displacement[0]:.2f}")
 axes.set(aspect="equal", xlabel="first input", ylabel="second input", xlim=(-1, 1), ylim=(-1, 1))
@@ -116,27 +118,27 @@ plt.show()
 # %% mystnb={"figure": {"caption": "A slice of 17 x 17 nodes of the classifiers above. Dots: nodes by class; filled cells: the boundary mask of either; circles: triple-junction cells of f and q.", "name": "figure-mask"}} tags=["hide-input"]
 n = 17
 a, b = square.nodes(n)
-grid_f, grid_q = (slices.slice_labels(model, square, n) for model in (f, q))
-mask_f, mask_q = slices.boundary_mask(grid_f), slices.boundary_mask(grid_q)
+grid_f, grid_q = (label_grids.label_grid(model, square, n) for model in (f, q))
+mask_f, mask_q = masks.boundary_mask(grid_f), masks.boundary_mask(grid_q)
 figure, axes = plt.subplots(figsize=(4.6, 4.4))
 kinds = (
-    (mask_f & ~mask_q, plots.FLOAT_COLOUR),
-    (mask_q & ~mask_f, plots.QUANTIZED_COLOUR),
+    (mask_f & ~mask_q, style.FLOAT_COLOUR),
+    (mask_q & ~mask_f, style.QUANTIZED_COLOUR),
     (mask_f & mask_q, "#555555"),
 )
 for cells, colour in kinds:
     for row, column in np.argwhere(cells):
         axes.add_patch(plt.Rectangle((a[column], b[row]), a[1] - a[0], b[1] - b[0], color=colour, alpha=0.55, lw=0))
 axes.scatter(
-    *np.meshgrid(a, b), c=np.array(plots.CLASS_COLOURS)[grid_f].ravel(), s=26, edgecolor="#666666", linewidth=0.4
+    *np.meshgrid(a, b), c=np.array(style.CLASS_COLOURS)[grid_f].ravel(), s=26, edgecolor="#666666", linewidth=0.4
 )
-for grid, colour in ((grid_f, plots.FLOAT_COLOUR), (grid_q, plots.QUANTIZED_COLOUR)):
-    row, column = np.nonzero(slices.junction_cells(grid))
+for grid, colour in ((grid_f, style.FLOAT_COLOUR), (grid_q, style.QUANTIZED_COLOUR)):
+    row, column = np.nonzero(masks.junction_cells(grid))
     axes.plot((a[column] + a[column + 1]) / 2, (b[row] + b[row + 1]) / 2, "o", ms=16, mfc="none", mec=colour, mew=2)
 axes.locator_params(nbins=5)
 axes.set(
     aspect="equal",
-    title=f"J = {slices.boundary_jaccard(mask_f, mask_q).distance:.2f}, grid change {slices.grid_change(grid_f, grid_q):.2f}",
+    title=f"J = {masks.boundary_jaccard(mask_f, mask_q).distance:.2f}, grid change {label_grids.grid_change(grid_f, grid_q):.2f}",
 )
 plt.show()
 
@@ -159,7 +161,7 @@ def jaccard_of_shift(shift, n, angles=60):
     both, either = 0, 0
     for angle in np.arange(angles) * np.pi / angles + 0.01:
         distance = (a - 0.5) * np.cos(angle) + (b - 0.5) * np.sin(angle)
-        one, two = (slices.boundary_mask((distance > offset).astype(int)) for offset in (0.0, shift))
+        one, two = (masks.boundary_mask((distance > offset).astype(int)) for offset in (0.0, shift))
         both, either = both + (one & two).sum(), either + (one | two).sum()
     return 1 - both / either
 
@@ -172,7 +174,7 @@ for n, colour in ((51, "#7fcdbb"), (101, "#2c7fb8"), (201, "#253494")):
     j = np.array([jaccard_of_shift(shift, n) for shift in d])
     panels[0].plot(d, j, ".", color=colour, label=f"{n} nodes a side")
     panels[0].plot(d[d <= h], 2 * d[d <= h] / (4 * h / np.pi + d[d <= h]), color=colour, lw=1)
-    panels[1].plot(d, slices.effective_displacement(j, (h, h)), ".", color=colour)
+    panels[1].plot(d, masks.effective_displacement(j, (h, h)), ".", color=colour)
     panels[1].axvline(h, color=colour, lw=0.8, ls="--")
 panels[0].set(xlabel="shift d", ylabel="boundary-mask Jaccard distance")
 panels[0].legend(frameon=False)
@@ -200,8 +202,8 @@ rows = [
     for i, (z, w) in enumerate(zip(before, after))
 ]  # fmt: skip
 columns = ["float logits", "quantized logits", "margin", "in the band", "flip", "pair-order flip"]
-plots.Table(
-    plots.pd.DataFrame(rows, columns=columns).rename_axis("input"),
+tables.Table(
+    style.pd.DataFrame(rows, columns=columns).rename_axis("input"),
     "Five inputs: input 1 flips by pair order, input 2 flips to a third class.",
     "table-decisions",
 )

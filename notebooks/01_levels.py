@@ -34,15 +34,15 @@ steps = 11  # of a transition, both ends included; cost: grows with it
 share = 0.2  # of the inputs, those of least margin, in the boundary band
 
 # %% tags=["remove-cell"]
-from bqcore import notebook
+from studies import ledger, sweeps
+from studies.figures import levels, notebook, tables
 
 settings = notebook.settings("seed seeds bits width epochs nodes scheme granularity steps share")
 
 # %%
-from bqcore import claims, plots, runs
 
-one = runs.run(settings.spec)
-many = runs.sweep(settings.spec, settings.seeds)
+one = sweeps.run(settings.spec)
+many = sweeps.sweep(settings.spec, settings.seeds)
 
 # %% [markdown]
 # ## One run, as the paper has it
@@ -51,21 +51,21 @@ many = runs.sweep(settings.spec, settings.seeds)
 # orange cells on the quantized one only, black ones on both; J is the boundary-mask Jaccard distance between them.
 
 # %% mystnb={"figure": {"caption": "Decision regions, boundary masks and triple-junction cells on the PCA slice of one run: float, and each level. The masks part long before the flip rate shows anything.", "name": "figure-1"}} tags=["hide-input"]
-plots.levels_figure(one)
+levels.levels_figure(one)
 
 # %% tags=["remove-input"]
 notebook.source(one, "digits_slice.nc")
 
 # %% tags=["hide-input"]
-plots.Table(
-    plots.levels_table(one),
+tables.Table(
+    levels.levels_table(one),
     f"Decisions and local geometry by level, one run. In brackets what {one.sizes['sample']} test inputs leave open: 95 % Clopper–Pearson intervals. Displacement and radius are in input units (pixel / 16).",
     "table-1",
 )
 
 # %% tags=["hide-input"]
-plots.Table(
-    plots.slices_table(one),
+tables.Table(
+    levels.slices_table(one),
     "Slice measures by level at three resolutions, one run. h is the larger grid step, in input units; *beyond τ* is the tolerance Jaccard distance, which has no grid.",
     "table-1-slices",
 )
@@ -80,21 +80,21 @@ notebook.source(one, "digits_slice.nc")
 # into the interval in brackets with a probability of 95 %.
 
 # %% tags=["hide-input"]
-plots.Table(
-    plots.levels_table(many),
+tables.Table(
+    levels.levels_table(many),
     f"As the table above over {many.sizes['seed']} seeds: median and 95 % prediction interval of a single run.",
     "table-1-seeds",
 )
 
 # %% tags=["hide-input"]
-plots.Table(
-    plots.slices_table(many),
+tables.Table(
+    levels.slices_table(many),
     f"Slice measures over {many.sizes['seed']} seeds: median and 95 % prediction interval of a single run; *beyond τ* is the tolerance Jaccard distance.",
     "table-1-slices-seeds",
 )
 
 # %% mystnb={"figure": {"caption": "What each level does over the seeds, a dot a run. Diamonds are the paper's values.", "name": "figure-spread"}} tags=["hide-input"]
-plots.spread_figure(many, claims.reported_values())
+levels.spread_figure(many, ledger.reported_values())
 
 # %% tags=["remove-input"]
 notebook.source(many, "digits_levels.nc")
@@ -109,7 +109,7 @@ notebook.source(many, "digits_levels.nc")
 # length has no counterpart within τ input units? Others stand in {numref}`table-referee-instead`.
 
 # %% mystnb={"figure": {"caption": "Boundary-mask Jaccard distance (left) and the shift that explains it, d_eff (right), over the seeds at three resolutions. Boxes hold the middle half of the seeds; whiskers reach at most 1.5 times as far, dots lie beyond. Diamonds are the paper's values, whose grid is not stated.", "name": "figure-resolution"}} tags=["hide-input"]
-plots.resolution_figure(many, claims.reported_values())
+levels.resolution_figure(many, ledger.reported_values())
 
 # %% tags=["remove-input"]
 notebook.source(many, "digits_levels.nc")

@@ -33,32 +33,32 @@ steps = 11  # of a transition, both ends included; cost: grows with it
 share = 0.2  # of the inputs, those of least margin, in the boundary band
 
 # %% tags=["remove-cell"]
-from bqcore import notebook
+from studies import sweeps
+from studies.figures import levels, notebook, tables
 
 settings = notebook.settings("seed seeds bits width epochs nodes scheme granularity steps share")
 
 # %%
-from bqcore import plots, runs
 
-one = runs.run(settings.spec)
-many = runs.sweep(settings.spec, settings.seeds)
+one = sweeps.run(settings.spec)
+many = sweeps.sweep(settings.spec, settings.seeds)
 
 # %% [markdown]
 # ## One run, as the paper has it
 
 # %% mystnb={"figure": {"caption": "Triple-junction cells along the interpolation between adjacent levels, one run. Regions and dark masks: the level that the transition starts from; orange masks: the one that it ends at; dots: junction cells, coloured by t.", "name": "figure-2"}} tags=["hide-input"]
-plots.transitions_figure(one)
+levels.transitions_figure(one)
 
 # %% tags=["hide-input"]
-plots.Table(
-    plots.steps_table(one),
+tables.Table(
+    levels.steps_table(one),
     f"Junction cells at each interpolation step, one run, on {int(one.nodes[0])} nodes a side.",
     "table-2-steps",
 )
 
 # %% tags=["hide-input"]
-plots.Table(
-    plots.transitions_table(one),
+tables.Table(
+    levels.transitions_table(one),
     f"Transitions between adjacent levels, one run, on {int(one.nodes[0])} nodes a side: junction cells over all steps, and where the changes are.",
     "table-2",
 )
@@ -78,11 +78,11 @@ notebook.source(one, "digits_slice.nc")
 # hardly happen away from a junction, so it is a follow-up and not the judged reading.
 
 # %% mystnb={"figure": {"caption": "Share of cells within one cell of a junction, over the seeds: changed and rearranged cells against chance. Boxes hold the middle half of the seeds; whiskers reach at most 1.5 times as far, dots lie beyond. The dotted line is one half.", "name": "figure-junction-test"}} tags=["hide-input"]
-plots.junction_test_figure(many)
+levels.junction_test_figure(many)
 
 # %% tags=["hide-input"]
-plots.Table(
-    plots.transitions_table(many),
+tables.Table(
+    levels.transitions_table(many),
     f"Transitions over {many.sizes['seed']} seeds, on {int(many.nodes[0])} nodes a side: median and 95 % prediction interval of a single run.",
     "table-2-seeds",
 )

@@ -33,7 +33,9 @@ band_limits = [0.01, 0.02, 0.05, 0.1]  # limits on the calibration flip rate in 
 jaccard_limits = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]  # limits on either Jaccard distance of the calibration slice
 
 # %% tags=["remove-cell"]
-from bqcore import calibration, claims, notebook, plots, plots_stopping
+from studies import ledger, stopping
+from studies.figures import notebook, style, tables
+from studies.figures import stopping as stopping_figures
 
 limits = notebook.limits("results datasets seeds spare accuracy_drops flip_limits band_limits jaccard_limits")
 
@@ -42,8 +44,8 @@ sets = notebook.stopping_runs(datasets, results, seeds)
 images = [name for name in sets if name != "digits"]
 convolutional = notebook.stopping_runs(images, results, seeds, "cnn") if images else {}
 variants = notebook.variants("digits", results)
-chosen = {name: plots_stopping.usual_choices(many, spare, limits) for name, many in sets.items()}
-paper = claims.reported()
+chosen = {name: stopping_figures.usual_choices(many, spare, limits) for name, many in sets.items()}
+paper = ledger.reported()
 
 # %% tags=["remove-input"]
 notebook.sources(*sets.values(), *convolutional.values(), variants)
@@ -60,10 +62,10 @@ notebook.sources(*sets.values(), *convolutional.values(), variants)
 # bought bits; where it lies below 0, the same bits for all keep more. Arrows lead from calibration to held-out values.
 
 # %% tags=["hide-input"]
-notebook.tables(
+notebook.show_tables(
     (
-        plots_stopping.stopping_table(sets[title], chosen[title]),
-        f"Bits chosen by each rule on {plots.DATASETS.get(title, title)}, means over {many.sizes['seed']} seeds; *beyond τ* is the tolerance Jaccard distance.",
+        stopping_figures.stopping_table(sets[title], chosen[title]),
+        f"Bits chosen by each rule on {style.DATASETS.get(title, title)}, means over {many.sizes['seed']} seeds; *beyond τ* is the tolerance Jaccard distance.",
         f"table-3-{i}",
     )
     for i, (title, many) in enumerate(sets.items())
@@ -75,10 +77,10 @@ notebook.tables(
 
 # %% tags=["hide-input"]
 few = {title: many.isel(seed=slice(4 if title == "digits" else 1)) for title, many in sets.items()}
-notebook.tables(
+notebook.show_tables(
     (
-        plots_stopping.stopping_table(many, plots_stopping.usual_choices(many, spare, limits)),
-        f"The paper's kind of run on {plots.DATASETS.get(title, title)}: {many.sizes['seed']} seed{'s'[: many.sizes['seed'] - 1]}.",
+        stopping_figures.stopping_table(many, stopping_figures.usual_choices(many, spare, limits)),
+        f"The paper's kind of run on {style.DATASETS.get(title, title)}: {many.sizes['seed']} seed{'s'[: many.sizes['seed'] - 1]}.",
         f"table-3-few-{i}",
     )
     for i, (title, many) in enumerate(few.items())
@@ -94,8 +96,8 @@ notebook.tables(
 # nearest to a half.
 
 # %% tags=["hide-input"]
-networks = {plots.DATASETS.get(name, name): many for name, many in sets.items()}
-networks |= {f"{plots.DATASETS[name]}, small CNN": many for name, many in convolutional.items()}
+networks = {style.DATASETS.get(name, name): many for name, many in sets.items()}
+networks |= {f"{style.DATASETS[name]}, small CNN": many for name, many in convolutional.items()}
 notebook.without_ruler(networks, "table-3-tolerance")
 
 # %% [markdown]
@@ -105,13 +107,13 @@ notebook.without_ruler(networks, "table-3-tolerance")
 # networks that all have the same bits.
 
 # %% mystnb={"figure": {"caption": "Held-out flips against model size. The line: the same bits for all networks (numbers beside it). Marks: what each rule chooses, means over the seeds; the hollow square is an accuracy drop of 0.01, and a larger mark lies below others at its place.", "name": "figure-front"}} tags=["hide-input"]
-plots_stopping.front_figure(sets, chosen)
+stopping_figures.front_figure(sets, chosen)
 
 # %% [markdown]
 # ## Does calibration tell what held-out data will do?
 
 # %% mystnb={"figure": {"caption": "Boundary-mask Jaccard distance on the calibration slice against the held-out slice, a dot for every seed and level. Bit-width drives both: beside the overall r stands the median correlation within a level.", "name": "figure-transfer"}} tags=["hide-input"]
-plots_stopping.transfer_figure(sets)
+stopping_figures.transfer_figure(sets)
 
 # %% [markdown]
 # ## Every limit, against the paper's digits
@@ -120,11 +122,11 @@ plots_stopping.transfer_figure(sets)
 # paper's number falls into the 95 % interval of a mean of four of our runs.
 
 # %% tags=["hide-input"]
-notebook.tables(
+notebook.show_tables(
     (
-        plots_stopping.limits_table(
+        stopping_figures.limits_table(
             sets["digits"],
-            calibration.choose(sets["digits"], limits),
+            stopping.choose(sets["digits"], limits),
             4,
             {"flip_rate": paper["S2"], "boundary_jaccard": paper["S4"]},
             201,
@@ -143,8 +145,8 @@ notebook.tables(
 # training length are open in the abstract; the grid and the limit are in the tables above.
 
 # %% tags=["hide-input"]
-plots.Table(
-    plots_stopping.variants_table(
+tables.Table(
+    stopping_figures.variants_table(
         variants,
         spare,
         limits,

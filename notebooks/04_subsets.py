@@ -30,7 +30,9 @@ band_limits = [0.01, 0.02, 0.05, 0.1]  # limits on the calibration flip rate in 
 jaccard_limits = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]  # limits on either Jaccard distance of the calibration slice
 
 # %% tags=["remove-cell"]
-from bqcore import calibration, claims, notebook, plots, plots_stopping
+from studies import ledger, stopping
+from studies.figures import notebook, tables
+from studies.figures import stopping as stopping_figures
 
 limits = notebook.limits("results seeds spare accuracy_drops flip_limits band_limits jaccard_limits")
 
@@ -38,8 +40,8 @@ limits = notebook.limits("results seeds spare accuracy_drops flip_limits band_li
 (many,) = notebook.stopping_runs(["cifar-10"], results, seeds).values()
 (residual,) = notebook.stopping_runs(["cifar-10"], results, seeds, "resnet").values()
 variants = notebook.variants("cifar-10", results)
-chosen = plots_stopping.usual_choices(many, spare, limits)
-paper = claims.reported()
+chosen = stopping_figures.usual_choices(many, spare, limits)
+paper = ledger.reported()
 
 # %% tags=["remove-input"]
 notebook.sources(many, residual, variants)
@@ -48,22 +50,22 @@ notebook.sources(many, residual, variants)
 # ## What each rule chooses (Table 4)
 
 # %% tags=["hide-input"]
-notebook.tables(
+notebook.show_tables(
     [
         (
-            plots_stopping.stopping_table(many, chosen),
+            stopping_figures.stopping_table(many, chosen),
             f"CIFAR-10 subset, small CNN: bits chosen by each rule, means over {many.sizes['seed']} seeds; *beyond τ* is the tolerance Jaccard distance.",
             "table-4",
         ),
         (
-            plots_stopping.stopping_table(
-                many.isel(seed=[0]), plots_stopping.usual_choices(many.isel(seed=[0]), spare, limits)
+            stopping_figures.stopping_table(
+                many.isel(seed=[0]), stopping_figures.usual_choices(many.isel(seed=[0]), spare, limits)
             ),
             "CIFAR-10 subset, small CNN, the paper's kind of run: one seed.",
             "table-4-one",
         ),
         (
-            plots_stopping.stopping_table(residual, plots_stopping.usual_choices(residual, spare, limits)),
+            stopping_figures.stopping_table(residual, stopping_figures.usual_choices(residual, spare, limits)),
             f"CIFAR-10 subset, reduced residual network, {residual.sizes['seed']} seeds: is it the model?",
             "table-4-resnet",
         ),
@@ -77,11 +79,11 @@ notebook.tables(
 # interval of a single run.
 
 # %% tags=["hide-input"]
-notebook.tables(
+notebook.show_tables(
     (
-        plots_stopping.limits_table(
+        stopping_figures.limits_table(
             many,
-            calibration.choose(many, limits),
+            stopping.choose(many, limits),
             1,
             {"chosen_bits": paper["C4"], "flip_rate": paper["C5"], "boundary_jaccard": paper["C6"]},
             int(many.nodes[0]),
@@ -111,14 +113,14 @@ notebook.without_ruler(networks, "table-4-tolerance")
 # decide: a coarse grid with a thickened mask gives distances of the paper's size for the very same networks.
 
 # %% mystnb={"figure": {"caption": "Held-out boundary-mask Jaccard distance at 8 and 6 bits against the grid, for one-cell masks and thickened ones; a thin line a seed. Dotted: the paper's values, whose grid and mask are not stated.", "name": "figure-subset-ruler"}} tags=["hide-input"]
-plots_stopping.ruler_figure(many, {8: paper["C6"], 6: paper["C3"]})
+stopping_figures.ruler_figure(many, {8: paper["C6"], 6: paper["C3"]})
 
 # %% [markdown]
 # ## Which other open choice moves it
 
 # %% tags=["hide-input"]
-plots.Table(
-    plots_stopping.variants_table(
+tables.Table(
+    stopping_figures.variants_table(
         variants,
         spare,
         limits,
@@ -136,10 +138,10 @@ plots.Table(
 )
 
 # %% mystnb={"figure": {"caption": "Calibration against held-out Jaccard on the CIFAR-10 subset, a dot for every seed and level.", "name": "figure-subset"}} tags=["hide-input"]
-plots_stopping.transfer_figure({"small CNN": many, "residual network": residual})
+stopping_figures.transfer_figure({"small CNN": many, "residual network": residual})
 
 # %% mystnb={"figure": {"caption": "Held-out flips against model size on the CIFAR-10 subset. The line: the same bits for all networks. Marks: what each rule chooses; a larger mark lies below others at its place.", "name": "figure-subset-front"}} tags=["hide-input"]
-plots_stopping.front_figure({"small CNN": many}, {"small CNN": chosen})
+stopping_figures.front_figure({"small CNN": many}, {"small CNN": chosen})
 
 # %% [markdown]
 # ## What was seen

@@ -34,21 +34,25 @@ scheme = "narrow"  # step of the quantizer: narrow (2^b - 1 levels) or full (2^b
 granularity = "tensor"  # one step for a weight tensor, or one for each output channel (channel)
 
 # %% tags=["remove-cell"]
-from bqcore import notebook
+from bqcore.metrics import planes
+from bqcore.quantizers import uniform
+from studies import exact, ledger, networks, training
+from studies.data import splits
+from studies.figures import exact as exact_figures
+from studies.figures import notebook, tables
 
 notebook.settings("seed bits width epochs nodes scheme granularity")
 
 # %%
-from bqcore import claims, data, exact, models, plots, plots_exact, quantize, slices, train
 
-split = data.digits(seed)
-network = models.mlp((64, width, 10), seed)
-train.fit(network, split.train_inputs, split.train_classes, epochs=epochs, seed=seed)
-levels = {b: quantize.quantize_model(network, b, scheme=scheme, granularity=granularity) for b in bits}
-plane = slices.pca_plane(split.train_inputs)
+split = splits.digits(seed)
+network = networks.mlp((64, width, 10), seed)
+training.fit(network, split.train_inputs, split.train_classes, epochs=epochs, seed=seed)
+levels = {b: uniform.quantize_model(network, b, scheme=scheme, granularity=granularity) for b in bits}
+plane = planes.pca_plane(split.train_inputs)
 measured = exact.compare(network, levels, plane, nodes)
 agreement = exact.first_order(network, levels, plane, split.test_inputs)
-paper = claims.load_claims()[1]
+paper = ledger.load_claims()[1]
 shown = [b for b in (8, 4) if b in bits] or bits[:2]
 
 # %% [markdown]
@@ -59,11 +63,11 @@ shown = [b for b in (8, 4) if b in bits] or bits[:2]
 # points, with their classes. No grid is in the boundaries, their lengths and their distances; J and d_eff stand beside them.
 
 # %% mystnb={"figure": {"caption": "The exact decision boundary of the float network (blue) and of two of its levels (orange), junctions as circles; the last panel enlarges a part and shows the cells of a grid that each boundary marks: blue and orange by one, dark by both.", "name": "figure-exact"}} tags=["hide-input"]
-plots_exact.boundaries_figure(network, {b: levels[b] for b in shown}, plane, nodes=101)
+exact_figures.boundaries_figure(network, {b: levels[b] for b in shown}, plane, nodes=101)
 
 # %% tags=["hide-input"]
-plots.Table(
-    plots_exact.exact_table(measured),
+tables.Table(
+    exact_figures.exact_table(measured),
     "Each level against float, on one slice. Distances and lengths are in input units (pixel / 16). *Beyond τ*: share of the two boundaries' length without a counterpart within τ, the tolerance Jaccard distance.",
     "table-exact",
 )
@@ -84,15 +88,15 @@ plots.Table(
 # here a grid will do that is far too coarse for masks; [](stopping-tolerance) says how far that holds over many networks.
 
 # %% tags=["hide-input"]
-plots.Table(
-    plots_exact.interpolated_table(network, levels, plane, measured, nodes=(41, 81), tau=0.05),
+tables.Table(
+    exact_figures.interpolated_table(network, levels, plane, measured, nodes=(41, 81), tau=0.05),
     "The same distances, exact and from logits interpolated between the nodes of two coarse grids.",
     "table-interpolated",
 )
 
 # %% tags=["hide-input"]
-plots.Table(
-    plots_exact.junctions_table(measured),
+tables.Table(
+    exact_figures.junctions_table(measured),
     "Junctions of each level: matched with one of the float network's of the same classes within the largest tolerance above, vanished, appeared; and the triple-junction cells that grids count.",
     "table-exact-junctions",
 )
@@ -107,7 +111,7 @@ plots.Table(
 # four data sets.
 
 # %% mystnb={"figure": {"caption": "Left: the float network's decision regions on the slice, the training inputs projected onto it (they lie off the plane), and the part where every pixel stays in its range. Right: points of the slice as images; blue pixels are darker than black, orange ones whiter than white.", "name": "figure-outside"}} tags=["hide-input"]
-plots_exact.outside_figure(network, plane, split.train_inputs)
+exact_figures.outside_figure(network, plane, split.train_inputs)
 
 # %% [markdown]
 # (finite-scale-law)=
@@ -134,7 +138,7 @@ plots_exact.outside_figure(network, plane, split.train_inputs)
 # to the other boundary, whatever classes it parts, since a mask knows no classes.
 
 # %% mystnb={"figure": {"caption": "Left: J measured on the slice against J by the law, all levels and resolutions. Right: the same J against the mean distance between the boundaries over the grid step; dotted is the law for one shift in all directions.", "name": "figure-law"}} tags=["hide-input"]
-plots_exact.law_figure(measured)
+exact_figures.law_figure(measured)
 
 # %% [markdown]
 # ## What converges
@@ -145,7 +149,7 @@ plots_exact.law_figure(measured)
 # other holds only below a grid step.
 
 # %% mystnb={"figure": {"caption": "Grid measures over what they stand for, as the grid is refined to the left; bars span the places of the grid. Lines are the finite-scale law.", "name": "figure-convergence"}} tags=["hide-input"]
-plots_exact.convergence_figure(measured, shown)
+exact_figures.convergence_figure(measured, shown)
 
 # %% [markdown]
 # ## First order against truth
@@ -155,11 +159,11 @@ plots_exact.convergence_figure(measured, shown)
 # the two margins are followed along the normal to where they change sign.
 
 # %% mystnb={"figure": {"caption": "First-order against true displacement in the plane, a dot for each piece of the float boundary; positive is towards the class on its right.", "name": "figure-first-order"}} tags=["hide-input"]
-plots_exact.first_order_figure(measured, bits[:: max(1, len(bits) // 3)][:4])
+exact_figures.first_order_figure(measured, bits[:: max(1, len(bits) // 3)][:4])
 
 # %% tags=["hide-input"]
-plots.Table(
-    plots_exact.first_order_table(agreement),
+tables.Table(
+    exact_figures.first_order_table(agreement),
     "True displacement (median magnitude, input units), median ratio of first order to it, and share of points where first order is within 10 % of it: on the slice's boundary *in the plane*, at the same points in full space (*at the boundary*), and *at the* test *inputs*, in full space.",
     "table-first-order",
 )
@@ -172,8 +176,8 @@ plots.Table(
 # agree. The CIFAR-10 values ask for a step of many shifts: a coarse grid, or a mask several cells thick.
 
 # %% tags=["hide-input"]
-plots.Table(
-    plots_exact.implied_table(paper, measured),
+tables.Table(
+    exact_figures.implied_table(paper, measured),
     "What the paper's boundary-mask Jaccard distances imply by the law, as intervals of what rounds to the reported value.",
     "table-implied",
 )
@@ -182,4 +186,4 @@ plots.Table(
 # ## What was seen
 
 # %% tags=["remove-input"]
-plots_exact.summary(measured, agreement, paper)
+exact_figures.summary(measured, agreement, paper)

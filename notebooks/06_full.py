@@ -30,7 +30,8 @@ power = 0.8  # chance at which a change that the seeds could have seen is stated
 # %% tags=["remove-cell"]
 from IPython.display import Markdown
 
-from bqcore import notebook, plots, plots_rounding, specs
+from studies import specs
+from studies.figures import notebook, rounding, tables
 
 notebook.rounding_settings("results seeds power")
 
@@ -39,7 +40,7 @@ tensor = notebook.published_or_fresh(specs.baseline("stopping", "full-cifar-10")
 channel = notebook.published_or_fresh(notebook.by_channel("full-cifar-10"), results, seeds)
 rounded = notebook.published_or_fresh(specs.baseline("rounding", "full-cifar-10"), results, seeds)
 datasets = ["digits", "mnist", "fashion-mnist", "cifar-10"]
-stopping, fixed = notebook.published("stopping", datasets), notebook.published("rounding", datasets)
+stopping, fixed = notebook.published_runs("stopping", datasets), notebook.published_runs("rounding", datasets)
 
 # %% tags=["remove-input"]
 notebook.sources(tensor, channel, rounded, *stopping.values(), *fixed.values())
@@ -52,9 +53,9 @@ both = {"tensor": tensor, "channel": channel}
 counts = {"": slice(None)} | (
     {"-three": slice(3)} if tensor.sizes["seed"] > 3 else {}
 )  # all seeds; the paper has three
-notebook.tables(
+notebook.show_tables(
     (
-        plots_rounding.full_table({title: many.isel(seed=some) for title, many in both.items()}),
+        rounding.full_table({title: many.isel(seed=some) for title, many in both.items()}),
         f"Full CIFAR-10, held-out: means over {tensor.isel(seed=some).sizes['seed']} seeds (lowest – highest), J and d_eff on {int(tensor.nodes[0])} nodes a side; *beyond τ* is the tolerance Jaccard distance.",
         f"table-5{ending}",
     )
@@ -82,9 +83,9 @@ notebook.without_ruler({"Full CIFAR-10": tensor}, "table-5-tolerance")
 # when the term had hardly acted up to 10. The smallest, 0.01 and 0.1, were run on the smaller data sets alone.
 
 # %% tags=["hide-input"]
-notebook.tables(
+notebook.show_tables(
     (
-        plots_rounding.rounding_table(rounded.isel(seed=some), int(bits)),
+        rounding.rounding_table(rounded.isel(seed=some), int(bits)),
         f"Full CIFAR-10, {int(bits)} bits, held-out: means over {rounded.isel(seed=some).sizes['seed']} seeds (lowest – highest), J and d_eff on {int(rounded.nodes[0])} nodes a side.",
         f"table-6-{int(bits)}{ending}",
     )
@@ -102,7 +103,7 @@ notebook.without_ruler({"Full CIFAR-10": rounded}, "table-6-tolerance")
 # ## Where the surrogate stops helping
 
 # %% mystnb={"figure": {"caption": "What the boundary-gap term changes at each weight η against η = 0, on full CIFAR-10. A thin line a seed, thick ones their mean; dashed: on the calibration split.", "name": "figure-sweep"}} tags=["hide-input"]
-plots_rounding.sweep_figure(rounded)
+rounding.sweep_figure(rounded)
 
 # %% tags=["remove-input"]
 Markdown(notebook.gap_summary(rounded, power))
@@ -117,8 +118,8 @@ Markdown(notebook.gap_summary(rounded, power))
 # %% tags=["hide-input"]
 everywhere = {f"{name}, levels": many for name, many in stopping.items()} | {"full CIFAR-10, levels": tensor}
 everywhere |= {f"{name}, rounding": many for name, many in fixed.items()} | {"full CIFAR-10, rounding": rounded}
-plots.Table(
-    plots_rounding.correlations_table(everywhere),
+tables.Table(
+    rounding.correlations_table(everywhere),
     "Calibration against held-out boundary Jaccard, over seeds and bit-widths.",
     "table-correlations",
 )
@@ -127,8 +128,8 @@ plots.Table(
 # Is Jaccard the calibration measure to look at? The same for what it is to predict, held-out flips:
 
 # %% tags=["hide-input"]
-plots.Table(
-    plots_rounding.predictors_table(stopping | {"full CIFAR-10": tensor}),
+tables.Table(
+    rounding.predictors_table(stopping | {"full CIFAR-10": tensor}),
     "Calibration measures of PTQ-W against held-out flips, over seeds and bit-widths. *z less J's*: how much better than J a measure correlates, as a difference of Fisher's z with its 95 % interval over seeds.",
     "table-predictors",
 )

@@ -40,10 +40,12 @@ share = 0.2  # of the inputs, those of least margin, in the boundary band
 
 # %% tags=["hide-input"]
 import bqcore
-from bqcore import notebook, plots_audit, publishing, quantize
-from bqcore.plots import Table
+from bqcore.quantizers import uniform
+from studies import published
+from studies.figures import audit, notebook
+from studies.figures.tables import Table
 
-cases = plots_audit.cases(reference, weights, calibration, heldout, seed=seed, seeds=seeds, width=width, epochs=epochs)
+cases = audit.cases(reference, weights, calibration, heldout, seed=seed, seeds=seeds, width=width, epochs=epochs)
 model, cal, held = cases[0]
 
 # %% [markdown]
@@ -52,19 +54,19 @@ model, cal, held = cases[0]
 # PTQ-W of one network, judged against its float original.
 
 # %%
-candidate = quantize.quantize_model(model, bits)
+candidate = uniform.quantize_model(model, bits)
 found = bqcore.audit(model, candidate, cal, held, nodes=nodes, share=share)
 found
 
 # %% tags=["hide-input"]
 Table(
-    plots_audit.decisions_table(found),
+    audit.decisions_table(found),
     "Decisions of one candidate: shares, 95 % Clopper–Pearson intervals, and counts.",
     "table-audit",
 )
 
 # %% mystnb={"figure": {"caption": "Held-out flips of one candidate in ten groups of equal size, by growing float top-2 margin: decisions move where the margin is low.", "name": "figure-audit-margins"}} tags=["hide-input"]
-plots_audit.margins_figure(found)
+audit.margins_figure(found)
 
 # %% [markdown]
 # ## Which bit-width
@@ -77,7 +79,7 @@ sweep = bqcore.sweep(model, cal, held, rule="band_flips", limit=0.05, share=shar
 sweep
 
 # %% tags=["hide-input"]
-Table(plots_audit.sweep_table(sweep), "PTQ-W of one network by bits.", "table-audit-sweep")
+Table(audit.sweep_table(sweep), "PTQ-W of one network by bits.", "table-audit-sweep")
 
 # %% [markdown]
 # ## Which layer is to blame
@@ -87,7 +89,7 @@ Table(plots_audit.sweep_table(sweep), "PTQ-W of one network by bits.", "table-au
 # %% tags=["hide-input"]
 blame = bqcore.blame_layers(model, held, bits=bits, share=share)
 Table(
-    plots_audit.blame_table(blame),
+    audit.blame_table(blame),
     "One layer quantized at a time, held-out, the worst first.",
     "table-audit-layers",
 )
@@ -100,9 +102,9 @@ Table(
 # flip more of them at one more bit, so read the intervals.
 
 # %% tags=["hide-input"]
-plans = plots_audit.plans(cases, (6, 5, 4, 3), share=share)
+plans = audit.plans(cases, (6, 5, 4, 3), share=share)
 Table(
-    plots_audit.plans_table(plans),
+    audit.plans_table(plans),
     "Band flips of uniform bits and of the plan within their bytes: means over networks, paired difference with its 95 % interval.",
     "table-audit-plan",
 )
@@ -115,15 +117,15 @@ Table(
 # weights packed with their steps and the rest as float32.
 
 # %% tags=["hide-input"]
-shelf, absent = plots_audit.shelf(cases[:8], share=share)
+shelf, absent = audit.shelf(cases[:8], share=share)
 Table(
-    plots_audit.shelf_table(shelf),
+    audit.shelf_table(shelf),
     "Quantizers at their bytes, held-out, means over networks; those of equal bytes stand together.",
     "table-audit-shelf",
 )
 
 # %% tags=["remove-input"]
-notebook.Markdown(plots_audit.absent_lines(absent))
+notebook.Markdown(audit.absent_lines(absent))
 
 # %% [markdown]
 # (audit-published)=
@@ -136,15 +138,15 @@ notebook.Markdown(plots_audit.absent_lines(absent))
 # in float, are in brackets. One network is one draw: read along the rows.
 
 # %% tags=["hide-input"]
-kept = publishing.load_published(publishing.QUANTIZERS)
+kept = published.load_published(published.QUANTIZERS)
 Table(
-    plots_audit.published_flips_table(kept),
+    audit.published_flips_table(kept),
     "Held-out flips and band flips of published networks by quantizer.",
     "table-audit-published",
 )
 
 # %% mystnb={"figure": {"caption": "Held-out flips in the boundary band by quantizer, a mark for each published network, at 8 bits (above) and at 4 (below). Hollow marks are not at equal bytes.", "name": "figure-audit-published"}} tags=["hide-input"]
-plots_audit.published_figure(kept)
+audit.published_figure(kept)
 
 # %% [markdown]
 # What they take: the packed model as above, and beside it the file that the quantizer's own package writes. PTQ-W and brevitas keep
@@ -152,7 +154,7 @@ plots_audit.published_figure(kept)
 
 # %% tags=["hide-input"]
 Table(
-    plots_audit.bytes_table(kept),
+    audit.bytes_table(kept),
     "Thousands of bytes: the packed model, and the file that its package writes.",
     "table-audit-bytes",
 )
@@ -166,13 +168,13 @@ Table(
 
 # %% tags=["hide-input"]
 Table(
-    plots_audit.rankings_table(kept),
+    audit.rankings_table(kept),
     "Held-out band flips of plans of bits by layer within equal bytes.",
     "table-audit-rankings",
 )
 
 # %% tags=["remove-input"]
-notebook.Markdown(plots_audit.source(kept))
+notebook.Markdown(audit.source(kept))
 
 # %% [markdown]
 # ## What was seen
@@ -181,4 +183,4 @@ notebook.Markdown(plots_audit.source(kept))
 # misses 0 is a hint to repeat with more networks (`seeds`), not a ranking.
 
 # %% tags=["remove-input"]
-notebook.Markdown(plots_audit.summary(found, sweep, plans, shelf, kept))
+notebook.Markdown(audit.summary(found, sweep, plans, shelf, kept))

@@ -31,17 +31,18 @@ curves = ["D2", "D4"]  # claims of the first figure of specification curves
 more_curves = ["D5", "S4"]  # claims of the second one
 
 # %% tags=["remove-cell"]
-from bqcore import claims, notebook, plots, specification
-from bqcore import plots_multiverse as pictures
+from studies import ledger
+from studies.figures import multiverse, notebook, tables
+from studies.multiverse import judging
 
 notebook.checked_names("results seeds curves more_curves")
 
 # %%
-many = pictures.load(results, seeds)
-rule, paper = claims.load_claims()
-judged = specification.judge(many, paper, rule)
-splits = pictures.variance_splits(many)
-others = pictures.load_elsewhere()  # of other data sets, for the end of the page
+many = multiverse.load(results, seeds)
+rule, paper = ledger.load_claims()
+judged = judging.judge(many, paper, rule)
+splits = multiverse.variance_splits(many)
+others = multiverse.load_elsewhere()  # of other data sets, for the end of the page
 
 # %% tags=["remove-input"]
 notebook.sources(many, *others)
@@ -54,8 +55,8 @@ notebook.sources(many, *others)
 # stopping rule with its limits, stands for itself here, where the ledger pools the one and takes all limits of the other together.
 
 # %% tags=["hide-input"]
-plots.Table(
-    pictures.readings_table(judged),
+tables.Table(
+    multiverse.readings_table(judged),
     "What is crossed, and for which claims. Where *nodes a side* matters for stopping, it is 201 or 101.",
     "table-readings",
 )
@@ -67,8 +68,8 @@ plots.Table(
 # that it could not tell one bit-width from another. Where only that is missing, it is *inconclusive*.
 
 # %% tags=["hide-input"]
-plots.Table(
-    pictures.claims_table(judged, paper, splits),
+tables.Table(
+    multiverse.claims_table(judged, paper, splits),
     "Each claim over its specifications. *Ours*: the median estimate, with the middle 90 % of estimates. *Moved most by*: the choice with the largest main effect, and its share of the measure's variance.",
     "table-multiverse",
 )
@@ -80,23 +81,23 @@ plots.Table(
 # together, and what networks differ in that share every choice.
 
 # %% mystnb={"figure": {"caption": "Share of each measure's variance, in percent: main effects of the choices, their interactions, and the networks of one specification.", "name": "figure-variance-split"}} tags=["hide-input"]
-pictures.variance_figure(splits)
+multiverse.variance_figure(splits)
 
 # %% [markdown]
 # A choice may move a measure and not the verdict, or the other way round. So here is the share of specifications that agree with the
 # paper (hold, or are inconclusive), one choice at a time.
 
 # %% mystnb={"figure": {"caption": "Share of specifications, in percent, whose interval holds the paper's number, for each value of each choice; for J1, those that do not refute it.", "name": "figure-choices"}} tags=["hide-input"]
-pictures.choices_figure(judged)
+multiverse.choices_figure(judged)
 
 # %% [markdown]
 # ## Specification curves
 
 # %% mystnb={"figure": {"caption": "All specifications of two claims in order of their estimate. Below, which choices lie where: the darker, the more of the specifications there have that value.", "name": "figure-curves"}} tags=["hide-input"]
-pictures.curve_figure(judged, paper, curves)
+multiverse.curve_figure(judged, paper, curves)
 
 # %% mystnb={"figure": {"caption": "The same for two more claims. The stopping rules, of which there are many, have no rows.", "name": "figure-more-curves"}} tags=["hide-input"]
-pictures.curve_figure(judged, paper, more_curves)
+multiverse.curve_figure(judged, paper, more_curves)
 
 # %% [markdown]
 # ## Where all numbers agree at once
@@ -107,12 +108,12 @@ pictures.curve_figure(judged, paper, more_curves)
 # does not pin the choices down. One that is small would say which reading the paper may have used, if chance is kept in mind.
 
 # %% tags=["hide-input"]
-region = specification.region(judged)
-notebook.tables(
+region = judging.region(judged)
+notebook.show_tables(
     [
-        (pictures.region_table(judged), "The agreeing region: of all numbers, and of all but one.", "table-region"),
-        (pictures.region_choices(region), "Agreeing cells by choice.", "table-region-choices"),
-        (pictures.largest_cells(region), "Cells where the largest share of the rest agrees.", "table-region-cells"),
+        (multiverse.region_table(judged), "The agreeing region: of all numbers, and of all but one.", "table-region"),
+        (multiverse.region_choices(region), "Agreeing cells by choice.", "table-region-choices"),
+        (multiverse.largest_cells(region), "Cells where the largest share of the rest agrees.", "table-region-cells"),
     ]
 )
 
@@ -131,15 +132,15 @@ notebook.tables(
 # %%
 elsewhere, elsewhere_splits = {}, {}
 for other in others:
-    elsewhere |= specification.judge(other, paper, rule)
-    elsewhere_splits |= pictures.variance_splits(other)
+    elsewhere |= judging.judge(other, paper, rule)
+    elsewhere_splits |= multiverse.variance_splits(other)
 
 # %% tags=["hide-input"]
-notebook.tables(
+notebook.show_tables(
     [
-        (pictures.readings_table(elsewhere), "What is crossed elsewhere.", "table-readings-elsewhere"),
+        (multiverse.readings_table(elsewhere), "What is crossed elsewhere.", "table-readings-elsewhere"),
         (
-            pictures.claims_table(elsewhere, paper, elsewhere_splits),
+            multiverse.claims_table(elsewhere, paper, elsewhere_splits),
             f"The claims elsewhere over their specifications, {others[0].sizes['seed']} networks of each kind. *Ours*: flips chosen by accuracy less those after stopping, the median estimate with the middle 90 %. *Fails*: stopping spares no flip, or adds some; where both choose the same bits the difference is 0.",
             "table-multiverse-elsewhere",
         ),
@@ -147,16 +148,16 @@ notebook.tables(
 )
 
 # %% mystnb={"figure": {"caption": "Share of specifications, in percent, in which each claim holds, for each value of each choice. The stopping rules have no rows.", "name": "figure-choices-elsewhere"}} tags=["hide-input"]
-pictures.choices_figure(elsewhere, "holds")
+multiverse.choices_figure(elsewhere, "holds")
 
 # %% mystnb={"figure": {"caption": "Specification curves of both claims: held-out flip rate chosen by accuracy less that after stopping. The stopping rules have no rows.", "name": "figure-curves-elsewhere"}} tags=["hide-input"]
-pictures.curve_figure(elsewhere, paper, list(elsewhere))
+multiverse.curve_figure(elsewhere, paper, list(elsewhere))
 
 # %% [markdown]
 # ## What was seen
 
 # %% tags=["remove-input"]
-pictures.summary(many, judged, splits, rule)
+multiverse.summary(many, judged, splits, rule)
 
 # %% tags=["remove-input"]
-pictures.elsewhere_summary(elsewhere, elsewhere_splits)
+multiverse.elsewhere_summary(elsewhere, elsewhere_splits)

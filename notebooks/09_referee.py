@@ -23,20 +23,21 @@
 rng = 0  # seed of the paired bootstrap
 
 # %% tags=["remove-cell"]
-from bqcore import claims, firstorder, notebook, plots, plots_referee, plots_stopping, publishing
+from studies import first_order, ledger, published
+from studies.figures import notebook, referee, stopping, tables
 
 notebook.checked_names("rng")
 
 # %%
-rows = claims.ledger()
-paper = claims.reported()
+rows = ledger.ledger()
+paper = ledger.reported()
 datasets = ["digits", "mnist", "fashion-mnist", "cifar-10"]
 sets = notebook.stopping_runs(datasets, "published", 0)
 full = notebook.stopping_runs(["full-cifar-10"], "published", 0)
-chosen = {name: plots_stopping.usual_choices(many) for name, many in sets.items()}
+chosen = {name: stopping.usual_choices(many) for name, many in sets.items()}
 subsets = sets["cifar-10"]
-steps = plots_referee.implied_steps(subsets, {8: paper["C6"], 6: paper["C3"]})
-study = publishing.load_published(firstorder.PUBLISHED)
+steps = referee.implied_steps(subsets, {8: paper["C6"], 6: paper["C3"]})
+study = published.load_published(first_order.PUBLISHED)
 
 # %% tags=["remove-input"]
 notebook.sources(*sets.values(), *full.values(), study)
@@ -64,7 +65,7 @@ notebook.sources(*sets.values(), *full.values(), study)
 # inside shows little where the interval is wide, which [](the-ledger) calls inconclusive.
 
 # %% mystnb={"figure": {"caption": "Where each reported number lies among our runs: in the shaded band the next run could give it. Marks at the edge lie farther out. In words: the number, and our 95 % interval.", "name": "figure-positions"}} tags=["hide-input"]
-plots_referee.positions_figure(rows)
+referee.positions_figure(rows)
 
 # %% [markdown]
 # ## The grid that the CIFAR-10 numbers imply
@@ -75,14 +76,14 @@ plots_referee.positions_figure(rows)
 # as a coarser grid ([](subsets)).
 
 # %% tags=["hide-input"]
-plots.Table(
-    plots_referee.implied_table(steps),
+tables.Table(
+    referee.implied_table(steps),
     "CIFAR-10 subset: the grid step (input units, pixel / 255) that the reported Jaccard distances imply by the law, with the 95 % interval of a single run's shift, and how many nodes a side our slices would have at it.",
     "table-referee-steps",
 )
 
 # %% mystnb={"figure": {"caption": "J against the grid step on CIFAR-10 subsets: our runs (dots: medians, bars: range over seeds), the law at our shifts (lines, bands: their 95 % interval), and the steps at which the law gives the paper's values (thick bars).", "name": "figure-referee-steps"}} tags=["hide-input"]
-plots_referee.steps_figure(subsets, steps)
+referee.steps_figure(subsets, steps)
 
 # %% [markdown]
 # ## What to report instead
@@ -96,9 +97,9 @@ plots_referee.steps_figure(subsets, steps)
 # [](full-tolerance). A stopping rule that goes by it stands beside the paper's in [](stopping) and [](subsets).
 
 # %% tags=["hide-input"]
-plots.Table(
-    plots_referee.spread_table(study),
-    f"Digits: J and d_eff on one grid of {firstorder.NODES} nodes a side, and measures without a grid; lengths in input units (pixel / 16), *beyond τ* is the tolerance Jaccard distance. Median and range over {study.sizes['seed']} networks.",
+tables.Table(
+    referee.spread_table(study),
+    f"Digits: J and d_eff on one grid of {first_order.NODES} nodes a side, and measures without a grid; lengths in input units (pixel / 16), *beyond τ* is the tolerance Jaccard distance. Median and range over {study.sizes['seed']} networks.",
     "table-referee-instead",
 )
 
@@ -109,8 +110,8 @@ plots.Table(
 # outside the data, which is counted like the rest.
 
 # %% tags=["hide-input"]
-plots.Table(
-    plots_referee.outside_table(sets | full),
+tables.Table(
+    referee.outside_table(sets | full),
     "PCA slices: the share of the variance of the inputs that the plane holds, the share of its area where some pixel is outside the range that it has in the inputs that the slice is fitted on, and the levels at which a slice of either split shows fewer than three classes, where no junction can be, with the number of networks. Median and range over the networks' splits.",
     "table-referee-outside",
 )
@@ -123,8 +124,8 @@ plots.Table(
 # cases of five, with these seeds and with three. A saving below that cannot be told from none.
 
 # %% tags=["hide-input"]
-plots.Table(
-    plots_referee.power_table(sets, chosen, rng=rng),
+tables.Table(
+    referee.power_table(sets, chosen, rng=rng),
     "Held-out flip rates: what stopping at a Jaccard limit saves, with 95 % intervals by Student's t and by drawing seeds, and the savings that so many seeds would have found with a probability of 80 %.",
     "table-referee-power",
 )
@@ -141,8 +142,8 @@ plots.Table(
 # differ, and that is what a calibration measure would have to rank.
 
 # %% tags=["hide-input"]
-plots.Table(
-    plots_referee.correlation_table(sets, quantized=[8, 7, 6, 5, 4, 3, 2]),
+tables.Table(
+    referee.correlation_table(sets, quantized=[8, 7, 6, 5, 4, 3, 2]),
     "Correlation of calibration and held-out Jaccard distance over 8 to 2 bits, with 95 % intervals.",
     "table-referee-transfer",
 )
@@ -157,20 +158,20 @@ plots.Table(
 # on the slice, in full space none within the stated reach. [](exact) has one network in detail.
 
 # %% mystnb={"figure": {"caption": "First order against truth on digits: share of points within a tenth of the true displacement, and median relative error; dots are medians and bars the range over the networks.", "name": "figure-first-order-study"}} tags=["hide-input"]
-plots_referee.first_order_figure(study)
+referee.first_order_figure(study)
 
 # %% tags=["hide-input"]
-notebook.tables(
+notebook.show_tables(
     (
-        plots_referee.first_order_table(study, where),
+        referee.first_order_table(study, where),
         f"First order against truth, digits, points {where}: median and range over {study.sizes['seed']} networks; displacements in input units (pixel / 16).",
         f"table-first-order-{i}",
     )
-    for i, where in enumerate(firstorder.WHERE)
+    for i, where in enumerate(first_order.WHERE)
 )
 
 # %% [markdown]
 # ## What was seen
 
 # %% tags=["remove-input"]
-plots_referee.summary(rows, steps, study)
+referee.summary(rows, steps, study)

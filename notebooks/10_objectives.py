@@ -35,16 +35,16 @@
 bits = 4  # bit-width shown, of those that were run
 
 # %% tags=["remove-cell"]
-from bqcore import notebook, objectives, plots_objectives, publishing
+from studies import objectives, published
+from studies.figures import notebook
+from studies.figures import objectives as objectives_figures
 
 notebook.checked_names("bits")
 TITLES = {"digits": "digits", "mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "cifar-10": "CIFAR-10 subset"}
 
 # %%
 names = {title: objectives.name_of(objectives.baseline(name)) for name, title in TITLES.items()}
-many = {
-    title: publishing.load_published(name) for title, name in names.items() if (publishing.PUBLISHED / name).exists()
-}
+many = {title: published.load_published(name) for title, name in names.items() if (published.PUBLISHED / name).exists()}
 picked = {title: objectives.chosen(found.sel(bits=bits)) for title, found in many.items()}
 
 # %% tags=["remove-input"]
@@ -56,7 +56,7 @@ notebook.sources(*many.values())
 # Better lies to the left (fewer band flips) and up (more accuracy); plain optimized rounding is where the lines cross.
 
 # %% mystnb={"figure": {"caption": "Held-out accuracy against band flips, each less that of plain optimized rounding on the same network; means over seeds with 95 % intervals. White: beside the objectives.", "name": "figure-objectives"}} tags=["hide-input"]
-plots_objectives.front_figure(picked)
+objectives_figures.front_figure(picked)
 
 # %% [markdown]
 # ## Held-out measures
@@ -65,9 +65,9 @@ plots_objectives.front_figure(picked)
 # step, before each went to the nearer of 0 and 1.
 
 # %% tags=["hide-input"]
-notebook.tables(
+notebook.show_tables(
     (
-        plots_objectives.means_table(found),
+        objectives_figures.means_table(found),
         f"{title}: held-out means over {found.sizes['seed']} seeds at {bits} bits.",
         f"objectives-{name}",
     )
@@ -82,9 +82,9 @@ notebook.tables(
 # many seeds would have seen four times in five. Where the interval holds 0, an effect below that size is not excluded.
 
 # %% tags=["hide-input"]
-notebook.tables(
+notebook.show_tables(
     (
-        plots_objectives.differences_table(found),
+        objectives_figures.differences_table(found),
         f"{title}: held-out, less plain optimized rounding, {found.sizes['seed']} seeds, {bits} bits.",
         f"objectives-differences-{name}",
     )
@@ -96,7 +96,7 @@ notebook.tables(
 # ## What was seen
 
 # %% tags=["remove-input"]
-notebook.Markdown(plots_objectives.summary(picked))
+notebook.Markdown(objectives_figures.summary(picked))
 
 # %% [markdown]
 # **How firm is that?** All of this was run twice, on two kinds of processor, where training ends with other weights from the

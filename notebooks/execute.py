@@ -87,7 +87,9 @@ def execute(notebook, parameters: dict):
         kernel.parent.mkdir(parents=True)
         # What goes wrong in a cell is in the notebook; on its log the kernel only complains about being shut down.
         command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=CRITICAL"]
-        command += ["--ext=bqcore.behind"]  # puts SVG, CSV and NetCDF of figures and tables into the notebook
+        command += [
+            "--ext=studies.figures.source_data"
+        ]  # puts SVG, CSV and NetCDF of figures and tables into the notebook
         kernel.write_text(json.dumps({"argv": command, "display_name": "Python 3", "language": "python"}), "utf-8")
         path = os.pathsep.join(filter(None, [str(FOLDER.parent), os.environ.get("PYTHONPATH")]))
         os.environ |= {"JUPYTER_PATH": folder, "JUPYTER_RUNTIME_DIR": folder, "IPYTHONDIR": folder, "PYTHONPATH": path}

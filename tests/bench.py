@@ -30,14 +30,17 @@ from sklearn.inspection import DecisionBoundaryDisplay
 from torch import nn
 
 import bqcore
-from bqcore import decisions, models, train
-from bqcore.arrangement import exact_slice
-from bqcore.boundary import radius
-from bqcore.models import build, mlp
-from bqcore.quantize import level_range, quantize, quantize_model
-from bqcore.rounding import optimize_rounding
-from bqcore.slices import pca_plane, slice_labels
-from bqcore.train import fit, one_thread
+from bqcore._threads import one_thread
+from bqcore.metrics import decisions
+from bqcore.metrics.exact_slices import exact_slice
+from bqcore.metrics.label_grids import label_grid
+from bqcore.metrics.margins import radius
+from bqcore.metrics.planes import pca_plane
+from bqcore.quantizers.adaround import optimize_rounding
+from bqcore.quantizers.uniform import level_range, quantize, quantize_model
+from studies import networks, training
+from studies.networks import build, mlp
+from studies.training import fit
 
 with warnings.catch_warnings():  # of its own brevitas.fx, which it imports itself
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -128,8 +131,8 @@ def test_grid(trained, timed, way):
         a, b = plane.nodes(300)
         return label(*(x.ravel() for x in np.broadcast_arrays(a, b[:, None]))).reshape(300, 300)
 
-    calls = {"ours": lambda: slice_labels(model, plane, 300), SCIKIT_LEARN: scikit_learn, FORWARD: forward}
-    assert np.array_equal(timed(calls[way], 30), slice_labels(model, plane, 300))
+    calls = {"ours": lambda: label_grid(model, plane, 300), SCIKIT_LEARN: scikit_learn, FORWARD: forward}
+    assert np.array_equal(timed(calls[way], 30), label_grid(model, plane, 300))
 
 
 CONVOLUTIONS = "a plain forward pass in float64, 64 nodes at a time"
@@ -151,9 +154,9 @@ def test_slice_through_a_cnn(timed, way):
                 labels += [double(part).argmax(1) for part in points.split(64)]
         return torch.cat(labels).numpy().reshape(300, 300)
 
-    calls = {"ours": lambda: slice_labels(model, plane, 300), CONVOLUTIONS: forward}
+    calls = {"ours": lambda: label_grid(model, plane, 300), CONVOLUTIONS: forward}
     assert timed(calls[way], 1, warmup=0).shape == (300, 300)  # 10 s each
-    coarse = slice_labels(model, plane, 7)
+    coarse = label_grid(model, plane, 7)
     a, b = plane.nodes(7)
     points = torch.from_numpy(plane.points(a, b[:, None])).view(-1, 3, 32, 32)
     assert np.array_equal(double(points).argmax(1).view(7, 7).numpy(), coarse)
@@ -169,7 +172,7 @@ def test_study(tmp_path, benchmark):
     peak = [0]
 
     def study():
-        command = [sys.executable, "-m", "bqcore", "run", "levels", "digits"]
+        command = [sys.executable, "-m", "studies", "run", "levels", "digits"]
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
         process = psutil.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
         while process.poll() is None:
@@ -191,7 +194,7 @@ LABELS = "a 400 x 400 grid of labels (not exact)"
 
 
 @pytest.fixture(scope="module")
-def networks(trained) -> dict[str, tuple]:
+def sizes(trained) -> dict[str, tuple]:
     """Give for each size a network, trained where its data are at hand, and its slice."""
     inputs, classes = trained.split.train_inputs, trained.split.train_classes
     deep = fit(mlp((64, 128, 64, 10), 0), inputs, classes, epochs=20, seed=0)
@@ -212,11 +215,11 @@ def networks(trained) -> dict[str, tuple]:
         for size, aim in (("64-64-10", "0.1 s"), ("64-128-64-10", "1.5 s"), ("784-128-10", "1 s"))
     ],
 )
-def test_exact_slice(networks, timed, way, size):
-    model, plane = networks[size]
-    calls = {"ours": lambda: exact_slice(model, plane), LABELS: lambda: slice_labels(model, plane, 400)}
+def test_exact_slice(sizes, timed, way, size):
+    model, plane = sizes[size]
+    calls = {"ours": lambda: exact_slice(model, plane), LABELS: lambda: label_grid(model, plane, 400)}
     timed(calls[way], 20)
-    exact, labels = exact_slice(model, plane), slice_labels(model, plane, 400)
+    exact, labels = exact_slice(model, plane), label_grid(model, plane, 400)
     share = np.bincount(labels.ravel(), minlength=10) / labels.size
     np.testing.assert_allclose(exact.areas / exact.areas.sum(), share, atol=0.01)
 
@@ -271,7 +274,7 @@ def test_quantize_by_channel(weight, timed, way):
 
 # --- audit ---
 
-IN_MEMORY = "bqcore.decisions on all logits of a tenth, in memory"
+IN_MEMORY = "bqcore.metrics.decisions on all logits of a tenth, in memory"
 
 
 @pytest.mark.benchmark(
@@ -317,8 +320,8 @@ def small(trained):
     """Give a small CNN trained on the digits as images, with 448 calibration inputs and those held out."""
     split = trained.split
     images = split.train_inputs.reshape(-1, 1, 8, 8)
-    model = train.fit(
-        models.build("cnn", (1, 8, 8), 10, width=8, seed=0), images, split.train_classes, epochs=20, seed=0
+    model = training.fit(
+        networks.build("cnn", (1, 8, 8), 10, width=8, seed=0), images, split.train_classes, epochs=20, seed=0
     )
     return model, images[:448], split.test_inputs.reshape(-1, 1, 8, 8)
 

@@ -23,7 +23,7 @@ def build(folder: Path, running: list[subprocess.Popen]) -> None:
 
     Whoever ends the tests early ends what is *running*, and adds None, so that nothing more is started.
     """
-    for name in ("_config.yml", "_toc.yml", "bqcore", "book", "data", "notebooks"):
+    for name in ("_config.yml", "_toc.yml", "bqcore", "studies", "book", "data", "notebooks"):
         source = ROOT / name
         ignore = shutil.ignore_patterns("__pycache__", "runs", ".paired")
         shutil.copytree(source, folder / name, ignore=ignore) if source.is_dir() else shutil.copy2(source, folder)
@@ -44,7 +44,7 @@ def build(folder: Path, running: list[subprocess.Popen]) -> None:
         assert process.returncode == 0, f"{command}: {said[-3000:]}"
 
     if stale:
-        run(["-m", "bqcore", "run", "levels", "digits", "seeds=2"])  # first: its progress bar is no output of a cell
+        run(["-m", "studies", "run", "levels", "digits", "seeds=2"])  # first: its progress bar is no output of a cell
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         words = [FEW.get(name, ["--if-declared", name, "seeds=2"]) for name in stale]
         list(pool.map(run, [["notebooks/execute.py", *given] for given in words]))

@@ -13,7 +13,8 @@ from building import build_once
 from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
-from bqcore import data, models, train
+from studies import networks, training
+from studies.data import splits
 
 # The same examples each time, nothing kept between runs, and no limit of time, which depends on the machine.
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None, max_examples=100)
@@ -32,14 +33,14 @@ class Trained(NamedTuple):
     """The digits model of seed 0 in float32, with its data."""
 
     model: torch.nn.Sequential
-    split: data.Split
+    split: splits.Split
 
 
 @pytest.fixture(scope="session")
 def trained() -> Trained:
-    split = data.digits(0)
-    model = models.mlp((64, 64, 10), 0)
-    return Trained(train.fit(model, split.train_inputs, split.train_classes, epochs=60, seed=0), split)
+    split = splits.digits(0)
+    model = networks.mlp((64, 64, 10), 0)
+    return Trained(training.fit(model, split.train_inputs, split.train_classes, epochs=60, seed=0), split)
 
 
 # The book takes two minutes to build. Where several workers run the tests, the process that sends them out builds it

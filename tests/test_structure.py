@@ -1,95 +1,117 @@
-"""The structure that CONTRIBUTING.md draws: imports point downwards, the measures are pure, what is public is explained."""
+"""The structure that CONTRIBUTING.md draws: imports look to lower floors, measures are pure, what is public is explained."""
 
 import ast
-import re
+from importlib.util import resolve_name
 from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).resolve().parents[1] / "bqcore"
-LAYERS = (
-    ("checks",),
-    ("quantize", "boundary", "slices", "decisions", "stats", "stopping", "curves", "finite", "readings"),
-    ("models", "train", "train_cifar", "rounding", "rivals", "download", "archives", "data", "results", "arrangement", "classifiers",
-     "files", "perlayer", "workers", "times"),
-    ("specs", "measures", "levels", "calibration", "fixed_bits", "runs", "transfer", "objectives", "exact", "firstorder",
-     "pooled", "geometry", "report", "backends", "universe", "multiverse", "specification"),
-    ("claims", "publishing", "plots", "plots_stopping", "plots_exact", "plots_rounding", "plots_objectives",
-     "plots_multiverse", "plots_referee", "plots_audit", "auditing", "blame", "quantizers", "explorer", "notebook",
-     "behind", "__main__"),
-)  # fmt: skip
-# Within a layer, each of these in its order may import those before it; no others do.
-ROWS = (
-    ("decisions", "boundary"), ("slices", "readings"), ("download", "archives", "data"),
-    ("results", "train", "train_cifar"), ("train", "rounding", "rivals"), ("specs", "measures", "levels", "runs"),
-    ("measures", "calibration", "fixed_bits", "runs"), ("specs", "calibration"), ("specs", "fixed_bits"),
-    ("specs", "transfer"), ("specs", "measures", "calibration", "runs", "objectives"), ("pooled", "geometry"),
-    ("specs", "runs", "exact", "firstorder"), ("specs", "measures", "universe"), ("universe", "multiverse"),
-    ("specs", "runs", "multiverse"), ("calibration", "specification"), ("plots", "plots_stopping", "notebook"),
-    ("plots", "plots_exact"), ("plots", "plots_objectives"), ("plots", "plots_rounding", "notebook"),
-    ("plots", "publishing", "plots_multiverse"), ("plots", "plots_referee"),
-    ("plots", "publishing", "claims", "__main__"), ("publishing", "notebook"),
-    ("auditing", "blame", "quantizers", "publishing", "plots_audit"), ("quantizers", "__main__"),
-    ("plots", "plots_audit"), ("auditing", "__main__"), ("explorer", "__main__"), ("results", "times"),
-)  # fmt: skip
-BESIDE = {(row[j], row[i]) for row in ROWS for j in range(len(row)) for i in range(j)}
-PURE = LAYERS[0] + LAYERS[1]
-TREES = {
-    path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in FOLDER.glob("*.py") if path.stem != "__init__"
+ROOT = Path(__file__).resolve().parents[1]
+# From the ground up. A module may import those of the floors below, and others of its own floor but not round in circles.
+FLOORS = {
+    "bqcore": (("_checks", "_store", "_threads"), ("metrics",), ("quantizers",), ("auditing",), ("__main__",)),
+    "studies": (
+        ("provenance", "workers", "data"),
+        ("networks", "training", "specs"),
+        ("sweeps", "measures"),
+        ("levels", "stopping", "rounding", "objectives", "exact", "first_order", "vendors", "multiverse"),
+        ("published", "correlations", "ledger", "explorer", "times"),
+        ("figures",),
+        ("__main__",),
+    ),
 }
+FILES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+    for package in FLOORS
+    for path in sorted(ROOT.glob(f"{package}/**/*.py"))
+    if path.stem != "__init__"
+}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
 
 
-def imports(name: str) -> list[tuple[int, str]]:
-    """Give the modules that a module imports anywhere in it, each with the level of its dots."""
-    found = []
+def imports(name: str) -> set[str]:
+    """Return the full names of all that a module imports anywhere in it: packages, modules, and names in modules."""
+    found = set()
     for node in ast.walk(TREES[name]):
         if isinstance(node, ast.Import):
-            found += [(0, alias.name) for alias in node.names]
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found += [(node.level, node.module)] if node.module else [(node.level, alias.name) for alias in node.names]
+            base = resolve_name("." * node.level + (node.module or ""), name.rpartition(".")[0])
+            found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
     return found
 
 
-def test_every_module_has_a_layer():
-    assert sorted(TREES) == sorted(sum(LAYERS, ()))
+def floor(name: str) -> tuple[int, int]:
+    """Return the package and the floor of a module, as numbers."""
+    package, room, *_ = name.split(".")
+    return list(FLOORS).index(package), next(i for i, rooms in enumerate(FLOORS[package]) if room in rooms)
 
 
-@pytest.mark.parametrize("name", TREES)
-def test_imports_point_downwards(name):
-    layer = {module: i for i, modules in enumerate(LAYERS) for module in modules}
-    for level, other in imports(name):
-        assert other.split(".")[0] != "bqcore", f"{name} imports {other}: write it with a dot"
-        assert level == 0 or layer[other] < layer[name] or (name, other) in BESIDE, f"{name} imports {other}"
+def test_every_room_is_on_one_floor_and_there():
+    for package, floors in FLOORS.items():
+        rooms = [room for rooms in floors for room in rooms]
+        assert sorted(rooms) == sorted({name.split(".")[1] for name in FILES if name.startswith(f"{package}.")})
 
 
-@pytest.mark.parametrize("name", PURE)
+@pytest.mark.parametrize("name", FILES)
+def test_imports_look_down(name):
+    assert [other for other in imports(name) if other in FILES and floor(other) > floor(name)] == []
+
+
+def test_no_imports_go_round_in_circles():
+    done = set()
+
+    def walk(name: str, path: tuple[str, ...]):
+        assert name not in path, f"a circle: {' → '.join((*path, name))}"
+        if name not in done:
+            for other in imports(name) & FILES.keys():
+                walk(other, (*path, name))
+            done.add(name)
+
+    for name in FILES:
+        walk(name, ())
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_module_uses_a_private_name_of_another(name):
+    mine, modules = imports(name), {}
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.ImportFrom):
+            modules |= {alias.asname or alias.name: alias.name for alias in node.names}
+    ours = [other for other in mine if other.split(".")[0] in FLOORS and other not in FILES]
+    # A private module may be used within its package; a private name of a module by no one else.
+    assert [other for other in ours if other.rpartition(".")[2].startswith("_")] == []
+    named = {
+        local
+        for local, original in modules.items()
+        if any(other.endswith(f".{original}") for other in mine & FILES.keys())
+    }
+    used = {
+        f"{node.value.id}.{node.attr}"
+        for node in ast.walk(TREES[name])
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in named
+    }
+    assert [other for other in used if other.partition(".")[2].startswith("_") and not other.endswith("__")] == []
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("bqcore.metrics.")])
 def test_measures_take_and_give_arrays_only(name):
     allowed = {
-        "collections",
-        "copy",
-        "dataclasses",
-        "functools",
-        "math",
-        "numbers",
-        "typing",
-        "numpy",
-        "scipy",
-        "sklearn",
+        "bqcore", "collections", "copy", "dataclasses", "functools", "math", "numbers", "typing", "numpy", "scipy", "sklearn",
         "torch",
-    }
-    assert {other.split(".")[0] for level, other in imports(name) if level == 0} <= allowed
+    }  # fmt: skip
+    assert {other.split(".")[0] for other in imports(name)} <= allowed
     refused = {"print", "input", "open", "exec", "eval", "__import__", "random", "manual_seed", "seed", "rand", "randn",
                "randint", "randperm", "default_rng", "load", "loadtxt", "save", "savez", "savetxt", "fromfile", "tofile",
                "memmap", "hub", "datasets", "set_num_threads", "set_default_dtype"}  # fmt: skip
     nodes = list(ast.walk(TREES[name]))
-    used = {node.id for node in nodes if isinstance(node, ast.Name)} | {
-        n.attr for n in nodes if isinstance(n, ast.Attribute)
-    }
+    used = {node.id for node in nodes if isinstance(node, ast.Name)}
+    used |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     assert not used & refused
     assert not any(isinstance(node, (ast.Global, ast.Nonlocal)) for node in nodes)
 
 
-@pytest.mark.parametrize("name", TREES)
+@pytest.mark.parametrize("name", FILES)
 def test_what_is_public_is_explained_and_only_the_command_line_prints(name):
     kinds = (ast.FunctionDef, ast.ClassDef)
     places = [TREES[name], *(node for node in ast.walk(TREES[name]) if isinstance(node, ast.ClassDef))]
@@ -99,12 +121,4 @@ def test_what_is_public_is_explained_and_only_the_command_line_prints(name):
     calls = {
         node.func.id for node in ast.walk(TREES[name]) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     }
-    assert ("print" in calls) == (name == "__main__")
-
-
-def test_the_workflow_knows_what_the_runs_depend_on():
-    runs = (FOLDER / "runs.py").read_text(encoding="utf-8")
-    snakefile = (FOLDER.parent / "Snakefile").read_text(encoding="utf-8")
-    parts = [re.search(rf"^{name} = \((.*?)\)", runs, re.M | re.S)[1] for name in ("_TRAINING", "_MODULES")]
-    stated = re.search(r'^MEASURING = """([^"]*)"""', snakefile, re.M)[1].split()
-    assert sorted(stated) == sorted(re.findall(r'"(\w+)"', "".join(parts)))
+    assert ("print" in calls) == name.endswith(".__main__")

@@ -1,8 +1,8 @@
 """
 Give readers what is behind each captioned figure and table (SVG, CSV, NetCDF), and each chapter as a notebook that ran.
 
-The files come out of the executed notebooks, where bqcore.behind put them. A chapter's own copy, in `_sources`, is
-given without them: it has the pictures and tables, and is as small as a notebook that was run elsewhere.
+The files come out of the executed notebooks, where studies.figures.source_data put them. A chapter's own copy, in
+`_sources`, is given without them: it has the pictures and tables, and is as small as a notebook that was run elsewhere.
 """
 
 import base64
@@ -25,7 +25,7 @@ FORMS = {"svg": ("svg", "SVG"), "csv": ("csv", "CSV"), "netcdf": ("nc", "NetCDF"
 @functools.cache
 def behind(path: Path) -> dict[str, dict[str, str]]:
     """Give the files in a notebook's outputs, by the name of the figure or table."""
-    from bqcore.behind import MIME
+    from studies.figures.source_data import MIME
 
     found = {}
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
@@ -40,7 +40,7 @@ def behind(path: Path) -> dict[str, dict[str, str]]:
 
 def without_files(text: str) -> str:
     """Give a notebook's text without these files."""
-    from bqcore.behind import MIME
+    from studies.figures.source_data import MIME
 
     notebook = json.loads(text)
     for cell in notebook["cells"]:

@@ -15,8 +15,8 @@ FOLDER = Path("_static", "explorer")
 def write_networks(app: Sphinx, error: Exception | None) -> None:
     """Write one script a network: digits, trained here and now, and those that are kept in data/explorer."""
     if error is None and app.builder.format == "html":
-        from bqcore import explorer
-        from bqcore.results import load_dataset, save_bytes
+        from bqcore._store import load_dataset, save_bytes
+        from studies import explorer
 
         networks = [explorer.digits_network(), *map(load_dataset, sorted(Path(app.srcdir).glob("data/explorer/*.nc")))]
         for found in networks:

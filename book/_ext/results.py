@@ -12,7 +12,7 @@ Numbers and verdicts in pages, read from result files while the book is built, s
     {ledger}, a directive with the options :id:, :dataset: and :verdict:
         the ledger as a table: all of it, or the rows with these values (several with commas between)
     {parameters} levels digits, a directive
-        the parameters of the runs of a study on a data set as a table, as bqcore.specs knows them
+        the parameters of the runs of a study on a data set as a table, as studies.specs knows them
     {times}, a directive
         what the paper's own runs took, as a table
     {notebooks}, a directive
@@ -53,9 +53,9 @@ def load(path: Path) -> xr.Dataset:
 @functools.cache
 def ledger() -> list[dict]:
     """Judge the claims, once for all pages."""
-    from bqcore import claims
+    from studies import ledger
 
-    return claims.ledger()
+    return ledger.ledger()
 
 
 def pick(things, key, what: str):
@@ -165,7 +165,7 @@ class Ledger(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Put the table into the page, its verdicts as badges."""
-        from bqcore import claims
+        from studies import ledger
 
         note_ledger(self.env)
         try:
@@ -177,7 +177,7 @@ class Ledger(SphinxDirective):
         except (ValueError, OSError) as error:
             logger.error("{ledger}: %s.", str(error).rstrip("."), location=self.get_location())
             return []
-        table = table_of(self, claims.table(rows), "ledger")
+        table = table_of(self, ledger.table(rows), "ledger")
         for entry in table.findall(nodes.entry):
             if entry.astext() in VERDICTS:
                 refill(entry, badge(entry.astext()))
@@ -209,13 +209,13 @@ def notebook_parameters(path: Path) -> list[tuple[str, str, str, str, str]]:
     """
     Give name, type, default, meaning and cost of every parameter that a notebook declares.
 
-    The comment stands behind the parameter, or in the lines above it. Without one, a parameter means what bqcore.specs
+    The comment stands behind the parameter, or in the lines above it. Without one, a parameter means what studies.specs
     says of its name; if that knows none, the chapter has to.
     """
     import execute
     import jupytext
 
-    from bqcore import specs
+    from studies import specs
 
     notebook = jupytext.read(path, fmt="py:percent")
     cells = [cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
@@ -243,7 +243,7 @@ class Parameters(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Put the table into the page."""
-        from bqcore import specs
+        from studies import specs
 
         self.env.note_dependency(specs.__file__)
         known = specs.parameters(specs.baseline(*self.arguments))
@@ -257,9 +257,9 @@ class Times(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Put the table into the page."""
-        from bqcore import publishing, times
+        from studies import published, times
 
-        path = Path(self.env.srcdir, "data", "results", publishing.TIMES)
+        path = Path(self.env.srcdir, "data", "results", published.TIMES)
         self.env.note_dependency(str(path))
         return [table_of(self, times.table(load(path)), "times")]
 

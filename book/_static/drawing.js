@@ -1,4 +1,4 @@
-/* What the explorer and the lessons draw with: the colours of bqcore.plots, strokes that stand out on any region. */
+/* What the explorer and the lessons draw with: the colours of studies.figures.style, strokes that stand out on any region. */
 "use strict";
 window.bqDrawing = (() => {
   const CLASS_COLOURS = [

@@ -1,6 +1,6 @@
 /*
 The explorer: a slice of one network at any bit-width, drawn on a canvas. A small network is run here, from its float
-weights; of a larger one the levels come as frames, made beforehand by bqcore.explorer. Everything measured here comes from
+weights; of a larger one the levels come as frames, made beforehand by studies.explorer. Everything measured here comes from
 geometry.js. Data are scripts that set window.bqNetworks: the page works as a file and without a network.
 */
 "use strict";

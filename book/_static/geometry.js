@@ -1,6 +1,6 @@
 /*
 The measures of bqcore in plain JavaScript, for the explorer and the lessons. Names, order and rounding are those of
-bqcore.quantize, slices, boundary and decisions: weights are quantized and interpolated in float32 as torch does, slices
+bqcore.quantizers.uniform, slices, boundary and decisions: weights are quantized and interpolated in float32 as torch does, slices
 and logits are computed in float64, and tests/test_browser.py compares every number with Python's.
 */
 "use strict";
@@ -178,7 +178,7 @@ window.bqGeometry = (() => {
   }
 
   /*
-  Label the n × n nodes of a plane, rows along b. The first layer is folded onto the plane, as in bqcore.slices; along a
+  Label the n × n nodes of a plane, rows along b. The first layer is folded onto the plane, as in bqcore.metrics.masks; along a
   row the logits are then piecewise linear in a, with a bend where a hidden unit crosses zero, so that a node costs two
   operations a class instead of two a weight.
   */
@@ -316,7 +316,7 @@ window.bqGeometry = (() => {
   }
 
   /*
-  Where a slice reconfigures along a path of label grids, as bqcore.slices.transition: junction cells at some step,
+  Where a slice reconfigures along a path of label grids, as bqcore.metrics.masks.transition: junction cells at some step,
   changed cells, and what share of changed, visited and rearranged cells lies within one cell of a junction.
   */
   function transition(path, n) {

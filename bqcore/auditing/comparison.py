@@ -1,0 +1,374 @@
+"""
+Audit any classifier: would this candidate (quantized, pruned, converted) decide as the reference does?
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from .._checks import check_choice, check_integer, check_share
+from .._store import along, package_versions
+from .geometry import gradient_measures, slice_measures
+from .streaming import RATES, Decided, check_same_order, decide_split, logits_functions, measures
+
+SPLITS = ("calibration", "heldout")
+ENDS = {"events": "count", "low": "lower end of the 95 % interval", "high": "upper end of the 95 % interval"}
+LIMITS = (*RATES, "accuracy_loss")
+_BY_CLASSES = {name for name in LIMITS if name.startswith(("right_", "wrong_", "accuracy"))}
+_ROUNDING = 1e-12  # shares of N and decimals differ in their last digits: 0.9 - 0.89 > 0.01
+SLICE_ROW = {
+    name: name for name in ("nodes", "step_a", "step_b", "boundary_jaccard", "effective_displacement", "grid_change")
+}
+LONG_NAMES = {
+    "samples": "samples", "band_samples": "samples in the low-margin boundary band",
+    "band_margin": "largest float margin in the band", "near_ties": "float top-2 margins below 1e-6",
+    "unchanged": "samples whose float top-2 pair has exactly the same margin",
+    "flips_in_band": "flips inside the boundary band",
+    "margin_change": "change of the float top-2 pair's margin, magnitude",
+    "boundary_jaccard": "boundary-mask Jaccard distance", "no_boundary": "no boundary on either slice",
+    "effective_displacement": "shift that explains the Jaccard distance, d_eff, input units",
+    "tolerance_jaccard": "share of the boundaries' length without a counterpart within a tolerance",
+    "tau": "tolerance, share of the slice's longer side", "side": "longer side of the slice, input units",
+    "grid_change": "grid prediction change", "junctions": "triple-junction cells",
+    "step_a": "grid step along a, input units", "step_b": "grid step along b, input units",
+    "outside": "share of the slice where some value is outside its range in these samples",
+    "slice_samples": "samples that the slice is spanned by",
+    "radius": "local logit-margin radius, input units",
+    "displacement": "first-order boundary displacement, magnitude, input units",
+    "normal_variation": "normal variation, 1 - cos",
+    "third_class": "samples decided for a class outside the float top-2 pair",
+    "flat_pairs": "pairs whose margin has no gradient", "flat_margins": "top-2 margins without a gradient",
+    "gradient_samples": "held-out samples that displacement is measured on",
+    "radius_samples": "held-out samples that the radius is measured on",
+    "flipped_sample": "index of a flipped held-out sample, by growing float margin",
+    "flipped_margin": "its float top-2 margin", "flipped_moved": "the candidate's margin of the same pair",
+    "flipped_from": "the reference's decision", "flipped_to": "the candidate's decision",
+    "flipped_in_band": "whether it is in the boundary band", "flipped_target": "true class, -1 if not given",
+    "pair_from": "the reference's decision", "pair_to": "the candidate's decision", "pair_flips": "held-out flips",
+    "decided_reference": "held-out decisions of the reference", "decided_candidate": "of the candidate",
+    "decided_both": "of both", "group_samples": "samples of a group by growing float margin",
+    "group_flips": "their flips",
+    "bytes": "packed weights with their steps", "weights": "weights of the layer",
+    "layer_bits": "bits of the layer",
+    "labels": "class at each node of the held-out slice", "a": "first axis of the slice, input units",
+    "b": "second axis of the slice, input units",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """What an audit found; see :func:`audit`."""
+
+    dataset: xr.Dataset
+    conclusion: str  # one plain sentence
+    notes: tuple[str, ...]  # what could not be measured, and what to know when reading the numbers
+
+    def to_dataset(self) -> xr.Dataset:
+        """Give every number as an xarray.Dataset; conclusion and notes are attributes."""
+        return self.dataset
+
+    def to_json(self, samples: int = 100) -> str:
+        """Give the numbers as JSON: NaN and infinity as null, of the flipped samples the first *samples* by margin."""
+        return json.dumps(_plain(self, check_integer("Samples", samples, 0)), indent=1, ensure_ascii=False)
+
+    def to_html(self, title: str = "Audit") -> str:
+        """Give one self-contained page: conclusion, tables, figures."""
+        from .report import page
+
+        return page(self, title)
+
+    def __repr__(self) -> str:
+        return "\n".join([self.conclusion, *(f"Note: {note}" for note in self.notes)])
+
+
+def audit(
+    reference, candidate, calibration, heldout, *, share: float = 0.2, nodes: int = 101, gradient_samples: int = 1000,
+    probabilities: bool = False, check_order: bool = True, batch_size: int | None = None,
+) -> Audit:  # fmt: skip
+    """
+    Compare the decisions of two classifiers on the same inputs.
+
+    Parameters
+    ----------
+    reference, candidate : classifiers, inputs -> logits (N, K)
+        The float one and the quantized one: torch modules, ONNX Runtime sessions, scikit-learn estimators, or any
+        callables; see :func:`bqcore.auditing.adapters.logits_function`.
+    calibration, heldout : inputs, (inputs, classes), an iterable of batches of either, or a function that gives one
+        Two disjoint splits; classes are column indices of the logits. *calibration* may be None. Inputs are arrays,
+        tensors, data frames, or dictionaries of them.
+    share : float
+        Of the inputs that make the low-margin boundary band.
+    nodes : int
+        Nodes a side of the slice grid, with every second and every fourth of them as coarser grids; between every
+        second one logits are interpolated, for the tolerance Jaccard distance. At least 2, or 0, which leaves slices
+        out.
+    gradient_samples : int
+        Held-out samples, the first ones, that displacement is measured on; 0 leaves it out. The radius is taken on as
+        many as make 20,000 pairs of sample and class.
+    probabilities : bool
+        Take the logarithm of what both classifiers return.
+    check_order : bool
+        Refuse decisions that agree no better than shuffled ones would; see the errors.
+    batch_size : int, optional
+        Samples at once; by default 4096, or as many as hold 2^24 values. Slices and gradients choose their own number.
+
+    Returns
+    -------
+    Audit
+
+    Raises
+    ------
+    ValueError
+        If *share* is not in (0, 1] or *nodes* is 1; the classifiers differ in their classes; a classifier gives logits
+        that are not finite, or probabilities, is in training mode, takes integers where the data hold others, or
+        answers one batch twice with logits that differ by more than 1e-5 of their range; if a split has fewer than five
+        samples, or its decisions or classes are in another order, by the rule of
+        :func:`bqcore.auditing.streaming.check_same_order`. What stops slices or gradients alone becomes a note.
+
+    Examples
+    --------
+    >>> float_model = lambda x: np.stack([3 * x[:, 0], 1 - x[:, 0]], axis=1)
+    >>> rounded = lambda x: float_model(x + 0.01)
+    >>> print(audit(float_model, rounded, None, np.linspace(0, 1, 401)[:, None], nodes=0).conclusion)
+    The candidate changes 4 of 401 held-out decisions (1.0 %, 95 % interval 0.3 to 2.5 %), 4 of them among the 81 of
+    lowest float margin (4.9 %).
+    """
+    share = check_share("Band share", share)
+    nodes, gradient_samples = (
+        check_integer("Nodes a side", nodes, 0),
+        check_integer("Gradient samples", gradient_samples, 0),
+    )
+    # What would be refused once all decisions are measured is refused before.
+    if share == 0:
+        raise ValueError("Band share is 0: the boundary band would be empty.")
+    if nodes == 1:
+        raise ValueError("Nodes a side is 1: give at least 2, or 0 to leave slices out.")
+    functions = logits_functions(reference, {"candidate": candidate}, probabilities)
+    parts, found, notes = {}, {}, []
+    for name, split in (("calibration", calibration), ("heldout", heldout)):
+        if split is None and name == "calibration":
+            continue
+        decided, head, remarks = decide_split(functions, split, name, batch_size=batch_size)
+        found[name] = decided["candidate"], head
+        notes += remarks
+        if check_order:
+            check_same_order(decided["candidate"], name)
+        parts[name] = measures(decided["candidate"], share)
+    out = along("split", list(parts), list(parts.values()))
+    decided, head = found["heldout"]
+    out = out.merge(_moved(decided, decided.band(share)))
+    models, heads = {"reference": reference, "candidate": candidate}, {name: head for name, (_, head) in found.items()}
+    sliced = slice_measures(models, functions, heads, nodes, probabilities=probabilities)
+    wanted, classes = gradient_samples, decided.classes
+    local = gradient_measures(models, functions, head, wanted, classes, probabilities=probabilities)
+    for measure, says in ((sliced, "Slices"), (local, "Radius and displacement")):
+        if isinstance(measure, xr.Dataset):
+            out = out.merge(measure)
+        elif measure:
+            notes.append(f"{says} are left out: {measure}.")
+    notes += _remarks(out) + _chance(decided)
+    notes, conclusion = list(dict.fromkeys(notes)), conclude(out.sel(split="heldout"))
+    says = {"title": "Audit: decisions of a candidate against a reference", "conclusion": conclusion, "share": share}
+    describe(out, says | {"notes": json.dumps(notes, ensure_ascii=False)})
+    return Audit(out, conclusion, tuple(notes))
+
+
+def _moved(decided: Decided, band: np.ndarray) -> xr.Dataset:
+    """List the flipped held-out samples by growing float margin, the class pairs that moved, and the classes."""
+    flipped = np.flatnonzero(decided.flipped())
+    order = flipped[np.argsort(decided.margin[flipped], kind="stable")]
+    inside = np.zeros(len(decided.margin), bool)
+    inside[band] = True
+    pairs = decided.winner[order].astype(np.int64) * decided.classes + decided.decision[order]
+    found, counts = np.unique(pairs, return_counts=True)
+    largest = np.argsort(-counts, kind="stable")
+    # Of samples in ten groups of equal size by growing margin, how many flip.
+    by_margin = np.array_split(
+        decided.flipped()[np.argsort(decided.margin, kind="stable")], min(10, len(decided.margin))
+    )
+    y = decided.targets
+    return xr.Dataset(
+        {
+            "flipped_sample": ("flip", order), "flipped_margin": ("flip", decided.margin[order]),
+            "flipped_moved": ("flip", decided.moved[order]), "flipped_from": ("flip", decided.winner[order]),
+            "flipped_to": ("flip", decided.decision[order]), "flipped_in_band": ("flip", inside[order]),
+            "flipped_target": ("flip", np.full(len(order), -1, np.int64) if y is None else y[order].astype(np.int64)),
+            "pair_from": ("pair", found[largest] // decided.classes),
+            "pair_to": ("pair", found[largest] % decided.classes),
+            "pair_flips": ("pair", counts[largest]),
+            "decided_reference": ("class", np.bincount(decided.winner, minlength=decided.classes)),
+            "decided_candidate": ("class", np.bincount(decided.decision, minlength=decided.classes)),
+            "decided_both": ("class", np.bincount(decided.winner[~decided.flipped()], minlength=decided.classes)),
+            "group_samples": ("group", [len(group) for group in by_margin]),
+            "group_flips": ("group", [int(group.sum()) for group in by_margin]),
+        }
+    )  # fmt: skip
+
+
+def _remarks(out: xr.Dataset) -> list[str]:
+    """Give what to know when reading the numbers, from the numbers."""
+    held, notes = out.sel(split="heldout"), []
+    high, count = float(held.flip_rate_high), int(held.samples)
+    if high - float(held.flip_rate) > 0.05:
+        notes.append(
+            f"{count} held-out samples are few: the flip rate could be as high as {high:.1%}; take some hundreds."
+        )
+    if int(held.near_ties):
+        notes.append(
+            f"{int(held.near_ties)} held-out samples have a float top-2 margin below 1e-6: a rounding decides them."
+        )
+    if out.sizes["split"] == 2:
+        cal = out.sel(split="calibration")
+        if float(cal.flip_rate_high) < float(held.flip_rate_low):
+            notes.append(
+                f"Held-out decisions change more often ({float(held.flip_rate):.2%}) than those of the calibration "
+                f"split ({float(cal.flip_rate):.2%}), with intervals apart: the reference was trained or the "
+                "candidate fitted on that split, or the two differ."
+            )
+    if int(held.unchanged) == count:
+        notes.append("The candidate's margins equal the reference's on every held-out sample: was it changed at all?")
+    missing = int(((out.decided_reference > 0) & (out.decided_candidate == 0)).sum())
+    if missing:
+        notes.append(f"The candidate never decides for {missing} of the classes that the reference decides for.")
+    return notes
+
+
+def _chance(decided: Decided) -> list[str]:
+    """Doubt a reference that knows no more than one class: weights not loaded, inputs scaled otherwise."""
+    if decided.targets is None:
+        return []
+    right = int((decided.winner == decided.targets).sum())
+    if right > (most := int(np.bincount(decided.targets).max())):
+        return []
+    return [
+        f"The reference is right on {right} of {len(decided.targets)} held-out samples, and one class for all would be "
+        f"on {most}: are its weights loaded, its inputs scaled as in training, its columns in the order of the classes?"
+    ]
+
+
+def conclude(held: xr.Dataset) -> str:
+    """Say in one plain sentence what the held-out numbers *held* show."""
+    n, k, high = int(held.samples), int(held.flip_rate_events), float(held.flip_rate_high)
+    accuracy = ""
+    if np.isfinite(held.accuracy):
+        before, after = float(held.accuracy_reference), float(held.accuracy)
+        accuracy = "; accuracy stays " if before == after else f"; accuracy goes from {before:.4f} to "
+        accuracy += f"{after:.4f}"
+    if k == 0:
+        return (
+            f"The candidate changes none of {n} held-out decisions (95 % interval 0 to {100 * high:.2f} %){accuracy}."
+        )
+    return (
+        f"The candidate changes {k} of {n} held-out decisions ({100 * k / n:.1f} %, 95 % interval "
+        f"{100 * float(held.flip_rate_low):.1f} to {100 * high:.1f} %), {int(held.flips_in_band)} of them among the "
+        f"{int(held.band_samples)} of lowest float margin ({100 * float(held.band_flip_rate):.1f} %){accuracy}."
+    )
+
+
+def describe(dataset: xr.Dataset, attributes: Mapping) -> xr.Dataset:
+    """Give every variable its long name, and the data set *attributes* and the versions of what made it."""
+    for name, variable in dataset.variables.items():
+        base, _, end = name.rpartition("_")
+        if base in RATES and end in ENDS:
+            variable.attrs = {"long_name": f"{RATES[base]}, {ENDS[end]}"}
+        elif name in RATES or name in LONG_NAMES:
+            variable.attrs = {"long_name": RATES.get(name) or LONG_NAMES[name]}
+    versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
+    dataset.attrs = {**attributes, "versions": versions}
+    return dataset
+
+
+def check_limits(limits: Mapping[str, float], *, labelled: bool = True) -> None:
+    """
+    Refuse limits that cannot be judged; it takes no audit, only whether held-out classes are given (*labelled*).
+
+    Parameters
+    ----------
+    limits : dict
+        As for :func:`passed`.
+    labelled : bool
+
+    Raises
+    ------
+    ValueError
+        If a name is not in :data:`LIMITS`, a limit not in [-1, 1], or one needs classes that are not given.
+    """
+    for name, limit in limits.items():
+        check_share(f"Limit of {check_choice('A limit', name, LIMITS)}", limit, -1.0)
+        if name in _BY_CLASSES and not labelled:
+            raise ValueError(
+                f"A limit is stated for {name}, which is not measured without classes: give them with the held-out "
+                "inputs."
+            )
+
+
+def passed(dataset: xr.Dataset, limits: Mapping[str, float]) -> list[str]:
+    """
+    Give a line for each limit that the held-out numbers pass; a rate at its limit does not pass it.
+
+    Parameters
+    ----------
+    dataset : of an :class:`Audit`
+    limits : dict
+        Largest rate by name of :data:`LIMITS`.
+
+    Raises
+    ------
+    ValueError
+        As :func:`check_limits`.
+    """
+    held, lines = dataset.sel(split="heldout"), []
+    check_limits(limits, labelled=bool(np.isfinite(held.accuracy)))
+    for name, limit in limits.items():
+        value = float(held.accuracy_reference - held.accuracy if name == "accuracy_loss" else held[name])
+        if value > limit + _ROUNDING:
+            lines.append(f"{RATES.get(name, 'loss of accuracy')}: {value:.4f} exceeds the limit {limit:g}")
+    return lines
+
+
+def _plain(found: Audit, samples: int) -> dict:
+    ds = found.dataset
+    out = {"conclusion": found.conclusion, "notes": list(found.notes), "band_share": ds.share, "splits": {}}
+    for name in ds.split.values:
+        part = ds.sel(split=name)
+        rates = {
+            rate: {"estimate": float(part[rate])} | {end: part[f"{rate}_{end}"].item() for end in ENDS}
+            for rate in RATES
+            if np.isfinite(part[rate])
+        }
+        counts = ("samples", "band_samples", "flips_in_band", "near_ties", "band_margin")
+        out["splits"][str(name)] = {key: part[key].item() for key in counts} | rates
+        if "nodes" in ds.dims:
+            out["splits"][str(name)]["slices"] = _rows(part, SLICE_ROW, "nodes")
+            moved = {"tau": "tau", "tolerance_jaccard": "tolerance_jaccard"}
+            one = {"side": float(part.side), "outside": float(part.outside), "beyond": _rows(part, moved, "tau")}
+            out["splits"][str(name)] |= one
+    left_out = max(0, ds.sizes["flip"] - samples)
+    out["pairs"] = _rows(ds, {"from": "pair_from", "to": "pair_to", "flips": "pair_flips"}, "pair")
+    out["classes"] = _rows(ds, {name: f"decided_{name}" for name in ("reference", "candidate", "both")}, "class")
+    flipped = {name.removeprefix("flipped_"): name for name in ds.data_vars if name.startswith("flipped_")}
+    out |= {"flipped": _rows(ds.isel(flip=slice(0, samples)), flipped, "flip"), "flipped_left_out": left_out}
+    if "displacement" in ds:
+        names = ("displacement", "normal_variation", "third_class", "gradient_samples", "radius_samples")
+        out["gradients"] = {name: ds[name].values.tolist() for name in names} | {
+            "quantiles": ds["quantile"].values.tolist()
+        }
+        out["gradients"]["radius"] = {str(key): ds.radius.sel(model=key).values.tolist() for key in ds.model.values}
+    return _finite(out)
+
+
+def _rows(ds: xr.Dataset, columns: dict, dim: str) -> list[dict]:
+    """Give the variables *columns* along *dim* as a list of objects."""
+    values = {key: ds[name].values.tolist() for key, name in columns.items()}
+    return [dict(zip(values, row)) for row in zip(*values.values())] if ds.sizes[dim] else []
+
+
+def _finite(value):
+    if isinstance(value, dict):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,203 @@
+"""Where boundaries lie in input space, for two classifiers of any kind: slices, and what needs gradients."""
+
+import functools
+import warnings
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import nn
+
+from .._checks import to_numpy
+from ..metrics import boundary_distances, exact_slices, label_grids, margins, masks, planes
+from . import adapters
+from .streaming import QUANTILES
+
+# Points at a time: what convolutions make of many leaves a core's cache, and takes twice the time and memory.
+_VALUES, _LEAST = 1 << 18, 16
+# Tolerances in shares of the slice's longer side, which need no knowledge of the inputs' units.
+TOLERANCES = (0.001, 0.01, 0.1)
+_RADIUS_PAIRS = 20_000  # (sample, class) pairs that the radius is taken on: each costs a backward pass
+
+
+def _or_note(measure: Callable) -> Callable:
+    """Give what *measure* gives, or in one line why it fails: decisions are measured by then, and must not be lost."""
+
+    @functools.wraps(measure)
+    def measured(*given, **options):
+        try:
+            return measure(*given, **options)
+        except (ValueError, RuntimeError) as error:  # between and beyond the data a classifier may do anything
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            return lines[0].rstrip(".")
+
+    return measured
+
+
+@_or_note
+def slice_measures(
+    models: Mapping, functions: Mapping, heads: Mapping, nodes: int, *, probabilities: bool = False
+) -> xr.Dataset | str:
+    """
+    Measure the slice of each split at three resolutions, or say why there is none (nothing if *nodes* is 0).
+
+    *functions* are those of *models*, of log-probabilities if *probabilities*.
+    """
+    if nodes == 0:
+        return ""
+    head = heads["heldout"]
+    if isinstance(head, Mapping):
+        return "the inputs are a dictionary, and a slice needs one array"
+    if not all(_is_floating(part) for part in heads.values()):
+        says = "the inputs are no array of floating-point numbers, between which a slice would lie"
+        return f"{says}; .to_numpy() makes one of a data frame" if hasattr(head, "to_numpy") else says
+    per_split, picture = [], None
+    for inputs in heads.values():
+        plane = planes.pca_plane(inputs)
+        size = max(_LEAST, min(2048, _VALUES // max(1, adapters.width(inputs))))
+        points = {key: _on_points(model, functions[key], inputs, probabilities) for key, model in models.items()}
+        grids = {key: label_grids.label_grid(given, plane, nodes, batch_size=size) for key, given in points.items()}
+        strides = [stride for stride in (1, 2, 4) if (nodes - 1) % stride == 0 and (nodes - 1) // stride >= 1]
+        rows = [
+            _slice({key: grid[::s, ::s] for key, grid in grids.items()}, plane, (nodes - 1) // s + 1) for s in strides
+        ]
+        part = xr.concat(rows, xr.Variable("nodes", [(nodes - 1) // s + 1 for s in strides]))
+        side = float((plane.high - plane.low).max())
+        # Half the nodes a side: interpolated between them, a boundary is off by a share of the step's square.
+        half = (nodes - 1) // strides[:2][-1] + 1
+        segments = [
+            exact_slices.interpolated_slice(given, plane, half, batch_size=size).segments for given in points.values()
+        ]
+        beyond = boundary_distances.tolerance_jaccard(*segments, [share * side for share in TOLERANCES])
+        outside = planes.share_outside(plane, inputs)
+        per_split.append(part.assign(tolerance_jaccard=("tau", beyond), side=side, outside=outside))
+        picture = grids, plane
+    grids, plane = picture
+    a, b = plane.nodes(nodes)
+    shown = xr.Dataset(
+        {"labels": (("model", "b", "a"), np.stack(list(grids.values())))}, {"model": list(grids), "a": a, "b": b}
+    )
+    out = xr.concat(per_split, xr.Variable("split", list(heads))).assign_coords(tau=list(TOLERANCES))
+    return out.merge(shown).assign(slice_samples=("split", [len(inputs) for inputs in heads.values()]))
+
+
+def _is_floating(inputs) -> bool:
+    return isinstance(inputs, (np.ndarray, torch.Tensor)) and to_numpy(inputs[:1]).dtype.kind == "f"
+
+
+def _on_points(model, function, inputs, probabilities: bool) -> Callable:
+    """
+    Give a classifier as :func:`bqcore.metrics.label_grids.label_grid` wants it: points in float64 to logits, both
+    NumPy's.
+    """
+    twin = adapters.double(model, inputs[:64])
+    if twin is not None and all(value.device.type == "cpu" for value in twin.parameters()):
+        if type(twin) is nn.Sequential and not probabilities:
+            return twin  # its first layer is folded onto the plane
+        return lambda points: to_numpy(_logits(twin(torch.from_numpy(points)), probabilities))
+    if isinstance(inputs, torch.Tensor):
+        return lambda points: to_numpy(function(torch.from_numpy(points).to(inputs)))
+    return lambda points: to_numpy(function(points.astype(inputs.dtype)))
+
+
+def _logits(output, probabilities: bool) -> torch.Tensor:
+    """
+    Give the logits in an output, as the functions of :func:`bqcore.auditing.streaming.logits_functions` do, with
+    gradients.
+    """
+    z = adapters.opened(output)
+    return z.double().clamp_min(adapters.TINY).log() if probabilities else z
+
+
+def _slice(grids: Mapping, plane: planes.Plane, nodes: int) -> xr.Dataset:
+    counts = {key: masks.corner_classes(grid) for key, grid in grids.items()}
+    jaccard = masks.boundary_jaccard(*(count > 1 for count in counts.values()))
+    steps = plane.steps(nodes)
+    return xr.Dataset({
+        "boundary_jaccard": jaccard.distance, "no_boundary": jaccard.both_empty,
+        "effective_displacement": masks.effective_displacement(jaccard.distance, steps),
+        "grid_change": label_grids.grid_change(*grids.values()),
+        "junctions": ("model", [int((count >= 3).sum()) for count in counts.values()]),
+        "step_a": steps[0], "step_b": steps[1],
+    }).assign_coords(model=list(grids))  # fmt: skip
+
+
+@_or_note
+def gradient_measures(
+    models: Mapping, functions: Mapping, head, wanted: int, classes: int, *, radii: bool = True,
+    probabilities: bool = False,
+) -> xr.Dataset | str:  # fmt: skip
+    """
+    Measure radius, displacement and normal variation on the *wanted* held-out samples, or say why not.
+
+    *functions* are those of *models*, of log-probabilities if *probabilities*.
+    """
+    if wanted == 0:
+        return ""
+    if isinstance(head, Mapping):
+        return "the inputs are a dictionary, and gradients are taken of one array"
+    inputs = head[:wanted]
+    given = {key: _differentiable(model, inputs, probabilities) for key, model in models.items()}
+    if given["reference"] is None:
+        return "the reference has no gradient with respect to these inputs"
+    (reference, x), candidate = given["reference"], given["candidate"]
+    after = candidate[0] if candidate else _constant(functions["candidate"], inputs)
+    few, size = x[: max(1, _RADIUS_PAIRS // classes)], max(_LEAST, min(4096, _VALUES // adapters.width(x)))
+    change = margins.local_change(reference, after, x, batch_size=size)
+    known = {key: margins.radius(pair[0], few, batch_size=size) for key, pair in given.items() if pair and radii}
+    none = margins.Radius(*[np.array([])] * 3, -1)
+    return xr.Dataset(
+        {
+            "radius": (("model", "quantile"), [_quantiles(known.get(key, none).radius) for key in models]),
+            "displacement": ("quantile", _quantiles(np.abs(change.displacement))),
+            "normal_variation": ("quantile", _quantiles(change.normal_variation)),
+            "third_class": float(change.third_class.mean()),
+            "flat_pairs": ("model", [known.get(key, none).flat for key in models]),
+            "flat_margins": ("model", [change.flat_reference, change.flat_candidate if candidate else -1]),
+            "gradient_samples": len(x), "radius_samples": len(few),
+        },
+        {"model": list(models), "quantile": QUANTILES},
+    )  # fmt: skip
+
+
+def _quantiles(values: np.ndarray) -> np.ndarray:
+    values = values[~np.isnan(values)]
+    if len(values) == 0:
+        return np.full(len(QUANTILES), np.nan)
+    # Between a number and infinity there is nothing to interpolate.
+    return np.quantile(values, QUANTILES, method="linear" if np.isfinite(values).all() else "higher")
+
+
+def _differentiable(model, inputs, probabilities: bool):
+    """Give a classifier and its inputs as tensors if its logits have gradients there, in float64 where possible."""
+    x = adapters.tensors(inputs, model) if isinstance(model, nn.Module) else inputs
+    if not isinstance(x, torch.Tensor) or not x.is_floating_point() or x.ndim < 2 or not callable(model):
+        return None
+    twin = adapters.double(model, inputs[:64])
+    call, own = (model, x.dtype) if twin is None else (twin, torch.float64)
+    x = x.double() if x.device.type == "cpu" else x.float()
+
+    def logits(batch: torch.Tensor) -> torch.Tensor:
+        # The batch is the reference's, and a candidate may lie on another device.
+        return _logits(call(batch.to(x.device, own)), probabilities).to(batch)
+
+    leaf = x[:2].detach().requires_grad_(True)
+    try:
+        with torch.enable_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # kernels without gradients warn before they fail
+            torch.autograd.grad(logits(leaf).sum(), leaf)
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):
+        return None  # whatever a foreign classifier says to a gradient: it has none, which the audit notes
+    return logits, x
+
+
+def _constant(function, inputs):
+    """Give a classifier without gradients as one whose gradient is zero, so that its margins can be compared."""
+
+    def logits(x: torch.Tensor) -> torch.Tensor:
+        given = x.detach().to(inputs) if isinstance(inputs, torch.Tensor) else to_numpy(x).astype(inputs.dtype)
+        z = torch.from_numpy(np.array(to_numpy(function(given)))).to(x)
+        return z + 0.0 * x.flatten(1).sum(1, keepdim=True)
+
+    return logits

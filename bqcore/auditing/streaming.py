@@ -1,0 +1,281 @@
+"""
+Decisions of whole splits, pooled batch by batch, with what can be wrong with two classifiers or their data.
+
+Of each sample only a few numbers are kept (decisions, margins), never its logits, so a million samples of a thousand
+classes take no more memory than a batch and these numbers. The rates are those of :mod:`bqcore.metrics.decisions` on
+all logits.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from .._checks import to_numpy
+from ..metrics import decisions, statistics
+from . import adapters
+
+TITLES = {"calibration": "Calibration split", "heldout": "Held-out split"}
+RATES = {
+    "flip_rate": "flip rate",
+    "right_to_wrong": "flips from right to wrong",
+    "wrong_to_right": "flips from wrong to right",
+    "wrong_to_other": "flips from wrong to another wrong class",
+    "band_flip_rate": "low-margin boundary-band flips",
+    "pair_order_flip_rate": "pair-order flips",
+    "band_pair_order_flip_rate": "boundary-band pair-order flips",
+    "accuracy_reference": "accuracy of the reference",
+    "accuracy": "accuracy of the candidate",
+}
+QUANTILES = [0.5, 0.95]
+_REPEAT = 1e-5  # two passes over one batch may differ by this share of the logits' range: sums in another order
+# How far from one a row of probabilities may sum. A softmax in 16 bits rounds exponentials, their sum, part by part,
+# and quotients by up to 2^-11 in float16 and 2^-8 in bfloat16: twenty of these. In wider types only probabilities that
+# are written with few digits are as far off.
+_SUM, _SUM_16_BITS = 1e-3, {"float16": 1e-2, "bfloat16": 8e-2}
+_HEAD, _HEAD_VALUES = 2000, 20_000_000
+
+
+class Decided(NamedTuple):
+    """What is kept of each sample of a split, arrays (N,)."""
+
+    winner: np.ndarray  # the reference's decision a
+    runner_up: np.ndarray  # its second class b
+    margin: np.ndarray  # its top-2 margin z_a − z_b, float64
+    decision: np.ndarray  # the candidate's decision
+    moved: np.ndarray  # the candidate's z_a − z_b, float64
+    targets: np.ndarray | None  # true classes
+    classes: int  # K
+
+    def flipped(self) -> np.ndarray:
+        """Mark the samples whose decision changes."""
+        return self.winner != self.decision
+
+    def band(self, share: float) -> np.ndarray:
+        """Give the indices of the low-margin boundary band, by growing margin."""
+        # Two logits m and 0 have the top-2 margin m: the rule stays in one place.
+        return decisions.boundary_band(np.stack([self.margin, np.zeros_like(self.margin)], axis=1), share)
+
+
+def logits_functions(reference, candidates: Mapping, probabilities: bool) -> dict:
+    """Give the reference and every candidate as functions to logits, of log-probabilities if *probabilities*."""
+    named = {"reference": reference} | dict(candidates)
+    functions = {name: adapters.logits_function(model, f"The {name}") for name, model in named.items()}
+    if not probabilities:
+        return functions
+    return {name: _logarithm(function, name) for name, function in functions.items()}
+
+
+def _logarithm(function, name: str):
+    def logits(batch):
+        p = function(batch)
+        if not _are_probabilities(p):
+            raise ValueError(
+                f"The {name} does not give probabilities (non-negative, each row summing to 1): leave "
+                "probabilities=True (--probabilities) out."
+            )
+        return np.log(np.maximum(to_numpy(p).astype(np.float64), adapters.TINY))
+
+    return logits
+
+
+def _are_probabilities(output) -> bool:
+    z = to_numpy(output)
+    if z.ndim != 2 or not (z >= 0).all():
+        return False
+    kind = str(getattr(output, "dtype", z.dtype)).removeprefix("torch.")  # the output's own: NumPy has no bfloat16
+    tolerance = _SUM_16_BITS.get(kind, _SUM)
+    return bool((np.abs(z.sum(axis=1, dtype=np.float64) - 1) < tolerance).all())
+
+
+def decide_split(functions: Mapping, split, name: str, *, batch_size: int | None = None):
+    """
+    Go once through a split and keep what :class:`Decided` lists, for each candidate.
+
+    Parameters
+    ----------
+    functions : dict of functions, inputs -> logits; the first is the reference
+    split : see :func:`bqcore.auditing.adapters.batches`
+    name : {"calibration", "heldout"}
+
+    Returns
+    -------
+    decided : dict of Decided, by candidate
+    head : inputs
+        The first samples, up to 2,000 and 2 · 10^7 values.
+    notes : list of str
+    """
+    title = TITLES[name]
+    reference, *candidates = functions
+    rows, targets, head, notes, held, classes = [], [], [], [], 0, None
+    for batch in adapters.batches(split, title, batch_size):
+        logits = {key: adapters.read(f(batch.inputs), batch, _name(title, key)) for key, f in functions.items()}
+        if batch.start == 0:
+            notes = [note for key, z in logits.items() for note in _first_look(functions[key], batch, z, key)]
+            wanted = max(3, min(_HEAD, _HEAD_VALUES // max(1, adapters.width(batch.inputs))))
+            classes = logits[reference].shape[1]
+        _check_classes(logits, classes, batch)
+        if held < wanted:
+            head.append(adapters.take(batch.inputs, slice(0, wanted - held)))
+            held += adapters.length(head[-1])
+        rows.append(_kept(logits))
+        targets.append(batch.classes)
+    columns = [np.concatenate(column) for column in zip(*rows)]
+    if len(columns[0]) < 5:
+        raise ValueError(
+            f"{title} has {len(columns[0])} samples: a boundary band needs at least 5, and a flip rate of 1 % some 300."
+        )
+    y = None if targets[0] is None else np.concatenate(targets)
+    if y is not None:
+        if y.min() < 0 or y.max() >= classes:
+            raise ValueError(
+                f"{title}: classes run from {y.min()} to {y.max()}, but the logits have columns 0 to {classes - 1}: "
+                f"give each class as the index of its column, {adapters.COLUMNS}."
+            )
+        y = y.astype(np.int64)  # batches of signed and of unsigned integers join to floats
+    out = {key: Decided(*columns[:3], *columns[3 + 2 * i : 5 + 2 * i], y, classes) for i, key in enumerate(candidates)}
+    return out, adapters.join(head), notes
+
+
+def _name(title: str, key: str) -> str:
+    return f"{title}: {key} logits"
+
+
+def _kept(logits: Mapping) -> list[np.ndarray]:
+    """Give winner, runner-up and margin of a batch, then decision and pair margin of each candidate."""
+    before, *after = logits.values()
+    a, b = decisions.top_pair(before)
+    row = np.arange(len(a))
+    out = [a.astype(np.int32), b.astype(np.int32), before[row, a].astype(np.float64) - before[row, b]]
+    for z in after:
+        out += [decisions.decide(z).astype(np.int32), z[row, a].astype(np.float64) - z[row, b]]
+    return out
+
+
+def _check_classes(logits: Mapping, classes: int, batch: adapters.Batch) -> None:
+    for key, z in logits.items():
+        if z.shape[1] != classes:
+            other = "the reference" if batch.start == 0 else "its first batch"
+            raise ValueError(
+                f"The {key} gives {z.shape[1]} classes and {other} {classes}: both must know the same classes; pick or "
+                "reorder the columns in a function around the model."
+            )
+
+
+def _first_look(function, batch: adapters.Batch, z: np.ndarray, key: str) -> list[str]:
+    """Refuse probabilities and chance in a classifier's first batch; note an answer that depends on the batch."""
+    output = function(batch.inputs)
+    if _are_probabilities(output):
+        raise ValueError(
+            f"The {key} seems to give probabilities (non-negative rows that sum to 1), whose margins mean something "
+            "else: give logits, or say probabilities=True (--probabilities), which takes their logarithms."
+        )
+    span = float(np.ptp(z.astype(np.float64))) or 1.0
+    again = adapters.read(output, batch, f"The {key}'s logits")
+    gap = np.abs(again.astype(np.float64) - z).max(axis=1)
+    apart = int((gap > _REPEAT * span).sum())
+    if apart:
+        raise ValueError(
+            f"The {key} answers one batch twice with different logits ({apart} of {len(gap)} rows, by up to "
+            f"{gap.max():.3g}): turn off what is drawn at random (dropout: .eval(); augmentation; sampling)."
+        )
+    half = len(z) // 2
+    if half == 0:
+        return []
+    part = batch._replace(inputs=adapters.take(batch.inputs, slice(0, half)))
+    alone = adapters.read(function(part.inputs), part, f"The {key}'s logits")
+    gap = float(np.abs(alone.astype(np.float64) - z[:half]).max())
+    if gap <= 100 * _REPEAT * span:
+        return []
+    moved = int((alone.argmax(axis=1) != z[:half].argmax(axis=1)).sum())
+    return [
+        f"The {key}'s logits depend on what else is in the batch (by up to {gap:.3g} of a range of {span:.3g}, moving "
+        f"{moved} of {half} decisions between batches of {len(z)} and {half}), as with activations quantized by the "
+        "batch's own range: the numbers hold for this batch size."
+    ]
+
+
+def check_same_order(decided: Decided, name: str) -> None:
+    """
+    Refuse decisions that agree no better than in a shuffled order.
+
+    Two lists of classes are in different orders if they hold the same classes equally often (their counts overlap by
+    0.7, and by 0.2 more than chance would agree) and yet agree row by row less than four standard deviations above
+    chance, the agreement to expect of shuffled lists. Asked of at least 50 samples.
+    """
+    title = TITLES[name]
+    lists = {
+        "the reference's decisions": decided.winner,
+        "the candidate's": decided.decision,
+        "the given classes": decided.targets,
+    }
+    lists = {says: values for says, values in lists.items() if values is not None}
+    keys = list(lists)
+    apart = {}
+    for i, first in enumerate(keys):
+        for second in keys[i + 1 :]:
+            found = _agreement(lists[first], lists[second], decided.classes)
+            if found is not None:
+                apart[first, second] = found
+    if not apart:
+        return
+    # With three lists, the one that agrees with neither of the others is the one out of order.
+    odd = [key for key in keys if all(key in pair for pair in apart)]
+    (first, second), (share, chance, overlap) = next(iter(apart.items()))
+    who = f"{odd[0]} {'are' if odd else 'is'} in another order" if len(odd) == 1 else "one of them is in another order"
+    raise ValueError(
+        f"{title}: {first} and {second} agree on {share:.1%} of the samples, as shuffled ones would ({chance:.1%}), "
+        f"though they hold the same classes equally often (overlap {overlap:.0%}): {who}; evaluate both on the "
+        "same rows without shuffling, or say check_order=False (--no-order-check) if the model really is that bad."
+    )
+
+
+def _agreement(first: np.ndarray, second: np.ndarray, classes: int) -> tuple[float, float, float] | None:
+    """Give agreement, chance and overlap of two lists of classes if they look shuffled, else None."""
+    n = len(first)
+    p, q = (np.bincount(values, minlength=classes) / n for values in (first, second))
+    chance, overlap, share = float(p @ q), float(np.minimum(p, q).sum()), float((first == second).mean())
+    shuffled = share < chance + 4 * np.sqrt(chance * (1 - chance) / n)
+    return (share, chance, overlap) if n >= 50 and shuffled and overlap - chance >= 0.2 and overlap >= 0.7 else None
+
+
+def measures(decided: Decided, share: float) -> dict:
+    """
+    Count decisions of a split, as :mod:`bqcore.metrics.decisions` does on its logits, each rate with its 95 % interval.
+
+    Returns
+    -------
+    dict
+        By name of :data:`RATES` the share, and with ``_events``, ``_low``, ``_high`` its count and Clopper–Pearson
+        interval; also ``samples``, ``band_samples``, ``near_ties``, ``unchanged``, ``band_margin``, ``margin_change``.
+    """
+    n, flipped, band, y = len(decided.margin), decided.flipped(), decided.band(share), decided.targets
+    reversed_pair = decided.moved < 0
+    events = {
+        "flip_rate": flipped, "band_flip_rate": flipped[band],
+        "pair_order_flip_rate": reversed_pair, "band_pair_order_flip_rate": reversed_pair[band],
+    }  # fmt: skip
+    if y is not None:
+        a, b = decided.winner == y, decided.decision == y
+        events |= {
+            "right_to_wrong": flipped & a, "wrong_to_right": flipped & b, "wrong_to_other": flipped & ~a & ~b,
+            "accuracy_reference": a, "accuracy": b,
+        }  # fmt: skip
+    change = np.abs(decided.moved - decided.margin)
+    out = {
+        "samples": n, "band_samples": len(band), "near_ties": int((decided.margin < 1e-6).sum()),
+        "band_margin": float(decided.margin[band[-1]]),
+        "margin_change": ("quantile", np.quantile(change, QUANTILES)), "quantile": QUANTILES,
+        "flips_in_band": int(flipped[band].sum()), "unchanged": int((change == 0).sum()),
+    }  # fmt: skip
+    for name in RATES:
+        found = events.get(name)
+        if found is None:
+            out |= {name: np.nan, f"{name}_events": -1, f"{name}_low": np.nan, f"{name}_high": np.nan}
+            continue
+        interval = statistics.clopper_pearson(int(found.sum()), len(found))
+        out |= {
+            name: float(found.mean()), f"{name}_events": int(found.sum()),
+            f"{name}_low": interval.low, f"{name}_high": interval.high,
+        }  # fmt: skip
+    return out

@@ -1,0 +1,100 @@
+"""GPTQ (Frantar et al. 2023): layer by layer, what a weight loses by rounding the weights after it make up for."""
+
+import copy
+
+import torch
+from torch import nn
+
+from .._threads import one_thread
+from . import _gates, uniform
+from ._gates import Quadratic, caught, check_inputs, check_number, step_grids, with_weights
+
+DAMPING = 0.01  # of GPTQ's Hessian, as a share of its mean diagonal
+
+
+def gptq(
+    model: nn.Module, inputs: torch.Tensor, bits: int, *, scheme: str = "narrow", damping: float = DAMPING
+) -> nn.Module:
+    """
+    Copy *model* rounded layer by layer with error feedback: what a weight loses, the weights after it make up for.
+
+    Columns come in their stored order, steps are PTQ-W's. The Hessian of a layer is the mean of x xᵀ over what the
+    quantized layers before it make of the inputs, plus *damping* times its mean diagonal.
+
+    Parameters
+    ----------
+    model, inputs, bits, scheme
+        As in :func:`learn`.
+    damping : float
+
+    Returns
+    -------
+    rounded : torch module
+    """
+    inputs = check_inputs(inputs, 1)
+    damping = check_number("Damping", damping, zero=False)
+    with one_thread(), torch.no_grad():
+        reference = copy.deepcopy(model).eval().requires_grad_(False)
+        grids = step_grids(reference, inputs, bits, scheme, None)
+        rounded = copy.deepcopy(reference)
+        for name, grid in grids.items():
+            layer = reference.get_submodule(name)
+            form = Quadratic(layer)
+            for part in inputs.split(_gates.PASS):
+                target = caught(reference, name, part, output=True)
+                form.add(caught(rounded, name, part, output=False), target)
+            form.close()
+            rows = [
+                error_feedback(weight, gram, float(grid.step), *uniform.level_range(bits, scheme), damping=damping)
+                for weight, gram in zip(form.weight, form.gram)
+            ]
+            rounded.get_submodule(name).weight.copy_(torch.stack(rows).reshape(layer.weight.shape))
+    return with_weights(model, {name: rounded.get_submodule(name).weight for name in grids})
+
+
+def error_feedback(
+    weight: torch.Tensor, hessian: torch.Tensor, step: float, low: int, high: int, *, damping: float = DAMPING
+) -> torch.Tensor:
+    """
+    Round the columns of *weight* (out, width) one after the other, each error fed to the columns after it (GPTQ).
+
+    Parameters
+    ----------
+    weight : tensor, shape (out, width)
+    hessian : tensor, shape (width, width)
+        Symmetric, positive semidefinite.
+    step : float
+    low, high : int
+        Ends of the grid, in steps.
+    damping : float
+        Above 0: what never sees an input has no curvature, and the inverse would not exist.
+
+    Returns
+    -------
+    rounded : tensor, shape (out, width)
+        Integers from *low* to *high* times *step*.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit or a value is not finite.
+    """
+    if weight.ndim != 2 or hessian.shape != (weight.shape[1],) * 2:
+        raise ValueError(
+            f"Weights are {tuple(weight.shape)} and the Hessian {tuple(hessian.shape)}: "
+            "give (out, width) and (width, width)."
+        )
+    for name, values in (("Weights", weight), ("Hessian entries", hessian)):
+        if not torch.isfinite(values).all():
+            bad = int((~torch.isfinite(values)).sum())
+            raise ValueError(f"{name} hold {bad} non-finite values of {values.numel()}: clean the inputs.")
+    work, full = weight.double().clone(), hessian.double()
+    mean = float(full.diagonal().mean()) or 1.0  # no input at all: any curvature gives rounding to nearest
+    full = full + damping * mean * torch.eye(len(full), dtype=full.dtype)
+    upper = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(full)), upper=True)
+    codes = torch.empty_like(work)
+    for column in range(work.shape[1]):
+        codes[:, column] = (work[:, column] / step).round().clamp(low, high)
+        lost = (work[:, column] - codes[:, column] * step) / upper[column, column]
+        work[:, column + 1 :] -= lost[:, None] * upper[column, column + 1 :]
+    return (codes + 0.0).to(weight.dtype) * torch.tensor(step, dtype=weight.dtype)

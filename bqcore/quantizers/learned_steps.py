@@ -1,0 +1,74 @@
+"""Learned step sizes with rounding to nearest (LSQ, Esser et al. 2020)."""
+
+import copy
+
+import torch
+from torch import nn
+
+from .._checks import check_integer
+from .._threads import one_thread
+from . import uniform
+from ._gates import check_inputs, check_loss, check_number, step_grids, with_weights
+from .objectives import PLAIN, Task
+
+
+def learn_steps(
+    model: nn.Module, inputs: torch.Tensor, bits: int, *, seed: int, scheme: str = "narrow", steps: int = 500,
+    batch_size: int = 32, learning_rate: float = 0.003,
+) -> tuple[nn.Module, dict[str, float]]:  # fmt: skip
+    """
+    Copy *model* with its weights rounded to nearest on steps, one a layer, learned against the float logits.
+
+    The gradient passes through the rounding as if it were not there (LSQ); weights stay as they are. The error jumps
+    wherever a weight changes its grid point, so that the last step need not be a good one: taken are the steps of the
+    lowest squared logit error among PTQ-W's and those after each pass over the inputs.
+
+    Parameters
+    ----------
+    model, inputs, bits, seed, scheme, steps, batch_size
+        As in :func:`learn`.
+    learning_rate : float
+        Adam's, of the steps' logarithms.
+
+    Returns
+    -------
+    rounded : torch module
+    step_sizes : dict
+        By layer.
+    """
+    steps, batch_size = check_integer("Steps", steps, 1), check_integer("Batch size", batch_size, 1)
+    inputs = check_inputs(inputs, batch_size)
+    learning_rate = check_number("Learning rate", learning_rate, zero=False)
+    seed = check_integer("Seed", seed, 0)
+    low, high = uniform.level_range(bits, scheme)
+    with one_thread():
+        reference = copy.deepcopy(model).eval().requires_grad_(False)
+        grids = step_grids(reference, inputs, bits, scheme, None)
+        task = Task(reference, inputs, PLAIN, 0.0, 1.0, batch_size, seed)
+        kept = {name: reference.get_submodule(name).weight for name in grids}
+        logs = {name: grid.step.log().clone().requires_grad_() for name, grid in grids.items()}
+
+        def measured(sizes: dict[str, torch.Tensor]) -> tuple[float, dict, dict]:
+            weights = {name: _through(kept[name], size, low, high) for name, size in sizes.items()}
+            return task.loss(weights), weights, sizes
+
+        best = measured({name: grid.step for name, grid in grids.items()})
+        optimizer = torch.optim.Adam(logs.values(), lr=learning_rate)
+        for step in range(steps):
+            sizes = {name: log.exp() for name, log in logs.items()}
+            loss = task.batch_loss({name: _through(kept[name], size, low, high) for name, size in sizes.items()})
+            check_loss(loss.item(), step, "the step sizes")
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if (step + 1) % (len(inputs) // batch_size) == 0 or step + 1 == steps:
+                best = min(best, measured({name: log.detach().exp() for name, log in logs.items()}), key=lambda x: x[0])
+    _, weights, sizes = best
+    return with_weights(model, weights), {name: float(size) for name, size in sizes.items()}
+
+
+def _through(weight: torch.Tensor, size: torch.Tensor, low: int, high: int) -> torch.Tensor:
+    """Round *weight* to nearest on a grid, with LSQ's gradient for its step."""
+    x = (weight / size).clamp(low, high)
+    codes = x.detach().round() + 0.0
+    return (codes + (x - x.detach())) * size  # the bracket is exactly 0: no value leaves the grid

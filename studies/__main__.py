@@ -1,0 +1,292 @@
+"""The command line of the studies, ``python -m studies COMMAND``: run a study, look at data, judge, publish."""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; give 0, 2 after a one-line error, 130 if it was stopped."""
+    command = "studies"
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        options = _options(arguments)
+        command = f"studies {options.command}"
+        commands = {
+            "run": _run, "train": _train, "objectives": _objectives, "data": _data,
+            "quantizers": _quantizers, "ledger": _ledger, "publish": _publish, "explorer": _explorer,
+            "times": _times,
+        }  # fmt: skip
+        return commands[options.command](options)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"{command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        says = "finished runs are kept, and the same command goes on"
+        if command == "studies data":
+            says = "what came is kept, and the same command goes on"
+        elif command == "studies explorer":
+            says = "the same command begins anew"
+        print(f"\n{command}: stopped; {says}.", file=sys.stderr)
+        return 130
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
+    """Read the words of a command; they are also kept, as ``words``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m studies", description="Run the studies of the paper, judge its claims, publish."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    run = commands.add_parser(
+        "run", help="train, quantize and measure over seeds; a stopped run goes on where it stopped",
+        description="Train, quantize and measure over seeds. Finished runs are kept: a stopped sweep goes on.",
+        epilog=_settings(arguments), formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    run.add_argument(
+        "study", choices=["levels", "stopping", "rounding", "first-order", "multiverse"],
+        help="levels: Tables 1 and 2; stopping: Tables 3 to 5; rounding: Table 6; "
+        "first-order: the linear reading against the truth; multiverse: every reading of the paper's words",
+    )  # fmt: skip
+    run.add_argument(
+        "dataset", choices=["digits", "mnist", "fashion-mnist", "cifar-10", "full-cifar-10"],
+        help="cifar-10 is the paper's subset",
+    )  # fmt: skip
+    run.add_argument("settings", nargs="*", metavar="name=value", help="such as seed=3 bits=[8,5]")
+    run.add_argument("--workers", type=int, help="processes (default: one a core)")
+    run.add_argument("--variants", action="store_true", help="stopping, with one open choice changed at a time")
+    run.add_argument("--out", type=Path, metavar="FILE", help="also write the joined result to FILE")
+
+    train = commands.add_parser(
+        "train", help="train the network of a run and keep it, for runs and for other uses",
+        description="Train the network of a run and keep it in data/runs/checkpoints, where its runs find it.",
+    )  # fmt: skip
+    train.add_argument("study", choices=["levels", "stopping"], help="rounding takes the networks of stopping")
+    train.add_argument("dataset", choices=["digits", "mnist", "fashion-mnist", "cifar-10", "full-cifar-10"])
+    train.add_argument("settings", nargs="*", metavar="name=value", help="such as seed=3 epochs=5, as of `run`")
+
+    objectives = commands.add_parser(
+        "objectives", help="compare rounding objectives at 4 bits over seeds; a stopped run goes on where it stopped"
+    )
+    objectives.add_argument("dataset", choices=["digits", "mnist", "fashion-mnist", "cifar-10"])
+    objectives.add_argument("--seeds", type=int, help="number of runs (default: the baseline's)")
+    objectives.add_argument("--workers", type=int, help="processes (default: one a core)")
+    objectives.add_argument("--out", type=Path, metavar="FILE", help="also write the joined result to FILE")
+
+    data = commands.add_parser(
+        "data", help="show which data sets are there, or fetch them",
+        description="Show which official archives are there, where, how large, and whether they hold the official "
+        "pixels and classes; `data fetch NAME` downloads them. A folder named by BQ_DATA is read instead of "
+        "data/archives, and never written to. Digits come with scikit-learn.",
+    )  # fmt: skip
+    fetch = data.add_subparsers(dest="task", metavar="fetch").add_parser(
+        "fetch", help="download a data set and verify it; a stopped download goes on where it stopped"
+    )
+    fetch.add_argument("name", choices=["mnist", "fashion-mnist", "cifar-10", "all"])
+
+    quantizers = commands.add_parser(
+        "quantizers", help="measure the quantizers that people ship with on the published networks",
+        description="Quantize the published networks by torchao, PyTorch, ONNX Runtime, brevitas and NNCF, and by bits "
+        "for each layer within equal bytes, and measure held-out decisions. What a missing package would give is left "
+        "out and named. Finished networks are kept.",
+    )  # fmt: skip
+    quantizers.add_argument(
+        "networks", nargs="*", metavar="NETWORK", help="such as 'mnist cnn' (default: all of data/checkpoints)"
+    )
+    quantizers.add_argument("--workers", type=int, help="processes (default: one a core)")
+    quantizers.add_argument("--out", type=Path, metavar="FILE", help="also write the joined result to FILE")
+
+    ledger = commands.add_parser("ledger", help="print every claim of the paper with our verdict")
+    ledger.add_argument("--json", action="store_true", help="as a list of objects")
+    ledger.add_argument(
+        "--results", type=Path, metavar="FOLDER", help="judge these result files (default: data/results)"
+    )
+
+    commands.add_parser("publish", help="make the fresh runs the published ones: data/results and README's table")
+
+    explorer = commands.add_parser("explorer", help="keep a published network for the book's explorer page")
+    explorer.add_argument(
+        "network",
+        choices=["mnist", "fashion-mnist", "mnist-cnn", "fashion-mnist-cnn", "cifar-10-cnn", "cifar-10-resnet"],
+    )
+
+    times = commands.add_parser("times", help="print what studies took, from the records of `make reproduce`")
+    times.add_argument("records", nargs="+", type=Path, metavar="RECORD", help=".tsv")
+    times.add_argument("--paper", action="store_true", help="also keep them as those of the paper's own runs")
+
+    return parser.parse_args(arguments, argparse.Namespace(words=arguments))
+
+
+def _settings(given: list[str]) -> str:
+    """List the settings of the study and data set that are named before --help; of the first baseline if none is."""
+    if given[:1] != ["run"] or not any(word.startswith(("-h", "--h")) for word in given):
+        return ""  # not shown, and specs imports torch and scikit-learn: seconds
+    from . import specs
+    from .multiverse import sweep
+
+    words = [word for word in given if not word.startswith("-")][1:3]
+    if words[:1] == ["multiverse"] and words[-1] in sweep.BASELINES:
+        lines = [f"  {setting:<28} {says}" for setting, says in sweep.parameters(words[-1])]
+        return "\n".join([f"settings of {' '.join(words)}:", *lines])
+    words = ["levels" if word == "first-order" else word for word in words]  # the settings of those networks
+    try:
+        usual = specs.baseline(*(words if len(words) == 2 else ("levels", "digits")))
+    except ValueError:
+        return ""  # refused by name soon
+    lines = [f"  {f'{name}={default}':<28} {says}" for name, _, default, says in specs.parameters(usual)]
+    return "\n".join([f"settings of {usual.study} {usual.dataset}:", *lines])
+
+
+def _run(options) -> int:
+    from bqcore._store import save_dataset
+
+    from . import specs, sweeps
+    from .multiverse import sweep
+
+    if options.study == "multiverse":
+        if options.dataset not in sweep.BASELINES or options.variants:
+            known = ", ".join(f"multiverse {name}" for name in sweep.BASELINES)
+            raise ValueError(f"A multiverse has all variants in it, without --variants: run {known}.")
+        spec = sweep.parse(options.settings, options.dataset)
+        dataset = sweep.sweep(spec, workers=options.workers)
+        if options.out:
+            save_dataset(dataset, options.out)
+        where = options.out or sweep.folder(spec.dataset)
+        print(f"multiverse, {spec.dataset}: {dataset.networks} networks in {where}")
+        return 0
+    if options.study == "first-order":
+        return _run_first_order(options)
+    spec, seeds = specs.parse(options.settings, options.study, options.dataset)
+    if options.variants:
+        if options.study != "stopping" or options.dataset not in specs.VARIANTS or options.settings:
+            known = ", ".join(f"stopping {name}" for name in specs.VARIANTS)
+            raise ValueError(f"--variants goes with {known}, without settings.")
+        seeds = specs.VARIANT_SEEDS[options.dataset]
+        dataset = sweeps.sweep_variants(options.dataset, seeds, workers=options.workers)
+    else:
+        dataset = sweeps.sweep(spec, seeds, workers=options.workers)
+    if options.out:
+        save_dataset(dataset, options.out)
+    print(f"{spec.study}, {spec.dataset}, {spec.model}: {seeds} runs in {options.out or sweeps.folder(spec)}")
+    return 0
+
+
+def _train(options) -> int:
+    from dataclasses import replace
+
+    from . import specs, sweeps
+
+    spec, seeds = specs.parse(_with_seeds(options.settings, 1), options.study, options.dataset)
+    for seed in range(spec.seed, spec.seed + seeds):
+        print(sweeps.keep_classifier(replace(spec, seed=seed), f"Training {spec.dataset}, seed {seed}"))
+    return 0
+
+
+def _with_seeds(settings: list[str], seeds: int) -> list[str]:
+    """Give *settings*, and this number of runs if they name none."""
+    return settings if any(setting.startswith("seeds=") for setting in settings) else [*settings, f"seeds={seeds}"]
+
+
+def _objectives(options) -> int:
+    from bqcore._store import save_dataset
+
+    from . import objectives
+
+    spec = objectives.baseline(options.dataset)
+    dataset = objectives.sweep(spec, options.seeds, workers=options.workers)
+    if options.out:
+        save_dataset(dataset, options.out)
+    print(f"objectives, {spec.dataset}: {dataset.sizes['seed']} runs in {options.out or objectives.folder(spec)}")
+    return 0
+
+
+def _run_first_order(options) -> int:
+    from bqcore._store import save_dataset
+
+    from . import first_order, specs
+
+    if options.variants or options.workers:
+        raise ValueError("first-order takes the settings of levels alone: leave out --variants and --workers.")
+    spec, seeds = specs.parse(_with_seeds(options.settings, first_order.SEEDS), "levels", options.dataset)
+    dataset = first_order.sweep(spec, seeds)
+    if options.out:
+        save_dataset(dataset, options.out)
+    print(f"first-order, digits, {spec.model}: {seeds} runs in {options.out or first_order.folder(spec)}")
+    return 0
+
+
+def _data(options) -> int:
+    from .data import archives
+
+    names = archives.NAMES
+    if options.task:
+        names = names if options.name == "all" else (options.name,)
+        for name in names:
+            archives.fetch(name)
+    rows = archives.status(names)
+    width = max(len(str(row.folder)) for row in rows)
+    for row in rows:
+        files = f"{row.files} of {row.of_files} file{'s'[: row.of_files - 1]}"
+        print(f"{row.name:<14}{files:<13}{row.bytes / 1e6:>6.1f} MB  {str(row.folder):<{width}}  {row.says}")
+    return 0
+
+
+def _quantizers(options) -> int:
+    from bqcore._checks import check_choice
+    from bqcore._store import save_dataset
+
+    from . import vendors
+
+    known = vendors.NETWORKS
+    networks = tuple(check_choice("Network", name, known) for name in options.networks) or known
+    out = vendors.sweep(networks, workers=options.workers)
+    if options.out:
+        save_dataset(out, options.out)
+    for line in vendors.left_out(out):
+        print(line)
+    print(f"quantizers on {len(networks)} networks in {options.out or vendors.folder()}")
+    return 0
+
+
+def _ledger(options) -> int:
+    import json
+
+    from . import ledger
+
+    rows = ledger.ledger(**({"results": options.results} if options.results else {}))
+    print(json.dumps(rows, indent=2, ensure_ascii=False) if options.json else ledger.table(rows))
+    return 0
+
+
+def _publish(options) -> int:
+    from . import ledger, published
+
+    for line in [*published.publish(), *ledger.publish_table()]:
+        print(line)
+    return 0
+
+
+def _explorer(options) -> int:
+    from bqcore._store import save_dataset
+
+    from . import explorer
+
+    path = explorer.KEPT / f"{options.network}.nc"
+    make = explorer.framed_network if options.network in explorer.FRAMED else explorer.image_network
+    save_dataset(make(options.network), path)
+    print(path)
+    return 0
+
+
+def _times(options) -> int:
+    from . import times
+
+    found = times.of_records(options.records)
+    if options.paper:
+        times.keep(found)
+    print(f"\n{times.table(found)}\n{found.machine}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""The book's figures and tables, one visual language: classes by colour and digit, float blue, quantized orange."""
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.colors import BoundaryNorm, ListedColormap
+from scipy import ndimage
+
+from ..specs import FLOAT
+
+# Pale, so that masks and digits stand out; the digit in each region carries what colour cannot.
+CLASS_COLOURS = (
+    "#77aadd", "#eedd88", "#ffaabb", "#44bb99", "#dddddd", "#ee8866", "#bbcc33", "#99ddff", "#aaaa00", "#c9b3e6",
+)  # fmt: skip
+# Data sets as the ledger names them.
+DATASETS = {
+    "mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "cifar-10": "CIFAR-10 subset", "full-cifar-10": "full CIFAR-10"
+}  # fmt: skip
+FLOAT_COLOUR, QUANTIZED_COLOUR, BOTH_COLOUR = "#0072b2", "#d55e00", "#1a1a1a"
+LEVEL_COLOURS = dict(
+    zip(range(8, 1, -1), ("#440154", "#443983", "#31688e", "#21918c", "#35b779", "#90d743", "#c8b900"))
+)
+STYLE = {
+    "figure.facecolor": "white", "savefig.facecolor": "white", "figure.dpi": 130, "savefig.bbox": "tight",
+    "font.size": 10, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False,
+    "figure.constrained_layout.use": True, "svg.hashsalt": "bqcore",
+}  # fmt: skip
+
+
+# Figures are closed before they are returned: a notebook shows what a cell returns, and any open figure again.
+
+
+def level_name(bits: int) -> str:
+    """Name a level: float, or its bits."""
+    return "float" if bits == FLOAT else f"{bits} bits"
+
+
+def listed(names: list[str]) -> str:
+    """Write names as a list in a sentence."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def level_colour(bits: int) -> str:
+    """Give the colour of a bit-width, from dark for 8 to light for 2, as in every figure; others are grey."""
+    return LEVEL_COLOURS.get(int(bits), "#777777")
+
+
+def draw_regions(axes: Axes, labels: xr.DataArray) -> None:
+    """Fill the decision regions of one label grid (b, a) and write each large region's class into it."""
+    axes.imshow(
+        labels, origin="lower", extent=extent_of(labels), aspect="equal", interpolation="nearest",
+        cmap=ListedColormap(CLASS_COLOURS), norm=BoundaryNorm(np.arange(-0.5, len(CLASS_COLOURS)), len(CLASS_COLOURS)),
+    )  # fmt: skip
+    for label in np.unique(labels):
+        region, count = ndimage.label(labels.values == label)
+        for i in range(1, count + 1):
+            inside = region == i
+            if inside.mean() < 0.01:
+                continue
+            # The node deepest inside the region is inside it even where the centroid is not.
+            depth = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
+            row, column = np.unravel_index(depth.argmax(), depth.shape)
+            axes.text(
+                labels.a[column], labels.b[row], str(label), ha="center", va="center", fontsize=9, color="#333333"
+            )
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def extent_of(grid: xr.DataArray) -> tuple[float, ...]:
+    y, x = (grid[dim].values for dim in grid.dims)
+    half_x, half_y = (x[1] - x[0]) / 2, (y[1] - y[0]) / 2
+    return x[0] - half_x, x[-1] + half_x, y[0] - half_y, y[-1] + half_y
+
+
+def mark_cells(axes: Axes, cells: np.ndarray, run: xr.Dataset, colour: str, alpha: float = 1.0) -> None:
+    grid = xr.DataArray(cells, {"cell_b": run.cell_b, "cell_a": run.cell_a}, ("cell_b", "cell_a"))
+    axes.imshow(
+        np.where(cells, 1.0, np.nan), origin="lower", extent=extent_of(grid), aspect="equal", interpolation="nearest",
+        cmap=ListedColormap([colour]), alpha=alpha,
+    )  # fmt: skip

@@ -1,0 +1,220 @@
+"""Published results: what data/results and data/checkpoints hold, and how far a fresh run is from them."""
+
+import io
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from bqcore._store import digest, largest_difference, load_dataset, save_bytes, save_dataset
+
+from . import first_order, objectives, specs, sweeps, times, vendors
+from .figures import levels
+from .multiverse import sweep
+from .specs import FLOAT, Spec
+
+PUBLISHED = Path("data/results")
+HEADLINE = Path("book/_static/levels.png")
+MULTIVERSES = {dataset: f"{dataset}_multiverse.nc" for dataset in sweep.BASELINES}
+QUANTIZERS = "quantizers.nc"
+TIMES = "times.nc"
+SETS = {
+    "digits": "the digits set of scikit-learn", "mnist": "MNIST", "fashion-mnist": "Fashion-MNIST",
+    "cifar-10": "CIFAR-10", "full-cifar-10": "CIFAR-10",
+}  # fmt: skip
+
+
+def name_of(spec: Spec, variants: bool = False) -> str:
+    """Name the result file of a baseline: data set, model and granularity unless they are its first, study."""
+    first = specs.baseline(spec.study, spec.dataset)
+    own = [getattr(spec, name) for name in ("model", "granularity") if getattr(spec, name) != getattr(first, name)]
+    parts = [spec.dataset, *own, spec.study, *(["variants"] if variants else [])]
+    return "_".join(parts) + ".nc"
+
+
+def publications() -> dict[str, Callable[[], xr.Dataset]]:
+    """Give the names of all published result files, each with a function that loads its fresh counterpart."""
+    out = {}
+    for spec, seeds in specs.BASELINES.items():
+        out[name_of(spec)] = lambda spec=spec, seeds=seeds: load_dataset(sweeps.joined_file(spec, seeds))
+        if spec.study == "levels":
+            out[f"{spec.dataset}_slice.nc"] = lambda spec=spec: load_dataset(sweeps.file(spec))
+    for spec, seeds in objectives.BASELINES.items():
+        out[objectives.name_of(spec)] = lambda spec=spec, seeds=seeds: load_dataset(objectives.joined_file(spec, seeds))
+    for dataset, seeds in specs.VARIANT_SEEDS.items():
+        spec = specs.baseline("stopping", dataset)
+        out[name_of(spec, variants=True)] = lambda dataset=dataset, seeds=seeds: _kept_variants(dataset, seeds)
+    for dataset, spec in sweep.BASELINES.items():
+        out[MULTIVERSES[dataset]] = lambda spec=spec: load_dataset(sweep.joined_file(spec))
+    spec, seeds = specs.Levels(), first_order.SEEDS
+    out[first_order.PUBLISHED] = lambda: load_dataset(first_order.joined_file(spec, seeds))
+    out[QUANTIZERS] = lambda: load_dataset(vendors.joined_file())
+    out[TIMES] = lambda: load_dataset(times.KEPT)
+    return out
+
+
+def variants(dataset: str) -> xr.Dataset:
+    """Give the joined runs of the stopping study's variants on a data set; what is missing is run."""
+    command = f"python -m studies run stopping {dataset} --variants"
+    return sweeps.sweep_variants(dataset, specs.VARIANT_SEEDS[dataset]).assign_attrs(command=command)
+
+
+def _kept_variants(dataset: str, seeds: int) -> xr.Dataset:
+    for spec in specs.variants(dataset):
+        load_dataset(sweeps.joined_file(spec, seeds))  # or else it would be run now
+    return variants(dataset)
+
+
+def load_published(name: str, folder: str | Path = PUBLISHED) -> xr.Dataset:
+    """Read a published result file after comparing it with the manifest beside it, if there is one."""
+    path, manifest = Path(folder) / name, Path(folder) / "manifest.json"
+    dataset = load_dataset(path)
+    if manifest.exists():
+        stated = json.loads(manifest.read_text()).get(name, {}).get("sha256")
+        if stated != digest(path):
+            raise ValueError(
+                f"{path} is not the file that {manifest} describes: restore it from git, or `make publish`."
+            )
+    return dataset
+
+
+def shown(dataset: xr.Dataset, published: str | None, folder: str | Path = PUBLISHED) -> str:
+    """
+    Say in one line of Markdown where a figure or table comes from, and how far the published result differs.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        A fresh run, or several.
+    published : str, optional
+        Name of the published result file to compare with.
+    """
+    spec = json.loads(dataset.attrs["spec"])
+    line = f"Fresh, {_made(spec, dataset.attrs['command'])}, in `{sweeps.FRESH}`."
+    if published is None or not (Path(folder) / published).exists():
+        return line + " Nothing is published yet."
+    theirs = load_published(published, folder)
+    path = Path(folder) / published
+    if _parameters(spec) != _parameters(json.loads(theirs.attrs["spec"])):
+        return line + f" These parameters are not those of the published `{path}`: nothing to compare."
+    ours = dataset if "seed" in dataset.dims else dataset.expand_dims("seed")
+    theirs = theirs if "seed" in theirs.dims else theirs.expand_dims("seed")
+    shares = [
+        n
+        for n in ours.data_vars
+        if n in theirs and ours[n].attrs.get("units", "") in ("1", "share", "share of nodes", "share of the band")
+    ]
+    common = np.intersect1d(ours.seed, theirs.seed)
+    if not len(common):
+        return line + f" The published `{path}` holds other seeds: nothing to compare."
+    gap, where = largest_difference(ours[shares], theirs[shares])
+    return line + (
+        f" Published: `{path}`; over the {len(common)} seed{'s'[: len(common) - 1]} in both, "
+        + (
+            f"shares and distances differ by at most {gap:.2g} (`{where}`)."
+            if gap
+            else "all shares and distances are equal."
+        )
+    )
+
+
+def origin(many: xr.Dataset, folder: str | Path = PUBLISHED) -> str:
+    """
+    Say in one line of Markdown by which command a result was made, from which data, and where it is kept.
+
+    Parameters
+    ----------
+    many : xarray.Dataset
+        A published result, or fresh ones: of these it is also said how far they differ from the published.
+    """
+    spec, command = json.loads(many.attrs["spec"]), many.attrs["command"]
+    manifest = json.loads((Path(folder) / "manifest.json").read_text())
+    for name, entry in manifest.items():
+        if entry["command"] == command and load_dataset(Path(folder) / name).identical(many):
+            return f"Published: `{Path(folder) / name}`, {_made(spec, command)}."
+    like = [
+        name for name, entry in manifest.items()
+        if _parameters(entry["spec"]) == _parameters(spec) and name.endswith("_variants.nc") == ("variant" in many.dims)
+    ]  # fmt: skip
+    return shown(many, like[0] if like else None, folder)
+
+
+def _made(spec: dict, command: str) -> str:
+    return f"by `{command}`" + (f", from {SETS[spec['dataset']]}" if "dataset" in spec else "")
+
+
+def _parameters(spec: dict) -> dict:
+    """Give what a run's measures depend on, but for what it may hold more or fewer of."""
+    return {key: value for key, value in spec.items() if key not in ("seed", "seeds", "bits", "nodes")}
+
+
+def publish() -> list[str]:
+    """
+    Make the fresh baseline runs the published ones: data/results with its manifest, and data/checkpoints.
+
+    What has not been run with the code as it is stays as it was published before.
+
+    Returns
+    -------
+    lines : list of str
+        What was written, and what was not.
+
+    Raises
+    ------
+    ValueError
+        If the measuring code has uncommitted changes, or nothing has been run with it.
+    """
+    fresh, missing = {}, []
+    for name, load in publications().items():
+        try:
+            fresh[name] = load()
+        except FileNotFoundError:
+            missing.append(name)
+    if not fresh:
+        raise ValueError(f"No baseline has been run with this code: `{specs.Levels().command(100)}` first.")
+    changed = _git("status", "--porcelain", "--", "bqcore", "studies", "pyproject.toml", "data/claims.yml")
+    if changed:
+        raise ValueError(
+            f"Uncommitted changes ({changed.splitlines()[0].strip()}): commit first, so that the manifest can name one."
+        )
+    path = PUBLISHED / "manifest.json"
+    manifest = json.loads(path.read_text()) if path.exists() else {}
+    lines = []
+    for name, dataset in fresh.items():
+        save_dataset(dataset, PUBLISHED / name)
+        manifest[name] = {
+            "sha256": digest(PUBLISHED / name), "command": dataset.attrs["command"],
+            "spec": json.loads(dataset.attrs["spec"]), "commit": _git("rev-parse", "HEAD"),
+        }  # fmt: skip
+        lines.append(f"wrote {PUBLISHED / name}")
+    save_bytes((json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode(), path)
+    lines.append(f"wrote {path}")
+    # A classifier goes with the study that trains it: others take theirs from there, and may have been run elsewhere.
+    trained = [spec for spec in specs.BASELINES if name_of(spec) in fresh and spec.study == spec.trained_by]
+    for published, kept in {
+        sweeps.published_checkpoint(spec): sweeps.checkpoint_file(spec) for spec in trained
+    }.items():
+        if kept.exists():
+            save_bytes(kept.read_bytes(), published)
+            lines.append(f"wrote {published}")
+    if "digits_slice.nc" in fresh:
+        save_bytes(_headline(fresh["digits_slice.nc"]), HEADLINE)
+        lines.append(f"wrote {HEADLINE}")
+    return lines + [f"left {PUBLISHED / name} as it was: not run with this code" for name in missing]
+
+
+def _headline(run: xr.Dataset) -> bytes:
+    """Draw the picture that README opens with."""
+    picture = io.BytesIO()
+    levels.levels_figure(run.sel(bits=[FLOAT, 8, 4])).savefig(picture, format="png", metadata={"Software": None})
+    return picture.getvalue()
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise ValueError(f"git {arguments[0]} failed ({done.stderr.strip()}): publish from a clone.")
+    return done.stdout.strip()

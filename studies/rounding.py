@@ -1,0 +1,71 @@
+"""The study of Table 6: what rounding to nearest, optimized rounding and the boundary-gap term move at fixed bits."""
+
+import xarray as xr
+from torch import nn
+
+from bqcore.quantizers import adaround, batchnorm, uniform
+
+from . import stopping, training
+from .data import splits
+from .specs import FLOAT, Rounding
+
+GRID_DIMS = set()
+
+
+def measure(spec: Rounding, split: splits.StoppingSplit, model: nn.Module) -> xr.Dataset:
+    """
+    Round the trained *model* in every way at each bit-width, and measure all on both splits as in the stopping study.
+
+    Batch norms are folded first, so that all weights that run are rounded. Nothing but calibration inputs is learned
+    from.
+
+    Returns
+    -------
+    xarray.Dataset
+        Dimensions ``bits``, ``method`` ("float", "nearest", optimized rounding by "layers" and from there on the
+        "logits", and the latter with "gap η" for each η above 0), ``split``, ``nodes``, ``tau``, ``quantile``,
+        ``axis``.
+    """
+    reference = reference_of(model)
+    rounded = {bits: rounded_models(spec, reference, split, bits) for bits in spec.bits}
+    made = [(bits, name, *pair) for bits, by_name in rounded.items() for name, pair in by_name.items()]
+    # All at once, numbered, so that what is measured of the float classifier alone is measured once.
+    levels = {FLOAT: reference} | {FLOAT + i: candidate for i, (_, _, candidate, _) in enumerate(made, 1)}
+    found = stopping.on_both_splits(levels, split, spec).rename(bits="method")
+    shares = [(0.0, 0.0), *(_shares(record) for *_, record in made)]
+    found["changed_weights"], found["undecided_gates"] = (("method", list(column)) for column in zip(*shares))
+    parts = []
+    for bits, by_name in rounded.items():
+        rows = [0, *(i for i, (of, *_) in enumerate(made, 1) if of == bits)]
+        parts.append(found.isel(method=rows).assign_coords(method=["float", *by_name]))
+    return xr.concat(parts, xr.Variable("bits", list(rounded)))
+
+
+def reference_of(model: nn.Module) -> nn.Module:
+    """Give what roundings of *model* start from: a copy with its batch norms folded, in the quicker memory layout."""
+    folded = batchnorm.fold_batchnorm(model)
+    return folded.to(memory_format=training.memory_layout(folded))
+
+
+def rounded_models(
+    spec: Rounding, reference: nn.Module, split: splits.StoppingSplit, bits: int
+) -> dict[str, tuple[nn.Module, adaround.Record | None]]:
+    """Give *reference* rounded in every way that *spec* asks for, by method, with the record of what was learned."""
+    grid = {"scheme": spec.scheme, "granularity": spec.granularity}
+    inputs = split.calibration_inputs[: spec.examples]
+    learned = {"seed": spec.seed, "share": spec.share, "steps": spec.steps, **grid}
+    by_layer, record = adaround.optimize_rounding(reference, inputs, bits, **learned)
+    out = {"nearest": (uniform.quantize_model(reference, bits, **grid), None), "layers": (by_layer, record)}
+    for gap in spec.gaps:
+        out[f"gap {gap:g}" if gap else "logits"] = adaround.optimize_rounding(
+            reference, inputs, bits, on="logits", start=by_layer, gap=gap, **learned
+        )
+    return out
+
+
+def _shares(record: adaround.Record | None) -> tuple[float, float]:
+    """Give the shares of weights that are not at the nearest grid point, and of gates that were not decided."""
+    if record is None:
+        return 0.0, 0.0
+    free = max(1, sum(record.free.values()))
+    return sum(record.changed.values()) / free, sum(record.undecided.values()) / free

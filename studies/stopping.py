@@ -1,0 +1,145 @@
+"""The study of Tables 3 and 4: every level on calibration and held-out inputs, and what each stopping rule chooses."""
+
+from itertools import product
+
+import numpy as np
+import xarray as xr
+from torch import nn
+
+from bqcore.metrics import planes
+from bqcore.quantizers import bit_selection, uniform
+
+from . import measures
+from .data import splits
+from .specs import FLOAT, Stopping
+
+GRID_DIMS = set()
+SPLITS = ("calibration", "held-out")
+# Fixed before the runs. An accuracy drop of 0 is the paper's "chosen by accuracy", one of 0.01 is NNCF's default limit.
+LIMITS = {
+    "accuracy": (0.0, 0.005, 0.01, 0.02),
+    "flips": (0.0025, 0.005, 0.01, 0.02),
+    "band flips": (0.01, 0.02, 0.05, 0.1),
+    "jaccard": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
+    "beyond τ": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7),  # not the paper's, and in no claim
+}
+BOUNDARY_AWARE = ("jaccard", "band flips", "jaccard and band flips")
+
+
+def measure(spec: Stopping, split: splits.StoppingSplit, model: nn.Module) -> xr.Dataset:
+    """
+    Quantize the trained *model* and measure every level on both splits, each with the slice fitted on itself.
+
+    Returns
+    -------
+    xarray.Dataset
+        Dimensions ``split``, ``bits`` (32 is the float classifier), ``nodes``, ``tau``, ``quantile``, ``axis``.
+    """
+    levels = {FLOAT: model} | uniform.levels_of(model, spec.bits, scheme=spec.scheme, granularity=spec.granularity)
+    out = on_both_splits(levels, split, spec)
+    sizes = [uniform.model_bytes(model, bits, granularity=spec.granularity) for bits in levels]
+    return out.assign(model_bytes=("bits", sizes))
+
+
+def on_both_splits(levels: dict[int, nn.Module], split: splits.StoppingSplit, spec: Stopping) -> xr.Dataset:
+    """Measure *levels*, 32 being the float classifier, on both splits, each with the slice fitted on itself."""
+    parts = []
+    for inputs, classes in (split[2:4], split[4:6]):
+        plane = planes.pca_plane(inputs)
+        logits = measures.logits_of(levels, inputs)
+        parts.append(
+            xr.merge(
+                [
+                    measures.of_decisions(logits, classes, spec.share),
+                    measures.of_shifts(levels[FLOAT], inputs, logits),
+                    measures.of_slices(measures.labels_of(levels, plane, spec.nodes), plane, inputs),
+                    measures.of_boundaries(levels, plane),
+                ]
+            )
+        )
+    return xr.concat(parts, xr.Variable("split", list(SPLITS)))
+
+
+def choose(many: xr.Dataset, limits: dict[str, tuple[float, ...]] = LIMITS) -> xr.Dataset:
+    """
+    Apply every rule at every limit to every run, by its calibration measures alone, and give what is held out there.
+
+    Parameters
+    ----------
+    many : xarray.Dataset
+        Joined runs of the study, along ``seed``.
+    limits : dict
+        The limits of each rule, as :data:`LIMITS`; "jaccard and band flips" crosses those two.
+
+    Returns
+    -------
+    xarray.Dataset
+        Along ``choice`` (with the coordinates ``rule``, ``limit`` and ``second_limit``) and ``seed``: ``chosen_bits``,
+        ``fallback``, and every measure of the study at the level chosen, on both splits.
+    """
+    order = [bits for bits in many.bits.values.tolist() if bits != FLOAT]
+    calibration = many.sel(split="calibration")  # nothing else of the runs reaches a choice
+    seen = {rule: _seen(calibration, order, rule) for rule in limits}
+    crossed = [("jaccard and band flips", pair) for pair in product(limits["jaccard"], limits["band flips"])]
+    rules = [(rule, (limit,)) for rule, given in limits.items() for limit in given] + crossed
+    found = [
+        bit_selection.last_before([seen[part].values for part in rule.split(" and ")], given) for rule, given in rules
+    ]
+    bits = np.array(order)[[choice.level for choice in found]]
+    levels = xr.DataArray(bits, dims=("choice", "seed"), coords={"seed": many.seed})
+    fallback = ("choice", "seed"), [choice.fallback for choice in found]
+    # All choices at once: one by one takes many times as long.
+    out = many.sel(bits=levels).drop_vars("bits").assign(chosen_bits=levels, fallback=fallback)
+    return out.transpose("choice", "seed", ...).assign_coords(
+        rule=("choice", [rule for rule, _ in rules]),
+        limit=("choice", [given[0] for _, given in rules]),
+        second_limit=("choice", [given[-1] if len(given) > 1 else np.nan for _, given in rules]),
+    )
+
+
+def _seen(calibration: xr.Dataset, order: list[int], rule: str) -> xr.DataArray:
+    """Give what a rule looks at, along ``seed`` and the levels in *order*."""
+    levels = calibration.sel(bits=order).transpose("seed", "bits", ...)
+    if rule == "accuracy":
+        return calibration.accuracy.sel(bits=FLOAT) - levels.accuracy
+    if rule == "jaccard":
+        return levels.boundary_jaccard.isel(nodes=0)
+    if rule == "beyond τ":
+        return levels.tolerance_jaccard.sel(tau=measures.usual_tolerance(levels.tolerance_jaccard))
+    return {"flips": levels.flip_rate, "band flips": levels.band_flip_rate}[rule]
+
+
+def usual_limit(choices: xr.Dataset, rule: str, share: float = 0.5) -> xr.Dataset:
+    """
+    Give a rule's choices at one limit, picked by calibration data: the loosest that still spares enough flips.
+
+    Parameters
+    ----------
+    choices : xarray.Dataset
+        Of :func:`choose`.
+    rule : str
+    share : float
+        The mean calibration flip rate may be at most this share of what the choice by accuracy has.
+    """
+    flips = choices.flip_rate.sel(split="calibration").mean("seed")
+    by_accuracy = float(flips[(choices.rule == "accuracy") & (choices.limit == 0.0)].item())
+    of_rule = np.flatnonzero(choices.rule.values == rule)
+    limits = choices.limit.values[of_rule]
+    picked = bit_selection.loosest(flips.values[of_rule], limits, share * by_accuracy)
+    return choices.isel(choice=int(of_rule[picked]))
+
+
+def at_equal_bits(many: xr.Dataset, choices: xr.Dataset, measure: str, split: str = "held-out") -> xr.DataArray:
+    """
+    Give *measure* per seed for networks that all have the same bits, on average as many as each choice has.
+
+    Where that average lies between two levels, a share of the networks has the one and the rest the other.
+
+    Returns
+    -------
+    xarray.DataArray
+        Along the choices' own dimensions and ``seed``: to be compared with the choices' *measure*, pair by pair.
+    """
+    values = many[measure].sel(split=split)
+    levels = values.sel(bits=sorted(bits for bits in many.bits.values.tolist() if bits != FLOAT))
+    return levels.interp(bits=choices.chosen_bits.mean("seed")).drop_vars("bits")

@@ -1,0 +1,98 @@
+"""What studies took: the records that the jobs of `make reproduce` leave, as a result file and as a table."""
+
+import json
+import os
+import platform
+import re
+from pathlib import Path
+
+import pandas as pd
+import xarray as xr
+
+from bqcore._store import save_dataset
+
+COMMAND = "make reproduce PROFILE=paper"
+KEPT = Path("data/runs/paper/times.nc")  # of the paper's own runs, which that command makes
+ALL = "all"
+_ATTRS = {
+    "minutes": {"long_name": "time", "units": "min"},
+    "cpu_minutes": {"long_name": "processor time", "units": "min"},
+    "peak_mb": {"long_name": "peak memory of the largest job; of all, of those that ran at a time", "units": "MB"},
+}
+
+
+def of_records(records: list[Path]) -> xr.Dataset:
+    """
+    Add up what the jobs of each study took.
+
+    Parameters
+    ----------
+    records : list of files
+        Snakemake's benchmark records, written when a job ends: "study.tsv" or, of one of its jobs, "study.seed-0.tsv".
+
+    Returns
+    -------
+    xarray.Dataset
+        Along ``study``, the last being "all": ``minutes``, of a study's jobs one after the other, and of all those in
+        which at least one job was running; ``cpu_minutes``; ``peak_mb``, of a study's largest job, and of all that
+        of the jobs that ran at a time, each at its own peak. The attribute ``machine`` names processor and cores.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    if not records:
+        raise ValueError("There is no record of a run: `make reproduce` leaves them.")
+    jobs = pd.concat([pd.read_csv(path, sep="\t", na_values=["-", "NA"]) for path in records], ignore_index=True)
+    jobs["study"] = [path.name.split(".")[0] for path in records]
+    jobs["end"] = [path.stat().st_mtime for path in records]
+    by_study = jobs.groupby("study", sort=False).agg({"s": "sum", "cpu_time": "sum", "max_rss": "max"})
+    by_study.loc[ALL] = [_busy(jobs), jobs.cpu_time.sum(), _at_a_time(jobs)]
+    columns = {"minutes": by_study.s / 60, "cpu_minutes": by_study.cpu_time / 60, "peak_mb": by_study.max_rss}
+    variables = {name: ("study", column.to_numpy(), _ATTRS[name]) for name, column in columns.items()}
+    out = xr.Dataset(variables, {"study": list(by_study.index)})
+    out.attrs = {"machine": f"{_processor()}, {os.cpu_count()} cores"}
+    return out
+
+
+def keep(times: xr.Dataset) -> None:
+    """Keep *times*, of :func:`of_records`, as those of the paper's own runs, to be published."""
+    attrs = {
+        "title": "Boundary-aware quantization: what the paper's own runs took",
+        "command": COMMAND,
+        "spec": json.dumps({"study": "times", "profile": "paper"}),
+    }
+    save_dataset(times.assign_attrs(attrs), KEPT)
+
+
+def _busy(jobs: pd.DataFrame) -> float:
+    """Give the seconds in which at least one of *jobs* was running: the pause of a make that was stopped counts not."""
+    total, until = 0.0, float("-inf")
+    for start, end in sorted(zip(jobs.end - jobs.s, jobs.end)):
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total
+
+
+def _at_a_time(jobs: pd.DataFrame) -> float:
+    """Give the most memory that *jobs* can have held at a time, each at its own peak; NaN where none was measured."""
+    start = jobs.end - jobs.s
+    return pd.Series([jobs.max_rss[(start <= at) & (at < jobs.end)].sum(min_count=1) for at in start]).max()
+
+
+def _processor() -> str:
+    try:
+        return re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())[1]
+    except (OSError, TypeError):  # no Linux, or an unnamed processor
+        return platform.processor() or platform.machine()
+
+
+def table(times: xr.Dataset) -> str:
+    """Write what :func:`of_records` gave as a table in Markdown."""
+    rows = [("study", "minutes", "CPU minutes", "peak MB")]
+    for name, minutes, cpu, peak in zip(*(times[name].values for name in ("study", *_ATTRS))):
+        rows.append((name, f"{minutes:.1f}", f"{cpu:.1f}", f"{peak:.0f}" if peak == peak else "–"))
+    rows.insert(1, ("---", "---:", "---:", "---:"))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join("| " + " | ".join(f"{cell:<{w}}" for cell, w in zip(row, widths)) + " |" for row in rows)

@@ -1,0 +1,314 @@
+"""
+The study of quantizers that people ship with, on the published networks: which keeps decisions best at equal bytes.
+
+And which ranking of layers spends a budget best: the margins' noise, which :func:`bqcore.plan_bits` goes by, accuracy
+lost, or what ONNX Runtime's debugging of quantized models shows, tensor by tensor.
+"""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import nn
+
+from bqcore._store import digest, load_dataset, save_dataset
+from bqcore._threads import one_thread
+from bqcore.auditing import bit_plan, sensitivity, vendors
+from bqcore.auditing.comparison import describe
+from bqcore.auditing.loading import optional
+from bqcore.auditing.streaming import RATES, decide_split, logits_functions, measures
+from bqcore.quantizers.mixed_precision import layers, mixed, model_bytes, spend
+
+from . import specs, sweeps
+from .data import splits
+from .provenance import code_digest, key
+from .workers import each
+
+COMMAND = "python -m studies quantizers"
+NETWORKS = (  # data set and model of the published checkpoints, each the first seed of its study
+    "digits mlp", "mnist mlp", "mnist cnn", "fashion-mnist mlp", "fashion-mnist cnn", "cifar-10 cnn", "cifar-10 resnet",
+)  # fmt: skip
+LEVELS = (8, 7, 6, 5, 4, 3, 2)
+BUDGETS = (6, 5, 4, 3)  # the bytes of that many bits for all
+RANKINGS = ("uniform", "margin noise", "accuracy lost", "ONNX Runtime, weights", "ONNX Runtime, activations")
+SHARE = 0.2
+TOOL_INPUTS, RANKING_INPUTS, DEBUG_INPUTS = 500, 1000, 200  # the first ones of the calibration split
+HELD_OUT = {"digits": 450, "mnist": 10_000, "fashion-mnist": 10_000, "cifar-10": 3000}  # official test inputs
+_KEPT = ("flip_rate", "right_to_wrong", "band_flip_rate", "accuracy")
+_PACKAGES = ("torch", "numpy", "torchao", "onnxruntime", "onnx", "brevitas", "nncf")
+_BATCH = 1000  # activations quantized by the range of the batch depend on it
+_LONG_NAMES = {
+    "band_samples": "held-out inputs in the low-margin boundary band",
+    "float_accuracy": "accuracy of the float classifier",
+    "float_bytes": "size of the float model",
+    "bytes": "size of the quantized model, packed",
+    "stored": "size of the file that the quantizer's own package writes",
+    "weight_bits": "bits of the quantized weights",
+    "missing": "why there is no such candidate",
+    "flipped": "whether the decision on a held-out input flips; -1: there is none",
+    "plan_missing": "why there is no such plan",
+    "plan_bits": "bits by layer",
+    "plan_bytes": "size of the model by the plan, packed",
+    "plan_flipped": "whether the decision on a held-out input flips; -1: there is none",
+}
+
+
+def provenance() -> dict:
+    """
+    Give digests of the code that measures and of the networks, and the versions of the packages.
+
+    What is missing is None.
+    """
+    files = {name: sweeps.published_checkpoint(spec_of(name)) for name in NETWORKS}
+    networks = {name: digest(file)[:12] if file.exists() else None for name, file in files.items()}
+    return {
+        "code": code_digest("studies.vendors"),
+        "checkpoints": networks,
+        "versions": {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def spec_of(network: str) -> specs.Spec:
+    """Give the study whose published checkpoint a network is."""
+    return specs.baseline("stopping", *network.split())
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package).partition("+")[0]
+    except PackageNotFoundError:
+        return None
+
+
+def folder() -> Path:
+    """Give the folder of the fresh results; other code, networks or packages, another folder."""
+    return sweeps.FRESH / f"quantizers-{key(provenance())}"
+
+
+def joined_file() -> Path:
+    """Give the file of all networks' results."""
+    return folder() / "all.nc"
+
+
+def sweep(networks: tuple[str, ...] = NETWORKS, *, workers: int | None = None) -> xr.Dataset:
+    """
+    Measure networks, each kept as soon as it is done, and join them along ``network``.
+
+    Parameters
+    ----------
+    networks : names of :data:`NETWORKS`
+        If it is all of them, the joined result is kept too.
+    workers : int, optional
+        Processes; by default one a core.
+    """
+    files = {name: folder() / f"{name.replace(' ', '_')}.nc" for name in networks}
+    missing = [name for name, file in files.items() if not file.exists()]
+    jobs = [(name, files[name].absolute()) for name in missing]
+    each(_make, jobs, total=len(networks), desc="quantizers", unit="network", workers=workers)
+    out = join([load_dataset(file) for file in files.values()])
+    if networks == NETWORKS:
+        save_dataset(out, joined_file())
+    return out
+
+
+def join(parts: list[xr.Dataset]) -> xr.Dataset:
+    """Join networks; a split that is shorter than another is filled up with -1."""
+    longest = max(part.sizes["sample"] for part in parts)
+    filled = [part.pad(sample=(0, longest - part.sizes["sample"]), constant_values=-1) for part in parts]
+    out = xr.concat(filled, "network", combine_attrs="drop_conflicts", data_vars="all", coords="minimal")
+    spec = {"study": "quantizers", "networks": out.network.values.tolist(), "seed": 0, "share": SHARE}
+    out.attrs |= {"spec": json.dumps(spec, sort_keys=True)}
+    return out
+
+
+def left_out(found: xr.Dataset) -> list[str]:
+    """Give a line for each quantizer or ranking that is missing somewhere: where, and why."""
+    lines = []
+    for dim, variable in (("quantizer", "missing"), ("ranking", "plan_missing")):
+        for name in found[dim].values:
+            reasons = found[variable].sel({dim: name}).values
+            for reason in dict.fromkeys(reason for reason in reasons if reason):
+                where = [str(network) for network, own in zip(found.network.values, reasons) if own == reason]
+                where = "everywhere" if len(where) == len(reasons) else f"on {', '.join(where)}"
+                lines.append(f"Left out {where}: {name}. {reason}")
+    return lines
+
+
+def _make(name: str, path: Path) -> None:
+    spec = spec_of(name)
+    sizes = dict(zip(("train", "calibration"), spec.sizes))
+    with one_thread():
+        # Of CIFAR-10 more than its study holds out: 600 inputs would tell few quantizers apart.
+        split = splits.stopping_split(spec.dataset, spec.seed, held_out=HELD_OUT[spec.dataset], **sizes)
+        out = measure(sweeps.classifier(spec), split[2:4], split[4:6])
+    save_dataset(out.expand_dims(network=[name]), path)
+
+
+def measure(model: nn.Module, calibration: tuple, heldout: tuple) -> xr.Dataset:
+    """
+    Measure every quantizer and every plan on one network.
+
+    Parameters
+    ----------
+    model : torch module in eval mode
+    calibration, heldout : (inputs, classes), tensors
+        Quantizers and plans see the calibration split alone.
+
+    Returns
+    -------
+    xarray.Dataset
+        Along ``quantizer``, along ``budget`` and ``ranking``, and along ``sample``. What is missing is NaN or 0, with
+        the reason in ``missing``.
+    """
+    x, y = calibration
+    shelf = vendors.shelf(model, x[:TOOL_INPUTS], y[:TOOL_INPUTS])
+    plans, reasons = make_plans(model, (x[:RANKING_INPUTS], y[:RANKING_INPUTS]))
+    candidates = {name: found.model for name, found in shelf.items() if not isinstance(found, str)}
+    candidates |= {key: mixed(model, bits) for key, bits in plans.items()}
+    functions = logits_functions(model, candidates, False)
+    decided, _, _ = decide_split(functions, heldout, "heldout", batch_size=_BATCH)
+    found = {key: measures(part, SHARE) for key, part in decided.items()}
+    flipped = {key: part.flipped() for key, part in decided.items()}
+    first = next(iter(found.values()))
+    names, n = list(vendors.QUANTIZERS), len(heldout[1])
+    none = np.full(n, -1, np.int8)
+    dims, sample = ("budget", "ranking"), "sample"
+    out = xr.Dataset(
+        {
+            "band_samples": first["band_samples"], "float_accuracy": first["accuracy_reference"],
+            "float_bytes": model_bytes(model, 32),
+            "bytes": ("quantizer", [getattr(shelf[name], "bytes", 0) for name in names]),
+            "stored": ("quantizer", [getattr(shelf[name], "stored", 0) for name in names]),
+            "weight_bits": ("quantizer", [bits for bits, _ in vendors.QUANTIZERS.values()]),
+            "missing": ("quantizer", [one if isinstance(one := shelf[name], str) else "" for name in names]),
+            "flipped": (("quantizer", sample), [flipped.get(name, none) for name in names]),
+            "plan_missing": ("ranking", [reasons.get(name, "") for name in RANKINGS]),
+            "plan_bits": (dims, [[_text(plans.get((b, name))) for name in RANKINGS] for b in BUDGETS]),
+            "plan_bytes": (dims, [[_size(model, plans.get((b, name))) for name in RANKINGS] for b in BUDGETS]),
+            "plan_flipped": ((*dims, sample), [[flipped.get((b, r), none) for r in RANKINGS] for b in BUDGETS]),
+        },
+        {"quantizer": names, "budget": list(BUDGETS), "ranking": list(RANKINGS)},
+    )  # fmt: skip
+    missing = dict.fromkeys(_KEPT, np.nan)
+    for kept in _KEPT:
+        out[kept] = "quantizer", [found.get(name, missing)[kept] for name in names]
+        out[f"plan_{kept}"] = dims, [[found.get((b, r), missing)[kept] for r in RANKINGS] for b in BUDGETS]
+    out = out.assign({name: out[name].astype(np.int8) for name in ("flipped", "plan_flipped")})
+    describe(out, {"title": "Quantizers that people ship with, and plans of bits by layer", "command": COMMAND})
+    for name, says in _LONG_NAMES.items():
+        out[name].attrs = {"long_name": says}
+    for name in _KEPT:
+        out[f"plan_{name}"].attrs = {"long_name": f"{RATES[name]}, of a plan"}
+    out.attrs |= {key: json.dumps(value, sort_keys=True) for key, value in provenance().items()}
+    return out
+
+
+def _text(bits: Mapping | None) -> str:
+    return "" if bits is None else ", ".join(f"{name or 'model'}: {b}" for name, b in bits.items())
+
+
+def _size(model: nn.Module, bits: Mapping | None) -> int:
+    return 0 if bits is None else model_bytes(model, bits)
+
+
+def make_plans(model: nn.Module, calibration: tuple) -> tuple[dict, dict]:
+    """
+    Give bits by layer for each budget and ranking, all spent in the same way, and why a ranking is missing.
+
+    Returns
+    -------
+    plans : dict of bits by layer, by (budget in uniform bits, ranking)
+    reasons : dict by ranking
+    """
+    alone = sensitivity.one_at_a_time(model, calibration, LEVELS)
+    noise = {key: sensitivity.margin_noise(part, SHARE) for key, part in alone.items()}
+    found = {key: measures(part, SHARE) for key, part in alone.items()}
+    costs = {"accuracy lost": {key: m["accuracy_reference"] - m["accuracy"] for key, m in found.items()}}
+    reasons = {}
+    try:
+        costs["ONNX Runtime, weights"] = onnx_weight_costs(model, LEVELS)
+        costs["ONNX Runtime, activations"] = onnx_activation_costs(model, calibration[0][:DEBUG_INPUTS], LEVELS)
+    except ValueError as error:
+        reasons |= {name: str(error) for name in RANKINGS if name.startswith("ONNX") and name not in costs}
+    plans = {}
+    for b in BUDGETS:
+        budget = model_bytes(model, b)
+        plans[b, "uniform"] = dict.fromkeys(layers(model), b)
+        plans[b, "margin noise"] = bit_plan.least_noise(model, noise, calibration, budget, share=SHARE)
+        plans |= {(b, name): spend(model, cost, budget) for name, cost in costs.items()}
+    return plans, reasons
+
+
+def _debugger():
+    return optional("onnxruntime.quantization.qdq_loss_debug", "onnxruntime", "ONNX Runtime's debugging")
+
+
+def _noise(decibels: float) -> float:
+    """Give the share of noise in the energy, which is what adds up, of a ratio of signal to noise."""
+    return 10 ** (-decibels / 10)
+
+
+def onnx_weight_costs(model: nn.Module, levels) -> dict[tuple[str, int], float]:
+    """Give what ONNX Runtime's ``compute_weight_error`` says of each layer at each level."""
+    out = {}
+    for b in levels:
+        pairs = {
+            name: {
+                "float": layer.weight.detach().numpy(),
+                "dequantized": mixed(model, {name: b}).weight_0.numpy(),
+            }
+            for name, layer in layers(model).items()
+        }
+        out |= {(name, b): _noise(found) for name, found in _debugger().compute_weight_error(pairs).items()}
+    return out
+
+
+def onnx_activation_costs(model: nn.Module, inputs: torch.Tensor, levels) -> dict[tuple[str, int], float]:
+    """
+    Compare each layer's output in the float model and in one with all layers at a level, as ONNX Runtime does.
+
+    Both are augmented and run by ``modify_model_output_intermediate_tensors`` and ``collect_activations``.
+    """
+    debugger = _debugger()
+    onnx = optional("onnx", "onnx", "ONNX Runtime's debugging")
+    order = _order(model, inputs[:1])
+    with vendors.quiet(), tempfile.TemporaryDirectory(prefix="bq-") as name:
+        source, augmented = Path(name, "model.onnx"), Path(name, "augmented.onnx")
+
+        def outputs(one: nn.Module) -> list[np.ndarray]:
+            vendors.export_onnx(one, inputs, source)
+            nodes = [node for node in onnx.load(source).graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
+            if len(nodes) != len(order):
+                raise ValueError(f"The ONNX export has {len(nodes)} layers and the model {len(order)}.")
+            debugger.modify_model_output_intermediate_tensors(source, augmented)
+            tensors = debugger.collect_activations(str(augmented), [{"x": inputs.numpy()}])
+            return [tensors[node.output[0]] for node in nodes]
+
+        before = outputs(model)
+        out = {}
+        for b in levels:
+            after = outputs(vendors.ptq_w(model, b).model)
+            for layer, float_tensors, tensors in zip(order, before, after):
+                ratio = debugger.compute_signal_to_quantization_noice_ratio(float_tensors, tensors)
+                out[layer, b] = _noise(ratio)
+    return out
+
+
+def _order(model: nn.Module, example: torch.Tensor) -> list[str]:
+    """Give the names of the layers in the order in which they are called."""
+    order = []
+    hooks = [
+        layer.register_forward_hook(lambda *_, name=name: order.append(name)) for name, layer in layers(model).items()
+    ]
+    try:
+        with torch.no_grad():
+            model(example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return order

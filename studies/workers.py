@@ -1,0 +1,85 @@
+"""Work shared out among processes: a bar with the time left; Ctrl-C is heard by their parent alone."""
+
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from multiprocessing import resource_tracker as standard_tracker
+
+from joblib import Parallel, cpu_count, delayed
+from joblib.externals.loky.backend import resource_tracker
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+from tqdm import tqdm
+
+from bqcore._checks import check_integer
+
+
+def each(
+    call: Callable, jobs: list[tuple], *, total: int, desc: str, unit: str, workers: int | None = None,
+    progress: bool = True,
+) -> None:  # fmt: skip
+    """
+    Call *call* with the arguments of each of *jobs*, in other processes; what it gives back is dropped.
+
+    Parameters
+    ----------
+    call : function that can be imported
+    jobs : list of tuples
+        Arguments, which can be pickled.
+    total : int
+        Number of jobs with those done before, which the bar begins at.
+    desc, unit : str
+        What the bar is named, and what it counts.
+    workers : int, optional
+        Processes; by default one for each core that this process may use.
+    progress : bool
+        Show the bar, on standard error.
+
+    Raises
+    ------
+    RuntimeError
+        If a process was ended from outside.
+    """
+    workers = check_integer("workers", cpu_count() if workers is None else workers, 1)
+    with tqdm(total=total, initial=total - len(jobs), desc=desc, unit=unit, disable=not progress or not jobs) as bar:
+        # joblib's processes start afresh (a forked copy of torch's threads can hang) and need no guard in a script.
+        pool = Parallel(min(workers, max(1, len(jobs))), return_as="generator_unordered")
+        try:
+            with _deaf():
+                done = pool(delayed(call)(*job) for job in jobs)
+            for _ in done:
+                bar.update()
+        except TerminatedWorkerError:
+            raise RuntimeError(
+                "A worker was ended from outside (out of memory?): finished runs are kept, the same command goes on."
+            ) from None
+
+
+@contextmanager
+def _deaf():
+    """Start processes in this block that never hear Ctrl-C: their parent does, after it, and ends them quietly."""
+    if not hasattr(signal, "pthread_sigmask"):  # as on Windows
+        yield
+        return
+    _start_trackers()  # their start, else within the start of a worker, lifts the mask
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_trackers():
+    """
+    Start the processes that clean up after workers, silent about what they find.
+
+    There is always something: workers are killed when the work ends early, and a thread of loky's that nobody waits for
+    can be cut off between removing a semaphore and saying so. It is removed all the same.
+    """
+    before = sys.warnoptions[:]
+    sys.warnoptions.append("ignore:resource_tracker")  # a Python that is started here takes them along
+    try:
+        for tracker in (resource_tracker, standard_tracker):
+            tracker.ensure_running()
+    finally:
+        sys.warnoptions[:] = before

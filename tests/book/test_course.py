@@ -1,0 +1,51 @@
+"""The course: every Python block of its pages runs, in order, and prints what its comments say."""
+
+import contextlib
+import importlib
+import io
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "book" / "course"
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGES = {path.stem: BLOCK.findall(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.md"))}
+
+
+@pytest.mark.parametrize("name", [name for name, blocks in PAGES.items() if blocks])
+def test_solutions_run_and_print_what_they_say(name):
+    space = {}
+    for block in PAGES[name]:
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            exec(compile(block, f"{name}.md", "exec"), space)
+        assert said.getvalue().splitlines() == re.findall(r"# → (.*)", block), block
+
+
+@pytest.mark.parametrize("name", ["boundary", "displacement", "junctions", "ruler"])
+def test_each_lesson_has_aims_time_a_picture_exercises_and_questions(name):
+    text = (FOLDER / f"{name}.md").read_text(encoding="utf-8")
+    assert f'data-lesson="{name}"' in text and "**Time:**" in text and "{admonition} Aims" in text
+    exercises = re.findall(r"^\*\*(\d)\.\*\*", text, flags=re.MULTILINE)
+    assert exercises == ["1", "2", "3", "4"] and text.count("{dropdown} Solution\n") == 4 == len(PAGES[name])
+    assert "## Questions" in text and "{dropdown} Answers" in text
+
+
+@pytest.mark.parametrize("name", ["boundary", "displacement", "junctions", "ruler"])
+def test_worksheets_ask_what_the_lesson_asks_and_solutions_hold_its_code(name, monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER.parent / "_ext")
+    worksheets = importlib.import_module("worksheets")
+    text = (FOLDER / f"{name}.md").read_text(encoding="utf-8")
+    empty, solved = (worksheets.sheet(text, solved) for solved in (False, True))
+    for sheet in (empty, solved):
+        nbformat.validate(sheet)
+        said = "\n".join(cell.source for cell in sheet.cells if cell.cell_type == "markdown")
+        assert [said.count(f"**{number}.**") for number in range(1, 6)] == [1, 1, 1, 1, 0]
+        assert said.count("## Questions") == 1
+        assert not re.search(r"\{\w+\}`|:::|\]\((?!http)", said), "what only the book understands"
+    assert [cell.source for cell in empty.cells if cell.cell_type == "code"] == [""] * 4
+    assert [cell.source + "\n" for cell in solved.cells if cell.cell_type == "code"] == PAGES[name]
+    assert "## Answers" in solved.cells[-1].source and "Answers" not in str(empty)
+    assert worksheets.sheet(text, True) == solved

@@ -1,0 +1,85 @@
+"""What the chapter on rounding objectives says: the rule of beating by hand, and that words and figure follow the runs."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from studies import objectives
+from studies.figures import objectives as objectives_figures
+from studies.figures.objectives import MEASURES, beats_plain, differences_table, front_figure, means_table, summary
+
+SEEDS = 10
+WOBBLE = np.resize([-1.0, 1.0], SEEDS)  # of mean 0
+
+
+def made(**changes) -> xr.Dataset:
+    """Make runs in which all families are equal but for *changes*: of a family, measure -> (mean change, spread)."""
+    families = objectives.families()
+    names = [name for name, *_ in MEASURES]
+    values = {name: np.tile(np.linspace(0.4, 0.5, SEEDS), (2, len(families), 1)) for name in names}
+    for family, of in changes.items():
+        for name, (mean, spread) in of.items():
+            values[name][1, families.index(family)] += mean + spread * WOBBLE
+    data = {name: (("split", "family", "seed"), array) for name, array in values.items()}
+    data |= {
+        "strength": (("family", "seed"), np.where(np.arange(len(families))[:, None] > 4, 0.3, np.nan) + WOBBLE * 0)
+    }
+    data["tolerance_jaccard"] = (
+        ("split", "family", "seed", "tau"),
+        values["tolerance_jaccard"][..., None] * [1.0, 2.5],
+    )
+    data["undecided_gates"] = (("family", "seed"), np.full((len(families), SEEDS), 0.0123))
+    return xr.Dataset(
+        data, {"split": ["calibration", "held-out"], "family": families, "seed": range(SEEDS), "tau": [0.5, 0.1]}
+    )
+
+
+BETTER = {"band_flip_rate": (-0.1, 0.01), "boundary_jaccard": (-0.1, 0.01)}
+
+
+@pytest.mark.parametrize(
+    ("change", "beats"),
+    [
+        (BETTER, True),
+        (BETTER | {"accuracy": (-0.001, 0.01)}, True),  # not sure to be lower
+        (BETTER | {"accuracy": (-0.01, 0.001)}, False),
+        (BETTER | {"boundary_jaccard": (0.0, 0.01)}, False),
+        # Sure alone (|t| = 2.7 of 9 degrees of freedom), but not as one of twelve.
+        (BETTER | {"band_flip_rate": (-0.009, 0.01)}, False),
+    ],
+)
+def test_an_objective_beats_plain_by_all_three(change, beats):
+    picked = made(kl=change)
+    assert beats_plain(picked, "kl")["beats"] == beats
+    assert not beats_plain(picked, "gap")["beats"]
+    assert objectives_figures._compared(picked, "kl", "band_flip_rate").difference.high < 0
+    said = summary({"some": picked, "others": made()})
+    ours, others, both = said.splitlines()
+    assert ours.startswith(
+        "- **some** (10 seeds): " + ("plain optimized rounding is beaten by KL (" if beats else "nothing")
+    )
+    assert "Taken alone (95 %), fewer band flips: KL; a lower J: " in ours
+    assert ("a lower J: KL;" in ours) == (change["boundary_jaccard"][0] < 0)
+    assert "The paper's term: accuracy 0.0000 [0.0000, 0.0000], band flips 0.0000 [" in ours
+    assert "Fewest band flips has KL (" in ours and f"band flips {change['band_flip_rate'][0]:+.4f} [" in ours
+    assert others.startswith("- **others** (10 seeds): nothing beats plain") and both.startswith("- Nothing beats")
+    assert ("beaten by KL" in summary({"some": picked}).splitlines()[-1]) == beats
+
+
+def test_tables_and_figure_hold_every_family_by_its_name():
+    picked = made(kl=BETTER)
+    names = list(objectives_figures.NAMES.values())
+    assert sorted(objectives_figures.NAMES) == sorted(objectives_figures._MARKS) == sorted(objectives.families())
+    means = means_table(picked)
+    assert sorted(means.index) == sorted(names)
+    assert means.loc["KL", "band flips"] == "0.3500" and means.loc["KL", "accuracy"] == "0.4500"
+    assert means.loc["KL", "strengths"] == "0.3\u00a0(10)" and means.loc["GPTQ", "strengths"] == ""
+    assert means.loc["KL", "undecided"] == "1.23\u00a0%" and means.loc["GPTQ", "undecided"] == ""
+    assert means.loc["KL", "beyond 0.5"] == "0.450"  # of two tolerances, that of about a half
+    table = differences_table(picked)
+    assert sorted([*table.index, objectives_figures.NAMES[objectives.PLAIN]]) == sorted(names)
+    # Student: 2.262 of 9 degrees of freedom · 0.010541 / √10 = 0.0075; seen four times in five: 0.0105.
+    assert table.loc["KL", "band flips"] == "-0.1000 [-0.1075,\u00a0-0.0925] (0.0105)"
+    figure = front_figure({"some": picked, "others": made()})
+    assert [axes.get_title() for axes in figure.axes] == ["some", "others"]
+    assert sorted(text.get_text() for text in figure.legends[0].get_texts()) == sorted(names)

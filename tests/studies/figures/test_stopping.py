@@ -1,0 +1,127 @@
+"""Tables and figures of stopping: the numbers in them, and that every figure draws what it says."""
+
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import xarray as xr
+
+from bqcore.metrics import statistics
+from studies import measures, specs, stopping, sweeps
+from studies.figures import notebook
+from studies.figures import stopping as stopping_figures
+
+SMALL = specs.Stopping(epochs=4, nodes=(41, 21), width=12, sizes=(500, 300, 400))
+
+
+@pytest.fixture(scope="module")
+def many() -> xr.Dataset:
+    return sweeps.combine([sweeps.measure(replace(SMALL, seed=seed)) for seed in range(3)], SMALL, 3)
+
+
+@pytest.fixture(scope="module")
+def chosen(many) -> xr.Dataset:
+    return stopping_figures.usual_choices(many)
+
+
+def test_the_usual_choices_are_one_of_each_rule_and_nncf_s_drop(chosen):
+    names = [
+        stopping_figures.rule_name(str(rule), float(limit), float(second))
+        for rule, limit, second in zip(chosen.rule.values, chosen.limit.values, chosen.second_limit.values)
+    ]
+    assert names[:2] == ["chosen by accuracy", "accuracy drop ≤ 0.01"]
+    assert [name.split(" ≤ ")[0] for name in names[2:5]] == ["flips", "band flips", "jaccard"]
+    assert names[5].count("≤") == 2 and " and band flips ≤ " in names[5] and names[6].startswith("beyond τ ≤ ")
+    assert set(chosen.rule.values) == set(stopping_figures.RULES)
+
+
+def test_the_table_holds_the_means_and_the_paired_difference(many, chosen):
+    table = stopping_figures.stopping_table(many, chosen)
+    tau = measures.usual_tolerance(many.tolerance_jaccard)
+    for i, (_, row) in enumerate(table.iterrows()):
+        at = chosen.isel(choice=i)
+        assert row["bits"] == f"{float(at.chosen_bits.mean()):.2f}"
+        for title, values, form in (
+            ("flips", at.flip_rate, ".4f"),
+            ("J", at.boundary_jaccard.sel(nodes=41), ".3f"),
+            (f"beyond {tau:g}", at.tolerance_jaccard.sel(tau=tau), ".3f"),
+        ):
+            means = [float(values.sel(split=split).mean()) for split in ("calibration", "held-out")]
+            assert row[title].split() == [f"{means[0]:{form}}", "→", f"{means[1]:{form}}"]
+        equal = stopping.at_equal_bits(many, at, "flip_rate")
+        less = statistics.paired_difference(equal.values, at.flip_rate.sel(split="held-out").values)
+        assert row["saved at equal bits"].split() == [
+            f"{less.estimate:+.4f}", f"[{less.low:+.4f},", f"{less.high:+.4f}]"
+        ]  # fmt: skip
+    one = stopping_figures.stopping_table(many.isel(seed=[0]), chosen.isel(seed=[0]), nodes=21)
+    assert not one["saved at equal bits"].str.contains(r"\[").any()  # one run has no interval
+
+
+def test_the_table_of_limits_ticks_what_is_inside(many):
+    choices = stopping.choose(many)
+    at = choices.isel(choice=int(np.flatnonzero(choices.rule.values == "jaccard")[3]))
+    reported = {
+        "flip_rate": float(at.flip_rate.sel(split="held-out").mean()),
+        "boundary_jaccard": float(at.boundary_jaccard.sel(split="held-out", nodes=41).mean()),
+    }
+    table = stopping_figures.limits_table(many, choices, 3, reported, 41, crossed=False)
+    assert len(table) == 11 and len(stopping_figures.limits_table(many, choices, 3, reported, 41, crossed=True)) == 28
+    row = table.loc["jaccard ≤ 0.4"]
+    assert row["all agree"] == "yes" and row.str.contains("✓").sum() == 2
+    far = stopping_figures.limits_table(many, choices, 3, {"flip_rate": 0.9, "chosen_bits": 99}, 41, crossed=True)
+    assert not (far["all agree"] == "yes").any() and not far["bits (paper 99)"].str.contains("✓").any()
+
+
+def test_figures_draw_every_seed_and_rule(many, chosen):
+    transfer = stopping_figures.transfer_figure({"mnist": many, "again": many})
+    dots = sum(len(line.get_xdata()) for line in transfer.axes[0].lines if line.get_marker() == "o")
+    assert dots == 3 * 7 and [axes.get_title() for axes in transfer.axes] == ["MNIST", "again"]
+    front = stopping_figures.front_figure({"digits": many}, {"digits": chosen})
+    (line, *marks) = front.axes[0].lines
+    flips = many.flip_rate.sel(split="held-out", bits=[8, 7, 6, 5, 4, 3]).mean("seed")
+    np.testing.assert_allclose(line.get_ydata(), flips)
+    assert len(marks) == chosen.sizes["choice"]
+    assert len({(mark.get_color(), mark.get_marker()) for mark in marks}) == len(stopping_figures.RULES)
+    places = {}
+    for mark in marks:  # in the order in which they are drawn
+        places.setdefault(tuple(mark.get_xydata()[0]), []).append(mark.get_markersize())
+    assert any(len(sizes) > 1 for sizes in places.values())
+    assert all(sizes == sorted(set(sizes), reverse=True) for sizes in places.values())  # none hides another
+    ruler = stopping_figures.ruler_figure(many, {8: 0.1, 6: 0.4})
+    assert [axes.get_title() for axes in ruler.axes] == ["one-cell mask", "thickened by a cell on every side"]
+    medians = [line.get_ydata() for line in ruler.axes[0].lines if line.get_label() == "8 bits, median"]
+    expected = many.boundary_jaccard.sel(bits=8, split="held-out").sortby("nodes").median("seed")
+    np.testing.assert_allclose(medians[0], expected)
+    assert plt.get_fignums() == []
+
+
+def test_the_table_of_variants_begins_with_the_paper(many):
+    variants = xr.concat([many, many], xr.Variable("variant", ["baseline", "width=12"]))
+    table = stopping_figures.variants_table(variants, 0.5, stopping.LIMITS, {"flips by accuracy": 0.0094})
+    assert list(table.index) == ["the paper", "baseline", "width=12"]
+    assert table.loc["the paper", "flips by accuracy"] == "0.0094"
+    assert table.loc["baseline"].equals(table.loc["width=12"])
+
+
+def test_the_summary_in_words_holds_the_paired_differences(many, chosen):
+    text = notebook.stopping_summary({"digits": many}, {"digits": chosen}).data
+    held_out = chosen.flip_rate.sel(split="held-out").transpose("choice", "seed")
+    first, second = (list(chosen.rule.values).index(rule) for rule in ("accuracy", "jaccard"))
+    fewer = statistics.paired_difference(held_out[first].values, held_out[second].values)
+    assert f"{fewer.estimate:.4f} fewer [{fewer.low:.4f}, {fewer.high:.4f}]" in text
+    assert f"{float(chosen.chosen_bits[second].mean()):.2f} bits" in text
+    equal = stopping.at_equal_bits(many, chosen, "flip_rate")
+    gains = [
+        statistics.paired_difference(equal.isel(choice=i).values, held_out[i].values)
+        for i in range(chosen.sizes["choice"])
+    ]
+    assert text.count("surely fewer flips: none, ") == (not any(gain.low > 0 for gain in gains))
+    assert text.count("surely more: ") == any(gain.high < 0 for gain in gains)
+    bits = many.sel(bits=[32, 8, 7]).copy(deep=True)
+    for name in ("flip_rate", "band_flip_rate", "boundary_jaccard", "thick_boundary_jaccard", "tolerance_jaccard"):
+        bits[name].loc[{"bits": 7}] = 1.0  # so that no rule goes below 8
+    bits["accuracy"].loc[{"bits": 7}] = 0.0
+    only = notebook.stopping_summary({"x": bits}, {"x": stopping_figures.usual_choices(bits)}).data
+    assert "All networks have the same bits by every rule" in only and "surely" not in only
+    assert "fewer [" not in notebook.stopping_summary({"one": many.isel(seed=[0])}, {"one": chosen.isel(seed=[0])}).data
