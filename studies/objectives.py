@@ -101,7 +101,7 @@ def rounded_models(
     }
     for method, objective, strength, with_step in methods():
         out[method] = objectives.learn(
-            reference, inputs, bits, objective, strength=strength, seed=spec.seed, share=spec.share,
+            reference, inputs, bits, objective, strength=strength, seed=spec.seed, fraction=spec.share,
             step_sizes=sizes if with_step else None, start=starts["step" if with_step else None], **how,
         )  # fmt: skip
     return out

@@ -53,7 +53,7 @@ def rounded_models(
     """Give *reference* rounded in every way that *spec* asks for, by method, with the record of what was learned."""
     grid = {"scheme": spec.scheme, "granularity": spec.granularity}
     inputs = split.calibration_inputs[: spec.examples]
-    learned = {"seed": spec.seed, "share": spec.share, "steps": spec.steps, **grid}
+    learned = {"seed": spec.seed, "fraction": spec.share, "steps": spec.steps, **grid}
     by_layer, record = adaround.optimize_rounding(reference, inputs, bits, **learned)
     out = {"nearest": (uniform.quantize_model(reference, bits, **grid), None), "layers": (by_layer, record)}
     for gap in spec.gaps:

@@ -16,7 +16,7 @@ from . import uniform
 from .uniform import LAYERS, level_range, quantize, step_size
 
 BETAS = (20.0, 2.0)  # of Nagel et al.: β falls from 20 to 2
-WARM_UP = 0.2  # share of the steps before it, without the regularizer
+WARM_UP = 0.2  # fraction of the steps before it, without the regularizer
 STRETCH = (1.2, -0.1)  # of the gate: h = clip(1.2 σ(V) − 0.1, 0, 1)
 _NEAR = 0.8  # of the way from the float weights' gates to those of a start
 _NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -41,21 +41,21 @@ class Grid:
         self.start = torch.logit(((x - self.lower).clamp(0, 1) - shift) / scale)
 
     def near(self, weight: torch.Tensor) -> torch.Tensor:
-        """Give the variables of gates that lie near those of a rounded *weight*."""
+        """Return the variables of gates that lie near those of a rounded *weight*."""
         scale, shift = STRETCH
         up = ((weight - self.lower * self.step) > self.step / 2).to(self.lower.dtype)
         return torch.logit(((1 - _NEAR) * gates_of(self.start) + _NEAR * up - shift) / scale)
 
     def soft(self, gates: torch.Tensor) -> torch.Tensor:
-        """Give the weights of *gates* h in [0, 1]."""
+        """Return the weights of *gates* h in [0, 1]."""
         return (self.lower + gates * self.span) * self.step
 
     def hard(self, variables: torch.Tensor) -> torch.Tensor:
-        """Give the weights when every gate goes to the nearer of 0 and 1."""
+        """Return the weights when every gate goes to the nearer of 0 and 1."""
         return self.soft((gates_of(variables.detach()) >= 0.5).to(self.lower.dtype))
 
     def penalty(self, gates: torch.Tensor, beta: float) -> torch.Tensor:
-        """Give Σ 1 − |2h − 1|^β over the weights that have two neighbours."""
+        """Return Σ 1 − |2h − 1|^β over the weights that have two neighbours."""
         return ((1 - (2 * gates - 1).abs().pow(beta)) * self.span).sum()
 
     def undecided(self, variables: torch.Tensor) -> int:
@@ -69,12 +69,13 @@ class Grid:
 
 
 def gates_of(variables: torch.Tensor) -> torch.Tensor:
+    """Return the gates h = clip(1.2 σ(V) − 0.1, 0, 1) of their *variables* V."""
     scale, shift = STRETCH
     return (scale * variables.sigmoid() + shift).clamp(0, 1)
 
 
 def exponent_at(step: int, steps: int) -> float | None:
-    """Give the regularizer's exponent at a step, None during the warm-up."""
+    """Return the regularizer's exponent at a step, None during the warm-up."""
     begin = WARM_UP * steps
     if step < begin:
         return None
@@ -116,14 +117,14 @@ class Quadratic:
         self.rest /= self.count
 
     def __call__(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Give the error at *weight* and its gradient."""
+        """Return the error at *weight* and its gradient."""
         change = self._rows(weight.detach()) - self.weight
         half = change @ self.gram + self.cross
         return (change * (half + self.cross)).sum() + self.rest, (2 * half).reshape(weight.shape)
 
 
 def _channels_last(layer: nn.Module, output: torch.Tensor) -> torch.Tensor:
-    """Give one row for each input or position, one column for each output channel."""
+    """Return one row for each input or position, one column for each output channel."""
     if isinstance(layer, nn.Linear):
         return output.reshape(-1, output.shape[-1])
     if output.ndim == len(layer.kernel_size) + 1:  # without a batch axis
@@ -132,7 +133,7 @@ def _channels_last(layer: nn.Module, output: torch.Tensor) -> torch.Tensor:
 
 
 def _patches(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """Give what each output position of *layer* sees of *x*, one row a position, group by group."""
+    """Return what each output position of *layer* sees of *x*, one row a position, group by group."""
     if isinstance(layer, nn.Linear):
         return x.reshape(-1, x.shape[-1])
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
@@ -183,8 +184,8 @@ def learn_by_layer(
 class Band:
     """The calibration inputs of the boundary band, with the float margin and its gradient's length at each."""
 
-    def __init__(self, reference: nn.Module, inputs: torch.Tensor, share: float, batch_size: int, seed: int):
-        band = torch.from_numpy(boundary_band(logits_of(reference, inputs), share).copy()).to(inputs.device)
+    def __init__(self, reference: nn.Module, inputs: torch.Tensor, fraction: float, batch_size: int, seed: int):
+        band = torch.from_numpy(boundary_band(logits_of(reference, inputs), fraction).copy()).to(inputs.device)
         x, rows = inputs[band], []
         for part in x.split(PASS):
             leaf = part.clone().requires_grad_()
@@ -207,13 +208,13 @@ class Band:
         self.batches = endless_batches(len(self.inputs), min(batch_size, len(self.inputs)), generator)
 
     def term(self, logits: torch.Tensor, rows) -> torch.Tensor:
-        """Give the mean squared displacement of *rows*, whose logits after quantization are given."""
+        """Return the mean squared displacement of *rows*, whose logits after quantization are given."""
         change = pair_margin(logits, self.pair[rows]) - self.margin[rows]
         return (change / self.length[rows]).square().mean()
 
 
 def weights_on(start: nn.Module, grids: dict[str, Grid]) -> dict[str, torch.Tensor]:
-    """Give the weights of *start*, after making sure that each is one of the two grid points beside the float one."""
+    """Return the weights of *start*, after making sure that each is one of the two grid points beside the float one."""
     out = {}
     for name, grid in grids.items():
         weight = start.get_submodule(name).weight.detach()
@@ -226,17 +227,19 @@ def weights_on(start: nn.Module, grids: dict[str, Grid]) -> dict[str, torch.Tens
 
 
 def pair_margin(logits: torch.Tensor, pair: torch.Tensor) -> torch.Tensor:
+    """Return the margin z_a − z_b of each row of *logits* (N, K), (a, b) being its row of *pair* (N, 2)."""
     of_pair = logits.gather(1, pair)
     return of_pair[:, 0] - of_pair[:, 1]
 
 
 def endless_batches(count: int, size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
-    """Give batches of *size* of *count* indices for ever, each pass over them in another order."""
+    """Yield batches of *size* of *count* indices for ever, each pass over them in another order."""
     while True:
         yield from torch.randperm(count, generator=generator)[: count - count % size].split(size)
 
 
 def logits_of(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    """Return the logits of *model* at *inputs*, without gradients, a few inputs at a time."""
     with torch.no_grad():
         return torch.cat([model(part) for part in inputs.split(PASS)])
 
@@ -246,7 +249,7 @@ class _Reached(Exception):
 
 
 def caught(model: nn.Module, name: str, x: torch.Tensor, *, output: bool) -> torch.Tensor:
-    """Give what goes into the layer *name* of *model* at *x*, or its output."""
+    """Return what goes into the layer *name* of *model* at *x*, or its output."""
     kept = []
 
     def keep(module, args, result=None):
@@ -268,7 +271,7 @@ def caught(model: nn.Module, name: str, x: torch.Tensor, *, output: bool) -> tor
 def rounding_grids(
     model: nn.Module, x: torch.Tensor, bits: int, scheme: str, granularity: str, on: str, unquantizable: str
 ) -> tuple[dict[str, Grid], tuple[str, ...]]:
-    """Give the grids of the layers in the order in which they run, and the names of those left in float."""
+    """Return the grids of the layers in the order in which they run, and the names of those left in float."""
     owners = {}  # names of the modules that hold a parameter, twice in place if one module is
     for name, module in model.named_modules(remove_duplicate=False):
         for parameter in module.parameters(recurse=False):
@@ -296,7 +299,7 @@ def rounding_grids(
 
 
 def _unfit(layer: nn.Module, owners: dict[int, list[str]], calls: int, on: str, granularity: str) -> str:
-    """Say why *layer* cannot be quantized, or nothing."""
+    """Return why *layer* cannot be quantized, or nothing."""
     if not isinstance(layer, LAYERS):
         weights = any(p.ndim > 1 for p in layer.parameters(recurse=False)) and not isinstance(layer, _NORMS)
         return f"{type(layer).__name__} has weights but is no linear or convolution layer" if weights else ""
@@ -319,7 +322,7 @@ def _unfit(layer: nn.Module, owners: dict[int, list[str]], calls: int, on: str, 
 
 
 def _calls(model: nn.Module, x: torch.Tensor) -> dict[str, list[int]]:
-    """Give when each quantizable layer runs in a forward pass at *x*: places in the order of all such calls."""
+    """Return when each quantizable layer runs in a forward pass at *x*: places in the order of all such calls."""
     seen, handles = [], []
     for name, layer in model.named_modules():
         if isinstance(layer, LAYERS):
@@ -333,6 +336,7 @@ def _calls(model: nn.Module, x: torch.Tensor) -> dict[str, list[int]]:
 
 
 def check_loss(loss: float, step: int, where: str) -> float:
+    """Return *loss*, or refuse it if it is not finite."""
     if not math.isfinite(loss):
         raise ValueError(
             f"The loss of {where} is {loss} at step {step + 1}: lower the learning rate or scale the inputs."
@@ -341,7 +345,7 @@ def check_loss(loss: float, step: int, where: str) -> float:
 
 
 def check_number(name: str, value, *, zero: bool) -> float:
-    """Give *value* as a finite float above 0, or of at least 0 if *zero* is allowed."""
+    """Return *value* as a finite float above 0, or of at least 0 if *zero* is allowed."""
     fits = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)) and math.isfinite(value)
     if not fits or value < 0 or (value == 0 and not zero):
         raise ValueError(f"{name} is {value!r}: give a number {'of at least' if zero else 'above'} 0.")
@@ -349,6 +353,7 @@ def check_number(name: str, value, *, zero: bool) -> float:
 
 
 def check_inputs(inputs, batch_size: int) -> torch.Tensor:
+    """Return calibration *inputs* without their history; refuse them if they are not floats, finite, and at least a batch."""
     if not isinstance(inputs, torch.Tensor) or not inputs.is_floating_point() or inputs.ndim < 2:
         shape = tuple(getattr(inputs, "shape", ()))
         raise ValueError(f"Inputs are {type(inputs).__name__} of shape {shape}: give a float tensor, (N, ...).")
@@ -362,6 +367,7 @@ def check_inputs(inputs, batch_size: int) -> torch.Tensor:
 
 
 def quoted(names: list[str]) -> str:
+    """Return the first three *names* in quotes, and how many more there are."""
     return ", ".join(map(repr, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
@@ -379,6 +385,7 @@ class StepGrid(Grid):
 
 
 def step_grids(reference, inputs, bits: int, scheme: str, step_sizes: dict[str, float] | None) -> dict[str, Grid]:
+    """Return the rounding grids of all layers by name, on PTQ-W's steps or on those given."""
     uniform.level_range(bits, scheme)
     grids, _ = rounding_grids(reference, inputs[:1], bits, scheme, "tensor", "logits", "refuse")
     if step_sizes is None:
@@ -395,6 +402,7 @@ def step_grids(reference, inputs, bits: int, scheme: str, step_sizes: dict[str, 
 
 
 def with_weights(model: nn.Module, weights: dict[str, torch.Tensor]) -> nn.Module:
+    """Copy *model* in eval mode, with the *weights* of the named layers."""
     out = copy.deepcopy(model).eval()
     with torch.no_grad():
         for name, weight in weights.items():

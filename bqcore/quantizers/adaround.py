@@ -55,7 +55,7 @@ class Record(NamedTuple):
 def optimize_rounding(
     model: nn.Module, inputs: torch.Tensor, bits: int, *, seed: int, on: str = "layers",
     start: nn.Module | None = None, gap: float = 0.0,
-    share: float = 0.2, scheme: str = "narrow", granularity: str = "tensor", steps: int = 1000, batch_size: int = 32,
+    fraction: float = 0.2, scheme: str = "narrow", granularity: str = "tensor", steps: int = 1000, batch_size: int = 32,
     learning_rate: float = 0.03, regularization: float = 0.01, unquantizable: str = "refuse", progress: str = "",
 ) -> tuple[nn.Module, Record]:  # fmt: skip
     """
@@ -93,7 +93,7 @@ def optimize_rounding(
         the way from the float weights to these, and where they end at a higher loss, these are taken.
     gap : float
         η, 0 or more; only on the logits.
-    share : float
+    fraction : float
         Of the inputs in the low-margin boundary band, in (0, 1].
     steps : int
         Adam's, of each layer or of all on the logits.
@@ -124,12 +124,12 @@ def optimize_rounding(
     --------
     Inputs that always come together: the step is 1, and what one weight loses by going down, the other makes up for.
 
-    >>> from bqcore import quantize
+    >>> import bqcore as bq
     >>> layer = nn.Linear(3, 1, bias=False)
     >>> _ = layer.load_state_dict({"weight": torch.tensor([[1.4, 1.3, 3.0]])})
-    >>> quantize(layer.weight, 3)
+    >>> bq.quantize(layer.weight, 3)
     tensor([[1., 1., 3.]])
-    >>> rounded, record = optimize_rounding(layer, torch.tensor([[1.0, 1.0, 0.0]]).repeat(32, 1), 3, seed=0)
+    >>> rounded, record = bq.optimize_rounding(layer, torch.tensor([[1.0, 1.0, 0.0]]).repeat(32, 1), 3, seed=0)
     >>> rounded.weight.tolist(), record.changed, record.free
     ([[2.0, 1.0, 3.0]], {'': 1}, {'': 2})
     """
@@ -140,7 +140,7 @@ def optimize_rounding(
     learning_rate = check_number("Learning rate", learning_rate, zero=False)
     regularization = check_number("Regularization", regularization, zero=True)
     gap = check_number("Gap weight", gap, zero=True)
-    share = check_share("Band share", share)
+    fraction = check_share("Band fraction", fraction)
     level_range(bits, scheme)
     check_choice("Granularity", granularity, GRANULARITIES)
     if gap and on == "layers":
@@ -159,7 +159,7 @@ def optimize_rounding(
             if on == "layers":
                 found = learn_by_layer(reference, rounded, grids, inputs, **options)
             else:
-                band = Band(reference, inputs, share, batch_size, seed) if gap else None
+                band = Band(reference, inputs, fraction, batch_size, seed) if gap else None
                 found = _on_logits(
                     reference, rounded, grids, inputs, start=None if start is None else weights_on(start, grids),
                     batch_size=batch_size, seed=seed, gap=gap, band=band, **options,

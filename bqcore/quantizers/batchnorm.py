@@ -16,7 +16,7 @@ def fold_batchnorm(model: nn.Module) -> nn.Module:
     Copy *model* with each batch norm folded into the convolution or linear layer before it; in eval mode.
 
     A layer without a bias gets one, and an identity stands where the batch norm stood. "Before it" means in one
-    ``nn.Sequential``, also inside of other modules, such as the residual blocks of :mod:`studies.networks`.
+    ``nn.Sequential``, also inside of other modules, as residual blocks have them.
 
     Parameters
     ----------
@@ -30,7 +30,8 @@ def fold_batchnorm(model: nn.Module) -> nn.Module:
 
     Examples
     --------
-    >>> fold_batchnorm(nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.BatchNorm2d(2)))
+    >>> import bqcore as bq
+    >>> bq.fold_batchnorm(nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.BatchNorm2d(2)))
     Sequential( (0): Conv2d(1, 2, kernel_size=(3, 3), stride=(1, 1)) (1): Identity() )
     """
     out = copy.deepcopy(model).eval()

@@ -21,7 +21,7 @@ class Choice(NamedTuple):
 
 def last_before(measures, limits) -> Choice:
     """
-    Give the last level, going down, before one of the calibration *measures* first exceeds its limit.
+    Return the last level, going down, before one of the calibration *measures* first exceeds its limit.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ _ROUNDING = 1e-12
 
 def loosest(flip_rates, limits, target: float):
     """
-    Give the loosest limit whose choices change few enough calibration decisions.
+    Return the loosest limit whose choices change few enough calibration decisions.
 
     Parameters
     ----------

@@ -30,6 +30,21 @@ def gptq(
     Returns
     -------
     rounded : torch module
+
+    Raises
+    ------
+    ValueError
+        If inputs are none or not finite, *damping* is not above 0, or a layer cannot be quantized.
+
+    Examples
+    --------
+    Inputs that always come together: what the first weight loses by going down, the second makes up for.
+
+    >>> import bqcore as bq
+    >>> layer = nn.Linear(3, 1, bias=False)
+    >>> _ = layer.load_state_dict({"weight": torch.tensor([[1.4, 1.3, 3.0]])})
+    >>> bq.gptq(layer, torch.tensor([[1.0, 1.0, 0.0]]).repeat(8, 1), 3).weight.tolist()
+    [[1.0, 2.0, 3.0]]
     """
     inputs = check_inputs(inputs, 1)
     damping = check_number("Damping", damping, zero=False)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
-from . import uniform
+from .uniform import check_names, layers, model_bytes, quantize
 
 
 class Mixed(nn.Module):
@@ -19,77 +19,24 @@ class Mixed(nn.Module):
         self.training = False
 
     def forward(self, *inputs, **named):
-        """Give what the module gives with these weights."""
+        """Return what the module gives with these weights."""
         weights = {name: getattr(self, f"weight_{i}") for i, name in enumerate(self.names)}
         return torch.func.functional_call(self.model, weights, inputs, named)
 
 
-def layers(model: nn.Module) -> dict[str, nn.Module]:
-    """
-    Give the layers that PTQ-W quantizes, by name.
-
-    Raises
-    ------
-    ValueError
-        If the model is no torch module, has no linear or convolution layer, or a weight of theirs is tied or computed.
-    """
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"The model is {type(model).__name__}: PTQ-W needs a torch module; audit other pairs instead.")
-    found, owners = {}, {}
-    for name, layer in model.named_modules():
-        if isinstance(layer, uniform.LAYERS):
-            found[name], says = layer, f"Layer {name or 'model'!r}: its weight is"
-            if not isinstance(layer.weight, nn.Parameter):
-                raise ValueError(f"{says} computed from other parameters: remove that parametrization first.")
-            owner = owners.setdefault(id(layer.weight), name)
-            if owner != name:  # it would be quantized and counted twice, to bits that may differ
-                raise ValueError(f"{says} tied to that of {owner!r}: give it a copy of its own first.")
-    if not found:
-        raise ValueError(f"The model ({type(model).__name__}) has no linear or convolution layer: nothing to quantize.")
-    return found
-
-
-def model_bytes(model: nn.Module, bits, *, granularity: str = "tensor") -> int:
-    """
-    Give the bytes of a model whose layers have bits of their own, counted as
-    :func:`bqcore.quantizers.uniform.model_bytes` does.
-
-    Parameters
-    ----------
-    model : torch module
-    bits : int, or dict of int by layer name
-        2 to 16, or 32 for float; layers that a dictionary does not name are float.
-    granularity : {"tensor", "channel"}
-
-    Examples
-    --------
-    >>> model_bytes(nn.Linear(10, 3), 4), uniform.model_bytes(nn.Linear(10, 3), 4)
-    (31, 31)
-    """
-    found = layers(model)
-    if not isinstance(bits, Mapping):
-        bits = dict.fromkeys(found, bits)
-    _check_names(bits, found)
-    each = {
-        name: uniform.model_bytes(layer, bits.get(name, 32), granularity=granularity) for name, layer in found.items()
-    }
-    rest = uniform.model_bytes(model, 32) - sum(uniform.model_bytes(layer, 32) for layer in found.values())
-    return rest + sum(each.values())
-
-
 def mixed(model: nn.Module, bits: Mapping[str, int], *, scheme: str = "narrow", granularity: str = "tensor") -> Mixed:
-    """Give *model* with the weights of the named layers quantized, each to its own bits; the others stay in float."""
+    """Return *model* with the weights of the named layers quantized, each to its own bits; the others stay in float."""
     found = layers(model)
-    _check_names(bits, found)
+    check_names(bits, found)
     weights = {}
     for name, b in bits.items():
         weight = found[name].weight.detach()
-        weights[f"{name}.weight".lstrip(".")] = uniform.quantize(weight, b, scheme=scheme, granularity=granularity)
+        weights[f"{name}.weight".lstrip(".")] = quantize(weight, b, scheme=scheme, granularity=granularity)
     return Mixed(model, weights)
 
 
 def uniform_bits(model: nn.Module, levels, budget: int, *, granularity: str = "tensor") -> int:
-    """Give the most bits of *levels* for all layers that a budget of bytes holds, or refuse it if there are none."""
+    """Return the most bits of *levels* for all layers that a budget of bytes holds, or refuse it if there are none."""
     sizes = {b: model_bytes(model, b, granularity=granularity) for b in levels}
     fitting = [b for b, size in sizes.items() if size <= budget]
     if not fitting:
@@ -103,7 +50,7 @@ def uniform_bits(model: nn.Module, levels, budget: int, *, granularity: str = "t
 
 def spend(model: nn.Module, cost: Mapping, budget: int, *, granularity: str = "tensor") -> dict[str, int]:
     """
-    Give each layer bits within a budget so that what they cost adds up to little.
+    Choose the bits of each layer within a budget of bytes, so that what they cost adds up to little.
 
     From the most bits down the step that adds least cost per byte saved is taken, any number of levels at once, until
     the budget holds; what is left of it is spent where it takes most cost away.
@@ -126,7 +73,7 @@ def spend(model: nn.Module, cost: Mapping, budget: int, *, granularity: str = "t
     ValueError
         If the budget does not hold the fewest bits for all.
     """
-    levels, whole = sorted({b for _, b in cost}, reverse=True), uniform.model_bytes(model, 32)
+    levels, whole = sorted({b for _, b in cost}, reverse=True), model_bytes(model, 32)
     saved = {(name, b): whole - model_bytes(model, {name: b}, granularity=granularity) for name, b in cost}
     every = {b: dict.fromkeys(layers(model), b) for b in levels}
 
@@ -160,9 +107,3 @@ def _refilled(chosen: dict, levels: list[int], cost: Mapping, fits: Callable) ->
             return chosen
         _, name, b = min(steps)
         chosen = chosen | {name: b}
-
-
-def _check_names(bits: Mapping[str, int], found: Mapping) -> None:
-    for name in bits:
-        if name not in found:
-            raise ValueError(f"There is no layer {name!r} to quantize: choose from {', '.join(map(repr, found))}.")

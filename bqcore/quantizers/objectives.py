@@ -43,7 +43,7 @@ class Learned(NamedTuple):
 
 def learn(
     model: nn.Module, inputs: torch.Tensor, bits: int, objective: str = PLAIN, *, strength: float = 0.0, seed: int,
-    share: float = 0.2, scheme: str = "narrow", steps: int = 500, batch_size: int = 32, learning_rate: float = 0.03,
+    fraction: float = 0.2, scheme: str = "narrow", steps: int = 500, batch_size: int = 32, learning_rate: float = 0.03,
     regularization: float = 0.01, step_sizes: dict[str, float] | None = None, start: nn.Module | None = None,
 ) -> tuple[nn.Module, Learned]:  # fmt: skip
     """
@@ -74,7 +74,7 @@ def learn(
         of "weighted", the rate.
     seed : int
         Of the batches.
-    share : float
+    fraction : float
         Of the inputs in the low-margin band.
     steps, batch_size, learning_rate, regularization
         As in :func:`bqcore.quantizers.adaround.optimize_rounding`.
@@ -100,7 +100,7 @@ def learn(
     """
     check_choice("Objective", objective, OBJECTIVES)
     steps, batch_size = check_integer("Steps", steps, 1), check_integer("Batch size", batch_size, 1)
-    seed, share = check_integer("Seed", seed, 0), check_share("Band share", share)
+    seed, fraction = check_integer("Seed", seed, 0), check_share("Band fraction", fraction)
     strength = check_number("Strength", strength, zero=objective == PLAIN)
     learning_rate = check_number("Learning rate", learning_rate, zero=False)
     regularization = check_number("Regularization", regularization, zero=True)
@@ -108,7 +108,7 @@ def learn(
     with one_thread():
         reference = copy.deepcopy(model).eval().requires_grad_(False)
         grids = step_grids(reference, inputs, bits, scheme, step_sizes)
-        task = Task(reference, inputs, objective, strength, share, batch_size, seed)
+        task = Task(reference, inputs, objective, strength, fraction, batch_size, seed)
         task.scale({name: grid.nearest for name, grid in grids.items()}, strength)
         begin = None if start is None else _gates.weights_on(start, grids)
         variables = {
@@ -187,7 +187,7 @@ def by_layer(
 
 def hinge(shift: torch.Tensor) -> torch.Tensor:
     """
-    Give the mean square of what brings margins nearer to zero or past it; growth costs nothing.
+    Return the mean square of what brings margins nearer to zero or past it; growth costs nothing.
 
     Parameters
     ----------
@@ -203,7 +203,7 @@ def hinge(shift: torch.Tensor) -> torch.Tensor:
 
 
 def divergence(target: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    """Give the mean KL(softmax target ‖ softmax logits) of logits (N, K), in nats."""
+    """Return the mean KL(softmax target ‖ softmax logits) of logits (N, K), in nats."""
     p, q = target.log_softmax(1), logits.log_softmax(1)
     return (p.exp() * (p - q)).sum(1).mean()
 
@@ -245,7 +245,7 @@ def onto_boundary(model: nn.Module, inputs: torch.Tensor, pair: torch.Tensor, *,
 class Task:
     """An objective with the inputs it looks at, and its batches."""
 
-    def __init__(self, reference, inputs, objective: str, strength: float, share: float, batch_size: int, seed: int):
+    def __init__(self, reference, inputs, objective: str, strength: float, fraction: float, batch_size: int, seed: int):
         self.reference, self.inputs, self.objective, self.eta = reference, inputs, objective, 0.0
         self.target = logits_of(reference, inputs)
         # As in optimize_rounding, the band has a generator of its own: all objectives see the same batches.
@@ -256,14 +256,14 @@ class Task:
             weights = (-strength * margins / margins.median().clamp(min=torch.finfo(margins.dtype).tiny)).exp()
             self.weights = weights / weights.mean()
         elif objective in ("gap", "hinge", "band kl", "boundary"):
-            self.band = _gates.Band(reference, inputs, share, batch_size, seed)
+            self.band = _gates.Band(reference, inputs, fraction, batch_size, seed)
             self.near = self.band.inputs
             if objective == "boundary":
                 self.near = onto_boundary(reference, self.near, self.band.pair)
             self.near_target = logits_of(reference, self.near)
 
     def batch_loss(self, weights: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Give the objective of *weights*, by layer, on the next batch."""
+        """Return the objective of *weights*, by layer, on the next batch."""
         given = {f"{name}.weight".lstrip("."): weight for name, weight in weights.items()}
         rows = next(self.batches)
         loss = self._main(functional_call(self.reference, given, (self.inputs[rows],)), rows)
@@ -273,7 +273,7 @@ class Task:
         return loss
 
     def loss(self, weights: dict[str, torch.Tensor]) -> float:
-        """Give the objective of *weights* over all inputs."""
+        """Return the objective of *weights* over all inputs."""
         rows, model = slice(None), with_weights(self.reference, weights)
         found = float(self._main(logits_of(model, self.inputs), rows))
         return found + (self.eta * float(self._term(logits_of(model, self.near), rows)) if self.band else 0.0)

@@ -7,6 +7,7 @@ the step rule practice; both are here, per tensor and per channel.
 """
 
 import copy
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -21,7 +22,7 @@ _CHUNK = 1 << 16  # values worked on at a time: they stay in a core's cache thro
 
 def level_range(bits: int, scheme: str = "narrow") -> tuple[int, int]:
     """
-    Give the lowest and highest integer level of a grid.
+    Return the lowest and highest integer level of a grid.
 
     Parameters
     ----------
@@ -33,7 +34,8 @@ def level_range(bits: int, scheme: str = "narrow") -> tuple[int, int]:
 
     Examples
     --------
-    >>> level_range(8), level_range(8, "full")
+    >>> import bqcore as bq
+    >>> bq.level_range(8), bq.level_range(8, "full")
     ((-127, 127), (-128, 127))
     """
     bits = check_integer("Bit-width", bits, 2, 16)
@@ -44,7 +46,7 @@ def level_range(bits: int, scheme: str = "narrow") -> tuple[int, int]:
 
 def step_size(weight: torch.Tensor, bits: int, *, scheme: str = "narrow", granularity: str = "tensor") -> torch.Tensor:
     """
-    Give the distance between adjacent grid points, from the largest weight magnitude.
+    Return the step size, the distance between adjacent grid points, from the largest weight magnitude.
 
     Parameters
     ----------
@@ -66,6 +68,13 @@ def step_size(weight: torch.Tensor, bits: int, *, scheme: str = "narrow", granul
     ------
     ValueError
         If a weight is not finite, there is none, *bits* is out of range, or the lowest level overflows.
+
+    Examples
+    --------
+    >>> import bqcore as bq
+    >>> weight = torch.tensor([[-1.0, 0.5], [0.25, 0.0]])
+    >>> bq.step_size(weight, 2), bq.step_size(weight, 2, granularity="channel").tolist()
+    (tensor(1.), [[1.0], [0.25]])
     """
     level_range(bits, scheme)
     return _step(*_extremes(weight, granularity), bits, scheme, weight.dtype)
@@ -93,7 +102,8 @@ def quantize(weight: torch.Tensor, bits: int, *, scheme: str = "narrow", granula
 
     Examples
     --------
-    >>> quantize(torch.tensor([-1.0, -0.4, 0.1, 0.75]), 2)
+    >>> import bqcore as bq
+    >>> bq.quantize(torch.tensor([-1.0, -0.4, 0.1, 0.75]), 2)
     tensor([-1., 0., 0., 1.])
     """
     low, high = level_range(bits, scheme)
@@ -133,61 +143,132 @@ def quantize_model(model: nn.Module, bits: int, *, scheme: str = "narrow", granu
     ------
     ValueError
         If the model has no linear or convolution layer, or a layer's weights are refused; the layer is named.
+
+    Examples
+    --------
+    >>> import bqcore as bq
+    >>> layer = nn.Linear(3, 1, bias=False)
+    >>> _ = layer.load_state_dict({"weight": torch.tensor([[1.4, 1.3, 3.0]])})
+    >>> bq.quantize_model(layer, 3).weight.tolist(), layer.weight[0, 2].item()
+    ([[1.0, 1.0, 3.0]], 3.0)
     """
-    out = copy.deepcopy(model)
-    found = False
-    for name, layer in out.named_modules():
-        if isinstance(layer, LAYERS):
-            found = True
-            try:
-                if not isinstance(layer.weight, nn.Parameter):
-                    raise ValueError("its weight is computed from other parameters: remove that parametrization first.")
-                with torch.no_grad():
-                    layer.weight.copy_(quantize(layer.weight, bits, scheme=scheme, granularity=granularity))
-            except ValueError as error:
-                raise ValueError(f"Layer {name or 'model'!r}: {error}") from None
-    if not found:
-        raise ValueError(f"The model ({type(model).__name__}) has no linear or convolution layer: nothing to quantize.")
+    out, done = copy.deepcopy(model), set()
+    for name, layer in _quantizable(out):
+        if id(layer.weight) in done:  # tied: rounded once
+            continue
+        done.add(id(layer.weight))
+        try:
+            with torch.no_grad():
+                layer.weight.copy_(quantize(layer.weight, bits, scheme=scheme, granularity=granularity))
+        except ValueError as error:
+            raise ValueError(f"Layer {name or 'model'!r}: {error}") from None
     return out
 
 
 def levels_of(
     model: nn.Module, bits: tuple[int, ...], *, scheme: str = "narrow", granularity: str = "tensor"
 ) -> dict[int, nn.Module]:
-    """Give :func:`quantize_model` of *model* at each of *bits*."""
+    """Return :func:`quantize_model` of *model* at each of *bits*."""
     return {b: quantize_model(model, b, scheme=scheme, granularity=granularity) for b in bits}
 
 
-def model_bytes(model: nn.Module, bits: int, *, granularity: str = "tensor") -> int:
+def layers(model: nn.Module) -> dict[str, nn.Module]:
     """
-    Give the bytes that a model takes when the weights of its linear and convolution layers have *bits* each.
-
-    Weights are packed without gaps, with a float32 step for each tensor or output channel; every other parameter and
-    buffer is float32. Of 32 bits, the weights are float32 too and have no step.
+    Return the layers that PTQ-W quantizes, by name: linear and convolution layers with weights of their own.
 
     Parameters
     ----------
     model : torch module
-    bits : int
-        2 to 16, or 32.
-    granularity : "tensor" or "channel"
+
+    Raises
+    ------
+    ValueError
+        If the model is no torch module, has no such layer, or a weight of theirs is tied or computed.
 
     Examples
     --------
-    >>> model_bytes(nn.Linear(8, 2), 4), model_bytes(nn.Linear(8, 2), 32)
-    (20, 72)
+    >>> layers(nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2)))
+    {'0': Linear(in_features=8, out_features=4, bias=True), '2': Linear(in_features=4, out_features=2, bias=True)}
+    """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"The model is {type(model).__name__}: PTQ-W needs a torch module; audit other pairs instead.")
+    found, owners = {}, {}
+    for name, layer in _quantizable(model):
+        owner = owners.setdefault(id(layer.weight), name)
+        if owner != name:  # it would be quantized and counted twice, to bits that may differ
+            raise ValueError(
+                f"Layer {name or 'model'!r}: its weight is tied to that of {owner!r}: give it a copy of its own first."
+            )
+        found[name] = layer
+    return found
+
+
+def weight_bytes(weight: torch.Tensor, bits: int, *, granularity: str = "tensor") -> int:
+    """
+    Return the bytes of one weight tensor: packed without gaps, with a float32 step for each tensor or channel.
+
+    Parameters
+    ----------
+    weight : tensor, the first axis holds the output channels
+    bits : int
+        2 to 16, or 32: float32, which has no step.
+    granularity : {"tensor", "channel"}
+
+    Examples
+    --------
+    >>> weight_bytes(torch.ones(2, 8), 4), weight_bytes(torch.ones(2, 8), 4, granularity="channel")
+    (12, 16)
     """
     check_choice("Granularity", granularity, GRANULARITIES)
-    # Tied weights are stored once.
-    layers = list({id(layer.weight): layer.weight for layer in model.modules() if isinstance(layer, LAYERS)}.values())
-    everything = sum(t.numel() for t in [*model.parameters(), *model.buffers()] if t.is_floating_point())
-    weights = sum(weight.numel() for weight in layers)
     if bits == 32:
-        return 4 * everything
-    bits = check_integer("Bits", bits, 2, 16)
-    steps = len(layers) if granularity == "tensor" else sum(len(weight) for weight in layers)
-    packed = sum(-(-weight.numel() * bits // 8) for weight in layers)
-    return packed + 4 * (steps + everything - weights)
+        return 4 * weight.numel()
+    steps = 1 if granularity == "tensor" else len(weight)
+    return -(-weight.numel() * check_integer("Bits", bits, 2, 16) // 8) + 4 * steps
+
+
+def model_bytes(model: nn.Module, bits: int | Mapping[str, int], *, granularity: str = "tensor") -> int:
+    """
+    Return the bytes of a model whose linear and convolution weights are quantized, each by :func:`weight_bytes`.
+
+    Every other parameter and buffer is float32. Tied weights are stored once.
+
+    Parameters
+    ----------
+    model : torch module
+    bits : int, or dict of int by layer name
+        2 to 16, or 32 for float32; layers that a dictionary does not name are float32.
+    granularity : {"tensor", "channel"}
+
+    Raises
+    ------
+    ValueError
+        If bits are out of range, nothing can be quantized, or bits by name are of other layers than :func:`layers`.
+
+    Examples
+    --------
+    >>> import bqcore as bq
+    >>> network = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))
+    >>> bq.model_bytes(network, 4), bq.model_bytes(network, {"0": 8, "2": 4}), bq.model_bytes(network, 32)
+    (52, 68, 184)
+    """
+    if isinstance(bits, Mapping):
+        found = layers(model)
+        check_names(bits, found)
+        each = {id(layer.weight): bits.get(name, 32) for name, layer in found.items()}
+    else:
+        each = {} if bits == 32 else {id(layer.weight): bits for _, layer in _quantizable(model)}
+    weights = {id(p): p for p in model.parameters() if id(p) in each}
+    everything = sum(t.numel() for t in [*model.parameters(), *model.buffers()] if t.is_floating_point())
+    rest = everything - sum(weight.numel() for weight in weights.values())
+    packed = (weight_bytes(weight, each[i], granularity=granularity) for i, weight in weights.items())
+    return 4 * rest + sum(packed)
+
+
+def check_names(bits: Mapping[str, int], found: Mapping) -> None:
+    """Refuse bits for a layer that is not among those *found*."""
+    for name in bits:
+        if name not in found:
+            raise ValueError(f"There is no layer {name!r} to quantize: choose from {', '.join(map(repr, found))}.")
 
 
 def interpolate(model_a: nn.Module, model_b: nn.Module, t: float) -> nn.Module:
@@ -207,6 +288,14 @@ def interpolate(model_a: nn.Module, model_b: nn.Module, t: float) -> nn.Module:
     ------
     ValueError
         If *t* is outside [0, 1] or the parameters differ in name or shape.
+
+    Examples
+    --------
+    >>> import bqcore as bq
+    >>> layer = nn.Linear(3, 1, bias=False)
+    >>> _ = layer.load_state_dict({"weight": torch.tensor([[1.4, 1.3, 3.0]])})
+    >>> bq.interpolate(bq.quantize_model(layer, 3), bq.quantize_model(layer, 2), 0.5).weight.tolist()
+    [[0.5, 0.5, 3.0]]
     """
     t = check_share("Interpolation parameter", t)
     out = copy.deepcopy(model_a)
@@ -223,8 +312,22 @@ def interpolate(model_a: nn.Module, model_b: nn.Module, t: float) -> nn.Module:
     return out
 
 
+def _quantizable(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return the linear and convolution layers with their names; refuse a model that has none, or computed weights."""
+    found = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, LAYERS)]
+    if not found:
+        raise ValueError(f"The model ({type(model).__name__}) has no linear or convolution layer: nothing to quantize.")
+    for name, layer in found:
+        if not isinstance(layer.weight, nn.Parameter):
+            raise ValueError(
+                f"Layer {name or 'model'!r}: its weight is computed from other parameters: remove that parametrization "
+                "first."
+            )
+    return found
+
+
 def _extremes(weight: torch.Tensor, granularity: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give the smallest and the largest weight of all or of each channel, shape () or (channels, 1, ...)."""
+    """Return the smallest and the largest weight of all or of each channel, shape () or (channels, 1, ...)."""
     check_choice("Granularity", granularity, GRANULARITIES)
     if not isinstance(weight, torch.Tensor) or not weight.is_floating_point():
         raise ValueError(

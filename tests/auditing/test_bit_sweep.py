@@ -287,7 +287,11 @@ def test_tied_and_computed_weights_are_refused_by_name():
         (tied, "2", "Layer '2': its weight is tied to that of '0': give it a copy of its own first"),
         (computed, "0", "Layer '0': its weight is computed from other parameters: remove that parametrization first"),
     ):
-        calls = ((mixed_precision.mixed, {name: 4}), (bqcore.model_bytes, 4), (bqcore.blame_layers, torch.rand(40, 4)))
+        calls = (
+            (mixed_precision.mixed, {name: 4}),
+            (bqcore.model_bytes, {name: 4}),
+            (bqcore.blame_layers, torch.rand(40, 4)),
+        )
         for call, argument in calls:
             with pytest.raises(ValueError, match=message):
                 call(model, argument)

@@ -13,34 +13,14 @@ from torch import nn
 
 from bqcore.metrics import decisions
 from bqcore.metrics.margins import local_change
-from bqcore.quantizers._gates import Grid, Quadratic, exponent_at, gates_of
+from bqcore.quantizers._gates import Grid, gates_of
 from bqcore.quantizers.adaround import TARGETS, optimize_rounding
 from bqcore.quantizers.batchnorm import fold_batchnorm
 from bqcore.quantizers.uniform import GRANULARITIES, SCHEMES, level_range, quantize, quantize_model, step_size
 from studies import networks
+from tests.quantizers.nets import FOLDED, SEEDS, logit_error, net, normal, same_bits, with_statistics
 
-SEEDS = st.integers(0, 2**32 - 1)
 QUICK = {"steps": 30, "batch_size": 8}
-
-
-def normal(*shape, seed=0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def net(kind: str, seed: int) -> tuple[nn.Module, torch.Tensor]:
-    """Give a small network with its calibration inputs."""
-    if kind == "mlp":
-        return networks.mlp((6, 8, 4), seed), normal(24, 6, seed=seed)
-    return networks.build("cnn", (1, 8, 8), 4, width=3, seed=seed), normal(24, 1, 8, 8, seed=seed)
-
-
-def logit_error(model, candidate, inputs) -> float:
-    with torch.no_grad():
-        return float((model(inputs) - candidate(inputs)).double().square().sum(1).mean())
-
-
-def same_bits(a: nn.Module, b: nn.Module) -> bool:
-    return all(torch.equal(p, q) for p, q in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
 @pytest.mark.parametrize("on", TARGETS)
@@ -110,75 +90,6 @@ def test_every_weight_is_one_of_its_two_neighbours_on_the_grid(on, kind, seed, b
     assert record.changed == changed and not record.skipped
     assert all(record.changed[name] <= record.free[name] for name in changed)
     assert all(record.errors[k] <= record.nearest_errors[k] for k in record.errors)
-
-
-@given(st.integers(0, 99), st.integers(2, 8))
-@settings(max_examples=10)
-def test_gates_start_at_the_float_weights_and_end_at_the_nearest_if_nothing_moves_them(seed, bits):
-    weight = normal(7, 5, seed=seed)
-    grid = Grid(weight, bits, "narrow", "tensor")
-    torch.testing.assert_close(grid.soft(gates_of(grid.start)), weight, rtol=1e-4, atol=1e-5)
-    assert torch.equal(grid.hard(grid.start), quantize(weight, bits))
-    assert torch.equal(grid.soft(torch.zeros(7, 5)), grid.lower * grid.step)
-
-
-def test_a_weight_on_the_grid_stays_there():
-    weight = torch.tensor([[3.0, 0.0, -1.0, 0.4], [-3.0, 2.0, 1.0, 0.6]])
-    layer = nn.Linear(4, 2, bias=False)
-    layer.load_state_dict({"weight": weight})
-    rounded, record = optimize_rounding(layer, normal(40, 4) * 10, 3, seed=0)
-    assert torch.equal(rounded.weight[:, :3], weight[:, :3]) and record.free == {"": 2}
-    for bits in range(2, 17):  # the largest weight is on the grid, whichever way 1/step rounds
-        for seed in range(20):
-            weight = normal(30, seed=seed)
-            assert Grid(weight, bits, "narrow", "tensor").span[weight.abs().argmax()] == 0
-
-
-def test_beta_falls_from_20_to_2_after_the_warm_up():
-    betas = [exponent_at(step, 100) for step in range(100)]
-    assert betas[:20] == [None] * 20 and betas[20] == 20 and betas[60] == pytest.approx(11) and 2 < betas[99] < 2.01
-    assert sorted(betas[20:], reverse=True) == betas[20:]
-
-
-def test_the_penalty_is_that_of_the_definition():
-    grid = Grid(torch.tensor([3.0, 0.5, 1.25]), 3, "narrow", "tensor")
-    gates = torch.tensor([0.5, 0.5, 0.25])  # the first weight is on the grid, and has no gate
-    assert grid.penalty(gates, 2.0).item() == pytest.approx(1 + (1 - 0.5**2))
-
-
-LAYERS = [
-    (nn.Linear(5, 3), (7, 5)), (nn.Linear(5, 3, bias=False), (4, 2, 5)),
-    (nn.Conv1d(4, 6, 3, stride=2, padding=1, groups=2), (3, 4, 9)),
-    (nn.Conv2d(3, 4, 3, padding=1, bias=False), (3, 3, 6, 5)), (nn.Conv2d(2, 3, (3, 2), (1, 2), dilation=(2, 1)), (2, 2, 9, 8)),
-    (nn.Conv2d(4, 4, 3, padding="same", groups=4), (2, 4, 5, 5)), (nn.Conv2d(2, 3, 3, padding=(2, 1), padding_mode="circular"), (2, 2, 5, 6)),
-    (nn.Conv2d(2, 3, 4, padding="same"), (2, 2, 5, 5)), (nn.Conv3d(2, 3, 2, stride=2), (2, 2, 4, 5, 4)),
-]  # fmt: skip
-
-
-@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")  # torch copies the input: so be it
-@pytest.mark.parametrize(("layer", "shape"), LAYERS, ids=lambda value: str(value).split("(")[0])
-@given(seed=SEEDS)
-@settings(max_examples=5)
-def test_the_error_of_a_layer_is_a_quadratic_form(layer, shape, seed):
-    layer = copy.deepcopy(layer).double().requires_grad_(False)
-    x, target_x = normal(*shape, seed=seed).double(), normal(*shape, seed=seed + 1).double()
-    target = layer(target_x)
-    form = Quadratic(layer)
-    for part, y in zip(x.split(2), target.split(2)):
-        form.add(part, y)
-    form.close()
-    other = copy.deepcopy(layer)
-    other.weight += 0.1 * normal(*layer.weight.shape, seed=seed + 2)
-    axis = -1 if isinstance(layer, nn.Linear) else 1
-
-    def direct(weight):
-        out = torch.func.functional_call(layer, {"weight": weight}, (x,))
-        return (out - target).square().sum(axis).mean()
-
-    error, gradient = form(other.weight)
-    torch.testing.assert_close(error, direct(other.weight))
-    expected = torch.func.grad(direct)(other.weight)
-    torch.testing.assert_close(gradient, expected)
 
 
 @pytest.mark.parametrize("on", TARGETS)
@@ -267,7 +178,7 @@ def test_a_start_must_be_on_the_grid_and_is_only_for_the_logits():
 
 def test_the_gap_is_the_mean_squared_displacement_in_the_band():
     model, inputs = net("mlp", 5)
-    rounded, record = optimize_rounding(model, inputs, 3, on="logits", seed=0, gap=10.0, share=0.4, **QUICK)
+    rounded, record = optimize_rounding(model, inputs, 3, on="logits", seed=0, gap=10.0, fraction=0.4, **QUICK)
     band = decisions.boundary_band(model(inputs), 0.4)
     for found, candidate in ((record.gap, rounded), (record.nearest_gap, quantize_model(model, 3))):
         moved = local_change(model, candidate, inputs[band]).displacement
@@ -300,59 +211,10 @@ class Flat(nn.Module):
 
 def test_flat_inputs_of_the_band_are_left_out_and_counted():
     inputs = normal(40, 2)
-    _, record = optimize_rounding(Flat(), inputs, 3, on="logits", seed=0, gap=1.0, share=1.0, **QUICK)
+    _, record = optimize_rounding(Flat(), inputs, 3, on="logits", seed=0, gap=1.0, fraction=1.0, **QUICK)
     assert record.flat == int((inputs <= 0).all(1).sum()) > 0
     with pytest.raises(ValueError, match="The band of 8 inputs is empty: at none of them has the float margin a grad"):
         optimize_rounding(Flat(), -inputs.abs(), 3, on="logits", seed=0, gap=1.0, **QUICK)
-
-
-# --- batch norms ---
-
-
-def with_statistics(model: nn.Module, seed: int) -> nn.Module:
-    """Give batch norms the statistics and weights of a trained network, in float64."""
-    generator = torch.Generator().manual_seed(seed)
-    for norm in model.modules():
-        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
-            for name, low, high in (
-                ("weight", -1, 2),
-                ("bias", -1, 1),
-                ("running_mean", -2, 2),
-                ("running_var", 0.1, 3),
-            ):
-                tensor = getattr(norm, name)
-                if tensor is not None:
-                    tensor.data.uniform_(low, high, generator=generator)
-    return model.double()
-
-
-FOLDED = {
-    "resnet": lambda seed: (networks.build("resnet", (3, 8, 8), 5, width=4, seed=seed), (6, 3, 8, 8)),
-    "bias": lambda seed: (nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU()), (4, 2, 5, 5)),
-    "grouped": lambda seed: (nn.Sequential(nn.Conv1d(4, 4, 3, groups=2, bias=False), nn.BatchNorm1d(4)), (4, 4, 9)),
-    "affine": lambda seed: (nn.Sequential(nn.Conv3d(1, 2, 2), nn.BatchNorm3d(2, affine=False)), (2, 1, 3, 3, 3)),
-    "linear": lambda seed: (nn.Sequential(nn.Linear(4, 3, bias=False), nn.BatchNorm1d(3), nn.Linear(3, 2)), (5, 4)),
-    "nothing": lambda seed: (networks.mlp((4, 3, 2), seed), (5, 4)),
-}
-
-
-@pytest.mark.parametrize("kind", FOLDED)
-@given(seed=st.integers(0, 999))
-@settings(max_examples=5)
-def test_a_folded_model_equals_the_one_in_eval_mode(kind, seed):
-    model, shape = FOLDED[kind](seed)
-    model = with_statistics(model, seed)
-    before, x = copy.deepcopy(model), normal(*shape, seed=seed).double()
-    folded = fold_batchnorm(model)
-    assert same_bits(model, before) and model.training and not folded.training
-    assert not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in folded.modules())
-    norms = kind != "nothing"
-    assert all(layer.bias is not None for layer in folded.modules() if isinstance(layer, nn.Conv2d))
-    with torch.no_grad():
-        expected = copy.deepcopy(model).eval()(x)
-        # float64 of three blocks and no more: 1e-10 is 500,000 roundings
-        torch.testing.assert_close(folded(x), expected, rtol=1e-10, atol=1e-10)
-        assert not norms or not torch.equal(model(x), expected)  # a training batch has its own statistics
 
 
 @pytest.mark.parametrize("on", TARGETS)
@@ -362,27 +224,6 @@ def test_a_folded_resnet_is_rounded_as_a_whole(on):
     assert len(record.changed) == 10 and sum(record.changed.values()) > 0 and not record.skipped
     assert all(e <= n for e, n in zip(record.errors.values(), record.nearest_errors.values()))
     assert rounded(normal(2, 3, 8, 8)).shape == (2, 5)
-
-
-def shared_norm() -> nn.Module:
-    norm = nn.BatchNorm1d(3)
-    return nn.Sequential(nn.Linear(3, 3), norm, nn.Linear(3, 3), norm)
-
-
-@pytest.mark.parametrize(
-    ("model", "names"),
-    [
-        (nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2)), "'0'"),
-        (nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.BatchNorm1d(2)), "'2'"),
-        (nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2, track_running_stats=False)), "'1'"),
-        (shared_norm(), "'1'"),
-        (nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)), nn.BatchNorm1d(2)), "'1'"),
-        (nn.ModuleList([nn.BatchNorm1d(2) for _ in range(5)]), "'0', '1', '2' and 2 more"),
-    ],
-)
-def test_batch_norms_that_cannot_be_folded_are_named(model, names):
-    with pytest.raises(ValueError, match=rf"Batch norm {names} cannot be folded: it needs running statistics and"):
-        fold_batchnorm(model)
 
 
 # --- what a seed fixes, and what is left as found ---
@@ -532,9 +373,9 @@ GOOD = networks.mlp((4, 3, 3), 0)
         ({"gap": -0.1}, r"Gap weight is -0\.1: give a number of at least 0"),
         ({"gap": True}, "Gap weight is True: give a number of at least 0"),
         ({"gap": 1.0, "on": "layers"}, "Gap weight is 1 layer by layer: margins are of logits, so choose on='logits'"),
-        ({"share": -0.5}, r"Band share is -0\.5: give a number from 0 to 1"),
-        ({"gap": 1.0, "share": 0, "on": "logits"}, "Band share is 0: the boundary band would be empty"),
-        ({"gap": 1.0, "share": 1.5, "on": "logits"}, r"Band share is 1\.5: give a number from 0 to 1"),
+        ({"fraction": -0.5}, r"Band fraction is -0\.5: give a number from 0 to 1"),
+        ({"gap": 1.0, "fraction": 0, "on": "logits"}, "Band fraction is 0: the boundary band would be empty"),
+        ({"gap": 1.0, "fraction": 1.5, "on": "logits"}, r"Band fraction is 1\.5: give a number from 0 to 1"),
         ({"gap": 1.0, "on": "logits", "inputs": normal(4, 4), "batch_size": 4}, "A boundary band needs at least 5 inputs"),
         ({"inputs": normal(8, 4).where(normal(8, 4) < 1.8, torch.nan)}, "Inputs hold 1 non-finite values of 32, first at sample"),
         ({"inputs": torch.ones(8, 4, dtype=torch.int64)}, r"Inputs are Tensor of shape \(8, 4\): give a float tensor, \(N"),
