@@ -356,11 +356,12 @@ def test_without_locks_a_process_goes_on_behind_its_own_part_and_leaves_none(ser
     assert server.asked == [("stuck", 0), ("stuck", PART), ("missing", PART)] and list(tmp_path.iterdir()) == []
 
 
-LIMIT = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (100000, 100000))"
+def limit(size: int) -> str:
+    return f"import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))"
 
 
 def test_a_full_disk_is_one_line_and_what_came_is_kept(server, get, tmp_path):
-    out, error = child(tmp_path, server, "good", "good", before=LIMIT).communicate(timeout=60)
+    out, error = child(tmp_path, server, "good", "good", before=limit(100_000)).communicate(timeout=60)
     draft = download.draft_of(tmp_path / NAME)
     assert out == (
         f"{tmp_path / NAME} could not be written (File too large): make room or allow it, then try again. "
@@ -369,6 +370,12 @@ def test_a_full_disk_is_one_line_and_what_came_is_kept(server, get, tmp_path):
     assert "Traceback" not in error and server.asked[-1] == ("good", 0)
     assert list(tmp_path.iterdir()) == [draft] and draft.read_bytes() == CONTENT[:100_000]
     assert get("good") == [("good", 100_000)]  # there is room again
+
+
+def test_an_endless_answer_is_stopped_soon_after_the_file_s_size(server, tmp_path):
+    before = limit(len(CONTENT) + 2 * download.CHUNK)  # it would send 100,000 bytes more
+    out, _ = child(tmp_path, server, "endless", before=before).communicate(timeout=60)
+    assert "sent other bytes than the published ones" in out and list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_made_or_written_is_named(server, tmp_path):
