@@ -288,7 +288,7 @@ def check_limits(limits: Mapping[str, float], *, labelled: bool = True) -> None:
     Parameters
     ----------
     limits : dict
-        As for :func:`passed`.
+        As for :func:`exceeded`.
     labelled : bool
 
     Raises
@@ -305,9 +305,9 @@ def check_limits(limits: Mapping[str, float], *, labelled: bool = True) -> None:
             )
 
 
-def passed(dataset: xr.Dataset, limits: Mapping[str, float]) -> list[str]:
+def exceeded(dataset: xr.Dataset, limits: Mapping[str, float]) -> list[str]:
     """
-    Give a line for each limit that the held-out numbers pass; a rate at its limit does not pass it.
+    Return a line for each limit that the held-out numbers exceed; a rate at its limit does not exceed it.
 
     Parameters
     ----------

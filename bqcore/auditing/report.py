@@ -18,7 +18,7 @@ body { margin: 0 auto; max-width: 60rem; padding: 1rem; background: var(--back);
   font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
 .lead { font-size: 1.15rem; } .faint, figcaption { color: var(--faint); font-size: .9rem; }
-.passed { color: var(--bad); } .kept { color: var(--good); }
+.exceeded { color: var(--bad); } .kept { color: var(--good); }
 .scroll { overflow-x: auto; margin: .3rem 0 1rem; } .scroll:focus-visible { outline: 2px solid var(--float); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
@@ -45,7 +45,7 @@ _RATES = {
 _SPLITS = {"calibration": "calibration", "heldout": "held-out"}
 
 
-def page(found, title: str, *, limits: dict | None = None, passed: tuple[str, ...] = (), command: str = "") -> str:
+def page(found, title: str, *, limits: dict | None = None, exceeded: tuple[str, ...] = (), command: str = "") -> str:
     """
     Give the page of an audit.
 
@@ -55,14 +55,14 @@ def page(found, title: str, *, limits: dict | None = None, passed: tuple[str, ..
     title : str
     limits : dict, optional
         Stated limits by measure, shown as kept or exceeded.
-    passed : lines of :func:`bqcore.auditing.comparison.passed`
+    exceeded : lines of :func:`bqcore.auditing.comparison.exceeded`
     command : str
         That made it, shown at the end.
     """
     ds = found.dataset
     parts = [
         f"<h1>{html.escape(title)}</h1>", f'<p class="lead">{html.escape(found.conclusion)}</p>',
-        _verdict(limits, passed),
+        _verdict(limits, exceeded),
         "".join(f'<p class="faint">Note: {html.escape(note)}</p>' for note in found.notes),
         "<h2>Decisions</h2>", _rates(ds), _margins(ds), _pairs(ds), _samples(ds), _classes(ds), _slices(ds),
         _gradients(ds), _how(ds, command),
@@ -76,14 +76,14 @@ def page(found, title: str, *, limits: dict | None = None, passed: tuple[str, ..
     )
 
 
-def _verdict(limits: dict | None, passed: tuple[str, ...]) -> str:
+def _verdict(limits: dict | None, exceeded: tuple[str, ...]) -> str:
     if not limits:
         return ""
-    if not passed:
+    if not exceeded:
         kept = ", ".join(f"{name} ≤ {limit:g}" for name, limit in limits.items())
         return f'<p class="kept"><strong>Within the stated limits</strong>: {html.escape(kept)}.</p>'
-    lines = "".join(f"<li>{html.escape(line)}</li>" for line in passed)
-    return f'<div class="passed"><strong>A stated limit is exceeded</strong><ul>{lines}</ul></div>'
+    lines = "".join(f"<li>{html.escape(line)}</li>" for line in exceeded)
+    return f'<div class="exceeded"><strong>A stated limit is exceeded</strong><ul>{lines}</ul></div>'
 
 
 def table(caption: str, head: list[str], rows: list[list[str]]) -> str:

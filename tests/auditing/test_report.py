@@ -90,15 +90,15 @@ def test_a_page_of_logits_alone_has_no_empty_parts(found):
 
 def test_names_cannot_break_out_of_the_page(found):
     bad = "</title><script>alert(1)</script>\"'&"
-    page = report.page(found, bad, limits={bad: 0.1}, passed=(bad,), command=bad)
+    page = report.page(found, bad, limits={bad: 0.1}, exceeded=(bad,), command=bad)
     assert "<script" not in page and page.count("&lt;script&gt;alert(1)") == 4
     parsed(page)
 
 
-def test_limits_are_said_to_be_kept_or_passed(found):
+def test_limits_are_said_to_be_kept_or_exceeded(found):
     assert "Within the stated limits" in report.page(found, "x", limits={"flip_rate": 0.5})
-    passed = report.page(found, "x", limits={"flip_rate": 0.0}, passed=("flip rate: 1 exceeds the limit 0",))
-    assert "A stated limit is exceeded" in passed and "Within" not in passed
+    exceeded = report.page(found, "x", limits={"flip_rate": 0.0}, exceeded=("flip rate: 1 exceeds the limit 0",))
+    assert "A stated limit is exceeded" in exceeded and "Within" not in exceeded
     assert "limits" not in report.page(found, "x")
 
 
