@@ -508,7 +508,12 @@ def test_results_go_to_json_and_netcdf(lively, tmp_path):
     assert len(content["flipped"]) == 3 and content["flipped_left_out"] == rate["events"] - 3
     assert [set(row) for row in content["pairs"][:1]] == [{"from", "to", "flips"}]
     assert content["splits"]["heldout"]["outside"] == float(held(found).outside) > 0
-    assert [row["nodes"] for row in content["splits"]["heldout"]["slices"]] == [21, 11, 6]
+    grids = content["splits"]["heldout"]["slices"]
+    assert [row["nodes"] for row in grids] == [21, 11, 6]
+    assert [row["junctions"] for row in grids] == held(found).junctions.values.tolist() != [[0, 0]] * 3
+    assert sum(group["flips"] for group in content["groups"]) == rate["events"] > 0
+    assert sum(group["samples"] for group in content["groups"]) == held(found).samples
+    assert found.to_dict(3) == content and found.to_dict() == json.loads(found.to_json())
 
 
 def test_equal_classifiers_change_nothing(lively):
