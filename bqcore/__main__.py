@@ -85,7 +85,7 @@ def _numbers(text: str) -> list[float]:
 def _audit(options) -> int:
     from ._store import save_bytes, save_dataset
     from .auditing.adapters import batches
-    from .auditing.comparison import audit, check_limits, passed
+    from .auditing.comparison import audit, check_limits, exceeded
     from .auditing.report import page
 
     stated = {name: getattr(options, f"max_{option.replace('-', '_')}") for option, (name, _) in _LIMITS.items()}
@@ -104,8 +104,8 @@ def _audit(options) -> int:
     found.dataset.attrs["command"] = words
     save_dataset(found.dataset, options.out / "audit.nc")
     save_bytes(found.to_json().encode(), options.out / "audit.json")
-    lines = passed(found.dataset, limits)
-    html = page(found, "Audit", limits=limits, passed=tuple(lines), command=words)
+    lines = exceeded(found.dataset, limits)
+    html = page(found, "Audit", limits=limits, exceeded=tuple(lines), command=words)
     save_bytes(html.encode(), options.out / "audit.html")
     print(found)
     for line in lines:

@@ -71,7 +71,7 @@ audit.margins_figure(found)
 # %% [markdown]
 # ## Which bit-width
 #
-# A sweep goes down from the most bits and stops before its rule's limit is passed on the calibration split; the held-out split only
+# A sweep goes down from the most bits and stops before its rule's limit is exceeded on the calibration split; the held-out split only
 # says what came of it. The choice by accuracy alone stands beside it.
 
 # %%

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import xarray as xr
 import yaml
@@ -17,6 +18,7 @@ from .multiverse import judging
 from .published import MULTIVERSES, PUBLISHED, load_published
 
 CLAIMS = Path("data/claims.yml")
+SCHEMA = Path(__file__).resolve().parents[1] / "data" / "claims.schema.yml"
 README = Path("README.md")
 VERDICTS = ("reproduced", "not reproduced", "inconclusive", "not attempted")
 _MARKS = "<!-- ledger: written by `make publish`, compared by a test -->", "<!-- end of ledger -->"
@@ -29,36 +31,25 @@ def load_claims(path: str | Path = CLAIMS) -> tuple[dict, list[dict]]:
     Raises
     ------
     ValueError
-        If the file is not of the form that its head describes; the claim is named.
+        If the file is not of the form that its head describes and data/claims.schema.yml states; the claim is named.
     """
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
-    claim = {}
-    try:
-        rule, claims = content["rule"], content["claims"]
-        [rule[key] for key in ("level", "too_wide", "spare")]
-        for claim in claims:
-            [claim[key] for key in ("id", "dataset", "says", "reported", "kind", "where")]
-            if "not_attempted" not in claim:
-                needed = {"value": ("from", "select", "span", "means_of"), "direction": ("from", "first", "second")}
-                needed["qualitative"] = needed["direction"] + ("most",)
-                needed["stopping"] = needed["value"] + ("together",)
-                needed["no gain"] = needed["direction"] + ("less_than",)
-                needed["correlation"] = ("from", "of")
-                [claim[key] for key in needed[claim["kind"]]]
-            if claim["kind"] in ("value", "stopping", "correlation") and not isinstance(
-                claim["reported"], (int, float)
-            ):
-                raise TypeError(f"'reported' ({claim['reported']!r} is no number)")
-    except (KeyError, TypeError) as error:
-        where = f"claim {claim['id']}" if isinstance(claim, dict) and "id" in claim else "the file or one of its claims"
-        raise ValueError(f"{path}: {where} lacks or misstates {error}: its first lines say what is needed.") from None
-    names = [claim["id"] for claim in claims]
+    schema = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+    if error := next(jsonschema.Draft202012Validator(schema).iter_errors(content), None):
+        place = list(error.absolute_path)
+        if place[:1] == ["claims"] and len(place) > 1:
+            claim = content["claims"][place[1]]
+            named = isinstance(claim, dict) and "id" in claim
+            place[:2] = [f"claim {claim['id']}" if named else f"claim number {place[1] + 1}"]
+        where = ": ".join(map(str, [path, *place]))
+        raise ValueError(f"{where}: {error.message}; the file's first lines say what is needed.")
+    names = [claim["id"] for claim in content["claims"]]
     if len(set(names)) < len(names):
         raise ValueError(f"{path}: a claim's id stands twice: {sorted({n for n in names if names.count(n) > 1})}.")
-    return rule, claims
+    return content["rule"], content["claims"]
 
 
 def ledger(path: str | Path = CLAIMS, results: str | Path = PUBLISHED) -> list[dict]:

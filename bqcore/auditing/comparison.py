@@ -19,9 +19,7 @@ ENDS = {"events": "count", "low": "lower end of the 95 % interval", "high": "upp
 LIMITS = (*RATES, "accuracy_loss")
 _BY_CLASSES = {name for name in LIMITS if name.startswith(("right_", "wrong_", "accuracy"))}
 _ROUNDING = 1e-12  # shares of N and decimals differ in their last digits: 0.9 - 0.89 > 0.01
-SLICE_ROW = {
-    name: name for name in ("nodes", "step_a", "step_b", "boundary_jaccard", "effective_displacement", "grid_change")
-}
+SLICE_ROW = "nodes step_a step_b boundary_jaccard effective_displacement grid_change junctions".split()
 LONG_NAMES = {
     "samples": "samples", "band_samples": "samples in the low-margin boundary band",
     "band_margin": "largest float margin in the band", "near_ties": "float top-2 margins below 1e-6",
@@ -70,12 +68,16 @@ class Audit:
         """Give every number as an xarray.Dataset; conclusion and notes are attributes."""
         return self.dataset
 
+    def to_dict(self, samples: int = 100) -> dict:
+        """Return the numbers in dictionaries and lists: None if not finite, the first *samples* flips by margin."""
+        return _plain(self, check_integer("Samples", samples, 0))
+
     def to_json(self, samples: int = 100) -> str:
-        """Give the numbers as JSON: NaN and infinity as null, of the flipped samples the first *samples* by margin."""
-        return json.dumps(_plain(self, check_integer("Samples", samples, 0)), indent=1, ensure_ascii=False)
+        """Return :meth:`to_dict` as JSON."""
+        return json.dumps(self.to_dict(samples), indent=1, ensure_ascii=False)
 
     def to_html(self, title: str = "Audit") -> str:
-        """Give one self-contained page: conclusion, tables, figures."""
+        """Return one self-contained page: conclusion, tables, figures."""
         from .report import page
 
         return page(self, title)
@@ -288,7 +290,7 @@ def check_limits(limits: Mapping[str, float], *, labelled: bool = True) -> None:
     Parameters
     ----------
     limits : dict
-        As for :func:`passed`.
+        As for :func:`exceeded`.
     labelled : bool
 
     Raises
@@ -305,9 +307,9 @@ def check_limits(limits: Mapping[str, float], *, labelled: bool = True) -> None:
             )
 
 
-def passed(dataset: xr.Dataset, limits: Mapping[str, float]) -> list[str]:
+def exceeded(dataset: xr.Dataset, limits: Mapping[str, float]) -> list[str]:
     """
-    Give a line for each limit that the held-out numbers pass; a rate at its limit does not pass it.
+    Return a line for each limit that the held-out numbers exceed; a rate at its limit does not exceed it.
 
     Parameters
     ----------
@@ -342,13 +344,14 @@ def _plain(found: Audit, samples: int) -> dict:
         counts = ("samples", "band_samples", "flips_in_band", "near_ties", "band_margin")
         out["splits"][str(name)] = {key: part[key].item() for key in counts} | rates
         if "nodes" in ds.dims:
-            out["splits"][str(name)]["slices"] = _rows(part, SLICE_ROW, "nodes")
+            out["splits"][str(name)]["slices"] = _rows(part, dict(zip(SLICE_ROW, SLICE_ROW)), "nodes")
             moved = {"tau": "tau", "tolerance_jaccard": "tolerance_jaccard"}
             one = {"side": float(part.side), "outside": float(part.outside), "beyond": _rows(part, moved, "tau")}
             out["splits"][str(name)] |= one
     left_out = max(0, ds.sizes["flip"] - samples)
     out["pairs"] = _rows(ds, {"from": "pair_from", "to": "pair_to", "flips": "pair_flips"}, "pair")
     out["classes"] = _rows(ds, {name: f"decided_{name}" for name in ("reference", "candidate", "both")}, "class")
+    out["groups"] = _rows(ds, {"samples": "group_samples", "flips": "group_flips"}, "group")
     flipped = {name.removeprefix("flipped_"): name for name in ds.data_vars if name.startswith("flipped_")}
     out |= {"flipped": _rows(ds.isel(flip=slice(0, samples)), flipped, "flip"), "flipped_left_out": left_out}
     if "displacement" in ds:

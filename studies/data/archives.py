@@ -16,13 +16,12 @@ import yaml
 
 from bqcore._checks import check_choice
 
-from .download import draft_of, fetch_file, md5_of
+from .download import draft_of, fetch_file
 
 _CLONE = Path(__file__).resolve().parents[2]
 REGISTRY = _CLONE / "data" / "archives.yml"
 CACHE = _CLONE / "data" / "archives"
 NAMES = ("mnist", "fashion-mnist", "cifar-10")
-_ARRAYS = ("train_images", "train_classes", "test_images", "test_classes")
 _CIFAR = "cifar-10-batches-py"
 _BATCHES = {"train": [f"{_CIFAR}/data_batch_{i}" for i in range(1, 6)], "test": [f"{_CIFAR}/test_batch"]}
 _UNREAD = (_CIFAR, f"{_CIFAR}/batches.meta", f"{_CIFAR}/readme.html")
@@ -51,7 +50,7 @@ class Status(NamedTuple):
 
 
 def folder() -> Path:
-    """Give the folder of the archives: the one that ``BQ_DATA`` names, or else data/archives in the clone."""
+    """Return the folder of the archives: the one that ``BQ_DATA`` names, or else data/archives in the clone."""
     return CACHE if _ours() else Path(os.environ["BQ_DATA"]).expanduser()
 
 
@@ -82,17 +81,15 @@ def load(name: str) -> Archive:
     ValueError
         If a file is truncated, extended or changed, or holds anything else than the data set.
     """
-    entry, where = _entry(name), folder()
-    stamps = []
-    for file in entry["files"]:
-        path = where / file
+    paths = {file: folder() / file for file in _entry(name)["files"]}
+    for file, path in paths.items():
         if not path.is_file():
             advice = f"`python -m studies data fetch {name}`, or let BQ_DATA name a folder that has {file}"
             if not _ours():
                 advice = f"put it there, or unset BQ_DATA and `python -m studies data fetch {name}`"
             raise FileNotFoundError(f"{name} needs {path}, which is not there: {advice}.")
-        stamps.append((path.stat().st_size, path.stat().st_mtime_ns))
-    return _load(name, where, _ours(), tuple(stamps))
+    stamps = tuple((path.stat().st_size, path.stat().st_mtime_ns) for path in paths.values())
+    return _load(name, folder(), _ours(), stamps)
 
 
 @lru_cache(maxsize=len(NAMES))
@@ -103,7 +100,8 @@ def _load(name: str, where: Path, ours: bool, stamps: tuple) -> Archive:  # the 
     )
     if ours:
         for file, stated in entry["files"].items():
-            found = md5_of(where / file)
+            with (where / file).open("rb") as content:
+                found = hashlib.file_digest(content, "md5").hexdigest()
             if found != stated["md5"]:
                 raise ValueError(f"{where / file} is not the published archive (MD5 {found}): {advice}.")
     read = {"idx": _read_idx, "cifar": _read_cifar}[entry["format"]]
@@ -111,7 +109,7 @@ def _load(name: str, where: Path, ours: bool, stamps: tuple) -> Archive:  # the 
         arrays = read(where, entry)
     except (ValueError, EOFError, zlib.error, tarfile.TarError, gzip.BadGzipFile) as error:
         raise ValueError(f"{name} in {where} is damaged ({error}): {advice}.") from None
-    for array in _ARRAYS:
+    for array in Archive._fields:
         found = hashlib.sha256(arrays[array]).hexdigest()
         if found != entry["sha256"][array]:
             raise ValueError(
@@ -131,7 +129,7 @@ def _entry(name: str) -> dict:
 
 
 def status(names: tuple[str, ...] = NAMES) -> list[Status]:
-    """Say what is in :func:`folder` of each data set, and decode what is whole to see that it is the official one."""
+    """Tell what is in :func:`folder` of each data set, and decode what is whole to see that it is the official one."""
     rows = []
     for name in names:
         paths = [folder() / file for file in _entry(name)["files"]]
@@ -150,7 +148,7 @@ def status(names: tuple[str, ...] = NAMES) -> list[Status]:
         if drafts:
             says += f"; {sum(draft.stat().st_size for draft in drafts)} bytes of a stopped download"
         size = sum(path.stat().st_size for path in there)
-        rows.append(Status(name, (folder() / paths[0]).parent, len(there), len(paths), size, verified, says))
+        rows.append(Status(name, paths[0].parent, len(there), len(paths), size, verified, says))
     return rows
 
 
@@ -230,8 +228,7 @@ def _read_cifar(where: Path, entry: dict) -> dict[str, np.ndarray]:
         files = sum((part[b"filenames"] for part in parts), [])
         if len(files) != entry[split] or len(set(files)) < len(files):
             raise ValueError(f"{split} has {len(files)} images of {len(set(files))} names where {entry[split]} belong")
-        place = np.empty(len(files), np.int64)  # of each image, among the sorted names
-        place[sorted(range(len(files)), key=files.__getitem__)] = np.arange(len(files))
+        place = np.argsort(np.argsort(files))  # of each image, among the sorted names
         rows, columns, channels = entry["shape"]
         images = np.empty((len(files), rows, columns, channels), np.uint8)
         classes = np.empty(len(files), np.uint8)
@@ -319,7 +316,7 @@ _ALLOWED = {
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module, name):
-        """Give what a batch may name, and refuse the rest."""
+        """Return what a batch may name, and refuse the rest."""
         try:
             return _ALLOWED[module, name]
         except KeyError:

@@ -47,7 +47,7 @@ class StoppingSplit(NamedTuple):
 
 def digits(seed: int, test_share: float = 0.25) -> Split:
     """
-    Give the digits set that ships with scikit-learn: 1,797 images of 8 × 8, pixels / 16, stratified at random.
+    Return the digits set that ships with scikit-learn: 1,797 images of 8 × 8, pixels / 16, stratified at random.
 
     Parameters
     ----------

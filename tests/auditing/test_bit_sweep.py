@@ -74,7 +74,7 @@ def plain_choice(values: dict, limit: float) -> tuple[int, bool]:
     st.dictionaries(st.integers(2, 16), st.sampled_from([-0.1, 0.0, 0.01, 0.05, 0.3]), min_size=1),
     st.sampled_from([0.0, 0.01, 0.02]),
 )
-def test_the_choice_is_the_fewest_bits_before_the_limit_is_first_passed(values, limit):
+def test_the_choice_is_the_fewest_bits_before_the_limit_is_first_exceeded(values, limit):
     assert bit_sweep.choose_bits(values, limit) == plain_choice(values, limit)
 
 

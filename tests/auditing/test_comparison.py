@@ -508,7 +508,12 @@ def test_results_go_to_json_and_netcdf(lively, tmp_path):
     assert len(content["flipped"]) == 3 and content["flipped_left_out"] == rate["events"] - 3
     assert [set(row) for row in content["pairs"][:1]] == [{"from", "to", "flips"}]
     assert content["splits"]["heldout"]["outside"] == float(held(found).outside) > 0
-    assert [row["nodes"] for row in content["splits"]["heldout"]["slices"]] == [21, 11, 6]
+    grids = content["splits"]["heldout"]["slices"]
+    assert [row["nodes"] for row in grids] == [21, 11, 6]
+    assert [row["junctions"] for row in grids] == held(found).junctions.values.tolist() != [[0, 0]] * 3
+    assert sum(group["flips"] for group in content["groups"]) == rate["events"] > 0
+    assert sum(group["samples"] for group in content["groups"]) == held(found).samples
+    assert found.to_dict(3) == content and found.to_dict() == json.loads(found.to_json())
 
 
 def test_equal_classifiers_change_nothing(lively):
@@ -525,37 +530,37 @@ def test_equal_classifiers_change_nothing(lively):
     )
 
 
-def test_limits_are_passed_by_more_than_the_limit():
-    from bqcore.auditing.comparison import passed
+def test_limits_are_exceeded_by_more_than_the_limit():
+    from bqcore.auditing.comparison import exceeded
 
     z = np.tile([[2.0, 0.0]], (10, 1))
     q = z.copy()
     q[:2] = [[0.0, 2.0]]
     dataset = of_logits(z, q, np.zeros(10, int)).dataset
-    assert passed(dataset, {"flip_rate": 0.2, "accuracy_loss": 0.25}) == []
-    assert passed(dataset, {"flip_rate": 0.19, "accuracy_loss": 0.1}) == [
+    assert exceeded(dataset, {"flip_rate": 0.2, "accuracy_loss": 0.25}) == []
+    assert exceeded(dataset, {"flip_rate": 0.19, "accuracy_loss": 0.1}) == [
         "flip rate: 0.2000 exceeds the limit 0.19", "loss of accuracy: 0.2000 exceeds the limit 0.1",
     ]  # fmt: skip
     with pytest.raises(ValueError, match="for accuracy_loss, which is not measured without classes: give them with"):
-        passed(of_logits(z, q).dataset, {"accuracy_loss": 0.1})
+        exceeded(of_logits(z, q).dataset, {"accuracy_loss": 0.1})
     with pytest.raises(ValueError, match="A limit is 'flips': choose one of 'flip_rate', "):
-        passed(dataset, {"flips": 0.1})
+        exceeded(dataset, {"flips": 0.1})
     with pytest.raises(ValueError, match="Limit of flip_rate is 10: give a number from -1 to 1"):
-        passed(dataset, {"flip_rate": 10})
+        exceeded(dataset, {"flip_rate": 10})
 
 
 @given(st.integers(1, 300), st.data())
 def test_a_loss_of_exactly_its_limit_is_kept(n, drawn):
     """As the difference of two shares, in floating point, it is as often above the limit: 0.9 - 0.89 > 0.01."""
-    from bqcore.auditing.comparison import passed
+    from bqcore.auditing.comparison import exceeded
 
     lost = drawn.draw(st.integers(0, n))
     before = drawn.draw(st.integers(lost, n))
     right = (np.arange(n) < before, np.arange(n) < before - lost)
     rates = {"accuracy_reference": right[0].mean(), "accuracy": right[1].mean()}
     dataset = xr.Dataset({name: ("split", [rate]) for name, rate in rates.items()}, {"split": ["heldout"]})
-    assert passed(dataset, {"accuracy_loss": lost / n}) == []
-    assert len(passed(dataset, {"accuracy_loss": lost / n - 1e-6})) == 1
+    assert exceeded(dataset, {"accuracy_loss": lost / n}) == []
+    assert len(exceeded(dataset, {"accuracy_loss": lost / n - 1e-6})) == 1
 
 
 def test_importing_the_package_imports_no_torch():

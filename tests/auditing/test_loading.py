@@ -125,7 +125,7 @@ def test_a_network_with_weights_and_data_makes_a_page_and_numbers(here):
     assert sorted(path.name for path in Path("here").iterdir()) == ["audit.html", "audit.json", "audit.nc"]
 
 
-def test_logits_alone_are_enough_and_a_passed_limit_is_status_1(here):
+def test_logits_alone_are_enough_and_an_exceeded_limit_is_status_1(here):
     words = ["--reference-logits", "z.npy", "--candidate-logits", "q.npy"]
     done = audit(here, *words, "--heldout-classes", "y.npy", "--max-band-flips", "0.001")
     rate = float(_store.load_dataset("audit/audit.nc").band_flip_rate.sel(split="heldout"))
@@ -432,10 +432,10 @@ def test_a_limit_that_cannot_be_judged_is_refused_before_anything_is_measured(
 
 
 def test_what_was_measured_is_kept_before_it_is_judged(here, monkeypatch, capsys):
-    def passed(*given):
+    def exceeded(*given):
         raise ValueError("no judge")
 
-    monkeypatch.setattr(comparison, "passed", passed)
+    monkeypatch.setattr(comparison, "exceeded", exceeded)
     assert "no judge" in error_of("--reference-logits", "z.npy", "--candidate-logits", "q.npy", capsys=capsys)
     content = json.loads(Path("audit/audit.json").read_text(encoding="utf-8"))
     assert content["conclusion"] == _store.load_dataset("audit/audit.nc").conclusion

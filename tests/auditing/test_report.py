@@ -1,10 +1,13 @@
 """The page of an audit: self-contained, well formed, true to the numbers, and safe with hostile names."""
 
+import dataclasses
 import re
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import bqcore
 from bqcore.auditing import report
@@ -39,6 +42,15 @@ def parsed(page: str) -> Tags:
     tags.feed(page)
     assert tags.open == []
     return tags
+
+
+def of_logits(z, q, y=None, *, calibration=None, **options):
+    """Audit logits that are there already."""
+    held = {"a": z, "b": q}
+    return bqcore.audit(
+        lambda x: x["a"], lambda x: x["b"], calibration, held if y is None else (held, y), nodes=0, gradient_samples=0,
+        check_order=False, **options,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +92,7 @@ def test_the_page_holds_the_numbers_and_leaves_for_nothing(found):
 
 def test_a_page_of_logits_alone_has_no_empty_parts(found):
     z = np.random.default_rng(0).normal(size=(50, 4))
-    pair = {"a": z, "b": z}
-    same = bqcore.audit(lambda x: x["a"], lambda x: x["b"], None, pair, nodes=0, gradient_samples=0)
+    same = of_logits(z, z)
     text = "".join(parsed(same.to_html()).text)
     assert "Slices" not in text and "Local geometry" not in text and "Samples that flipped" not in text
     assert "groups of equal size" not in text and "groups of equal size" in found.to_html()
@@ -90,15 +101,74 @@ def test_a_page_of_logits_alone_has_no_empty_parts(found):
 
 def test_names_cannot_break_out_of_the_page(found):
     bad = "</title><script>alert(1)</script>\"'&"
-    page = report.page(found, bad, limits={bad: 0.1}, passed=(bad,), command=bad)
+    page = report.page(found, bad, limits={bad: 0.1}, exceeded=(bad,), command=bad)
     assert "<script" not in page and page.count("&lt;script&gt;alert(1)") == 4
     parsed(page)
 
 
-def test_limits_are_said_to_be_kept_or_passed(found):
+@settings(max_examples=20)
+@given(st.lists(st.text("<>&\"'`/ {}%#=ab"), min_size=6, max_size=6))
+def test_any_words_are_shown_as_they_are_and_are_no_elements(found, drawn):
+    title, command, conclusion, note, name, line = (f"a{words}b" for words in drawn)
+    said = dataclasses.replace(found, conclusion=conclusion, notes=(note,))
+    for exceeded, shown in (((), f"{name} ≤ 0.1."), ((line,), line)):
+        tags = parsed(report.page(said, title, limits={name: 0.1}, exceeded=exceeded, command=command))
+        plain = parsed(
+            report.page(dataclasses.replace(found, notes=("a",)), "a", limits={"a": 0.1}, exceeded=exceeded and ("a",))
+        )
+        text = "".join(tags.text)
+        assert text.count(title) >= 2 and all(part in text for part in (command, conclusion, f"Note: {note}", shown))
+        assert [tag for tag, *_ in tags.seen] == [tag for tag, *_ in plain.seen]
+
+
+def rows_of(page: str) -> list[list[str]]:
+    """Return the cells of each row of the tables."""
+    rows = re.findall(r"<tr>(.*?)</tr>", page, re.S)
+    return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows]
+
+
+def test_a_case_worked_by_hand():
+    z = np.array([[3.0, 2, 0], [3, 2, 0], [3, 2, 0], [3, 2, 0], [0, 1, 0.5]])
+    q = np.array([[3.0, 2, 0], [2, 3, 0], [2, 1, 4], [1, 2, 4], [0, 1, 1]])
+    y = np.array([0, 0, 2, 1, 1])
+    rows = rows_of(of_logits(z, q, y, calibration={"a": z, "b": z[[1, 2, 3, 0, 0]]}, share=0.4).to_html())
+    assert rows[0] == ["measure", "held-out", "calibration"]
+    assert rows[1] == ["flip rate: decisions changed", "0.6000 [0.1466, 0.9473] (3)", "0.2000 [0.0051, 0.7164] (1)"]
+    # What only one of the splits has classes for is left out.
+    assert [row[0] for row in rows[2:6]] == [
+        "band flips", "pair-order flips", "band pair-order flips", "samples (in the band)",
+    ]  # fmt: skip
+    assert rows[5][1:] == ["5 (2)", "5 (2)"]
+    assert rows[6:] == [
+        ["reference → candidate", "flips"], ["0 → 2", "2"], ["0 → 1", "1"],
+        ["sample", "float margin", "same pair, candidate", "reference", "candidate", "true class", "in the band"],
+        ["1", "1", "-1", "0", "1", "0", "no"], ["2", "1", "1", "0", "2", "2", "no"], ["3", "1", "-1", "0", "2", "1", "no"],
+        ["class", "reference", "candidate", "both"], ["0", "4", "1", "1"], ["2", "0", "2", "0"], ["1", "1", "2", "1"],
+    ]  # fmt: skip
+
+
+def test_bars_are_as_high_as_the_share_of_flips_in_their_group():
+    """Of 21 samples by growing margin, the first group has three and the others two: one flips in the first two groups."""
+    z = np.stack([np.arange(1.0, 22), np.zeros(21)], axis=1)
+    q = z.copy()
+    q[[0, 3]] *= -1
+    page = of_logits(z, q).to_html()
+    assert re.findall(r'height="([\d.]+)" fill', page) == ["93.3", "140.0", *["0.0"] * 8]
+    assert "flips, of 3 or 2 samples a group" in page and "Counts: 1, 1, 0, 0, 0, 0, 0, 0, 0, 0." in page
+
+
+def test_what_is_not_finite_is_a_dash(trained):
+    inputs, model = trained.split.test_inputs, uniform.quantize_model(trained.model, 3)
+    without_gradient = lambda x: model(x).detach()  # noqa: E731
+    page = bqcore.audit(trained.model, without_gradient, None, inputs, nodes=0, gradient_samples=20).to_html()
+    rows = {row[0]: row[1:] for row in rows_of(page)}
+    assert rows["local logit-margin radius, candidate"] == ["–", "–"] != rows["local logit-margin radius, reference"]
+
+
+def test_limits_are_said_to_be_kept_or_exceeded(found):
     assert "Within the stated limits" in report.page(found, "x", limits={"flip_rate": 0.5})
-    passed = report.page(found, "x", limits={"flip_rate": 0.0}, passed=("flip rate: 1 exceeds the limit 0",))
-    assert "A stated limit is exceeded" in passed and "Within" not in passed
+    exceeded = report.page(found, "x", limits={"flip_rate": 0.0}, exceeded=("flip rate: 1 exceeds the limit 0",))
+    assert "A stated limit is exceeded" in exceeded and "Within" not in exceeded
     assert "limits" not in report.page(found, "x")
 
 

@@ -358,25 +358,33 @@ def judge_file(folder: Path, stated: list) -> list[dict]:
 
 # Refusals
 
+MEASURE = {"measure": "x"}
 GOOD = {"id": "A", "dataset": "d", "says": "s", "where": "w", "from": "x.nc"} | value(0.5)
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"kind": "sort"}, r"c\.yml: claim B lacks or misstates 'sort': its first lines say what is needed\."),
-        ({"reported": "0.9 or so"}, r"c\.yml: claim B lacks or misstates 'reported' \('0\.9 or so' is no number\)"),
-        ({"reported": None}, r"claim B lacks or misstates 'reported'"),
+        (
+            {"kind": "sort"},
+            r"c\.yml: claim B: kind: 'sort' is not one of \['value', .+; the file's first lines say what is needed\.$",
+        ),
+        ({"reported": "0.9 or so"}, r"c\.yml: claim B: reported: '0\.9 or so' is not of type 'number'; the file's"),
+        ({"reported": None}, r"claim B: reported: None is not of type 'number'"),
+        ({"means_of": 1.5}, r"claim B: means_of: 1\.5 is not of type 'integer'"),
+        ({"select": {"bits": 8}}, r"claim B: select: 'measure' is a required property"),
+        ({"pol": "seed"}, r"claim B: .*'pol' was unexpected"),
+        ({"kind": "stopping", "together": ["A", "B"]}, r"claim B: 'rule' is a required property"),
         ({"id": "A"}, r"c\.yml: a claim's id stands twice: \['A'\]\."),
         *(
-            ({missing: ...}, rf"c\.yml: claim B lacks or misstates '{missing}': its first")
+            ({missing: ...}, rf"c\.yml: claim B: '{missing}' is a required property; the file's first")
             for missing in ("dataset", "says", "reported", "kind", "where", "from", "select", "span", "means_of")
         ),
-        ({"kind": "direction"}, r"claim B lacks or misstates 'first'"),
-        ({"kind": "qualitative", "first": {}, "second": {}}, r"claim B lacks or misstates 'most'"),
-        ({"kind": "no gain", "first": {}, "second": {}}, r"claim B lacks or misstates 'less_than'"),
-        ({"kind": "correlation"}, r"claim B lacks or misstates 'of'"),
-        ({"id": ...}, r"c\.yml: the file or one of its claims lacks or misstates 'id'"),
+        ({"kind": "direction"}, r"claim B: 'first' is a required property"),
+        ({"kind": "qualitative", "first": MEASURE, "second": MEASURE}, r"claim B: 'most' is a required property"),
+        ({"kind": "no gain", "first": MEASURE, "second": MEASURE}, r"claim B: 'less_than' is a required property"),
+        ({"kind": "correlation"}, r"claim B: 'of' is a required property"),
+        ({"id": ...}, r"c\.yml: claim number 2: 'id' is a required property"),
     ],
 )
 def test_a_malformed_claim_is_named(tmp_path, wrong, message):
@@ -393,13 +401,13 @@ def test_a_malformed_claim_is_named(tmp_path, wrong, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"c\.yml: the file or one of its claims lacks or misstates"),
-        ("claims: []", r"c\.yml: the file or one of its claims lacks or misstates 'rule'"),
-        ("rule: {level: 0.95}\nclaims: []", r"the file or one of its claims lacks or misstates 'too_wide'"),
-        ("rule: {level: 0.95, too_wide: 1, spare: 1}\nclaims: 3", r"the file or one of its claims lacks or misstates"),
+        ("", r"c\.yml: None is not of type 'object'; the file's first lines say"),
+        ("claims: []", r"c\.yml: 'rule' is a required property"),
+        ("rule: {level: 0.95}\nclaims: []", r"c\.yml: rule: 'too_wide' is a required property"),
+        ("rule: {level: 0.95, too_wide: 1, spare: 1}\nclaims: 3", r"c\.yml: claims: 3 is not of type 'array'"),
         (
             "rule: {level: 0.95, too_wide: 1, spare: 1}\nclaims: [D1]",
-            r"the file or one of its claims lacks or misstates",
+            r"c\.yml: claim number 1: 'D1' is not of type 'object'",
         ),
         ("rule: [", r"c\.yml is not YAML: while parsing .*line 1"),
     ],

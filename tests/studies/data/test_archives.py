@@ -7,7 +7,6 @@ import hashlib
 import http.server
 import io
 import os
-import pickle
 import random
 import signal
 import struct
@@ -23,121 +22,18 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_archives import BATCHES, FILES, FOLDER, TEST, TRAIN, Made, cifar, dumps, packed, python_2
 
 from studies import __main__
 from studies.data import archives, download
 
 ROOT = Path(__file__).resolve().parents[3]
 OFFICIAL = yaml.safe_load((ROOT / "data" / "archives.yml").read_text(encoding="utf-8"))
-FILES = {"train_images": "train-images-idx3", "train_classes": "train-labels-idx1",
-         "test_images": "t10k-images-idx3", "test_classes": "t10k-labels-idx1"}  # fmt: skip
-FOLDER = "cifar-10-batches-py"
-BATCHES = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
-TRAIN, TEST = 20, 4
-
-
-# Small archives, made in the official formats
-
-
-def idx(array: np.ndarray) -> bytes:
-    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
-
-
-def batches(seed: int = 0) -> dict[str, dict]:
-    """Give the content of a small CIFAR-10, in an order other than that of its file names."""
-    generator = np.random.default_rng(seed)
-    out = {}
-    for k, name in enumerate(BATCHES):
-        files = [f"{i:02d}_{k}.png".encode() for i in generator.permutation(4)]
-        out[name] = {b"batch_label": name.encode(), b"labels": generator.integers(0, 10, 4).tolist(),
-                     b"data": generator.integers(0, 256, (4, 3072), np.uint8), b"filenames": files}  # fmt: skip
-    return out
-
-
-def python_2(value) -> bytes:
-    """Pickle in the way of Python 2, which made the official batches: bytes as its strings, arrays by an old name."""
-
-    def push(v):
-        if isinstance(v, dict):
-            return b"}(" + b"".join(push(k) + push(x) for k, x in v.items()) + b"u"
-        if isinstance(v, list):
-            return b"](" + b"".join(map(push, v)) + b"e"
-        if isinstance(v, bytes):
-            return b"T" + struct.pack("<i", len(v)) + v
-        if isinstance(v, int):
-            return b"J" + struct.pack("<i", v)
-        dtype = b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
-        shape = b"".join(map(push, v.shape)) + b"\x86"
-        make = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
-        return make + b"(K\x01" + shape + dtype + b"\x89" + push(v.tobytes()) + b"tb"
-
-    return b"\x80\x02" + push(value) + b"."
-
-
-def packed(members: list[tuple[str, bytes]], mode: str = "w:gz") -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode=mode) as tar:
-        for name, content in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return out.getvalue()
-
-
-def cifar(content: dict[str, dict], dump=python_2) -> bytes:
-    members = [(f"{FOLDER}/{name}", dump(batch)) for name, batch in content.items()]
-    return packed([(f"{FOLDER}/batches.meta", b"not read"), *members, (f"{FOLDER}/readme.html", b"<p>")])
-
-
-def sorted_arrays(content: dict[str, dict]) -> dict[str, np.ndarray]:
-    """Give the arrays of a small CIFAR-10 in the order of its file names, one image after the other."""
-    out = {}
-    for split, names in (("train", BATCHES[:5]), ("test", BATCHES[5:])):
-        rows = [row for name in names for row in zip(*(content[name][k] for k in (b"filenames", b"data", b"labels")))]
-        rows.sort(key=lambda row: row[0])
-        out[f"{split}_images"] = np.stack([np.stack(np.split(data, 3), 1).reshape(32, 32, 3) for _, data, _ in rows])
-        out[f"{split}_classes"] = np.array([label for *_, label in rows], np.uint8)
-    return out
-
-
-class Made:
-    """A folder of small archives with a registry that knows them, and a server that has them."""
-
-    def __init__(self, folder: Path):
-        generator = np.random.default_rng(0)
-        self.cifar = batches()
-        digits = {name: generator.integers(0, 256 if "images" in name else 10,
-                                           (TRAIN if "train" in name else TEST, *((28, 28) if "images" in name else ())),
-                                           np.uint8) for name in FILES}  # fmt: skip
-        self.arrays = {"mnist": digits, "fashion-mnist": digits, "cifar-10": sorted_arrays(self.cifar)}
-        self.whole = {"cifar-10-python.tar.gz": cifar(self.cifar)}
-        for name in ("mnist", "fashion-mnist"):
-            for array, file in FILES.items():
-                self.whole[f"{name}/{file}-ubyte.gz"] = gzip.compress(idx(digits[array]), mtime=0)
-        self.registry, self.cache, self.there = folder / "archives.yml", folder / "cache", folder / "there"
-        for file, content in self.whole.items():
-            (self.there / file).parent.mkdir(parents=True, exist_ok=True)
-            (self.there / file).write_bytes(content)
-
-    def register(self, *mirrors: str) -> None:
-        entries = {}
-        for name, arrays in self.arrays.items():
-            files = {file: {"md5": hashlib.md5(content).hexdigest(), "bytes": len(content)}
-                     | ({} if name == "cifar-10" else {"holds": holds})
-                     for (file, content), holds in zip(
-                         [(f, c) for f, c in self.whole.items() if f.startswith(name)], FILES)}  # fmt: skip
-            entries[name] = {
-                "format": "cifar" if name == "cifar-10" else "idx", "shape": list(arrays["train_images"].shape[1:]),
-                "train": TRAIN, "test": TEST, "files": files,
-                "mirrors": [mirror + ("" if name == "cifar-10" else f"{name}/") for mirror in mirrors],
-                "sha256": {key: hashlib.sha256(array).hexdigest() for key, array in arrays.items()},
-            }  # fmt: skip
-        self.registry.write_text(yaml.safe_dump(entries))
 
 
 @contextlib.contextmanager
 def known(made: Made):
-    """Let bqcore know of small archives, in the folder that BQ_DATA names."""
+    """Let studies know of small archives, in the folder that BQ_DATA names."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(archives, "REGISTRY", made.registry)
         patch.setattr(archives, "CACHE", made.cache)
@@ -162,7 +58,7 @@ def made(tmp_path) -> Made:
 
 
 def refused(name: str) -> str:
-    """Load what must be refused in one line, also by the table, and give the line."""
+    """Load what must be refused in one line, also by the table, and return the line."""
     with pytest.raises(ValueError) as caught:
         archives.load(name)
     message = str(caught.value)
@@ -185,10 +81,6 @@ def test_made_archives_are_read(made, name):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
     assert archives.load(name) is archive  # read once
-
-
-def dumps(protocol: int):
-    return functools.partial(pickle.dumps, protocol=protocol)
 
 
 @pytest.fixture(scope="module")
@@ -348,123 +240,6 @@ def test_a_tar_of_too_few_too_many_or_too_large_members_is_refused(made):
     assert "train has 20 images of 19 names where 20 belong" in refused("cifar-10")
 
 
-class Calls:
-    """Pickles as a call of any function."""
-
-    def __init__(self, function, *arguments):
-        self.call = function, arguments
-
-    def __reduce__(self):
-        return self.call
-
-
-def hostile(folder: Path) -> list[bytes]:
-    mark = f"touch {folder}/mark"
-    calls = [
-        Calls(os.system, mark), Calls(eval, f"open('{folder}/mark', 'w')"), Calls(exec, "x = 1"),
-        Calls(__import__, "os"), Calls(np.load, f"{folder}/data.npy"), Calls(open, "/etc/passwd"),
-        Calls(subprocess.run, mark, None), Calls(np.memmap, f"{folder}/mark", "u1", "w+", 0, (9,)),
-        Calls(np.frombuffer, b"12"), Calls(bytearray, 9), Calls(functools.partial, os.system, mark), Calls(print, "x"),
-        np.random.default_rng(0), np.ma.array([1]), Path("/"), {1, 2}, 2j, np.float64(3),
-    ]  # fmt: skip
-    out = [pickle.dumps(call, protocol) for call in calls for protocol in (0, 2, 4, 5)]
-    text = lambda module, name: b"\x80\x04\x8c" + bytes([len(module)]) + module + b"\x8c" + bytes([len(name)]) + name  # noqa: E731
-    for module, name in (
-        (b"numpy", b"ndarray.tofile"),
-        (b"numpy", b"load"),
-        (b"builtins", b"eval"),
-        (b"numpy", b"dtype.type"),
-    ):
-        out.append(text(module, name) + b"\x93.")
-        out.append(b"c" + module + b"\n" + name + b"\n.")
-    return out
-
-
-def test_a_pickle_that_asks_for_anything_else_is_refused_and_nothing_is_called(tmp_path):
-    np.save(tmp_path / "data.npy", np.array([Calls(os.system, f"touch {tmp_path}/mark")], object), allow_pickle=True)
-    for content in hostile(tmp_path):
-        with pytest.raises(
-            ValueError, match=r"^b (cannot be read: it asks for .+, which no batch needs|holds no data)"
-        ):
-            archives.read_batch(content, "b")
-    assert [path.name for path in tmp_path.iterdir()] == ["data.npy"]
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"c_codecs\nencode\n(Vabc\nVrot13\ntR.",  # another codec
-        b"c_codecs\nencode\n(K\x01Vlatin1\ntR.",
-        b"cnumpy\ndtype\n(Vi4\nI00\nI01\ntR(I3\nV>\nNNNI-1\nI-1\nI0\ntb.",  # to turn the bytes of all integers round
-        b"cnumpy\ndtype\n(VO\nI00\nI01\ntR.",
-        b"c_codecs\nencode\n}Va\nK\x01sb.",  # to change what all of them call
-        b"c_codecs\nencode\nN}V__class__\nK\x01s\x86b.",
-        b"cnumpy\ndtype\n}V__call__\nK\x01sb.",
-        b"c_codecs\nencode\nN}Va\nK\x01s\x86b.",
-        b"cnumpy\nndarray\nN}Vtofile\nK\x01s\x86b.",
-        b"cnumpy.core.multiarray\n_reconstruct\nN}V__name__\nK\x01s\x86b.",
-        b"cnumpy\nndarray\n(L999999999999999L\ntR.",  # more memory than there is
-        b"P1\n.", b"\x80\x02\x95\xff\xff\xff\xff\xff\xff\xff\x7f.", b"", b".", b"(((((", b"\x80\xff.", b"0.",
-    ],
-)  # fmt: skip
-def test_a_malformed_pickle_is_refused_in_one_line_and_changes_nothing(content):
-    with pytest.raises(ValueError, match="^b cannot be read: ") as caught:
-        archives.read_batch(content, "b")
-    assert "\n" not in str(caught.value)
-    assert np.dtype("i4").isnative and np.dtype(np.uint8).str == "|u1"
-    batch = batches()["data_batch_1"]
-    for dump in (python_2, dumps(2)):
-        assert archives.read_batch(dump(batch), "b")[b"filenames"] == batch[b"filenames"]
-
-
-def test_a_pickle_of_something_else_is_refused():
-    vast = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(L999999999999999L\ntVu1\ntR."  # empty, for us
-    for content in (b"N.", b"}.", b"](K\x01e.", vast):
-        with pytest.raises(ValueError, match="^b holds no data, labels and filenames$"):
-            archives.read_batch(content, "b")
-
-
-@settings(max_examples=300)
-@given(st.data())
-def test_a_pickle_with_changed_bytes_is_refused_or_still_holds_a_batch(data):
-    content = bytearray(python_2(BATCH))
-    for _ in range(data.draw(st.integers(1, 3))):
-        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    del content[data.draw(st.one_of(st.just(len(content)), st.integers(0, len(content)))) :]
-    try:
-        batch = archives.read_batch(bytes(content), "b")
-    except ValueError as error:
-        assert str(error).startswith("b") and "\n" not in str(error)
-    else:
-        assert len(batch[b"data"]) == len(batch[b"labels"]) == len(batch[b"filenames"])
-        assert all(type(label) is int and 0 <= label <= 9 for label in batch[b"labels"])
-
-
-BATCH = {b"data": np.zeros((1, 3072), np.uint8), b"labels": [3], b"filenames": [b"a.png"], b"batch_label": b"x"}
-
-
-@pytest.mark.parametrize(
-    "change, says",
-    [
-        ({b"data": np.zeros((1, 3072), np.int16)}, "it asks for an array of 'i2', not of bytes"),
-        ({b"data": np.zeros((1, 3071), np.uint8)}, "its data are no uint8 array of 3072 columns"),
-        ({b"data": np.zeros(3072, np.uint8)}, "its data are no uint8 array"),
-        ({b"data": np.array([[None] * 3072], object)}, "it asks for an array of 'O8', not of bytes"),
-        ({b"data": [[0] * 3072]}, "its data are no uint8 array"),
-        ({b"labels": [10]}, "its labels are no list of classes 0 to 9"),
-        ({b"labels": [-1]}, "its labels are no list"),
-        ({b"labels": [True]}, "its labels are no list"),
-        ({b"labels": (3,)}, "its labels are no list"),
-        ({b"filenames": ["a.png"]}, "its filenames are no list of byte strings"),
-        ({b"labels": [1, 2]}, "b has 1 images, 2 labels and 1 filenames"),
-        ({b"filenames": []}, "b has 1 images, 1 labels and 0 filenames"),
-    ],
-)
-def test_a_batch_of_anything_but_images_labels_and_names_is_refused(change, says):
-    with pytest.raises(ValueError, match=says):
-        archives.read_batch(pickle.dumps(BATCH | change, protocol=2), "b")
-
-
 # What is there, and fetching
 
 
@@ -475,6 +250,7 @@ def fetching(made, monkeypatch):
     handler = functools.partial(Quiet, directory=str(made.there))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads, Quiet.pause = True, 0.0
+    server.handle_error = lambda *arguments: None  # a client that is stopped
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     made.mirror = f"http://127.0.0.1:{server.server_port}/"
@@ -516,7 +292,7 @@ def test_fetched_archives_are_verified_and_shown(fetching, capsys):
         assert (fetching.cache / file).read_bytes() == content
     files = [path for path in fetching.cache.rglob("*") if path.is_file()]
     assert len(files) == len(fetching.whole)  # no draft, no lock is left
-    fetching.register()  # no mirror: nothing is asked for again
+    fetching.register(f"{fetching.mirror}nowhere/")  # nothing is asked for again
     forget()
     assert __main__.main(["data", "fetch", "all"]) == 0
 
