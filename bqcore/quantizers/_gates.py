@@ -353,7 +353,7 @@ def check_number(name: str, value, *, zero: bool) -> float:
 
 
 def check_inputs(inputs, batch_size: int) -> torch.Tensor:
-    """Return calibration *inputs* without their history; refuse them if they are not floats, finite, and at least a batch."""
+    """Return calibration *inputs* without their history; refuse what is not finite, or fewer than a batch."""
     if not isinstance(inputs, torch.Tensor) or not inputs.is_floating_point() or inputs.ndim < 2:
         shape = tuple(getattr(inputs, "shape", ()))
         raise ValueError(f"Inputs are {type(inputs).__name__} of shape {shape}: give a float tensor, (N, ...).")

@@ -54,8 +54,8 @@ def last_before(measures, limits) -> Choice:
         raise ValueError(f"Limits have shape {limits.shape} for {len(measures)} measures: give one each.")
     check_finite("Calibration measures", measures, "a level that cannot be measured cannot be chosen")
     check_finite("Limits", limits, "leave out the measure that has none")
-    passed = (measures > limits.reshape(-1, *[1] * (measures.ndim - 1)) + _ROUNDING).any(axis=0)
-    reached = np.cumprod(~passed, axis=-1).sum(axis=-1)
+    exceeded = (measures > limits.reshape(-1, *[1] * (measures.ndim - 1)) + _ROUNDING).any(axis=0)
+    reached = np.cumprod(~exceeded, axis=-1).sum(axis=-1)
     return Choice(np.maximum(reached - 1, 0), reached == 0)
 
 
