@@ -24,9 +24,10 @@ LIBRARY = PROJECT["project"]["dependencies"] + [r for name, extra in EXTRAS.item
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
 CONSTRAINTS = (ROOT / "constraints.txt").read_text(encoding="utf-8")
 SOURCES = {
-    "bqcore": (["studies"], sorted(ROOT.glob("bqcore/*.py"))),
+    "bqcore": (["studies"], sorted(ROOT.glob("bqcore/**/*.py"))),
+    "studies": (["studies"], sorted(ROOT.glob("studies/**/*.py"))),
     "notebooks": (["studies", "book"], sorted(ROOT.glob("notebooks/*.py"))),
-    "tests": (list(GROUPS), sorted(ROOT.glob("tests/*.py"))),
+    "tests": (list(GROUPS), sorted(ROOT.glob("tests/**/*.py"))),
 }
 
 
@@ -43,8 +44,8 @@ def imported(path: Path) -> set[str]:
             found |= {alias.name.split(".")[0] for alias in node.names}
         if isinstance(node, ast.ImportFrom) and node.level == 0:
             found.add(node.module.split(".")[0])
-    ours = {path.stem for folder in ("bqcore", "tests", "notebooks", ".") for path in (ROOT / folder).glob("*.py")}
-    return found - sys.stdlib_module_names - ours - {"bqcore"}
+    ours = {path.stem for folder in ("tests", "notebooks", ".") for path in (ROOT / folder).glob("*.py")}
+    return found - sys.stdlib_module_names - ours - {"bqcore", "studies", "tests"}
 
 
 def test_every_version_is_exact():
