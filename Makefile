@@ -14,7 +14,7 @@ endif
 
 help:
 	@printf '%s\n' \
-	'make book     runs, notebooks and book; prints the path of the book    first time 3 to 9 min, 1.8 GB; then seconds' \
+	'make book     runs, notebooks and book; prints the path of the book    first time 3 to 9 min, 2.1 GB; then seconds' \
 	'make test     all tests, with warnings as errors                       6 to 15 min; first time 1 more' \
 	'make test-elsewhere  the numeric tests as on another processor          6 min' \
 	'make reproduce  every study from raw pixels, with the time of each      3 to 5 h, 4 GB; resumes' \
@@ -24,7 +24,7 @@ help:
 	'make lint     style of the code                                        1 s' \
 	'make clean    removes the book, fresh runs and caches, keeps .venv     1 s' \
 	'' \
-	'The first of them makes .venv, which is 40 s and 1.8 GB of the above (2 cores, fast line); to undo it, remove that' \
+	'The first of them makes .venv, which is 40 s and 2.1 GB of the above (2 cores, fast line); to undo it, remove that' \
 	'folder. Only pip writes outside of this folder, its cache of downloads.' \
 	'' \
 	'make reproduce PROFILE=paper     the paper'"'"'s own runs alone, with as many seeds as it has; 50 min, 4 GB' \
@@ -116,4 +116,4 @@ clean:
 
 # For whoever changes a version in pyproject.toml: constraints.txt anew, with the oldest Python that is to work (1 min).
 lock:
-	@$(call environment,lock)
+	@$(or $(PYTHON),python3) lock.py
