@@ -25,13 +25,6 @@ TINY_COMMAND = ["run", "levels", "digits", "epochs=2", "nodes=[21,11]", "width=8
 STOPPED = "studies run: stopped; finished runs are kept, and the same command goes on."
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch) -> Path:
-    """Work in a folder of its own, so that fresh runs are written there."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 @pytest.fixture(scope="module")
 def tiny() -> xr.Dataset:
     return sweeps.measure(TINY)
