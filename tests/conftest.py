@@ -12,6 +12,7 @@ import torch
 from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
+from bqcore.metrics import planes
 from studies import networks, training
 from studies.data import splits
 from tests.helpers.building import build_once
@@ -41,6 +42,12 @@ def trained() -> Trained:
     split = splits.digits(0)
     model = networks.mlp((64, 64, 10), 0)
     return Trained(training.fit(model, split.train_inputs, split.train_classes, epochs=60, seed=0), split)
+
+
+@pytest.fixture(scope="session")
+def plane(trained) -> planes.Plane:
+    """Return the slice through the training inputs of the digits model."""
+    return planes.pca_plane(trained.split.train_inputs)
 
 
 # The book takes two minutes to build. Where several workers run the tests, the process that sends them out builds it

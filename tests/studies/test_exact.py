@@ -37,11 +37,6 @@ def levels(trained) -> dict:
 
 
 @pytest.fixture(scope="module")
-def plane(trained) -> planes.Plane:
-    return planes.pca_plane(trained.split.train_inputs)
-
-
-@pytest.fixture(scope="module")
 def measured(trained, levels, plane):
     return exact.compare(trained.model, levels, plane, NODES, places=2)
 
