@@ -118,7 +118,7 @@ needs_make = pytest.mark.skipif(not shutil.which("make"), reason="make is not in
 @needs_make
 def test_make_alone_lists_the_targets(clone):
     done = make(clone)
-    for target in ("book", "test", "reproduce", "bench", "lab", "publish", "lint", "clean"):
+    for target in ("book", "check", "test", "reproduce", "bench", "lab", "publish", "lint", "clean"):
         assert f"make {target}" in done.stdout
     assert done.returncode == 0 and not (clone / ".venv").exists()
 
