@@ -53,11 +53,14 @@ def plane(trained) -> planes.Plane:
 # The book takes two minutes to build. Where several workers run the tests, the process that sends them out builds it
 # meanwhile, and the tests that ask for it come last.
 BUILDING: list[subprocess.Popen | None] = []
-MARKED_BY_FIXTURE = {"book": pytest.mark.book, "chromium": pytest.mark.book, "trained": pytest.mark.slow}
+MARKED_BY_FIXTURE = {
+    **dict.fromkeys(["book", "chromium"], pytest.mark.book),
+    **dict.fromkeys(["trained", "lively", "deep", "measured", "many", "tiny"], pytest.mark.slow),  # they train
+}
 
 
 def pytest_collection_modifyitems(items):
-    """Mark what needs the book or the trained model, which its fixtures say, and put what needs the book last."""
+    """Mark what needs the book or a trained model, which its fixtures say, and put what needs the book last."""
     for item in items:
         for fixture in MARKED_BY_FIXTURE.keys() & set(getattr(item, "fixturenames", ())):
             item.add_marker(MARKED_BY_FIXTURE[fixture])

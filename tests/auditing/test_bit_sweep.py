@@ -27,6 +27,7 @@ def lively():
     return model, (split.train_inputs, split.train_classes), (split.test_inputs, split.test_classes)
 
 
+@pytest.mark.slow
 def test_a_sweep_gives_the_numbers_of_the_chapters_to_the_last_digit(lively):
     model, calibration, held = lively
     chapter = sweeps.measure(SPEC)

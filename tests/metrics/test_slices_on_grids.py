@@ -114,6 +114,7 @@ def test_lengths_are_those_of_contours(trained, plane, pair):
         assert total == pytest.approx(length, rel=3e-3)
 
 
+@pytest.mark.slow
 @settings(max_examples=25)  # a second each, for the most nodes
 @given(st.integers(2, 6), st.integers(2, 12), SEEDS)
 def test_for_linear_classifiers_interpolation_is_exact(classes, n, seed):

@@ -411,6 +411,7 @@ def needs(name: str):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", archives.NAMES)
 def test_the_official_archive_is_verified(name):
     needs(name)

@@ -1,6 +1,7 @@
 """A network of the multiverse, in every reading: the baseline's reading has the baseline's numbers."""
 
 import numpy as np
+import pytest
 import torch
 
 from studies import specs, sweeps
@@ -24,6 +25,7 @@ def test_scales_and_splits():
     assert torch.equal(of["pixels / 16", "75/25"][-2], of["pixels / 16", "50/25/25"][-2])  # held out of both
 
 
+@pytest.mark.slow
 def test_a_universe_holds_the_baseline():
     """In the baseline's reading a universe has the numbers of the studies that the ledger judges, of the same network."""
     kind = {"seed": 2, "width": 12, "epochs": 4}

@@ -23,6 +23,7 @@ from tests.helpers import ROOT
 TINY = sweep.Multiverse(width=(6,), epochs=(1,), nodes=21, seeds=1)
 
 
+@pytest.mark.slow
 def test_a_stopped_multiverse_goes_on_and_gives_the_same_bytes(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     sweep.sweep(TINY, workers=1, progress=False)
@@ -107,6 +108,7 @@ def images(dataset: str, seed: int, **sizes) -> splits.StoppingSplit:
     return splits.StoppingSplit(*parts)
 
 
+@pytest.mark.slow
 def test_elsewhere_a_multiverse_holds_what_the_baseline_measures(tmp_path, monkeypatch, stated):
     """Of the same network: levels and rules give the flips that the ledger judges S5 by."""
     monkeypatch.chdir(tmp_path)
