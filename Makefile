@@ -73,7 +73,7 @@ test:
 check: lint
 	@$(call environment,book test)
 	@$(RUN) -m ty check --python "$$("$(PY)" -c 'import sys; print(sys.prefix)')" bqcore studies
-	@MPLBACKEND=agg $(RUN) -m pytest -m "not book and not network and not slow" $(ARGS)
+	@MPLBACKEND=agg $(RUN) -m pytest -m "not book and not network and not slow" --hypothesis-profile=quick $(ARGS)
 
 # Another processor: the libraries take the instructions of one without AVX (x86 only). NumPy has AVX2 and FMA3 in its
 # group X86_V3; MKL obeys the first variable on every maker's processors, the second on Intel's alone.

@@ -19,6 +19,7 @@ from tests.helpers.building import build_once
 
 # The same examples each time, nothing kept between runs, and no limit of time, which depends on the machine.
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None, max_examples=100)
+settings.register_profile("quick", parent=settings.get_profile("repeatable"), max_examples=20)  # for `make check`
 settings.load_profile("repeatable")
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores already, and so do processes that they start

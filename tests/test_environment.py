@@ -169,6 +169,7 @@ def test_environment_of_someone_else_is_left_alone(clone):
     assert (clone / ".venv" / "precious").exists()
 
 
+@pytest.mark.network
 def test_no_registry_is_one_sentence_and_no_environment(clone):
     # Port 9 of this very machine takes no connections; pip reads no configuration that may know of another registry.
     offline = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_CONFIG_FILE": "/dev/null"}

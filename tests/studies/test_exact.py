@@ -109,6 +109,7 @@ def test_slices_without_a_boundary_are_no_error(trained):
 # --- first order ---
 
 
+@pytest.mark.slow
 @given(
     st.floats(0, 2 * np.pi), st.floats(-0.3, 0.3), st.floats(-0.2, 0.2), st.floats(0.1, 10), st.integers(0, 2**32 - 1)
 )

@@ -17,6 +17,7 @@ from studies.published import PUBLISHED, name_of
 from tests.helpers import ROOT
 
 
+@pytest.mark.slow
 def test_publish_needs_runs_and_a_clean_clone_and_writes_what_ledger_reads(with_claims, monkeypatch, capsys):
     here = with_claims
     small = specs.Levels(epochs=8, nodes=(201, 11), width=8, bits=(8, 4, 2), steps=2)
@@ -153,6 +154,7 @@ ROUNDING = {
 }
 
 
+@pytest.mark.slow
 def test_the_published_run_is_measured_again(results):
     fresh, theirs = sweeps.measure(specs.Levels()), results["digits_slice.nc"]
     for name, largest in ROUNDING.items():
@@ -164,6 +166,7 @@ def test_the_published_run_is_measured_again(results):
     np.testing.assert_allclose(fresh.score, theirs.score, atol=1e-9)  # the slice depends on the data alone
 
 
+@pytest.mark.slow
 def test_the_line_below_a_figure_says_where_it_is_from_and_how_far_the_published_differs(here):
     spec = specs.Levels(seed=1, epochs=2, nodes=(21, 11), width=8, bits=(8, 4))
     fresh = sweeps.measure(spec)
