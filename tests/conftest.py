@@ -68,6 +68,12 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.get_closest_marker("book") is not None)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """Run on the cores that this process may use, where that is known, and on eight at most: each worker takes 1 GB."""
+    return min(8, len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else None
+
+
 @pytest.hookimpl(tryfirst=True)  # before the worker says what it has collected
 def pytest_collection_finish(session):
     """Let the process that sends out the tests know that some of those chosen need the book."""
