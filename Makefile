@@ -1,5 +1,5 @@
 # For GNU make 3.81 and newer. Paths are relative, so that the clone may lie anywhere, also below a folder with spaces.
-.PHONY: help book test test-elsewhere reproduce bench lab publish lint clean lock
+.PHONY: help book check test test-elsewhere reproduce bench lab publish lint clean lock
 
 P =
 PROFILE =
@@ -15,6 +15,7 @@ endif
 help:
 	@printf '%s\n' \
 	'make book     runs, notebooks and book; prints the path of the book    first time 3 to 9 min, 2.1 GB; then seconds' \
+	'make check    style, types and the quick tests                         1 min' \
 	'make test     all tests, with warnings as errors                       6 to 15 min; first time 1 more' \
 	'make test-elsewhere  the numeric tests as on another processor          6 min' \
 	'make reproduce  every study from raw pixels, with the time of each      3 to 5 h, 4 GB; resumes' \
@@ -67,6 +68,12 @@ book:
 test:
 	@$(call environment,book test)
 	@MPLBACKEND=agg $(RUN) -m pytest $(ARGS)
+
+# While developing: what shows most mistakes soonest comes first.
+check: lint
+	@$(call environment,book test)
+	@$(RUN) -m ty check --python "$$("$(PY)" -c 'import sys; print(sys.prefix)')" bqcore studies
+	@MPLBACKEND=agg $(RUN) -m pytest -m "not book and not network and not slow" --hypothesis-profile=quick $(ARGS)
 
 # Another processor: the libraries take the instructions of one without AVX (x86 only). NumPy has AVX2 and FMA3 in its
 # group X86_V3; MKL obeys the first variable on every maker's processors, the second on Intel's alone.

@@ -140,7 +140,7 @@ needs_make = pytest.mark.skipif(not shutil.which("make"), reason="make is not in
 @needs_make
 def test_make_alone_lists_the_targets(clone):
     done = make(clone)
-    for target in ("book", "test", "reproduce", "bench", "lab", "publish", "lint", "clean"):
+    for target in ("book", "check", "test", "reproduce", "bench", "lab", "publish", "lint", "clean"):
         assert f"make {target}" in done.stdout
     assert done.returncode == 0 and not (clone / ".venv").exists()
 
@@ -191,6 +191,7 @@ def test_environment_of_someone_else_is_left_alone(clone):
     assert (clone / ".venv" / "precious").exists()
 
 
+@pytest.mark.network
 def test_no_registry_is_one_sentence_and_no_environment(clone):
     # Port 9 of this very machine takes no connections; pip reads no configuration that may know of another registry.
     offline = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_CONFIG_FILE": "/dev/null"}

@@ -107,7 +107,7 @@ def decide_split(functions: Mapping, split, name: str, *, batch_size: int | None
     """
     title = TITLES[name]
     reference, *candidates = functions
-    rows, targets, head, notes, held, classes = [], [], [], [], 0, None
+    rows, targets, head, notes, held, classes = [], [], [], [], 0, 0
     for batch in adapters.batches(split, title, batch_size):
         logits = {key: adapters.read(f(batch.inputs), batch, _name(title, key)) for key, f in functions.items()}
         if batch.start == 0:

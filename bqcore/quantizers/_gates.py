@@ -199,7 +199,7 @@ def descend(
     variables = {
         name: (grid.near(begin[name]) if begin else grid.start.clone()).requires_grad_() for name, grid in grids.items()
     }
-    groups = [{"params": list(variables.values())}]
+    groups: list[dict] = [{"params": list(variables.values())}]
     groups += [{"params": list(logs.values()), "lr": _STEP_RATE * learning_rate}] if logs else []
     optimizer = torch.optim.Adam(groups, lr=learning_rate)
     losses = np.empty(steps)

@@ -133,6 +133,7 @@ def pairs_of_logits(draw):
     return z, q, generator.integers(k, size=n)
 
 
+@pytest.mark.slow
 @given(pairs_of_logits(), st.integers(1, 70), st.floats(0.01, 1))
 def test_batches_of_any_size_give_what_all_logits_give(drawn, size, share):
     z, q, y = drawn
@@ -159,6 +160,7 @@ def test_batches_of_any_size_give_what_all_logits_give(drawn, size, share):
     assert np.array_equal(d.flipped_in_band.values, np.isin(d.flipped_sample.values, band))
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(pairs_of_logits(), st.integers(1, 70))
 def test_a_generator_a_loader_and_an_array_give_the_same(drawn, size):
@@ -202,6 +204,7 @@ def test_models_and_inputs_in_half_precision(lively, dtype):
     assert (held(found).flip_rate, held(found).boundary_jaccard.max()) == (0, 0)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_split():
     code = """
 import resource, sys, numpy as np, bqcore
@@ -563,6 +566,7 @@ def test_a_loss_of_exactly_its_limit_is_kept(n, drawn):
     assert len(exceeded(dataset, {"accuracy_loss": lost / n - 1e-6})) == 1
 
 
+@pytest.mark.slow
 def test_importing_the_package_imports_no_torch():
     code = "import sys, bqcore; assert 'torch' not in sys.modules; bqcore.audit; assert 'torch' in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

@@ -18,7 +18,7 @@ from bqcore.quantizers.adaround import TARGETS, optimize_rounding
 from bqcore.quantizers.batchnorm import fold_batchnorm
 from bqcore.quantizers.uniform import GRANULARITIES, SCHEMES, level_range, quantize, quantize_model, step_size
 from studies import networks
-from tests.quantizers.nets import FOLDED, SEEDS, logit_error, net, normal, same_bits, with_statistics
+from tests.helpers.nets import FOLDED, SEEDS, logit_error, net, normal, same_bits, with_statistics
 
 QUICK = {"steps": 30, "batch_size": 8}
 

@@ -12,7 +12,7 @@ from bqcore.quantizers._gates import Grid, exponent_at, gates_of
 from bqcore.quantizers._layers import Quadratic
 from bqcore.quantizers.adaround import optimize_rounding
 from bqcore.quantizers.uniform import quantize
-from tests.quantizers.nets import SEEDS, normal
+from tests.helpers.nets import SEEDS, normal
 
 
 @given(st.integers(0, 99), st.integers(2, 8))

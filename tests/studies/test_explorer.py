@@ -104,6 +104,7 @@ def test_a_kept_network_is_the_first_of_the_stopping_chapter(path, monkeypatch):
         np.testing.assert_array_equal(found[f"{name}_bias"], layer.bias.detach().numpy())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
 def test_a_kept_network_is_collected_again_from_the_archives(path, tmp_path, monkeypatch, capsys):
     (status,) = archives.status((path.stem,))

@@ -10,6 +10,7 @@ from bqcore.quantizers.objectives import PLAIN
 from studies import __main__, objectives, sweeps
 
 
+@pytest.mark.slow
 def test_the_study_runs_resumes_and_learns_nothing_from_held_out_inputs(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sweeps, "FRESH", tmp_path)
     tiny = objectives.Objectives(nodes=(11, 6), epochs=2, steps=3, examples=64)

@@ -102,6 +102,7 @@ def test_the_same_spec_gives_the_same_run_and_its_classifier_is_that_of_the_stop
     assert SMALL.training() == stopping.training() and sweeps.checkpoint_file(SMALL) == sweeps.checkpoint_file(stopping)
 
 
+@pytest.mark.slow
 def test_batch_norms_are_folded_first(monkeypatch):
     spec = specs.Rounding(dataset="cifar-10", model="resnet", width=8, epochs=1, nodes=(5,), bits=(4,), gaps=(0,), steps=3,
                           sizes=(40, 40, 40), examples=32)  # fmt: skip

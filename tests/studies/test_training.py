@@ -124,6 +124,7 @@ def test_training_is_refused(changed, message):
         fit(mlp((64, 8, 10), 0), split.train_inputs, split.train_classes, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shape", "parameters"),
     [("mlp", (1, 28, 28), 101_770), ("cnn", (1, 28, 28), 105_866), ("cnn", (3, 32, 32), 136_874), ("resnet", (3, 32, 32), 78_042)],
