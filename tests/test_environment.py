@@ -277,7 +277,7 @@ def test_every_failure_has_its_sentence(installer):
 
 
 def test_environment_is_made_once_and_anew_when_it_is_to_have_other_packages(tmp_path, monkeypatch):
-    python = tmp_path / ".venv" / "bin" / "python"
+    python, system = tmp_path / ".venv" / "bin" / "python", tmp_path / "python3.11"
     monkeypatch.setattr(maker, "VENV", tmp_path / ".venv")
     monkeypatch.setattr(maker, "PYTHON", python)
     monkeypatch.setattr(maker, "CONSTRAINTS", tmp_path / "constraints.txt")
@@ -288,7 +288,8 @@ def test_environment_is_made_once_and_anew_when_it_is_to_have_other_packages(tmp
     def create():
         shutil.rmtree(tmp_path / ".venv", ignore_errors=True)
         python.parent.mkdir(parents=True)
-        python.symlink_to(sys.executable)
+        system.touch()
+        python.symlink_to(system)
         did.append("create")
 
     monkeypatch.setattr(maker, "create", create)
@@ -309,7 +310,7 @@ def test_environment_is_made_once_and_anew_when_it_is_to_have_other_packages(tmp
     assert done("lab") == ["create", "b==1 c==1", "b==1 c==1 d==2"]
     maker.CONSTRAINTS.write_text("e==2\n")
     assert done() == ["create", "b==1 c==1"]
-    python.unlink()  # as a system upgrade may take it away
+    system.unlink()  # as a system upgrade may take it away
     assert done() == ["create", "b==1 c==1"]
     python.unlink()
     python.symlink_to(shutil.which("true"))  # or put another in its place
