@@ -331,6 +331,7 @@ def test_interrupted_is_one_sentence(clone):
     )
 
 
+@pytest.mark.network
 def test_a_new_environment_finds_the_clone_and_has_a_mark(tmp_path, monkeypatch):
     monkeypatch.setattr(maker, "VENV", tmp_path / "a clone" / ".venv")
     disk = tmp_path / "larger disk"

@@ -110,6 +110,11 @@ def test_a_pickle_with_changed_bytes_is_refused_or_still_holds_a_batch(data):
 BATCH = {b"data": np.zeros((1, 3072), np.uint8), b"labels": [3], b"filenames": [b"a.png"], b"batch_label": b"x"}
 
 
+@pytest.mark.parametrize("label", range(10))
+def test_each_class_is_read(label):
+    assert archives.read_batch(pickle.dumps(BATCH | {b"labels": [label]}, protocol=2), "b")[b"labels"] == [label]
+
+
 @pytest.mark.parametrize(
     "change, says",
     [
