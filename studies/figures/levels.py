@@ -24,7 +24,7 @@ def levels_figure(run: xr.Dataset) -> Figure:
     Parameters
     ----------
     run : xarray.Dataset
-        Of :func:`studies.sweeps.run`.
+        Of :func:`studies.catalogue.run`.
     """
     levels = [int(bits) for bits in run.bits]
     columns = 3 if len(levels) > 3 else len(levels) + 1
@@ -70,7 +70,7 @@ def transitions_figure(run: xr.Dataset) -> Figure:
     Parameters
     ----------
     run : xarray.Dataset
-        Of :func:`studies.sweeps.run`, with at least one transition.
+        Of :func:`studies.catalogue.run`, with at least one transition.
     """
     names = [str(name) for name in run.transition.values]
     levels = [int(bits) for bits in run.bits if bits != FLOAT]
@@ -111,7 +111,7 @@ def resolution_figure(runs: xr.Dataset, reported: dict[tuple[str, int], float]) 
     Parameters
     ----------
     runs : xarray.Dataset
-        Of :func:`studies.sweeps.sweep`.
+        Of :func:`studies.catalogue.sweep`.
     reported : dict
         The paper's values by measure and bits.
     """
@@ -145,7 +145,7 @@ def spread_figure(runs: xr.Dataset, reported: dict[tuple[str, int], float]) -> F
     Parameters
     ----------
     runs : xarray.Dataset
-        Of :func:`studies.sweeps.sweep`.
+        Of :func:`studies.catalogue.sweep`.
     reported : dict
         The paper's values by measure and bits.
     """
@@ -197,7 +197,7 @@ def junction_test_figure(runs: xr.Dataset) -> Figure:
     Parameters
     ----------
     runs : xarray.Dataset
-        Of :func:`studies.sweeps.sweep`, with at least one transition.
+        Of :func:`studies.catalogue.sweep`, with at least one transition.
     """
     names = {
         "chance_slice": "all cells of the slice", "chance_boundary": "all boundary cells",
