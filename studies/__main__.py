@@ -179,22 +179,11 @@ def _ledger(options) -> int:
 
 def _publish(options) -> int:
     from . import ledger, published
+    from .figures import levels
 
-    for line in [*published.publish(_headline), *ledger.publish_table()]:
+    for line in [*published.publish(levels.headline), *ledger.publish_table()]:
         print(line)
     return 0
-
-
-def _headline(run) -> bytes:
-    """Draw the picture that README opens with."""
-    import io
-
-    from .figures import levels
-    from .specs import FLOAT
-
-    picture = io.BytesIO()
-    levels.levels_figure(run.sel(bits=[FLOAT, 8, 4])).savefig(picture, format="png", metadata={"Software": None})
-    return picture.getvalue()
 
 
 def _explorer(options) -> int:

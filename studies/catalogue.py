@@ -18,6 +18,11 @@ def study_of(spec: Spec) -> Study:
     return STUDIES[spec.study]
 
 
+def measure(spec: Spec, **how) -> xr.Dataset:
+    """Return the result of one run, measured now and not kept; see :meth:`studies.sweeps.Study.measured`."""
+    return study_of(spec).measured(spec, **how)
+
+
 def run(spec: Spec) -> xr.Dataset:
     """Return the result of one run, measured now or kept; see :meth:`studies.sweeps.Study.run`."""
     return study_of(spec).run(spec)

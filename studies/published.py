@@ -19,6 +19,7 @@ PUBLISHED = Path("data/results")
 HEADLINE = Path("book/_static/levels.png")
 MULTIVERSES = {spec.dataset: f"{spec.dataset}_multiverse.nc" for spec in specs.BEYOND if spec.study == "multiverse"}
 QUANTIZERS = "quantizers.nc"
+FIRST_ORDER = "digits_first_order.nc"
 TIMES = "times.nc"
 SETS = {
     "digits": "the digits set of scikit-learn", "mnist": "MNIST", "fashion-mnist": "Fashion-MNIST",

@@ -63,7 +63,9 @@ class Spec:
             "spec": self.text(),
             "command": self.command(seeds),
         }
-        return attrs if jobs is None else attrs | {"seeds": seeds}
+        if jobs is None:
+            return attrs
+        return attrs | ({"seeds": seeds} if self.unit == "run" else {f"{self.unit}s": jobs})
 
 
 @dataclass(frozen=True)

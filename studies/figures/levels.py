@@ -1,5 +1,7 @@
 """Figures and tables of the chapters on levels and on transitions between them."""
 
+import io
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -102,6 +104,13 @@ def transitions_figure(run: xr.Dataset) -> Figure:
         bar.set_ticks([0, 0.5, 1])
     plt.close(figure)
     return figure
+
+
+def headline(run: xr.Dataset) -> bytes:
+    """Draw the picture that README opens with, as PNG, of the published single run."""
+    picture = io.BytesIO()
+    levels_figure(run.sel(bits=[FLOAT, 8, 4])).savefig(picture, format="png", metadata={"Software": None})
+    return picture.getvalue()
 
 
 def resolution_figure(runs: xr.Dataset, reported: dict[tuple[str, int], float]) -> Figure:
