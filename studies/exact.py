@@ -1,6 +1,5 @@
 """One network and its quantized levels on one slice: exact measures, grid measures, the finite-scale law."""
 
-import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -13,7 +12,7 @@ from bqcore._store import along
 from bqcore._threads import one_thread
 from bqcore.metrics import boundary_distances, exact_slices, finite_scale, label_grids, margins, masks, planes
 
-from . import measures
+from . import measures, networks
 
 TOLERANCES = (0.01, 0.02, 0.05, 0.1)
 
@@ -143,14 +142,9 @@ def first_order_on_plane(
 
 
 def _on_plane(model: nn.Module, plane: planes.Plane) -> Callable:
-    double = doubled(model)
+    double = networks.doubled(model)
     origin, axes = torch.from_numpy(plane.origin), torch.from_numpy(plane.axes)
     return lambda u: double((origin + u @ axes).reshape(-1, *plane.shape))
-
-
-def doubled(model: nn.Module) -> nn.Module:
-    """Return a copy of a network in float64."""
-    return copy.deepcopy(model).double()
 
 
 def _grids(reference, levels, plane, nodes, places) -> xr.Dataset:

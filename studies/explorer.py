@@ -7,7 +7,6 @@ test inputs.
 """
 
 import base64
-import copy
 import json
 from pathlib import Path
 
@@ -184,7 +183,7 @@ def frames(
         along ``normal``, which is given on the slice), and ``score``, the place on the slice.
     """
     labels = measures.labels_of(levels, plane, (nodes,))[nodes]
-    doubles = {bits: copy.deepcopy(model).double() for bits, model in levels.items()}
+    doubles = {bits: networks.doubled(model) for bits, model in levels.items()}
     x = inputs.double()
     r = margins.radius(doubles[specs.FLOAT], x)
     changes = [margins.local_change(doubles[specs.FLOAT], model, x) for model in doubles.values()]

@@ -10,7 +10,7 @@ from bqcore._threads import one_thread
 from bqcore.metrics import boundary_distances, decisions, exact_slices, margins, planes
 from bqcore.quantizers import uniform
 
-from . import exact
+from . import exact, networks
 from .data import splits
 from .specs import FirstOrder
 from .sweeps import Study
@@ -95,7 +95,7 @@ def compare(
 
 def _along_normals(reference, candidate, points: torch.Tensor, reach: float):
     """Return the first-order displacement at *points*, and the way from each to either boundary."""
-    linear = margins.local_change(*(exact.doubled(model) for model in (reference, candidate)), points).displacement
+    linear = margins.local_change(*(networks.doubled(model) for model in (reference, candidate)), points).displacement
     return linear, *crossings(reference, candidate, points, reach=reach)
 
 
@@ -136,15 +136,16 @@ def agreement(linear: np.ndarray, reference: np.ndarray, candidate: np.ndarray) 
     })  # fmt: skip
 
 
-def true_displacement(
+def crossings(
     reference: nn.Module, candidate: nn.Module, inputs: torch.Tensor, *, reach: float, samples: int = 201
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
     """
-    Return how far the boundary of each input's float top-2 pair moves along the float margin's normal, in full space.
+    Return the way from each input, along the normal, to the float and to the quantized boundary of its pair.
 
-    On the line from x along its normal both margins are followed for *reach* either way; the crossing of each that is
-    nearest to x is enclosed between samples and halved down to rounding. What
-    :func:`bqcore.metrics.margins.local_change` calls displacement is its first-order reading, with the same sign.
+    The pair is the float top-2 pair of the input, the normal that of its float margin, in full space. On this line both
+    margins are followed for *reach* either way; the crossing of each that is nearest to the input is enclosed between
+    samples and halved down to rounding. The difference of the two ways is the true displacement, of which
+    :func:`bqcore.metrics.margins.local_change` has the first-order reading, with the same sign.
 
     Parameters
     ----------
@@ -157,32 +158,13 @@ def true_displacement(
 
     Returns
     -------
-    displacement : float array, shape (N,); NaN where a boundary is not met within *reach*
-    """
-    ways = crossings(reference, candidate, inputs, reach=reach, samples=samples)
-    return ways[1] - ways[0]
-
-
-def crossings(
-    reference: nn.Module, candidate: nn.Module, inputs: torch.Tensor, *, reach: float, samples: int = 201
-) -> tuple[np.ndarray, np.ndarray]:
-    """
-    Return the way from each input, along the normal, to the float and to the quantized boundary of its pair.
-
-    Parameters
-    ----------
-    reference, candidate, inputs, reach, samples
-        As of :func:`true_displacement`, which is the difference of the two.
-
-    Returns
-    -------
     reference, candidate : float arrays, shape (N,)
         Signed, in input units; positive towards the runner-up, NaN where a boundary is not met within *reach*.
     """
     samples = check_integer("Samples", samples, 3)
     if not 0 < reach < np.inf:
         raise ValueError(f"Reach is {reach!r}: give a length in input units.")
-    models = [exact.doubled(model) for model in (reference, candidate)]
+    models = [networks.doubled(model) for model in (reference, candidate)]
     x = inputs.detach().double()
     change = margins.local_change(*models, x)
     pair = check_labels(np.stack([change.winner, change.runner_up]), "Pairs", ndim=2)

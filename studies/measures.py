@@ -14,7 +14,7 @@ from bqcore._vocabulary import RATE, UNITS
 from bqcore.metrics import boundary_distances, decisions, exact_slices, label_grids, margins, masks, planes
 from bqcore.metrics.margins import displacement, top_margins
 
-from . import training
+from . import networks, training
 from .data import splits
 from .specs import FLOAT, Stopping
 
@@ -88,7 +88,7 @@ def of_shifts(model: nn.Module, inputs: torch.Tensor, logits: dict[int, torch.Te
 
 def of_geometry(levels: dict[int, nn.Module], inputs: torch.Tensor) -> xr.Dataset:
     """Measure radius, displacement and normal variation of each level in float64: median and 95th percentile."""
-    doubles = {bits: copy.deepcopy(model).double() for bits, model in levels.items()}
+    doubles = {bits: networks.doubled(model) for bits, model in levels.items()}
     inputs = inputs.double()
     rows = []
     for model in doubles.values():

@@ -7,7 +7,6 @@ digits all are measured; of other data sets the abstract claims only what stoppi
 their readings are.
 """
 
-import copy
 import json
 from itertools import product
 from typing import NamedTuple
@@ -187,14 +186,14 @@ def _jaccard(model: nn.Module, levels: dict, split, nodes: int) -> xr.Dataset:
 def _shift(model: nn.Module, levels: dict, split, nodes: int) -> xr.Dataset:
     plane, inputs = planes.pca_plane(split.train_inputs), _test(split)[0].double()
     points = torch.cat([inputs, torch.from_numpy(boundary_cells(model, plane, _grids(nodes)[-1]))])
-    reference = readings.linearize(_double(model), points)
+    reference = readings.linearize(networks.doubled(model), points)
     count = len(inputs)
     bands = [decisions.boundary_band(reference.logits[:count], share) for share in (SHARES[0], SHARES[-1])]
     places = [np.arange(count), *bands, np.arange(count, len(points))]
     rows = []
     for of_kind in levels.values():
         found = [
-            readings.displacements(reference, readings.linearize(_double(of_kind[bits]), points), plane.axes)
+            readings.displacements(reference, readings.linearize(networks.doubled(of_kind[bits]), points), plane.axes)
             for bits in SHIFT_BITS
         ]
         medians = [[_median(one[..., place]) for place in places] for one in found]
@@ -216,10 +215,6 @@ def _median(values: np.ndarray) -> np.ndarray:
     if not values.shape[-1]:
         return np.full(values.shape[:-1], np.nan)
     return np.nanmedian(values, axis=-1)
-
-
-def _double(model: nn.Module) -> nn.Module:
-    return copy.deepcopy(model).double()
 
 
 def _junctions(levels: dict, split, nodes: int) -> xr.Dataset:

@@ -16,7 +16,7 @@ from bqcore import _store
 from bqcore._threads import one_thread
 from bqcore.metrics import decisions, exact_slices, margins, planes
 from bqcore.quantizers import uniform
-from studies import __main__, catalogue, exact, first_order, published, specs, sweeps
+from studies import __main__, catalogue, exact, first_order, networks, published, specs, sweeps
 from studies.networks import mlp
 
 SMALL = specs.FirstOrder(epochs=3, width=8, bits=(8, 4), step=0.2)
@@ -34,6 +34,12 @@ def halves(angle, offset, scale=1.0) -> nn.Sequential:
         model[0].weight.copy_(torch.tensor([[0, 0], [np.cos(angle), np.sin(angle)]], dtype=torch.float64) * scale)
         model[0].bias.copy_(torch.tensor([0, -offset], dtype=torch.float64) * scale)
     return model
+
+
+def true_displacement(one, two, inputs, **how) -> np.ndarray:
+    """Return how far the boundary of each input's pair moves along the normal."""
+    before, after = first_order.crossings(one, two, inputs, **how)
+    return after - before
 
 
 @pytest.fixture(scope="module")
@@ -92,10 +98,8 @@ def test_numbers_are_those_of_the_exact_functions(measured, tmp_path, monkeypatc
     band = decisions.boundary_band(model(split.test_inputs))
     x = split.test_inputs[np.sort(band)].double()
     coarse = uniform.quantize_model(model, 4)
-    true = first_order.true_displacement(model, coarse, x, reach=SMALL.reach)
-    ways = first_order.crossings(model, coarse, x, reach=SMALL.reach)
-    np.testing.assert_array_equal(true, ways[1] - ways[0])
-    linear = margins.local_change(exact.doubled(model), exact.doubled(coarse), x).displacement
+    true = true_displacement(model, coarse, x, reach=SMALL.reach)
+    linear = margins.local_change(networks.doubled(model), networks.doubled(coarse), x).displacement
     here = measured.sel(bits=4, where="in the band")
     assert float(here.true) == pytest.approx(np.nanmedian(np.abs(true)), rel=1e-9)
     met = np.isfinite(true)
@@ -109,13 +113,13 @@ def test_numbers_are_those_of_the_exact_functions(measured, tmp_path, monkeypatc
 def test_for_linear_classifiers_first_order_is_the_truth(angle, offset, shift, scale, seed):
     one, two = halves(angle, offset), halves(angle, offset + shift)
     x = torch.from_numpy(np.random.default_rng(seed).uniform(-1, 1, (20, 2)))
-    true = first_order.true_displacement(one, two, x, reach=3.0)
+    true = true_displacement(one, two, x, reach=3.0)
     side = np.where(x.numpy() @ [np.cos(angle), np.sin(angle)] > offset, -1, 1)
     np.testing.assert_allclose(true, side * shift, atol=1e-12)
     np.testing.assert_allclose(true, margins.local_change(one, two, x).displacement, atol=1e-12)
     # Another scale of the logits changes the truth in nothing.
     np.testing.assert_allclose(
-        first_order.true_displacement(one, halves(angle, offset + shift, scale), x, reach=3.0), true, atol=1e-12
+        true_displacement(one, halves(angle, offset + shift, scale), x, reach=3.0), true, atol=1e-12
     )
     found = exact_slices.exact_slice(one, unit_plane())
     linear = exact.first_order_on_plane(one, two, unit_plane(), found, step=0.1)
@@ -129,9 +133,9 @@ def test_true_displacement_lies_on_both_boundaries(trained):
     with torch.no_grad():
         two[0].weight.add_(0.02)
     change = margins.local_change(one, two, x)
-    true = first_order.true_displacement(one, two, x, reach=1.0)
+    true = true_displacement(one, two, x, reach=1.0)
     met = np.isfinite(true)
-    assert met.sum() > 20 and np.isnan(first_order.true_displacement(one, two, x, reach=1e-9)).all()
+    assert met.sum() > 20 and np.isnan(true_displacement(one, two, x, reach=1e-9)).all()
     a, b = torch.from_numpy(change.winner), torch.from_numpy(change.runner_up)
     row = torch.arange(len(x))
     leaf = x.clone().requires_grad_(True)
@@ -170,7 +174,7 @@ def test_agreement_by_level(trained):
 def test_ways_that_cannot_be_followed_are_refused(how, message):
     model = halves(0.0, 0.1)
     with pytest.raises(ValueError, match=message):
-        first_order.true_displacement(model, model, torch.zeros(1, 2), **how)
+        true_displacement(model, model, torch.zeros(1, 2), **how)
 
 
 def test_foolbox_s_minimum_is_no_farther_than_the_way_along_the_normal(trained):
