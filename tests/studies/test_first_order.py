@@ -107,6 +107,7 @@ def test_numbers_are_those_of_the_exact_functions(measured, tmp_path, monkeypatc
     assert float(here.no_quantized) == np.isnan(true).mean() - float(here.no_float)
 
 
+@pytest.mark.slow
 @given(
     st.floats(0, 2 * np.pi), st.floats(-0.3, 0.3), st.floats(-0.2, 0.2), st.floats(0.1, 10), st.integers(0, 2**32 - 1)
 )
