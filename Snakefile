@@ -50,7 +50,6 @@ def sources(*modules):
     return [os.path.relpath(path) for path in provenance.sources(*modules)]
 
 
-RUN_SOURCES = sources("studies.sweeps")
 RESULTS = sorted(glob("data/results/*"))
 LEDGER = RESULTS + glob("data/claims.yml") + sources("studies.ledger")
 EXPLORER = sorted(glob("data/explorer/*.nc")) + ["studies/explorer.py", "data/runs/digits.nc"]
@@ -68,7 +67,8 @@ STUDIES = {
     "variants-digits": "stopping digits --variants", "variants-cifar-10": "stopping cifar-10 --variants",
     **{f"multiverse-{name}": f"multiverse {name}" for name in ("digits", "mnist", "fashion-mnist")},
     "first-order-digits": "first-order digits",
-    **{f"objectives-{name}": name for name in ("digits", "mnist", "fashion-mnist", "cifar-10")},
+    **{f"objectives-{name}": f"objectives {name}" for name in ("digits", "mnist", "fashion-mnist", "cifar-10")},
+    "vendors": "vendors all",
 }  # fmt: skip
 TINY = {
     "levels-digits": "seeds=2 epochs=5 nodes=[31,16]", "stopping-digits": "seeds=3 epochs=5 nodes=[31,16]",
@@ -81,6 +81,7 @@ TINY = {
     "multiverse-digits": "seeds=2 width=[8] epochs=[2] nodes=41",
     **{f"multiverse-{name}": "seeds=2 width=[8] epochs=[1] nodes=41" for name in ("mnist", "fashion-mnist")},
     "first-order-digits": "seeds=1 epochs=2 width=8 bits=[8,4]",
+    "vendors": "'networks=[\"digits mlp\"]'",  # the one that needs no archives
 }
 # The paper's own runs, with its numbers of seeds: all tables and figures of the abstract once.
 PAPERS = {
@@ -95,12 +96,21 @@ SEEDS, TRAINING = range(3), "training-full-cifar-10"
 MINUTES = {TRAINING: 14, "rounding-full-cifar-10": 6, "stopping-full-cifar-10": 2, "stopping-full-cifar-10-channel": 1}
 SETTINGS = TINY if SMOKE else PAPERS if PAPER else dict.fromkeys(STUDIES, "")
 RUN = list(SETTINGS)
-if not PAPER:
-    RUN += ["quantizers"]
 ROOM = PROFILE if SMOKE or PAPER else "all"
 PARTS = [f"{name}.seed-{seed}" for name in MINUTES for seed in SEEDS] if PAPER else []
 THREADS = 1 if PAPER else workflow.cores
 WORKERS = "--workers 1" if PAPER else ""
+
+
+def words(name):
+    """Return what names a study and its settings, as `python -m studies run` takes them."""
+    return f"{STUDIES[name]} {SETTINGS[name]}"
+
+
+def modules(name):
+    """Return the modules of a study, by its name: a study of many files has them in a room of its own."""
+    study = STUDIES[name].split()[0].replace("-", "_")
+    return f"studies.{study}", f"studies.{study}.sweep"
 
 
 rule all:
@@ -142,7 +152,7 @@ rule notebook:
 
 rule runs:
     input:
-        RUN_SOURCES,
+        sources("studies.levels"),
     output:
         "data/runs/digits.nc",
     params:
@@ -174,29 +184,10 @@ rule archives:
         "{PY:q} -m studies data fetch all"
 
 
-# The quantizers of other packages, on the published checkpoints. A smoke test takes the one that needs no archives.
-rule quantizers:
-    input:
-        SOURCES,
-        [] if SMOKE else "data/runs/archives.verified",
-    output:
-        f"data/runs/{ROOM}/quantizers.nc",
-    params:
-        networks="'digits mlp'" if SMOKE else "",
-    benchmark:
-        f"data/runs/{ROOM}/quantizers.tsv"
-    threads: workflow.cores
-    resources:
-        mem_mb=4000,
-        runtime=180,
-    shell:
-        "{PY:q} -m studies quantizers {params.networks} --out {output:q}"
-
-
 # One network of the paper's long studies, kept in data/runs/checkpoints.
 rule training:
     input:
-        RUN_SOURCES,
+        sources("studies.sweeps"),
         "data/runs/archives.verified",
     output:
         touch(f"data/runs/{ROOM}/{TRAINING}.seed-{{seed}}.done"),
@@ -217,12 +208,12 @@ rule training:
 # One seed of one of these studies.
 rule seed:
     input:
-        RUN_SOURCES,
+        lambda wildcards: sources(*modules(wildcards.name)),
         f"data/runs/{ROOM}/{TRAINING}.seed-{{seed}}.done",
     output:
         f"data/runs/{ROOM}/{{name}}.seed-{{seed}}.nc",
     params:
-        words=lambda wildcards: f"{STUDIES[wildcards.name]} {SETTINGS[wildcards.name]} seed={wildcards.seed} seeds=1",
+        words=lambda wildcards: f"{words(wildcards.name)} seed={wildcards.seed} seeds=1",
         says=lambda wildcards: f"{wildcards.name}, seed {wildcards.seed}: about {MINUTES[wildcards.name]} min",
     benchmark:
         f"data/runs/{ROOM}/{{name}}.seed-{{seed}}.tsv"
@@ -234,23 +225,17 @@ rule seed:
         "echo {params.says:q} >&2; {PY:q} -m studies run {params.words} --workers 1 --out {output:q}"
 
 
-ruleorder: seed > study
-ruleorder: quantizers > study
-
-
 rule study:
+    wildcard_constraints:
+        name="[^.]+",
     input:
-        RUN_SOURCES,
-        lambda wildcards: sources("studies.objectives") if wildcards.name.startswith("objectives") else [],
-        lambda wildcards: [] if "digits" in wildcards.name else "data/runs/archives.verified",
-        lambda wildcards: sources("studies.multiverse.sweep") if "multiverse" in wildcards.name else [],
-        lambda wildcards: sources("studies.first_order") if "first-order" in wildcards.name else [],
+        lambda wildcards: sources(*modules(wildcards.name)),
+        lambda wildcards: [] if "digits" in words(wildcards.name) else "data/runs/archives.verified",
         lambda wildcards: [f"data/runs/{ROOM}/{part}.nc" for part in PARTS if part.split(".")[0] == wildcards.name],
     output:
         f"data/runs/{ROOM}/{{name}}.nc",
     params:
-        command=lambda wildcards: "objectives" if wildcards.name.startswith("objectives") else "run",
-        words=lambda wildcards: f"{STUDIES[wildcards.name]} {SETTINGS[wildcards.name]} "
+        words=lambda wildcards: f"{words(wildcards.name)} "
         + (f"seeds={len(SEEDS)} " if PAPER and wildcards.name in MINUTES else "") + WORKERS,
     benchmark:
         f"data/runs/{ROOM}/{{name}}.tsv"
@@ -259,4 +244,4 @@ rule study:
         mem_mb=4000,
         runtime=180,
     shell:
-        "{PY:q} -m studies {params.command} {params.words} --out {output:q}"
+        "{PY:q} -m studies run {params.words} --out {output:q}"

@@ -33,15 +33,15 @@ steps = 11  # of a transition, both ends included; cost: grows with it
 share = 0.2  # of the inputs, those of least margin, in the boundary band
 
 # %% tags=["remove-cell"]
-from studies import sweeps
+from studies import catalogue
 from studies.figures import levels, notebook, tables
 
 settings = notebook.settings("seed seeds bits width epochs nodes scheme granularity steps share")
 
 # %%
 
-one = sweeps.run(settings.spec)
-many = sweeps.sweep(settings.spec, settings.seeds)
+one = catalogue.run(settings.spec)
+many = catalogue.sweep(settings.spec, settings.seeds)
 
 # %% [markdown]
 # ## One run, as the paper has it

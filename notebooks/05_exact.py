@@ -36,7 +36,7 @@ granularity = "tensor"  # one step for a weight tensor, or one for each output c
 # %% tags=["remove-cell"]
 from bqcore.metrics import planes
 from bqcore.quantizers import uniform
-from studies import exact, ledger, networks, training
+from studies import exact, first_order, ledger, networks, training
 from studies.data import splits
 from studies.figures import exact as exact_figures
 from studies.figures import notebook, tables
@@ -51,7 +51,7 @@ training.fit(network, split.train_inputs, split.train_classes, epochs=epochs, se
 levels = {b: uniform.quantize_model(network, b, scheme=scheme, granularity=granularity) for b in bits}
 plane = planes.pca_plane(split.train_inputs)
 measured = exact.compare(network, levels, plane, nodes)
-agreement = exact.first_order(network, levels, plane, split.test_inputs)
+agreement = first_order.compare(network, levels, plane, {"at the inputs": split.test_inputs})
 paper = ledger.load_claims()[1]
 shown = [b for b in (8, 4) if b in bits] or bits[:2]
 

@@ -37,7 +37,7 @@ full = notebook.stopping_runs(["full-cifar-10"], "published", 0)
 chosen = {name: stopping.usual_choices(many) for name, many in sets.items()}
 subsets = sets["cifar-10"]
 steps = referee.implied_steps(subsets, {8: paper["C6"], 6: paper["C3"]})
-study = published.load_published(first_order.PUBLISHED)
+study = published.load_published(published.FIRST_ORDER)
 
 # %% tags=["remove-input"]
 notebook.sources(*sets.values(), *full.values(), study)

@@ -35,7 +35,7 @@
 bits = 4  # bit-width shown, of those that were run
 
 # %% tags=["remove-cell"]
-from studies import objectives, published
+from studies import objectives, published, specs
 from studies.figures import notebook
 from studies.figures import objectives as objectives_figures
 
@@ -43,7 +43,7 @@ notebook.checked_names("bits")
 TITLES = {"digits": "digits", "mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "cifar-10": "CIFAR-10 subset"}
 
 # %%
-names = {title: objectives.name_of(objectives.baseline(name)) for name, title in TITLES.items()}
+names = {title: published.name_of(specs.baseline("objectives", name)) for name, title in TITLES.items()}
 many = {title: published.load_published(name) for title, name in names.items() if (published.PUBLISHED / name).exists()}
 picked = {title: objectives.chosen(found.sel(bits=bits)) for title, found in many.items()}
 

@@ -6,15 +6,14 @@ from pathlib import Path
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; give 0, 2 after a one-line error, 130 if it was stopped."""
+    """Run one command; return 0, 2 after a one-line error, 130 if it was stopped."""
     command = "studies"
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         options = _options(arguments)
         command = f"studies {options.command}"
         commands = {
-            "run": _run, "train": _train, "objectives": _objectives, "data": _data,
-            "quantizers": _quantizers, "ledger": _ledger, "publish": _publish, "explorer": _explorer,
+            "run": _run, "train": _train, "data": _data, "ledger": _ledger, "publish": _publish, "explorer": _explorer,
             "times": _times,
         }  # fmt: skip
         return commands[options.command](options)
@@ -44,13 +43,16 @@ def _options(arguments: list[str]) -> argparse.Namespace:
         epilog=_settings(arguments), formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     run.add_argument(
-        "study", choices=["levels", "stopping", "rounding", "first-order", "multiverse"],
-        help="levels: Tables 1 and 2; stopping: Tables 3 to 5; rounding: Table 6; "
-        "first-order: the linear reading against the truth; multiverse: every reading of the paper's words",
-    )  # fmt: skip
+        "study",
+        choices=["levels", "stopping", "rounding", "first-order", "objectives", "multiverse", "vendors"],
+        help="levels: Tables 1 and 2; stopping: Tables 3 to 5; rounding: Table 6; first-order: the linear reading "
+        "against the truth; objectives: rounding objectives at 4 bits; multiverse: every reading of the paper's words; "
+        "vendors: quantizers that people ship with, on the published networks",
+    )
     run.add_argument(
-        "dataset", choices=["digits", "mnist", "fashion-mnist", "cifar-10", "full-cifar-10"],
-        help="cifar-10 is the paper's subset",
+        "dataset", nargs="?", default="all",
+        choices=["digits", "mnist", "fashion-mnist", "cifar-10", "full-cifar-10", "all"],
+        help="cifar-10 is the paper's subset; all is of vendors",
     )  # fmt: skip
     run.add_argument("settings", nargs="*", metavar="name=value", help="such as seed=3 bits=[8,5]")
     run.add_argument("--workers", type=int, help="processes (default: one a core)")
@@ -65,14 +67,6 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     train.add_argument("dataset", choices=["digits", "mnist", "fashion-mnist", "cifar-10", "full-cifar-10"])
     train.add_argument("settings", nargs="*", metavar="name=value", help="such as seed=3 epochs=5, as of `run`")
 
-    objectives = commands.add_parser(
-        "objectives", help="compare rounding objectives at 4 bits over seeds; a stopped run goes on where it stopped"
-    )
-    objectives.add_argument("dataset", choices=["digits", "mnist", "fashion-mnist", "cifar-10"])
-    objectives.add_argument("--seeds", type=int, help="number of runs (default: the baseline's)")
-    objectives.add_argument("--workers", type=int, help="processes (default: one a core)")
-    objectives.add_argument("--out", type=Path, metavar="FILE", help="also write the joined result to FILE")
-
     data = commands.add_parser(
         "data", help="show which data sets are there, or fetch them",
         description="Show which official archives are there, where, how large, and whether they hold the official "
@@ -83,18 +77,6 @@ def _options(arguments: list[str]) -> argparse.Namespace:
         "fetch", help="download a data set and verify it; a stopped download goes on where it stopped"
     )
     fetch.add_argument("name", choices=["mnist", "fashion-mnist", "cifar-10", "all"])
-
-    quantizers = commands.add_parser(
-        "quantizers", help="measure the quantizers that people ship with on the published networks",
-        description="Quantize the published networks by torchao, PyTorch, ONNX Runtime, brevitas and NNCF, and by bits "
-        "for each layer within equal bytes, and measure held-out decisions. What a missing package would give is left "
-        "out and named. Finished networks are kept.",
-    )  # fmt: skip
-    quantizers.add_argument(
-        "networks", nargs="*", metavar="NETWORK", help="such as 'mnist cnn' (default: all of data/checkpoints)"
-    )
-    quantizers.add_argument("--workers", type=int, help="processes (default: one a core)")
-    quantizers.add_argument("--out", type=Path, metavar="FILE", help="also write the joined result to FILE")
 
     ledger = commands.add_parser("ledger", help="print every claim of the paper with our verdict")
     ledger.add_argument("--json", action="store_true", help="as a list of objects")
@@ -122,15 +104,11 @@ def _settings(given: list[str]) -> str:
     if given[:1] != ["run"] or not any(word.startswith(("-h", "--h")) for word in given):
         return ""  # not shown, and specs imports torch and scikit-learn: seconds
     from . import specs
-    from .multiverse import sweep
 
     words = [word for word in given if not word.startswith("-")][1:3]
-    if words[:1] == ["multiverse"] and words[-1] in sweep.BASELINES:
-        lines = [f"  {setting:<28} {says}" for setting, says in sweep.parameters(words[-1])]
-        return "\n".join([f"settings of {' '.join(words)}:", *lines])
-    words = ["levels" if word == "first-order" else word for word in words]  # the settings of those networks
+    words += {0: ["levels", "digits"], 1: ["all" if words == ["vendors"] else "digits"]}.get(len(words), [])
     try:
-        usual = specs.baseline(*(words if len(words) == 2 else ("levels", "digits")))
+        usual = specs.baseline(*words)
     except ValueError:
         return ""  # refused by name soon
     lines = [f"  {f'{name}={default}':<28} {says}" for name, _, default, says in specs.parameters(usual)]
@@ -140,34 +118,24 @@ def _settings(given: list[str]) -> str:
 def _run(options) -> int:
     from bqcore._store import save_dataset
 
-    from . import specs, sweeps
-    from .multiverse import sweep
+    from . import catalogue, specs, stopping
 
-    if options.study == "multiverse":
-        if options.dataset not in sweep.BASELINES or options.variants:
-            known = ", ".join(f"multiverse {name}" for name in sweep.BASELINES)
-            raise ValueError(f"A multiverse has all variants in it, without --variants: run {known}.")
-        spec = sweep.parse(options.settings, options.dataset)
-        dataset = sweep.sweep(spec, workers=options.workers)
-        if options.out:
-            save_dataset(dataset, options.out)
-        where = options.out or sweep.folder(spec.dataset)
-        print(f"multiverse, {spec.dataset}: {dataset.networks} networks in {where}")
-        return 0
-    if options.study == "first-order":
-        return _run_first_order(options)
     spec, seeds = specs.parse(options.settings, options.study, options.dataset)
+    study = catalogue.study_of(spec)
     if options.variants:
         if options.study != "stopping" or options.dataset not in specs.VARIANTS or options.settings:
             known = ", ".join(f"stopping {name}" for name in specs.VARIANTS)
             raise ValueError(f"--variants goes with {known}, without settings.")
         seeds = specs.VARIANT_SEEDS[options.dataset]
-        dataset = sweeps.sweep_variants(options.dataset, seeds, workers=options.workers)
+        dataset = stopping.sweep_variants(options.dataset, workers=options.workers)
     else:
-        dataset = sweeps.sweep(spec, seeds, workers=options.workers)
+        dataset = study.sweep(spec, seeds, workers=options.workers)
     if options.out:
         save_dataset(dataset, options.out)
-    print(f"{spec.study}, {spec.dataset}, {spec.model}: {seeds} runs in {options.out or sweeps.folder(spec)}")
+    for line in study.notes(dataset) if study.notes else ():
+        print(line)
+    jobs = len(study.jobs(spec, seeds))
+    print(f"{', '.join(spec.words)}: {jobs} {spec.unit}s in {options.out or study.folder(spec)}")
     return 0
 
 
@@ -176,42 +144,10 @@ def _train(options) -> int:
 
     from . import specs, sweeps
 
-    spec, seeds = specs.parse(_with_seeds(options.settings, 1), options.study, options.dataset)
+    one = [] if any(setting.startswith("seeds=") for setting in options.settings) else ["seeds=1"]
+    spec, seeds = specs.parse([*options.settings, *one], options.study, options.dataset)
     for seed in range(spec.seed, spec.seed + seeds):
         print(sweeps.keep_classifier(replace(spec, seed=seed), f"Training {spec.dataset}, seed {seed}"))
-    return 0
-
-
-def _with_seeds(settings: list[str], seeds: int) -> list[str]:
-    """Give *settings*, and this number of runs if they name none."""
-    return settings if any(setting.startswith("seeds=") for setting in settings) else [*settings, f"seeds={seeds}"]
-
-
-def _objectives(options) -> int:
-    from bqcore._store import save_dataset
-
-    from . import objectives
-
-    spec = objectives.baseline(options.dataset)
-    dataset = objectives.sweep(spec, options.seeds, workers=options.workers)
-    if options.out:
-        save_dataset(dataset, options.out)
-    print(f"objectives, {spec.dataset}: {dataset.sizes['seed']} runs in {options.out or objectives.folder(spec)}")
-    return 0
-
-
-def _run_first_order(options) -> int:
-    from bqcore._store import save_dataset
-
-    from . import first_order, specs
-
-    if options.variants or options.workers:
-        raise ValueError("first-order takes the settings of levels alone: leave out --variants and --workers.")
-    spec, seeds = specs.parse(_with_seeds(options.settings, first_order.SEEDS), "levels", options.dataset)
-    dataset = first_order.sweep(spec, seeds)
-    if options.out:
-        save_dataset(dataset, options.out)
-    print(f"first-order, digits, {spec.model}: {seeds} runs in {options.out or first_order.folder(spec)}")
     return 0
 
 
@@ -231,23 +167,6 @@ def _data(options) -> int:
     return 0
 
 
-def _quantizers(options) -> int:
-    from bqcore._checks import check_choice
-    from bqcore._store import save_dataset
-
-    from . import vendors
-
-    known = vendors.NETWORKS
-    networks = tuple(check_choice("Network", name, known) for name in options.networks) or known
-    out = vendors.sweep(networks, workers=options.workers)
-    if options.out:
-        save_dataset(out, options.out)
-    for line in vendors.left_out(out):
-        print(line)
-    print(f"quantizers on {len(networks)} networks in {options.out or vendors.folder()}")
-    return 0
-
-
 def _ledger(options) -> int:
     import json
 
@@ -260,8 +179,9 @@ def _ledger(options) -> int:
 
 def _publish(options) -> int:
     from . import ledger, published
+    from .figures import levels
 
-    for line in [*published.publish(), *ledger.publish_table()]:
+    for line in [*published.publish(levels.headline), *ledger.publish_table()]:
         print(line)
     return 0
 

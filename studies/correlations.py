@@ -31,7 +31,7 @@ def chosen_gap(many: xr.Dataset, bits: int) -> str:
 
 
 def at_method(many: xr.Dataset, method: str) -> xr.Dataset:
-    """Give the runs of one method; "gap" is the η that calibration data pick, at each bit-width its own."""
+    """Return the runs of one method; "gap" is the η that calibration data pick, at each bit-width its own."""
     if method != "gap":
         return many.sel({"method": method})
     chosen = [
@@ -41,7 +41,7 @@ def at_method(many: xr.Dataset, method: str) -> xr.Dataset:
 
 
 def series(many: xr.Dataset) -> dict[str, xr.Dataset]:
-    """Give what a correlation is taken over, by variant: the levels of PTQ-W, or each rounding at its bit-widths."""
+    """Return what a correlation is taken over, by variant: the levels of PTQ-W, or each rounding at its bit-widths."""
     if "method" not in many.dims:
         return {"PTQ-W": many.drop_sel(bits=FLOAT)}
     return {name: at_method(many, name) for name in ("nearest", "layers", "logits", "gap")}
@@ -75,7 +75,7 @@ def correlations(many: xr.Dataset, predictor: str = "boundary_jaccard", predicte
 
 def rank_predictors(many: xr.Dataset, predicted: str = "flip_rate") -> dict[str, tuple]:
     """
-    Give :func:`correlations` of PTQ-W for each of :data:`PREDICTORS` with a held-out measure, the best first.
+    Return :func:`correlations` of PTQ-W for each of :data:`PREDICTORS` with a held-out measure, the best first.
 
     Two more intervals follow for each: by how much it correlates better than J does, over all bit-widths and within
     them (:func:`bqcore.metrics.statistics.correlation_gain`).

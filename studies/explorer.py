@@ -7,7 +7,6 @@ test inputs.
 """
 
 import base64
-import copy
 import json
 from pathlib import Path
 
@@ -103,7 +102,7 @@ def network(
 
 
 def model_of(dataset: xr.Dataset) -> nn.Sequential:
-    """Give the float classifier that *dataset*, of :func:`network`, holds."""
+    """Return the float classifier that *dataset*, of :func:`network`, holds."""
     model = networks.mlp((dataset.sizes["input"], dataset.sizes["hidden"], dataset.sizes["class"]), 0).eval()
     names = {"0.weight": "first", "0.bias": "first_bias", "2.weight": "second", "2.bias": "second_bias"}
     model.load_state_dict({key: torch.from_numpy(dataset[name].values) for key, name in names.items()})
@@ -111,13 +110,13 @@ def model_of(dataset: xr.Dataset) -> nn.Sequential:
 
 
 def plane_of(dataset: xr.Dataset) -> planes.Plane:
-    """Give the slice that *dataset*, of :func:`network`, holds."""
+    """Return the slice that *dataset*, of :func:`network`, holds."""
     values = (dataset[key].values for key in ("origin", "axes", "low", "high", "explained"))
     return planes.Plane(*values, (dataset.sizes["input"],))
 
 
 def inputs_of(dataset: xr.Dataset) -> torch.Tensor:
-    """Give the test inputs (N, D) that *dataset*, of :func:`network`, holds, as the model takes them."""
+    """Return the test inputs (N, D) that *dataset*, of :func:`network`, holds, as the model takes them."""
     pixels = torch.from_numpy(dataset.image.values).flatten(1)
     return pixels.float() / dataset.attrs["scale"]
 
@@ -184,7 +183,7 @@ def frames(
         along ``normal``, which is given on the slice), and ``score``, the place on the slice.
     """
     labels = measures.labels_of(levels, plane, (nodes,))[nodes]
-    doubles = {bits: copy.deepcopy(model).double() for bits, model in levels.items()}
+    doubles = {bits: networks.doubled(model) for bits, model in levels.items()}
     x = inputs.double()
     r = margins.radius(doubles[specs.FLOAT], x)
     changes = [margins.local_change(doubles[specs.FLOAT], model, x) for model in doubles.values()]

@@ -1,150 +1,102 @@
 """The study of first order: how far the linear reading of a displacement holds, and exact measures, over networks."""
 
-import json
-from dataclasses import replace
-from pathlib import Path
-
 import numpy as np
 import torch
 import xarray as xr
-from tqdm import tqdm
+from torch import nn
 
-from bqcore._checks import check_integer
-from bqcore._store import load_dataset, save_dataset
+from bqcore._checks import check_integer, check_labels
 from bqcore._threads import one_thread
 from bqcore.metrics import boundary_distances, decisions, exact_slices, margins, planes
 from bqcore.quantizers import uniform
 
-from . import exact, specs, sweeps
-from .provenance import key, of
+from . import exact, networks
+from .data import splits
+from .specs import FirstOrder
+from .sweeps import Study
 
-PUBLISHED = "digits_first_order.nc"
-SEEDS = 10
-REACH = 2.0  # input units, far beyond where a test input has its boundary: the result counts who has none
-STEP = 0.02  # longest piece of a slice's boundary
 NODES = 201  # of the grid whose J stands beside the measures without one
 _EXACT = (
     "tolerance_jaccard", "mean_distance", "hausdorff", "changed_area", "boundary_jaccard", "effective_displacement",
     "grid_change",
 )  # fmt: skip
 WHERE = ("in the plane", "at the boundary", "in the band", "outside the band")  # the last three in full space
+_HALVINGS = 50  # of a bracket: down to the last bits
 
 
-def sweep(spec: specs.Levels | None = None, seeds: int = SEEDS, *, progress: bool = True) -> xr.Dataset:
-    """
-    Compare first-order with true displacement on *seeds* networks of the levels study, one after the other.
-
-    Each network is kept as soon as it is done, so a sweep that was stopped goes on where it stopped.
-
-    Parameters
-    ----------
-    spec : specs.Levels, optional
-        The baseline by default. Of its slices only the plane is used, and its interpolation steps are not.
-    seeds : int
-        From the spec's own on.
-    progress : bool
-        Show a bar with the time left, on standard error.
-
-    Returns
-    -------
-    xarray.Dataset
-        Of :func:`measure`, along ``seed``.
-    """
-    spec, seeds = spec or specs.Levels(), check_integer("seeds", seeds, 1)
-    here, joined = folder(spec), joined_file(spec, seeds)
-    if joined.exists():
-        return load_dataset(joined)
-    for i in tqdm(range(seeds), desc="first-order, digits: runs", unit="run", disable=not progress):
-        one = replace(spec, seed=spec.seed + i)
-        if not (here / f"seed-{one.seed:03d}.nc").exists():
-            save_dataset(measure(one), here / f"seed-{one.seed:03d}.nc")
-    found = [load_dataset(here / f"seed-{spec.seed + i:03d}.nc") for i in range(seeds)]
-    out = xr.concat(found, "seed", data_vars="all", coords="minimal", compat="override", combine_attrs="override")
-    out.attrs |= {"seeds": seeds, "command": command(spec, seeds)}
-    save_dataset(out, joined)
-    return load_dataset(joined)
-
-
-def command(spec: specs.Levels, seeds: int) -> str:
-    """Give the command that makes this study."""
-    words = spec.command(seeds).replace(" run levels ", " run first-order ")
-    return words.removesuffix(f" seeds={SEEDS}")
-
-
-def folder(spec: specs.Levels) -> Path:
-    """Give the folder of the fresh networks of *spec*, whatever the seed; other code or packages, another folder."""
-    content = {"spec": replace(spec, seed=0).text(), **of("studies.first_order")}
-    return sweeps.FRESH / f"first-order-digits-{key(content)}"
-
-
-def joined_file(spec: specs.Levels, seeds: int) -> Path:
-    """Give the file of the joined networks."""
-    return folder(spec) / f"seeds-{spec.seed:03d}-{spec.seed + seeds - 1:03d}.nc"
-
-
-def measure(spec: specs.Levels, *, reach: float = REACH, step: float = STEP) -> xr.Dataset:
+def measure(spec: FirstOrder, split: splits.Split, model: nn.Module) -> xr.Dataset:
     """
     Compare first-order with true displacement on one network, at the boundary and away from it.
 
-    At the middles of the pieces of the exact boundary on the slice, in the plane and in full space; at the test inputs
-    in the low-margin boundary band, and at the others. In full space both margins are followed along the float margin's
-    normal, in float64, and their crossings halved down to rounding (:func:`studies.exact.crossings`). Beside that stand
-    the measures of :func:`studies.exact.compare` that need no grid, and the Jaccard distance on one grid.
-
-    Parameters
-    ----------
-    spec : specs.Levels
-    reach : float
-        How far along the normal a crossing is looked for, in input units; points without one are counted.
-    step : float
-        Longest piece of the slice's boundary, in input units.
+    Beside what :func:`compare` gives at the boundary, at the test inputs in the low-margin boundary band and at the
+    others, there are the measures of :func:`studies.exact.compare` that need no grid, and the Jaccard distance on one.
 
     Returns
     -------
     xarray.Dataset
-        Dimensions ``bits``, ``where`` and ``tau``, the tolerances; units and long names in the attributes.
+        Dimensions ``bits``, ``where`` and ``tau``, the tolerances.
     """
-    model, split = sweeps.classifier(spec), sweeps.split_of(spec)
     levels = uniform.levels_of(model, spec.bits, scheme=spec.scheme, granularity=spec.granularity)
+    plane = planes.pca_plane(split.train_inputs)
+    band = np.zeros(len(split.test_inputs), bool)
+    with torch.inference_mode():
+        band[decisions.boundary_band(model(split.test_inputs), spec.share)] = True
+    places = {where: split.test_inputs[rows] for where, rows in zip(WHERE[2:], (band, ~band))}
+    out = compare(model, levels, plane, places, step=spec.step, reach=spec.reach)
+    whole = exact.compare(model, levels, plane, (NODES,), places=1).isel(nodes=0, place=0)
+    return out.merge(whole[list(_EXACT)].reset_coords(drop=True).assign_coords(tau=whole.tau))
+
+
+STUDY = Study(measure)
+
+
+def compare(
+    reference: nn.Sequential, levels: dict[int, nn.Sequential], plane: planes.Plane, places: dict[str, torch.Tensor], *,
+    step: float = 0.02, reach: float = 2.0,
+) -> xr.Dataset:  # fmt: skip
+    """
+    Compare the first-order displacement with the true one: at the boundary and away from it, in the plane and beyond.
+
+    At the middles of the pieces of the exact boundary on the slice, in the plane and in full space, and at *places*. In
+    full space both margins are followed along the float margin's normal, in float64, and their crossings halved down to
+    rounding (:func:`crossings`).
+
+    Parameters
+    ----------
+    reference, levels, plane, step
+        As in :func:`studies.exact.compare`.
+    places : dict of float tensors, shape (N, ...)
+        Points away from the boundary, such as the test inputs, by name.
+    reach : float
+        How far along the normal a crossing is looked for, in input units; points without one are counted.
+
+    Returns
+    -------
+    xarray.Dataset
+        Of :func:`agreement`, along ``bits`` and ``where``: "in the plane", "at the boundary" and the names of *places*.
+    """
+    rows = []
     with one_thread():
-        plane = planes.pca_plane(split.train_inputs)
-        found = exact_slices.exact_slice(model, plane)
+        found = exact_slices.exact_slice(reference, plane)
         pieces = boundary_distances.shifts(found.segments, found.pairs, found.segments, found.pairs, step=step)
         on = torch.from_numpy(plane.points(*pieces.points.T).reshape(-1, *plane.shape))
-        inputs = split.test_inputs.double()
-        band = np.zeros(len(inputs), bool)
-        with torch.inference_mode():
-            band[decisions.boundary_band(model(split.test_inputs), spec.share)] = True
-        rows = []
         for level in levels.values():
             other = exact_slices.exact_slice(level, plane)
             true = boundary_distances.shifts(
                 found.segments, found.pairs, other.segments, other.pairs, step=step
             ).displacement
-            linear = exact.first_order_on_plane(model, level, plane, found, step=step)
+            linear = exact.first_order_on_plane(reference, level, plane, found, step=step)
             parts = [agreement(linear, np.zeros(len(true)), true)]
-            for points in (on, inputs[band], inputs[~band]):
-                parts.append(agreement(*_along_normals(model, level, points, reach)))
-            rows.append(xr.concat(parts, xr.Variable("where", list(WHERE))))
-    out = xr.concat(rows, xr.Variable("bits", list(levels))).assign_coords(seed=spec.seed)
-    whole = exact.compare(model, levels, plane, (NODES,), places=1).isel(nodes=0, place=0)
-    out = out.merge(whole[list(_EXACT)].reset_coords(drop=True).assign_coords(tau=whole.tau))
-    for name, (long_name, units) in _LONG_NAMES.items():
-        out[name].attrs = {"long_name": long_name, "units": units}
-    settings = json.loads(replace(spec, seed=0).text()) | {"study": "first-order", "reach": reach, "step": step}
-    out.attrs = {
-        "title": "Boundary-aware quantization: first order against true displacement on digits",
-        "spec": json.dumps(settings, sort_keys=True),
-        "command": command(spec, 1),
-        **{name: json.dumps(value, sort_keys=True) for name, value in of("studies.first_order").items()},
-    }  # fmt: skip
-    return out
+            for points in (on, *places.values()):
+                parts.append(agreement(*_along_normals(reference, level, points.double(), reach)))
+            rows.append(xr.concat(parts, xr.Variable("where", [*WHERE[:2], *places])))
+    return xr.concat(rows, xr.Variable("bits", list(levels)))
 
 
 def _along_normals(reference, candidate, points: torch.Tensor, reach: float):
-    """Give the first-order displacement at *points*, and the way from each to either boundary."""
-    linear = margins.local_change(*(exact.doubled(model) for model in (reference, candidate)), points).displacement
-    return linear, *exact.crossings(reference, candidate, points, reach=reach)
+    """Return the first-order displacement at *points*, and the way from each to either boundary."""
+    linear = margins.local_change(*(networks.doubled(model) for model in (reference, candidate)), points).displacement
+    return linear, *crossings(reference, candidate, points, reach=reach)
 
 
 def agreement(linear: np.ndarray, reference: np.ndarray, candidate: np.ndarray) -> xr.Dataset:
@@ -184,17 +136,67 @@ def agreement(linear: np.ndarray, reference: np.ndarray, candidate: np.ndarray) 
     })  # fmt: skip
 
 
-_LONG_NAMES = {
-    "points": ("points compared", "count"),
-    "no_float": ("points without a float boundary within reach", "share"),
-    "no_quantized": ("points with a float boundary and no quantized one within reach", "share"),
-    "flat": ("points where the float margin has no gradient", "share"),
-    "distance": ("distance to the float boundary along the normal, median", "input units (pixel / 16)"),
-    "true": ("true displacement along the normal, median magnitude", "input units (pixel / 16)"),
-    "ratio": ("first-order over true displacement, median of magnitudes", "1"),
-    "error": ("error of the first-order displacement over the true one, median", "1"),
-    "within": ("points where first order is within a tenth of the truth", "share"),
-    "same_sign": ("points where first order has the sign of the truth", "share"),
-    "bits": ("bit-width of the weights", "bit"),
-    "seed": ("seed of split, initial weights and order of batches", "1"),
-}
+def crossings(
+    reference: nn.Module, candidate: nn.Module, inputs: torch.Tensor, *, reach: float, samples: int = 201
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Return the way from each input, along the normal, to the float and to the quantized boundary of its pair.
+
+    The pair is the float top-2 pair of the input, the normal that of its float margin, in full space. On this line both
+    margins are followed for *reach* either way; the crossing of each that is nearest to the input is enclosed between
+    samples and halved down to rounding. The difference of the two ways is the true displacement, of which
+    :func:`bqcore.metrics.margins.local_change` has the first-order reading, with the same sign.
+
+    Parameters
+    ----------
+    reference, candidate : torch modules, inputs (N, ...) -> logits (N, K)
+    inputs : float tensor, shape (N, ...)
+    reach : float
+        In input units, above 0.
+    samples : int
+        Points on each line: two crossings closer than 2 reach / (samples − 1) may be missed.
+
+    Returns
+    -------
+    reference, candidate : float arrays, shape (N,)
+        Signed, in input units; positive towards the runner-up, NaN where a boundary is not met within *reach*.
+    """
+    samples = check_integer("Samples", samples, 3)
+    if not 0 < reach < np.inf:
+        raise ValueError(f"Reach is {reach!r}: give a length in input units.")
+    models = [networks.doubled(model) for model in (reference, candidate)]
+    x = inputs.detach().double()
+    change = margins.local_change(*models, x)
+    pair = check_labels(np.stack([change.winner, change.runner_up]), "Pairs", ndim=2)
+    row = torch.arange(len(x))
+    leaf = x.clone().requires_grad_(True)
+    z = models[0](leaf)
+    (gradient,) = torch.autograd.grad((z[row, pair[0]] - z[row, pair[1]]).sum(), leaf)
+    flat = gradient.flatten(1)
+    normal = (flat / flat.norm(dim=1, keepdim=True)).reshape(x.shape)
+    first, second = (_crossing(model, x, -normal, pair, reach, samples) for model in models)
+    return first, second
+
+
+def _crossing(model, x, direction, pair, reach, samples) -> np.ndarray:
+    """Return the way from each input to the nearest sign change of its pair's margin, either way along *direction*."""
+
+    def margin(way: np.ndarray) -> np.ndarray:
+        along = torch.from_numpy(way).reshape(-1, *[1] * (x.ndim - 1))
+        with torch.inference_mode():
+            z = model(x + along * direction).numpy()
+        row = np.arange(len(z))
+        return z[row, pair[0]] - z[row, pair[1]]
+
+    ways = np.linspace(-reach, reach, samples)
+    sign = np.stack([margin(np.full(len(x), way)) > 0 for way in ways])
+    changes = sign[1:] != sign[:-1]
+    middle = (ways[1:] + ways[:-1]) / 2
+    nearest = np.where(changes, np.abs(middle)[:, None], np.inf).argmin(axis=0)
+    found, row = changes.any(axis=0), np.arange(len(x))
+    low, high, below = ways[nearest], ways[nearest + 1], sign[nearest, row]
+    for _ in range(_HALVINGS):
+        half = (low + high) / 2
+        same = (margin(half) > 0) == below
+        low, high = np.where(same, half, low), np.where(same, high, half)
+    return np.where(found, (low + high) / 2, np.nan)

@@ -113,7 +113,7 @@ def ledger(path: str | Path = CLAIMS, results: str | Path = PUBLISHED) -> list[d
 
 
 def _multiverse(claims: list[dict], rule: dict, results: str | Path) -> dict[str, float]:
-    """Give the share of the specifications in which each claim holds; none without its data set's multiverse."""
+    """Return the share of the specifications in which each claim holds; none without its data set's multiverse."""
     attempted = [claim for claim in claims if "not_attempted" not in claim]
     there = [name for name in MULTIVERSES.values() if (Path(results) / name).exists()]
     judged = [judging.judge(load_published(name, results), attempted, rule) for name in there]
@@ -121,12 +121,12 @@ def _multiverse(claims: list[dict], rule: dict, results: str | Path) -> dict[str
 
 
 def reported(path: str | Path = CLAIMS) -> dict[str, float | str]:
-    """Give what the paper reports, by claim."""
+    """Return what the paper reports, by claim."""
     return {claim["id"]: claim["reported"] for claim in load_claims(path)[1]}
 
 
 def reported_values(path: str | Path = CLAIMS) -> dict[tuple[str, int], float]:
-    """Give the paper's single numbers on the digits levels by measure and bits, for figures."""
+    """Return the paper's single numbers on the digits levels by measure and bits, for figures."""
     return {
         (claim["select"]["measure"], claim["select"]["bits"]): claim["reported"]
         for claim in load_claims(path)[1]
@@ -138,7 +138,7 @@ def _select(
     dataset: xr.Dataset, select: dict, choices: Callable[[], xr.Dataset] | None = None, usual: float | None = None
 ) -> xr.DataArray:
     """
-    Give a measure at given coordinates; where a stopping rule is named, at the bits that it chooses.
+    Return a measure at given coordinates; where a stopping rule is named, at the bits that it chooses.
 
     *choices* gives what the rules choose; a rule's limit is a number, or "usual": *usual*.
     """
@@ -160,7 +160,7 @@ def _select(
 
 
 def _span(claim: dict, dataset: xr.Dataset) -> float:
-    """Give how far the levels lie apart in what is claimed: the range of the medians along ``span``."""
+    """Return how far the levels lie apart in what is claimed: the range of the medians along ``span``."""
     if claim["select"]["measure"] == "chosen_bits":
         levels = dataset.bits.where(dataset.bits != specs.FLOAT)
         return float(levels.max() - levels.min())
@@ -304,7 +304,7 @@ def _judge_correlation(claim: dict, files: dict[str, xr.Dataset], rule: dict) ->
 
 
 def table(rows: list[dict]) -> str:
-    """Give the ledger as a Markdown table, which also reads well in a terminal."""
+    """Return the ledger as a Markdown table, which also reads well in a terminal."""
     head = ("claim", "data set", "the paper says", "reported", "ours", "95 % interval", "runs", "percentile", "verdict")
     head += ("multiverse",)
     body = [
@@ -323,7 +323,7 @@ def table(rows: list[dict]) -> str:
 
 
 def judged_table(rows: list[dict]) -> str:
-    """Give the table of the claims that have a verdict, and say in a line how many have none yet, if any."""
+    """Return the table of the claims that have a verdict, and say in a line how many have none yet, if any."""
     judged = [row for row in rows if row["verdict"] != "not attempted"]
     rest = len(rows) - len(judged)
     if not rest:
@@ -347,7 +347,7 @@ def publish_table() -> list[str]:
 
 
 def readme_with(text: str) -> str:
-    """Give README's text with *text* between its two marks."""
+    """Return README's text with *text* between its two marks."""
     readme = README.read_text(encoding="utf-8")
     start, end = _MARKS
     if readme.count(start) != 1 or readme.count(end) != 1:

@@ -11,6 +11,7 @@ from bqcore.quantizers import uniform
 from . import measures
 from .data import splits
 from .specs import FLOAT, Levels
+from .sweeps import Study, along_seed
 
 GRID_DIMS = {"a", "b", "cell_a", "cell_b", "sample"}  # of what only pictures need
 
@@ -72,3 +73,12 @@ def _picture(labels: dict, plane: planes.Plane, split: splits.Split) -> xr.Datas
         },
         {"bits": list(labels), "a": a, "b": b, "cell_a": (a[1:] + a[:-1]) / 2, "cell_b": (b[1:] + b[:-1]) / 2},
     )
+
+
+def join(found: dict[Levels, xr.Dataset], spec: Levels) -> xr.Dataset:
+    """Join runs along ``seed``, without what only pictures need."""
+    slim = {one: run.drop_dims([dim for dim in run.dims if dim in GRID_DIMS]) for one, run in found.items()}
+    return along_seed(slim, spec)
+
+
+STUDY = Study(measure, join)

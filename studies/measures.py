@@ -1,4 +1,4 @@
-"""What is measured at each level, as xarray.Datasets with long names and units; both studies call it."""
+"""What is measured at each level, as xarray.Datasets, for all studies; and what it is called, in which units."""
 
 import copy
 from collections.abc import Callable
@@ -8,16 +8,19 @@ import torch
 import xarray as xr
 from torch import nn
 
+from bqcore import _vocabulary
 from bqcore._store import along
+from bqcore._vocabulary import RATE, UNITS
 from bqcore.metrics import boundary_distances, decisions, exact_slices, label_grids, margins, masks, planes
 from bqcore.metrics.margins import displacement, top_margins
 
-from . import training
-from .specs import FLOAT
+from . import networks, training
+from .data import splits
+from .specs import FLOAT, Stopping
 
 
 def logits_of(levels: dict[int, nn.Module], inputs: torch.Tensor) -> dict[int, torch.Tensor]:
-    """Give the logits (N, K) of each of *levels*, models by bits, at *inputs*."""
+    """Return the logits (N, K) of each of *levels*, models by bits, at *inputs*."""
     with torch.no_grad():
         return {bits: torch.cat([model(x) for x in inputs.split(_BATCH)]) for bits, model in levels.items()}
 
@@ -85,7 +88,7 @@ def of_shifts(model: nn.Module, inputs: torch.Tensor, logits: dict[int, torch.Te
 
 def of_geometry(levels: dict[int, nn.Module], inputs: torch.Tensor) -> xr.Dataset:
     """Measure radius, displacement and normal variation of each level in float64: median and 95th percentile."""
-    doubles = {bits: copy.deepcopy(model).double() for bits, model in levels.items()}
+    doubles = {bits: networks.doubled(model) for bits, model in levels.items()}
     inputs = inputs.double()
     rows = []
     for model in doubles.values():
@@ -178,7 +181,7 @@ def of_boundaries(levels: dict[int, nn.Module], plane: planes.Plane) -> xr.Datas
 
 
 def _exact_boundaries(levels: dict[int, nn.Module], plane: planes.Plane) -> dict[int, np.ndarray]:
-    """Give each level's exact boundary as segments, or nothing if not all have one."""
+    """Return each level's exact boundary as segments, or nothing if not all have one."""
     parts = [part for model in levels.values() for part in list(model.modules())[1:]]
     if not all(isinstance(part, (nn.Flatten, nn.Linear, nn.ReLU)) for part in parts):
         return {}
@@ -188,9 +191,41 @@ def _exact_boundaries(levels: dict[int, nn.Module], plane: planes.Plane) -> dict
         return {}
 
 
+def on_both_splits(levels: dict[int, nn.Module], split: splits.StoppingSplit, spec: Stopping) -> xr.Dataset:
+    """
+    Measure *levels* on the calibration and the held-out split, each with the slice fitted on itself.
+
+    Parameters
+    ----------
+    levels : dict of models by bits
+        32 bits is the float classifier.
+    split : splits.StoppingSplit
+    spec : Stopping
+        Its share and its nodes.
+
+    Returns
+    -------
+    xarray.Dataset
+        Along ``split``, ``bits``, ``nodes``, ``tau``, ``quantile`` and ``axis``.
+    """
+    parts = []
+    for inputs, classes in (split[2:4], split[4:6]):
+        plane = planes.pca_plane(inputs)
+        logits = logits_of(levels, inputs)
+        parts.append(
+            xr.merge([
+                of_decisions(logits, classes, spec.share),
+                of_shifts(levels[FLOAT], inputs, logits),
+                of_slices(labels_of(levels, plane, spec.nodes), plane, inputs),
+                of_boundaries(levels, plane),
+            ])
+        )  # fmt: skip
+    return xr.concat(parts, xr.Variable("split", list(SPLITS)))
+
+
 def usual_tolerance(distances: xr.DataArray) -> float:
     """
-    Give the tolerance that tables show: the one that at 4 bits tells most, where about half of the boundary has moved.
+    Return the tolerance that tables show: the one that tells most at 4 bits, where half of the boundary has moved.
 
     Parameters
     ----------
@@ -209,7 +244,7 @@ def usual_tolerance(distances: xr.DataArray) -> float:
 
 
 def _float32(model: nn.Module) -> Callable:
-    """Give *model* for float64 arrays. Its rounding to float32 is far below what interpolation leaves out."""
+    """Return *model* for float64 arrays. Its rounding to float32 is far below what interpolation leaves out."""
     layout = training.memory_layout(model)
     model = copy.deepcopy(model).to(memory_format=layout)
 
@@ -220,84 +255,151 @@ def _float32(model: nn.Module) -> Callable:
     return logits
 
 
-def describe(dataset: xr.Dataset, units: str) -> None:
+def describe(dataset: xr.Dataset, units: str = UNITS) -> None:
     """Write long names and units into *dataset*; *units* are the model's input units."""
-    for name, (long_name, unit) in LONG_NAMES.items():
-        if name in dataset.variables:
-            dataset[name].attrs = {"long_name": long_name, "units": unit.replace(_UNITS, units)}
+    _vocabulary.describe(dataset, LONG_NAMES, units)
 
 
+SPLITS = ("calibration", "held-out")
 # Input units. Chosen after a look at 4 bits, so that each data set has some that tell its levels apart; no claim is
 # judged by them.
 TOLERANCES = (0.02, 0.1, 0.5, 2.0, 10.0)
 _FINE, _COARSE = 41, 21  # nodes a side; the second grid's are every other one of the first's
 _BATCH = 125  # inputs through a classifier at once: what convolutions make of more leaves a core's cache
 _QUANTILES = [0.5, 0.95]
-_UNITS = "input units"
-LONG_NAMES = {
-    "accuracy": ("accuracy", "share"),
-    "flip_rate": ("flip rate", "share"),
-    "right_to_wrong": ("flips from right to wrong", "share"),
-    "wrong_to_right": ("flips from wrong to right", "share"),
-    "wrong_to_other": ("flips from wrong to another wrong class", "share"),
-    "band_flip_rate": ("low-margin boundary-band flips", "share of the band"),
-    "pair_order_flip_rate": ("pair-order flips", "share"),
-    "band_pair_order_flip_rate": ("boundary-band pair-order flips", "share of the band"),
-    "near_ties": ("inputs whose top-2 margin is below 1e-6", "count"),
-    "radius": ("local logit-margin radius", _UNITS),
-    "displacement": ("first-order boundary displacement, magnitude", _UNITS),
+# What the studies measure beside the library, and what they mean otherwise.
+_OWN = {
+    # decisions, and distances around inputs
+    "accuracy": ("accuracy", RATE),
     "logit_error": ("squared logit difference from the float classifier, mean over the inputs", "1"),
-    "normal_variation": ("normal variation, 1 - cos", "1"),
-    "third_class": ("inputs decided for a class outside the float top-2 pair", "share"),
-    "flat_pairs": ("pairs whose margin has no gradient", "count"),
-    "flat_margins": ("top-2 margins without a gradient", "count"),
-    "boundary_jaccard": ("boundary-mask Jaccard distance", "1"),
-    "no_boundary": ("no boundary on either slice", "flag"),
-    "effective_displacement": ("shift that explains the Jaccard distance, d_eff", _UNITS),
+    "target": ("true class", "class"),
+    "model_bytes": ("size of the quantized model", "byte"),
+    # slices
     "thick_boundary_jaccard": ("boundary-mask Jaccard distance of masks thickened by a cell on every side", "1"),
-    "tolerance_jaccard": ("tolerance Jaccard distance", "share of the boundaries' length"),
     "coarse_tolerance_jaccard": (
         "tolerance Jaccard distance from 21 nodes a side, interpolated",
-        "share of the boundaries' length",
+        "fraction of the boundaries' length",
     ),
     "exact_boundaries": ("tolerance Jaccard distance from exact boundaries, not from interpolated ones", "flag"),
-    "grid_change": ("grid prediction change", "share of nodes"),
-    "junctions": ("triple-junction cells", "count"),
     "four_class_cells": ("cells with four classes", "count"),
     "few_classes": ("fewer than three classes on the slice: no junction can be", "flag"),
-    "outside": ("share of the slice where some value is outside its range in the data", "share of the slice"),
-    "step_a": ("grid step along a", _UNITS),
-    "step_b": ("grid step along b", _UNITS),
-    "explained": ("variance explained by the slice's axis", "share"),
+    "explained": ("variance explained by the slice's axis", RATE),
+    "score": ("test inputs projected onto the slice", UNITS),
+    "axis": ("axis of the slice", "1"),
+    "tau": ("tolerance", UNITS),
+    "cell_a": ("cell centre along a", UNITS),
+    "cell_b": ("cell centre along b", UNITS),
+    # transitions
+    "transition": ("from one bit-width to the next", "bit"),
+    "t": ("interpolation between the two levels", "1"),
     "junction_steps": ("triple-junction cells at each interpolation step", "count"),
     "junction_union": ("triple-junction cells at some interpolation step", "count"),
     "junction_union_changed": ("of these, inside the changed region", "count"),
-    "changed_cells": ("cells that change at some interpolation step", "count"),
-    "share_changed": ("share of the visited boundary cells that change in a step", "share"),
-    "share_near": ("changed cells within one cell of a junction", "share"),
-    "chance_boundary": ("the same share of all boundary cells: chance along the boundary", "share"),
-    "chance_slice": ("the same share of all cells: chance anywhere on the slice", "share"),
-    "rearranged_cells": ("boundary cells whose set of classes changes in a step, summed over steps", "count"),
-    "share_rearranged_near": ("of these, within one cell of a junction", "share"),
     "junction_map": ("triple-junction cells", "flag"),
-    "labels": ("predicted class at each node", "class"),
-    "score": ("test inputs projected onto the slice", _UNITS),
-    "target": ("true class", "class"),
-    "axis": ("axis of the slice", "1"),
-    "transition": ("from one bit-width to the next", "bit"),
-    "bits": ("bit-width of the weights; 32 is the float classifier", "bit"),
-    "nodes": ("nodes a side of the slice grid", "count"),
-    "tau": ("tolerance", _UNITS),
-    "quantile": ("quantile over the inputs", "1"),
+    "changed_cells": ("cells that change at some interpolation step", "count"),
+    "share_changed": ("fraction of the visited boundary cells that change in a step", RATE),
+    "share_near": ("changed cells within one cell of a junction", RATE),
+    "chance_boundary": ("the same fraction of all boundary cells: chance along the boundary", RATE),
+    "chance_slice": ("the same fraction of all cells: chance anywhere on the slice", RATE),
+    "rearranged_cells": ("boundary cells whose set of classes changes in a step, summed over steps", "count"),
+    "share_rearranged_near": ("of these, within one cell of a junction", RATE),
+    # roundings
     "method": ("how the weights were rounded", "1"),
-    "changed_weights": ("weights not rounded to the nearest grid point", "share of those between two"),
-    "undecided_gates": ("gates between 0.01 and 0.99 at the last step", "share of those between two"),
-    "t": ("interpolation between the two levels", "1"),
-    "a": ("first principal component", _UNITS),
-    "b": ("second principal component", _UNITS),
-    "cell_a": ("cell centre along a", _UNITS),
-    "cell_b": ("cell centre along b", _UNITS),
+    "changed_weights": ("weights not rounded to the nearest grid point", "fraction of those between two"),
+    "undecided_gates": ("gates between 0.01 and 0.99 at the last step", "fraction of those between two"),
+    "choosing_band_flips": (
+        "low-margin boundary-band flips on calibration inputs not learned from",
+        "fraction of the band",
+    ),
+    "term_weight": ("weight of the objective's term, η", "1"),
+    "fell_back": ("learned gates ended above nearest, which was taken", "flag"),
+    # runs
+    "bits": ("bit-width of the weights; 32 is the float classifier", "bit"),
     "split": ("calibration inputs, and held-out ones", "1"),
-    "model_bytes": ("size of the quantized model", "byte"),
     "seed": ("seed of split, initial weights and batches", "1"),
+    # exact boundaries
+    "length": ("length of the quantized boundary on the slice", UNITS),
+    "length_float": ("length of the float boundary on the slice", UNITS),
+    "changed_area": ("changed area of the slice", RATE),
+    "nearest": ("nearest distance between the two boundaries", UNITS),
+    "mean_distance": ("mean distance between the two boundaries", UNITS),
+    "mean_distance_error": ("bound on the error of the mean distance", UNITS),
+    "hausdorff": ("Hausdorff distance between the two boundaries", UNITS),
+    "junctions_float": ("junctions of the float boundary", "count"),
+    "junctions_matched": ("junctions of both within the largest tolerance", "count"),
+    "junctions_vanished": ("junctions of the float boundary alone", "count"),
+    "junctions_appeared": ("junctions of the quantized boundary alone", "count"),
+    "law_jaccard": ("boundary-mask Jaccard distance by the finite-scale law", "1"),
+    "law_curve": ("boundary-mask Jaccard distance by the finite-scale law", "1"),
+    "law_step": ("larger grid step", UNITS),
+    "piece_displacement": ("displacement along the normal in the plane", UNITS),
+    "piece_distance": ("distance to the quantized boundary in the plane", UNITS),
+    "piece_first_order": ("first-order boundary displacement in the plane", UNITS),
+    "piece_length": ("length of the piece", UNITS),
+    "piece_angle": ("direction of the piece's normal", "rad"),
+    "pooled_jaccard": ("boundary-mask Jaccard distance, cells pooled over places of the grid", "1"),
+    "shared_cells": ("cells on both boundary masks", "count"),
+    "covered_cells": ("cells on either boundary mask", "count"),
+    "junction_cells": ("triple-junction cells", "count"),
+    "mask_cells_float": ("cells on the float boundary mask", "count"),
+    "place": ("place: of the grid, 0 being the slice's own, or of the points", "1"),
+    # first order against the truth
+    "where": ("which points", "1"),
+    "points": ("points compared", "count"),
+    "no_float": ("points without a float boundary within reach", RATE),
+    "no_quantized": ("points with a float boundary and no quantized one within reach", RATE),
+    "flat": ("points where the float margin has no gradient", RATE),
+    "distance": ("distance to the float boundary along the normal, median", UNITS),
+    "true": ("true displacement along the normal, median magnitude", UNITS),
+    "ratio": ("first-order over true displacement, median of magnitudes", "1"),
+    "error": ("error of the first-order displacement over the true one, median", "1"),
+    "within": ("points where first order is within a tenth of the truth", RATE),
+    "same_sign": ("points where first order has the sign of the truth", RATE),
+    # the multiverse
+    "stopping_loss": ("accuracy lost against float", RATE),
+    "stopping_flip_rate": ("flip rate", RATE),
+    "stopping_band_flip_rate": ("flip rate in the boundary band", "fraction of the band"),
+    "stopping_jaccard": ("boundary-mask Jaccard distance on the part's own slice", "1"),
+    "width": ("hidden units", "count"),
+    "epochs": ("epochs of training", "count"),
+    "scale": ("scale of the inputs", "1"),
+    "scheme": ("step of the quantizer: narrow (2^b - 1 levels) or full (2^b)", "1"),
+    "granularity": ("one step for each weight tensor, or for each output channel", "1"),
+    "plane": ("what spans the slice, and its box", "1"),
+    "mask": ("what is marked as boundary", "1"),
+    "gradient": ("what the margin's change is divided by", "1"),
+    "pair": ("the classes of the margin", "1"),
+    "grid": ("nodes of the grid and steps of the interpolation", "1"),
+    "count": ("what is counted as a junction", "1"),
+    "summary": ("which junctions of a transition are counted", "1"),
+    "kind": ("which cells reconfigure", "1"),
+    "part": ("calibration inputs, and held-out ones", "1"),
+    "share": ("inputs in the low-margin boundary band", RATE),
+    "slice_bits": ("bit-width of the weights", "bit"),
+    "shift_bits": ("bit-width of the weights", "bit"),
+    "stopping_nodes": ("nodes a side of the slice grid", "count"),
+    # vendors' quantizers and plans
+    "network": ("data set and model of the published network", "1"),
+    "quantizer": ("quantizer, its bits and its steps", "1"),
+    "budget": ("bit-width whose bytes a plan may spend", "bit"),
+    "ranking": ("how layers are ranked", "1"),
+    "float_accuracy": ("accuracy of the float classifier", RATE),
+    "float_bytes": ("size of the float model", "byte"),
+    "stored": ("size of the file that the quantizer's own package writes", "byte"),
+    "weight_bits": ("bits of the quantized weights", "bit"),
+    "missing": ("why there is no such candidate", "1"),
+    "flipped": ("whether the decision on a held-out input flips; -1: there is none", "flag"),
+    "plan_missing": ("why there is no such plan", "1"),
+    "plan_bits": ("bits by layer", "bit"),
+    "plan_bytes": ("size of the model by the plan, packed", "byte"),
+    "plan_flipped": ("whether the decision on a held-out input flips; -1: there is none", "flag"),
+    "plan_flip_rate": ("flip rate, of a plan", RATE),
+    "plan_right_to_wrong": ("flips from right to wrong, of a plan", RATE),
+    "plan_band_flip_rate": ("low-margin boundary-band flips, of a plan", "fraction of the band"),
+    "plan_accuracy": ("accuracy, of a plan", RATE),
+    # what studies took
+    "minutes": ("time", "min"),
+    "cpu_minutes": ("processor time", "min"),
+    "peak_mb": ("peak memory of the largest job; of all, of those that ran at a time", "MB"),
 }
+LONG_NAMES = _vocabulary.LONG_NAMES | _OWN

@@ -1,5 +1,6 @@
 """The paper's kinds of models, seeded without touching the global generator."""
 
+import copy
 from contextlib import contextmanager
 from math import prod
 
@@ -114,3 +115,8 @@ def _seeded(seed: int):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(check_integer("Seed", seed, 0))
         yield
+
+
+def doubled(model: nn.Module) -> nn.Module:
+    """Return a copy of a network in float64."""
+    return copy.deepcopy(model).double()

@@ -5,30 +5,24 @@ Every way of :mod:`bqcore.quantizers.objectives` is learned from the same calibr
 ones, against plain optimized rounding. What was fixed before the runs stands here as constants.
 """
 
-import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import xarray as xr
 from torch import nn
 
-from bqcore._checks import check_choice, check_integer
-from bqcore._store import load_dataset, save_dataset
-from bqcore._threads import one_thread
+from bqcore._checks import check_choice
 from bqcore.metrics import decisions, statistics
 from bqcore.quantizers import batchnorm, gptq, learned_steps, objectives, uniform
 from bqcore.quantizers.objectives import OBJECTIVES, PLAIN, Learned
 
-from . import measures, specs, stopping, sweeps
+from . import measures
 from .data import splits
-from .provenance import key, of
-from .specs import FLOAT
-from .workers import each
+from .specs import FLOAT, Objectives
+from .sweeps import Study
 
 # The one setting of each objective but the plain one, fixed before the runs. Of a term: its size at rounding to nearest
 # as a multiple of the plain error there, so that one grid fits all terms and data sets. "weighted": the rate at which
@@ -39,54 +33,10 @@ BASELINES_OF = ("nearest", "gptq", "step", "layers")  # methods without an objec
 _KEPT_APART = 0.25  # least share of the calibration inputs that strengths are chosen on
 
 
-@dataclass(frozen=True)
-class Objectives(specs.Stopping):
-    """Rounding objectives at fixed bits, chosen and learned on calibration inputs, judged on held-out ones."""
-
-    study: ClassVar[str] = "objectives"
-
-    bits: tuple[int, ...] = specs.setting((4,), "bit-widths, 2 to 16")
-    steps: int = specs.setting(200, "steps of every learned rounding")
-    examples: int = specs.setting(1024, "calibration inputs to learn from, three quarters of them at most")
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_integer("steps", self.steps, 1)
-        check_integer("examples", self.examples, 32)
-        if self.granularity != "tensor":
-            raise ValueError(
-                f"granularity is {self.granularity!r}: the objectives are compared with one step a tensor."
-            )
-
-    def command(self, seeds: int = 1) -> str:
-        """Give the command that makes *seeds* runs from this seed on, for a baseline."""
-        return f"python -m studies objectives {self.dataset} --seeds {seeds}"
-
-
-_NODES, _SUBSET_NODES = (101, 51), (41, 21)
-BASELINES = {
-    Objectives(nodes=_NODES): 10,
-    **{Objectives(dataset=name, nodes=_NODES, **specs.IMAGES): 10 for name in ("mnist", "fashion-mnist")},
-    Objectives(model="cnn", nodes=_SUBSET_NODES, **specs.SUBSET): 10,
-}
-
-
-def baseline(dataset: str) -> Objectives:
-    """Give the study's spec on a data set."""
-    found = {spec.dataset: spec for spec in BASELINES}
-    check_choice("dataset", dataset, tuple(found))
-    return found[dataset]
-
-
-def name_of(spec: Objectives) -> str:
-    """Name the published result file."""
-    return f"{spec.dataset}_objectives.nc"
-
-
 def rounded_models(
     spec: Objectives, reference: nn.Module, inputs: torch.Tensor, bits: int
 ) -> dict[str, tuple[nn.Module, Learned | None]]:
-    """Give *reference* rounded in every way of the study, by method, with the record of what was learned by gates."""
+    """Return *reference* rounded in every way of the study, by method, with the record of what was learned by gates."""
     how = {"scheme": spec.scheme, "steps": spec.steps}
     stepped, sizes = learned_steps.learn_steps(reference, inputs, bits, seed=spec.seed, **how)
     # All objectives start from the rounding by layers on their grids, as the study of Table 6 does: from the float
@@ -108,7 +58,7 @@ def rounded_models(
 
 
 def methods() -> list[tuple[str, str, float, bool]]:
-    """Give name, objective, strength and "step sizes are learned too" of every method with gates."""
+    """Return name, objective, strength and "step sizes are learned too" of every method with gates."""
     out = []
     for names, with_step in ((OBJECTIVES, False), (WITH_STEP, True)):
         for objective in names:
@@ -119,12 +69,12 @@ def methods() -> list[tuple[str, str, float, bool]]:
 
 
 def families() -> list[str]:
-    """Give the names of what is compared: the methods without gates, and each objective at its chosen strength."""
+    """Return the names of what is compared: the methods without gates, and each objective at its chosen strength."""
     return [*BASELINES_OF, *dict.fromkeys(family_of(method) for method, *_ in methods())]
 
 
 def family_of(method: str) -> str:
-    """Give a method's name without its strength."""
+    """Return a method's name without its strength."""
     name, _, last = method.rpartition(" ")
     return name if name and last.replace(".", "", 1).isdigit() else method
 
@@ -148,7 +98,7 @@ def measure(spec: Objectives, split: splits.StoppingSplit, model: nn.Module) -> 
     for bits in spec.bits:
         made = {"float": (reference, None), **rounded_models(spec, reference, inputs, bits)}
         levels = {FLOAT if name == "float" else i: of for i, (name, (of, _)) in enumerate(made.items())}
-        found = stopping.on_both_splits(levels, split, spec).rename(bits="method")
+        found = measures.on_both_splits(levels, split, spec).rename(bits="method")
         logits = measures.logits_of(levels, apart)
         flips = [decisions.band_flip_rate(logits[FLOAT], q, spec.share) for q in logits.values()]
         records = [record for _, record in made.values()]
@@ -163,9 +113,12 @@ def measure(spec: Objectives, split: splits.StoppingSplit, model: nn.Module) -> 
     return xr.concat(parts, xr.Variable("bits", list(spec.bits)))
 
 
+STUDY = Study(measure)
+
+
 def chosen(many: xr.Dataset) -> xr.Dataset:
     """
-    Give each objective at the strength that its seed's calibration data choose: the fewest band flips on inputs not
+    Return each objective at the strength that its seed's calibration data choose: the fewest band flips on inputs not
     learned from, the weaker of equals.
 
     Parameters
@@ -217,93 +170,3 @@ def compare(picked: xr.Dataset, family: str, values: Callable[[xr.Dataset], xr.D
         statistics.paired_difference(ours, plain), statistics.paired_difference(ours, plain, 1 - 0.05 / others),
         statistics.detectable_difference(ours, plain),
     )  # fmt: skip
-
-
-def folder(spec: Objectives) -> Path:
-    """Give the folder of the fresh runs of *spec*; other code or packages, another folder."""
-    content = {"spec": replace(spec, seed=0).text(), **_provenance()}
-    return sweeps.FRESH / f"{spec.study}-{spec.dataset}-{key(content)}"
-
-
-def _provenance() -> dict:
-    return of("studies.objectives")
-
-
-def joined_file(spec: Objectives, seeds: int) -> Path:
-    """Give the file of the joined runs of *seeds* seeds."""
-    return folder(spec) / f"seeds-{spec.seed:03d}-{spec.seed + seeds - 1:03d}.nc"
-
-
-def _file(spec: Objectives) -> Path:
-    return folder(spec) / f"seed-{spec.seed:03d}.nc"
-
-
-def run(spec: Objectives) -> xr.Dataset:
-    """Train, round and measure once on one thread, or load the result if this very run was made before."""
-    found = sweeps.kept(_file(spec), spec)
-    if found is not None:
-        return found
-    with one_thread():
-        split = sweeps.split_of(spec)
-        out = measure(spec, split, sweeps.trained(spec, split, sweeps.checkpoint_file(spec)))
-    out = out.assign_coords(seed=spec.seed)
-    measures.describe(out, sweeps.UNITS.get(spec.dataset, "input units (pixel / 255)"))
-    names = {
-        "choosing_band_flips": (
-            "low-margin boundary-band flips on calibration inputs not learned from",
-            "share of the band",
-        ),
-        "term_weight": ("weight of the objective's term, η", "1"),
-        "fell_back": ("learned gates ended above nearest, which was taken", "flag"),
-    }
-    for name, (long_name, units) in names.items():
-        out[name].attrs = {"long_name": long_name, "units": units}
-    provenance = {name: json.dumps(value, sort_keys=True) for name, value in _provenance().items()}
-    out.attrs = {
-        "title": f"Boundary-aware quantization: rounding objectives on {spec.dataset}, one run", "spec": spec.text(),
-        "command": spec.command(), **provenance,
-    }  # fmt: skip
-    save_dataset(out, _file(spec))
-    return load_dataset(_file(spec))
-
-
-def sweep(
-    spec: Objectives, seeds: int | None = None, *, workers: int | None = None, progress: bool = True
-) -> xr.Dataset:
-    """
-    Run *seeds* seeds and join them along ``seed``; finished runs are kept, a stopped sweep goes on.
-
-    Parameters
-    ----------
-    spec : Objectives
-    seeds : int, optional
-        By default the baseline's number.
-    workers : int, optional
-        Processes; by default one for each core.
-    progress : bool
-        Show a bar with the time left, on standard error.
-    """
-    seeds = check_integer("seeds", BASELINES[baseline(spec.dataset)] if seeds is None else seeds, 1)
-    joined = joined_file(spec, seeds)
-    found = sweeps.kept(joined, spec)
-    if found is not None:
-        return found
-    asked = [replace(spec, seed=spec.seed + i) for i in range(seeds)]
-    each(
-        _make, [(one,) for one in asked if not _file(one).exists()], total=seeds,
-        desc=f"objectives, {spec.dataset}: runs", unit="run", workers=workers, progress=progress,
-    )  # fmt: skip
-    out = xr.concat(
-        [run(one) for one in asked], "seed", data_vars="all", coords="minimal", compat="override",
-        combine_attrs="drop_conflicts",
-    )  # fmt: skip
-    out.attrs |= {
-        "title": f"Boundary-aware quantization: rounding objectives on {spec.dataset}, {seeds} runs",
-        "spec": spec.text(), "seeds": seeds, "command": spec.command(seeds),
-    }  # fmt: skip
-    save_dataset(out, joined)
-    return load_dataset(joined)
-
-
-def _make(spec: Objectives) -> None:
-    run(spec)  # the result is read from its file

@@ -45,6 +45,7 @@ def key(content: dict) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
+@cache
 def of(*modules: str) -> dict:
     """Return what a result of *modules* depends on beside its spec: code digest, package versions."""
     from bqcore._store import package_versions  # with xarray, which the workflow need not wait for

@@ -1,9 +1,9 @@
 """Published results: what data/results and data/checkpoints hold, and how far a fresh run is from them."""
 
-import io
 import json
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,61 +11,57 @@ import xarray as xr
 
 from bqcore._store import digest, largest_difference, load_dataset, save_bytes, save_dataset
 
-from . import first_order, objectives, specs, sweeps, times, vendors
-from .figures import levels
-from .multiverse import sweep
-from .specs import FLOAT, Spec
+from . import specs, stopping, sweeps, times
+from .catalogue import study_of
+from .specs import Spec
 
 PUBLISHED = Path("data/results")
 HEADLINE = Path("book/_static/levels.png")
-MULTIVERSES = {dataset: f"{dataset}_multiverse.nc" for dataset in sweep.BASELINES}
+MULTIVERSES = {spec.dataset: f"{spec.dataset}_multiverse.nc" for spec in specs.BEYOND if spec.study == "multiverse"}
 QUANTIZERS = "quantizers.nc"
+FIRST_ORDER = "digits_first_order.nc"
 TIMES = "times.nc"
 SETS = {
     "digits": "the digits set of scikit-learn", "mnist": "MNIST", "fashion-mnist": "Fashion-MNIST",
     "cifar-10": "CIFAR-10", "full-cifar-10": "CIFAR-10",
 }  # fmt: skip
+_COMPARED = ("1", "fraction", "fraction of nodes", "fraction of the band")  # units of shares and distances
 
 
 def name_of(spec: Spec, variants: bool = False) -> str:
-    """Name the result file of a baseline: data set, model and granularity unless they are its first, study."""
+    """Return the name of a baseline's result file: data set, model and granularity unless its first has them, study."""
+    if spec.study == "vendors":
+        return QUANTIZERS
     first = specs.baseline(spec.study, spec.dataset)
-    own = [getattr(spec, name) for name in ("model", "granularity") if getattr(spec, name) != getattr(first, name)]
-    parts = [spec.dataset, *own, spec.study, *(["variants"] if variants else [])]
+    names = [name for name in ("model", "granularity") if hasattr(spec, name)]
+    own = [getattr(spec, name) for name in names if getattr(spec, name) != getattr(first, name)]
+    parts = [spec.dataset, *own, spec.study.replace("-", "_"), *(["variants"] if variants else [])]
     return "_".join(parts) + ".nc"
 
 
 def publications() -> dict[str, Callable[[], xr.Dataset]]:
-    """Give the names of all published result files, each with a function that loads its fresh counterpart."""
+    """Return the names of all published result files, each with a function that loads its fresh counterpart."""
     out = {}
     for spec, seeds in specs.BASELINES.items():
-        out[name_of(spec)] = lambda spec=spec, seeds=seeds: load_dataset(sweeps.joined_file(spec, seeds))
+        out[name_of(spec)] = partial(_kept, spec, seeds)
         if spec.study == "levels":
-            out[f"{spec.dataset}_slice.nc"] = lambda spec=spec: load_dataset(sweeps.file(spec))
-    for spec, seeds in objectives.BASELINES.items():
-        out[objectives.name_of(spec)] = lambda spec=spec, seeds=seeds: load_dataset(objectives.joined_file(spec, seeds))
-    for dataset, seeds in specs.VARIANT_SEEDS.items():
+            out[f"{spec.dataset}_slice.nc"] = lambda spec=spec: load_dataset(study_of(spec).file(spec))
+    for dataset in specs.VARIANT_SEEDS:
         spec = specs.baseline("stopping", dataset)
-        out[name_of(spec, variants=True)] = lambda dataset=dataset, seeds=seeds: _kept_variants(dataset, seeds)
-    for dataset, spec in sweep.BASELINES.items():
-        out[MULTIVERSES[dataset]] = lambda spec=spec: load_dataset(sweep.joined_file(spec))
-    spec, seeds = specs.Levels(), first_order.SEEDS
-    out[first_order.PUBLISHED] = lambda: load_dataset(first_order.joined_file(spec, seeds))
-    out[QUANTIZERS] = lambda: load_dataset(vendors.joined_file())
+        out[name_of(spec, variants=True)] = partial(_kept_variants, dataset)
+    out |= {name_of(spec): partial(_kept, spec, seeds) for spec, seeds in specs.BEYOND.items()}
     out[TIMES] = lambda: load_dataset(times.KEPT)
     return out
 
 
-def variants(dataset: str) -> xr.Dataset:
-    """Give the joined runs of the stopping study's variants on a data set; what is missing is run."""
-    command = f"python -m studies run stopping {dataset} --variants"
-    return sweeps.sweep_variants(dataset, specs.VARIANT_SEEDS[dataset]).assign_attrs(command=command)
+def _kept(spec: Spec, seeds: int) -> xr.Dataset:
+    return load_dataset(study_of(spec).joined_file(spec, seeds))
 
 
-def _kept_variants(dataset: str, seeds: int) -> xr.Dataset:
+def _kept_variants(dataset: str) -> xr.Dataset:
     for spec in specs.variants(dataset):
-        load_dataset(sweeps.joined_file(spec, seeds))  # or else it would be run now
-    return variants(dataset)
+        _kept(spec, specs.VARIANT_SEEDS[dataset])  # or else it would be run now
+    return stopping.sweep_variants(dataset)
 
 
 def load_published(name: str, folder: str | Path = PUBLISHED) -> xr.Dataset:
@@ -102,11 +98,7 @@ def shown(dataset: xr.Dataset, published: str | None, folder: str | Path = PUBLI
         return line + f" These parameters are not those of the published `{path}`: nothing to compare."
     ours = dataset if "seed" in dataset.dims else dataset.expand_dims("seed")
     theirs = theirs if "seed" in theirs.dims else theirs.expand_dims("seed")
-    shares = [
-        n
-        for n in ours.data_vars
-        if n in theirs and ours[n].attrs.get("units", "") in ("1", "share", "share of nodes", "share of the band")
-    ]
+    shares = [n for n in ours.data_vars if n in theirs and ours[n].attrs.get("units") in _COMPARED]
     common = np.intersect1d(ours.seed, theirs.seed)
     if not len(common):
         return line + f" The published `{path}` holds other seeds: nothing to compare."
@@ -147,15 +139,21 @@ def _made(spec: dict, command: str) -> str:
 
 
 def _parameters(spec: dict) -> dict:
-    """Give what a run's measures depend on, but for what it may hold more or fewer of."""
-    return {key: value for key, value in spec.items() if key not in ("seed", "seeds", "bits", "nodes")}
+    """Return what a run's measures depend on, but for what it may hold more or fewer of."""
+    kept = {key: value for key, value in spec.items() if key not in ("seed", "seeds", "bits", "nodes")}
+    return kept | {"study": "vendors"} if kept["study"] == "quantizers" else kept  # which was published by that name
 
 
-def publish() -> list[str]:
+def publish(headline: Callable[[xr.Dataset], bytes]) -> list[str]:
     """
     Make the fresh baseline runs the published ones: data/results with its manifest, and data/checkpoints.
 
     What has not been run with the code as it is stays as it was published before.
+
+    Parameters
+    ----------
+    headline : function, run of the levels study -> bytes
+        Draw the picture that README opens with, as a PNG file.
 
     Returns
     -------
@@ -201,16 +199,9 @@ def publish() -> list[str]:
             save_bytes(kept.read_bytes(), published)
             lines.append(f"wrote {published}")
     if "digits_slice.nc" in fresh:
-        save_bytes(_headline(fresh["digits_slice.nc"]), HEADLINE)
+        save_bytes(headline(fresh["digits_slice.nc"]), HEADLINE)
         lines.append(f"wrote {HEADLINE}")
     return lines + [f"left {PUBLISHED / name} as it was: not run with this code" for name in missing]
-
-
-def _headline(run: xr.Dataset) -> bytes:
-    """Draw the picture that README opens with."""
-    picture = io.BytesIO()
-    levels.levels_figure(run.sel(bits=[FLOAT, 8, 4])).savefig(picture, format="png", metadata={"Software": None})
-    return picture.getvalue()
 
 
 def _git(*arguments: str) -> str:

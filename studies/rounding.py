@@ -5,11 +5,10 @@ from torch import nn
 
 from bqcore.quantizers import adaround, batchnorm, uniform
 
-from . import stopping, training
+from . import measures, training
 from .data import splits
 from .specs import FLOAT, Rounding
-
-GRID_DIMS = set()
+from .sweeps import Study
 
 
 def measure(spec: Rounding, split: splits.StoppingSplit, model: nn.Module) -> xr.Dataset:
@@ -31,7 +30,7 @@ def measure(spec: Rounding, split: splits.StoppingSplit, model: nn.Module) -> xr
     made = [(bits, name, *pair) for bits, by_name in rounded.items() for name, pair in by_name.items()]
     # All at once, numbered, so that what is measured of the float classifier alone is measured once.
     levels = {FLOAT: reference} | {FLOAT + i: candidate for i, (_, _, candidate, _) in enumerate(made, 1)}
-    found = stopping.on_both_splits(levels, split, spec).rename(bits="method")
+    found = measures.on_both_splits(levels, split, spec).rename(bits="method")
     shares = [(0.0, 0.0), *(_shares(record) for *_, record in made)]
     found["changed_weights"], found["undecided_gates"] = (("method", list(column)) for column in zip(*shares))
     parts = []
@@ -42,7 +41,7 @@ def measure(spec: Rounding, split: splits.StoppingSplit, model: nn.Module) -> xr
 
 
 def reference_of(model: nn.Module) -> nn.Module:
-    """Give what roundings of *model* start from: a copy with its batch norms folded, in the quicker memory layout."""
+    """Return what roundings of *model* start from: a copy with its batch norms folded, in the quicker memory layout."""
     folded = batchnorm.fold_batchnorm(model)
     return folded.to(memory_format=training.memory_layout(folded))
 
@@ -50,7 +49,7 @@ def reference_of(model: nn.Module) -> nn.Module:
 def rounded_models(
     spec: Rounding, reference: nn.Module, split: splits.StoppingSplit, bits: int
 ) -> dict[str, tuple[nn.Module, adaround.Record | None]]:
-    """Give *reference* rounded in every way that *spec* asks for, by method, with the record of what was learned."""
+    """Return *reference* rounded in every way that *spec* asks for, by method, with the record of what was learned."""
     grid = {"scheme": spec.scheme, "granularity": spec.granularity}
     inputs = split.calibration_inputs[: spec.examples]
     learned = {"seed": spec.seed, "fraction": spec.share, "steps": spec.steps, **grid}
@@ -64,8 +63,11 @@ def rounded_models(
 
 
 def _shares(record: adaround.Record | None) -> tuple[float, float]:
-    """Give the shares of weights that are not at the nearest grid point, and of gates that were not decided."""
+    """Return the shares of weights that are not at the nearest grid point, and of gates that were not decided."""
     if record is None:
         return 0.0, 0.0
     free = max(1, sum(record.free.values()))
     return sum(record.changed.values()) / free, sum(record.undecided.values()) / free
+
+
+STUDY = Study(measure)

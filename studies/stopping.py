@@ -6,15 +6,15 @@ import numpy as np
 import xarray as xr
 from torch import nn
 
-from bqcore.metrics import planes
 from bqcore.quantizers import bit_selection, uniform
 
-from . import measures
+from . import measures, specs
 from .data import splits
+from .settings import text
 from .specs import FLOAT, Stopping
+from .sweeps import Study
 
-GRID_DIMS = set()
-SPLITS = ("calibration", "held-out")
+SPLITS = measures.SPLITS
 # Fixed before the runs. An accuracy drop of 0 is the paper's "chosen by accuracy", one of 0.01 is NNCF's default limit.
 LIMITS = {
     "accuracy": (0.0, 0.005, 0.01, 0.02),
@@ -36,28 +36,37 @@ def measure(spec: Stopping, split: splits.StoppingSplit, model: nn.Module) -> xr
         Dimensions ``split``, ``bits`` (32 is the float classifier), ``nodes``, ``tau``, ``quantile``, ``axis``.
     """
     levels = {FLOAT: model} | uniform.levels_of(model, spec.bits, scheme=spec.scheme, granularity=spec.granularity)
-    out = on_both_splits(levels, split, spec)
+    out = measures.on_both_splits(levels, split, spec)
     sizes = [uniform.model_bytes(model, bits, granularity=spec.granularity) for bits in levels]
     return out.assign(model_bytes=("bits", sizes))
 
 
-def on_both_splits(levels: dict[int, nn.Module], split: splits.StoppingSplit, spec: Stopping) -> xr.Dataset:
-    """Measure *levels*, 32 being the float classifier, on both splits, each with the slice fitted on itself."""
-    parts = []
-    for inputs, classes in (split[2:4], split[4:6]):
-        plane = planes.pca_plane(inputs)
-        logits = measures.logits_of(levels, inputs)
-        parts.append(
-            xr.merge(
-                [
-                    measures.of_decisions(logits, classes, spec.share),
-                    measures.of_shifts(levels[FLOAT], inputs, logits),
-                    measures.of_slices(measures.labels_of(levels, plane, spec.nodes), plane, inputs),
-                    measures.of_boundaries(levels, plane),
-                ]
-            )
-        )
-    return xr.concat(parts, xr.Variable("split", list(SPLITS)))
+STUDY = Study(measure)
+
+
+def sweep_variants(dataset: str, seeds: int | None = None, *, workers: int | None = None) -> xr.Dataset:
+    """
+    Sweep the study's baseline on a data set and each of its variants, joined along ``variant``.
+
+    Parameters
+    ----------
+    dataset : one of those of :data:`studies.specs.VARIANTS`
+    seeds : int, optional
+        By default those of :data:`studies.specs.VARIANT_SEEDS`.
+    workers : int, optional
+        Processes; by default one for each core.
+    """
+    asked = specs.variants(dataset)
+    found = [STUDY.sweep(spec, seeds or specs.VARIANT_SEEDS[dataset], workers=workers) for spec in asked]
+    names = ["baseline", *(f"{k}={text(v)}" for changed in specs.VARIANTS[dataset] for k, v in changed.items())]
+    out = xr.concat(
+        found, xr.Variable("variant", names), data_vars="all", coords="minimal", compat="override",
+        combine_attrs="drop_conflicts",
+    )  # fmt: skip
+    return out.assign_attrs(
+        title=f"Boundary-aware quantization: variants of stopping on {dataset}", spec=asked[0].text(),
+        command=f"python -m studies run stopping {dataset} --variants",
+    )  # fmt: skip
 
 
 def choose(many: xr.Dataset, limits: dict[str, tuple[float, ...]] = LIMITS) -> xr.Dataset:
@@ -98,7 +107,7 @@ def choose(many: xr.Dataset, limits: dict[str, tuple[float, ...]] = LIMITS) -> x
 
 
 def _seen(calibration: xr.Dataset, order: list[int], rule: str) -> xr.DataArray:
-    """Give what a rule looks at, along ``seed`` and the levels in *order*."""
+    """Return what a rule looks at, along ``seed`` and the levels in *order*."""
     levels = calibration.sel(bits=order).transpose("seed", "bits", ...)
     if rule == "accuracy":
         return calibration.accuracy.sel(bits=FLOAT) - levels.accuracy
@@ -111,7 +120,7 @@ def _seen(calibration: xr.Dataset, order: list[int], rule: str) -> xr.DataArray:
 
 def usual_limit(choices: xr.Dataset, rule: str, share: float = 0.5) -> xr.Dataset:
     """
-    Give a rule's choices at one limit, picked by calibration data: the loosest that still spares enough flips.
+    Return a rule's choices at one limit, picked by calibration data: the loosest that still spares enough flips.
 
     Parameters
     ----------
@@ -131,7 +140,7 @@ def usual_limit(choices: xr.Dataset, rule: str, share: float = 0.5) -> xr.Datase
 
 def at_equal_bits(many: xr.Dataset, choices: xr.Dataset, measure: str, split: str = "held-out") -> xr.DataArray:
     """
-    Give *measure* per seed for networks that all have the same bits, on average as many as each choice has.
+    Return *measure* per seed for networks that all have the same bits, on average as many as each choice has.
 
     Where that average lies between two levels, a share of the networks has the one and the rest the other.
 

@@ -1,8 +1,15 @@
-"""One run: a spec in, one xarray.Dataset out. A sweep: many seeds, one file each, resumed where it was stopped."""
+"""
+The engine of all studies: a spec in, one xarray.Dataset out; many jobs, one file each, resumed where they were stopped.
+
+A study is a :class:`Study`: how one of its jobs is measured, and how what was measured is joined. The engine trains or
+loads classifiers, shares jobs out among processes, keeps every result in a file of its own, and makes again what is
+damaged from outside or of another spec.
+"""
 
 import json
-from dataclasses import replace
-from functools import cache
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import xarray as xr
@@ -12,221 +19,230 @@ from bqcore._checks import check_integer
 from bqcore._store import load_dataset, save_dataset
 from bqcore._threads import one_thread
 
-from . import levels, measures, networks, rounding, stopping, training
+from . import measures, networks, provenance, training
 from .data import splits
-from .provenance import code_digest, key, of
-from .specs import VARIANTS, Spec, seeds_of, text, variants
+from .specs import Levels, Spec, Trained, seeds_of
 from .workers import each
 
 FRESH = Path("data/runs")
 CHECKPOINTS = Path("data/checkpoints")
 CLASSES = 10
-_STUDIES = {"levels": levels, "stopping": stopping, "rounding": rounding}
 _TRAINING = "studies.training", "studies.networks", "studies.data.splits"  # what a trained classifier depends on
-UNITS = {"digits": "input units (pixel / 16)", "full-cifar-10": "input units (deviation of the channel)"}
 
 
-def folder(spec: Spec) -> Path:
-    """Give the folder of the fresh runs of *spec*, whatever the seed; other code or packages, another folder."""
-    content = {"spec": replace(spec, seed=0).text(), **provenance()}
-    return FRESH / f"{spec.study}-{spec.dataset}-{spec.model}-{key(content)}"
+def along_seed(found: dict[Hashable, xr.Dataset], spec: Spec) -> xr.Dataset:
+    """Join the results of runs along ``seed``."""
+    how = {"data_vars": "all", "coords": "minimal", "compat": "override", "combine_attrs": "drop_conflicts"}
+    return xr.concat(list(found.values()), "seed", **how)
 
 
-def file(spec: Spec) -> Path:
-    """Give the file of one run."""
-    return folder(spec) / f"seed-{spec.seed:03d}.nc"
+def by_seed(spec: Spec, seeds: int) -> list[Spec]:
+    """Return the runs of *seeds* seeds from the spec's own on."""
+    return [replace(spec, seed=spec.seed + i) for i in range(seeds)]
 
 
-def joined_file(spec: Spec, seeds: int) -> Path:
-    """Give the file of the joined runs of *seeds* seeds from the spec's own on."""
-    return folder(spec) / f"seeds-{spec.seed:03d}-{spec.seed + seeds - 1:03d}.nc"
-
-
-def checkpoint_file(spec: Spec) -> Path:
-    """Give the file of the classifier that *spec* trains, in the folder of fresh runs."""
-    training = spec.training()
-    made_by = key({**training, "seed": 0, "code": code_digest(*_TRAINING), "torch": provenance()["versions"]["torch"]})
-    return FRESH / "checkpoints" / f"{spec.dataset}-{spec.model}-{made_by}" / f"seed-{spec.seed:03d}.safetensors"
-
-
-@cache
-def provenance() -> dict:
-    """Return what a result depends on beside its spec: a digest of the measuring code, and the packages' versions."""
-    return of("studies.sweeps")
-
-
-def run(spec: Spec) -> xr.Dataset:
+@dataclass(frozen=True, eq=False)
+class Study:
     """
-    Train, quantize and measure once, or load the result if this very run was made before.
+    What the engine has to know of a study.
 
-    Parameters
+    Attributes
     ----------
-    spec : Spec
-
-    Returns
-    -------
-    xarray.Dataset
-        Of the study's own ``measure``. Units and long names in the attributes. Also written to ``file(spec)``, whole or
-        not at all.
+    measure : function, job -> Dataset
+        Its job is a spec, or what *jobs* makes of one: hashable, with ``text``, ``stem``, ``attrs`` and ``units`` as
+        :class:`studies.specs.Spec` has them. If it is a :class:`studies.specs.Trained`, the engine gives the split and
+        the trained classifier too: ``measure(spec, split, model)``. It is called on one thread.
+    join : function, (Datasets by job, spec) -> Dataset
+    jobs : function, (spec, seeds) -> list of jobs
+    depends : function, () -> dict
+        What results depend on beside the spec, the code and the packages that all studies use.
+    notes : function, joined Dataset -> list of str, optional
+        What a reader at a terminal should know of a result.
     """
-    path = file(spec)
-    found = kept(path, spec)
-    if found is None:
-        _make(spec, path, checkpoint_file(spec))
-        found = load_dataset(path)
-    return found
+
+    measure: Callable[..., xr.Dataset]
+    join: Callable[[dict, Spec], xr.Dataset] = along_seed
+    jobs: Callable[[Spec, int], list] = by_seed
+    depends: Callable[[], dict] = dict
+    notes: Callable[[xr.Dataset], list[str]] | None = None
+
+    def provenance(self) -> dict:
+        """Return what a result depends on beside its spec: a digest of the code, and the packages' versions."""
+        return provenance.of(self.measure.__module__, self.join.__module__) | self.depends()
+
+    def folder(self, spec: Spec) -> Path:
+        """Return the folder of the fresh results of *spec*, whatever the seed; other code or packages, another one."""
+        content = {"spec": spec.shared(), **self.provenance()}
+        return FRESH / "-".join([*spec.words, provenance.key(content)])
+
+    def file(self, spec: Spec, job: Hashable | None = None) -> Path:
+        """Return the file of one job of *spec*; by default the spec itself is the job."""
+        return self.folder(spec) / f"{(job or spec).stem()}.nc"
+
+    def joined_file(self, spec: Spec, seeds: int) -> Path:
+        """Return the file of all jobs of *seeds* seeds from the spec's own on."""
+        return self.folder(spec) / f"{spec.stem(seeds)}.nc"
+
+    def run(self, spec: Spec) -> xr.Dataset:
+        """Measure one job, or load the result if this very one was made before; it is written whole or not at all."""
+        path = self.file(spec)
+        found = _kept(path, spec)
+        if found is None:
+            self._make(spec, path, checkpoint_file(spec) if isinstance(spec, Trained) else None)
+            found = load_dataset(path)
+        return found
+
+    def measured(self, job: Hashable, *, checkpoint: Path | None = None) -> xr.Dataset:
+        """
+        Measure one job now, and say what it is; see :meth:`run`.
+
+        Parameters
+        ----------
+        job : Spec, or another job of the study
+        checkpoint : file, optional
+            The trained classifier is taken from here, or put here if it is not there yet.
+
+        Returns
+        -------
+        xarray.Dataset
+            Units and long names in the attributes of its variables.
+        """
+        with one_thread():
+            if isinstance(job, Trained):
+                split = split_of(job)
+                out = self.measure(job, split, trained(job, split, checkpoint)).assign_coords(seed=job.seed)
+            else:
+                out = self.measure(job)
+        return self._described(out, job.units, job.attrs())
+
+    def _described(self, out: xr.Dataset, units: str, attrs: dict) -> xr.Dataset:
+        measures.describe(out, units)
+        out.attrs = attrs | {name: json.dumps(value, sort_keys=True) for name, value in self.provenance().items()}
+        return out
+
+    def _make(self, job: Hashable, path: Path, checkpoint: Path | None) -> None:
+        # The result is read from its file: sending it between processes would cost more.
+        save_dataset(self.measured(job, checkpoint=checkpoint), path)
+
+    def sweep(
+        self, spec: Spec, seeds: int | None = None, *, workers: int | None = None, progress: bool = True
+    ) -> xr.Dataset:
+        """
+        Measure all jobs of *seeds* seeds from ``spec.seed`` on, on the cores there are, and join them.
+
+        Each result is kept as soon as it is done, so a sweep that was stopped goes on where it stopped.
+
+        Parameters
+        ----------
+        spec : Spec
+        seeds : int, optional
+            At least 1; by default that of the data set's baseline.
+        workers : int, optional
+            Processes; by default one for each core this process may use.
+        progress : bool
+            Show a bar with the time left, on standard error.
+        """
+        seeds = check_integer("seeds", seeds_of(spec) if seeds is None else seeds, 1)
+        joined = self.joined_file(spec, seeds)
+        found = _kept(joined, spec)
+        if found is not None:
+            return found
+        files = {job: self.file(spec, job) for job in self.jobs(spec, seeds)}
+        kept = {job: _kept(path, job) for job, path in files.items()}
+        missing = [job for job, one in kept.items() if one is None]
+        each(
+            self._make,
+            [(job, files[job].absolute(), checkpoint_file(job).absolute() if isinstance(job, Trained) else None)
+             for job in missing],
+            total=len(files), desc=f"{', '.join(spec.words)}: {spec.unit}s", unit=spec.unit, workers=workers,
+            progress=progress,
+        )  # fmt: skip
+        kept |= {job: load_dataset(files[job]) for job in missing}
+        save_dataset(self.joined(kept, spec, seeds), joined)
+        return load_dataset(joined)
+
+    def joined(self, found: dict[Hashable, xr.Dataset], spec: Spec, seeds: int) -> xr.Dataset:
+        """Join the results of jobs, by job, and say what they are together."""
+        return self._described(self.join(found, spec), spec.units, spec.attrs(seeds, len(found)))
 
 
-def _make(spec: Spec, path: Path, checkpoint: Path) -> None:
-    # The result is read from its file: sending it between processes would cost more.
-    save_dataset(measure(spec, checkpoint=checkpoint), path)
-
-
-def kept(path: Path, spec: Spec) -> xr.Dataset | None:
+def _kept(path: Path, job) -> xr.Dataset | None:
+    """Return the result in a file, None if there is none, it is damaged, or it is of another spec: it is made again."""
     try:
         found = load_dataset(path)
     except (FileNotFoundError, ValueError):
-        return None  # none yet, or damaged from outside: made again and replaced
-    return found if found.attrs.get("spec") == spec.text() else None
+        return None
+    return found if found.attrs.get("spec") == job.text() else None
 
 
-def measure(spec: Spec, *, checkpoint: Path | None = None) -> xr.Dataset:
-    """
-    Train, quantize and measure once, on one thread; see :func:`run`.
-
-    Parameters
-    ----------
-    spec : Spec
-    checkpoint : file, optional
-        The trained classifier is taken from here, or put here if it is not there yet.
-    """
-    with one_thread():
-        split = split_of(spec)
-        out = _STUDIES[spec.study].measure(spec, split, trained(spec, split, checkpoint))
-    out = out.assign_coords(seed=spec.seed)
-    measures.describe(out, UNITS.get(spec.dataset, "input units (pixel / 255)"))
-    out.attrs = {
-        "title": f"Boundary-aware quantization: {spec.study} on {spec.dataset}, one run",
-        "spec": spec.text(),
-        "command": spec.command(),
-        **{name: json.dumps(value, sort_keys=True) for name, value in provenance().items()},
-    }
-    return out
+# The classifiers of runs
 
 
-def split_of(spec: Spec) -> splits.Split | splits.StoppingSplit:
-    """Give the inputs and classes of a run."""
-    if spec.study == "levels":
+def split_of(spec: Trained) -> splits.Split | splits.StoppingSplit:
+    """Return the inputs and classes of a run."""
+    if isinstance(spec, Levels):
         return splits.digits(spec.seed)
-    train_size, calibration_size, held_out = spec.sizes
-    return splits.stopping_split(
-        spec.dataset, spec.seed, train=train_size, calibration=calibration_size, held_out=held_out
-    )
+    sizes = dict(zip(("train", "calibration", "held_out"), spec.sizes))
+    return splits.stopping_split(spec.dataset, spec.seed, **sizes)
 
 
-def published_checkpoint(spec: Spec) -> Path:
-    """Give the file of the published classifier of the baseline of *spec*."""
+def checkpoint_file(spec: Trained) -> Path:
+    """Return the file of the classifier that *spec* trains, in the folder of fresh runs."""
+    made_by = provenance.of(*_TRAINING)
+    content = {**spec.training(), "seed": 0, "code": made_by["code"], "torch": made_by["versions"]["torch"]}
+    name = f"{spec.dataset}-{spec.model}-{provenance.key(content)}"
+    return FRESH / "checkpoints" / name / f"seed-{spec.seed:03d}.safetensors"
+
+
+def published_checkpoint(spec: Trained) -> Path:
+    """Return the file of the published classifier of the baseline of *spec*."""
     return CHECKPOINTS / f"{spec.trained_by}-{spec.dataset}-{spec.model}.safetensors"
 
 
-def classifier(spec: Spec) -> nn.Module:
-    """Give the trained classifier of a run: the published one, one that a run kept, or one trained now and kept."""
+def classifier(spec: Trained) -> nn.Module:
+    """Return the trained classifier of a run: the published one, one that a run kept, or one trained now and kept."""
     try:
         return training.load_checkpoint(_untrained(spec), published_checkpoint(spec), spec.training())
     except (FileNotFoundError, ValueError):  # none, or of other training
         return trained(spec, split_of(spec), checkpoint_file(spec), progress="Training")
 
 
-def keep_classifier(spec: Spec, progress: str = "") -> Path:
-    """Train the classifier of a run and keep it for its runs, if it is not there yet; give its file."""
+def keep_classifier(spec: Trained, progress: str = "") -> Path:
+    """Train the classifier of a run and keep it for its runs, if it is not there yet; return its file."""
     path = checkpoint_file(spec)
     with one_thread():
         trained(spec, split_of(spec), path, progress)
     return path
 
 
-def _untrained(spec: Spec) -> nn.Module:
+def _untrained(spec: Trained) -> nn.Module:
     return networks.build(spec.model, splits.SHAPES[spec.dataset], CLASSES, width=spec.width, seed=spec.seed)
 
 
 def trained(
-    spec: Spec, split: splits.Split | splits.StoppingSplit, checkpoint: Path | None, progress: str = ""
+    spec: Trained, split: splits.Split | splits.StoppingSplit, checkpoint: Path | None, progress: str = ""
 ) -> nn.Module:
+    """
+    Return the classifier of a run, trained on its split or loaded from a file.
+
+    Parameters
+    ----------
+    spec : Trained
+    split : of :func:`split_of`
+    checkpoint : file, optional
+        It is loaded from here if it is there, whole and of this training; else it is trained, and put here.
+    progress : str
+        A bar with this name is shown on standard error while it is trained; none without a name.
+    """
     model = _untrained(spec)
     if checkpoint is not None:
         try:
             return training.load_checkpoint(model, checkpoint, spec.training())
         except (FileNotFoundError, ValueError):
             model = _untrained(spec)  # none yet, or damaged from outside, and perhaps loaded in part
-    inputs, classes = split.train_inputs, split.train_classes
+    fit = partial(training.fit_cifar, threads=1) if spec.dataset == "full-cifar-10" else training.fit
     how = {"epochs": spec.epochs, "seed": spec.seed, "batch_size": spec.batch_size, "progress": progress}
-    if spec.dataset == "full-cifar-10":
-        training.fit_cifar(model, inputs, classes, threads=1, **how)
-    else:
-        training.fit(model, inputs, classes, **how)
+    fit(model, split.train_inputs, split.train_classes, **how)
     if checkpoint is not None:
         training.save_checkpoint(model, checkpoint, spec.training())
     return model
-
-
-def sweep(spec: Spec, seeds: int | None = None, *, workers: int | None = None, progress: bool = True) -> xr.Dataset:
-    """
-    Run *seeds* seeds from ``spec.seed`` on, on the cores there are, and join their measures along ``seed``.
-
-    Each run is kept as soon as it is done, so a sweep that was stopped goes on where it stopped.
-
-    Parameters
-    ----------
-    spec : Spec
-    seeds : int, optional
-        Number of runs, at least 1; by default that of the data set's baseline.
-    workers : int, optional
-        Processes; by default one for each core this process may use.
-    progress : bool
-        Show a bar with the time left, on standard error.
-
-    Returns
-    -------
-    xarray.Dataset
-        Of :func:`run`, without the arrays that only pictures need.
-    """
-    seeds = check_integer("seeds", seeds_of(spec) if seeds is None else seeds, 1)
-    joined = joined_file(spec, seeds)
-    found = kept(joined, spec)
-    if found is not None:
-        return found
-    specs = [replace(spec, seed=spec.seed + i) for i in range(seeds)]
-    missing = [s for s in specs if not file(s).exists()]
-    each(
-        _make, [(s, file(s).absolute(), checkpoint_file(s).absolute()) for s in missing], total=seeds,
-        desc=f"{spec.study}, {spec.dataset}, {spec.model}: runs", unit="run", workers=workers, progress=progress,
-    )  # fmt: skip
-    save_dataset(combine([run(s) for s in specs], spec, seeds), joined)
-    return load_dataset(joined)
-
-
-def sweep_variants(dataset: str, seeds: int, *, workers: int | None = None) -> xr.Dataset:
-    """Sweep the stopping study's baseline on a data set and each of its variants, joined along ``variant``."""
-    specs = variants(dataset)
-    usual = specs[0]
-    names = ["baseline", *(f"{k}={text(v)}" for changed in VARIANTS[dataset] for k, v in changed.items())]
-    out = xr.concat(
-        [sweep(spec, seeds, workers=workers) for spec in specs],
-        xr.Variable("variant", names), data_vars="all", coords="minimal", compat="override",
-        combine_attrs="drop_conflicts",
-    )  # fmt: skip
-    out.attrs |= {"title": f"Boundary-aware quantization: variants of stopping on {dataset}", "spec": usual.text()}
-    return out
-
-
-def combine(runs: list[xr.Dataset], spec: Spec, seeds: int) -> xr.Dataset:
-    """Join single runs along ``seed``, without what only pictures need."""
-    slim = [ds.drop_dims([dim for dim in _STUDIES[spec.study].GRID_DIMS if dim in ds.dims]) for ds in runs]
-    out = xr.concat(slim, "seed", data_vars="all", coords="minimal", compat="override", combine_attrs="drop_conflicts")
-    out.attrs |= {
-        "title": f"Boundary-aware quantization: {spec.study} on {spec.dataset}, {seeds} runs",
-        "spec": spec.text(),
-        "seeds": seeds,
-        "command": spec.command(seeds),
-    }
-    return out

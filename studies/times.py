@@ -11,14 +11,11 @@ import xarray as xr
 
 from bqcore._store import save_dataset
 
+from . import measures
+
 COMMAND = "make reproduce PROFILE=paper"
 KEPT = Path("data/runs/paper/times.nc")  # of the paper's own runs, which that command makes
 ALL = "all"
-_ATTRS = {
-    "minutes": {"long_name": "time", "units": "min"},
-    "cpu_minutes": {"long_name": "processor time", "units": "min"},
-    "peak_mb": {"long_name": "peak memory of the largest job; of all, of those that ran at a time", "units": "MB"},
-}
 
 
 def of_records(records: list[Path]) -> xr.Dataset:
@@ -50,8 +47,9 @@ def of_records(records: list[Path]) -> xr.Dataset:
     by_study = jobs.groupby("study", sort=False).agg({"s": "sum", "cpu_time": "sum", "max_rss": "max"})
     by_study.loc[ALL] = [_busy(jobs), jobs.cpu_time.sum(), _at_a_time(jobs)]
     columns = {"minutes": by_study.s / 60, "cpu_minutes": by_study.cpu_time / 60, "peak_mb": by_study.max_rss}
-    variables = {name: ("study", column.to_numpy(), _ATTRS[name]) for name, column in columns.items()}
+    variables = {name: ("study", column.to_numpy()) for name, column in columns.items()}
     out = xr.Dataset(variables, {"study": list(by_study.index)})
+    measures.describe(out)
     out.attrs = {"machine": f"{_processor()}, {os.cpu_count()} cores"}
     return out
 
@@ -67,7 +65,7 @@ def keep(times: xr.Dataset) -> None:
 
 
 def _busy(jobs: pd.DataFrame) -> float:
-    """Give the seconds in which at least one of *jobs* was running: the pause of a make that was stopped counts not."""
+    """Return the seconds in which at least one of *jobs* ran; the pause of a make that was stopped is not counted."""
     total, until = 0.0, float("-inf")
     for start, end in sorted(zip(jobs.end - jobs.s, jobs.end)):
         total += max(0.0, end - max(start, until))
@@ -76,7 +74,7 @@ def _busy(jobs: pd.DataFrame) -> float:
 
 
 def _at_a_time(jobs: pd.DataFrame) -> float:
-    """Give the most memory that *jobs* can have held at a time, each at its own peak; NaN where none was measured."""
+    """Return the most memory that *jobs* can have held at a time, each at its own peak; NaN where none was measured."""
     start = jobs.end - jobs.s
     return pd.Series([jobs.max_rss[(start <= at) & (at < jobs.end)].sum(min_count=1) for at in start]).max()
 
@@ -91,7 +89,7 @@ def _processor() -> str:
 def table(times: xr.Dataset) -> str:
     """Write what :func:`of_records` gave as a table in Markdown."""
     rows = [("study", "minutes", "CPU minutes", "peak MB")]
-    for name, minutes, cpu, peak in zip(*(times[name].values for name in ("study", *_ATTRS))):
+    for name, minutes, cpu, peak in zip(times.study.values, times.minutes, times.cpu_minutes, times.peak_mb):
         rows.append((name, f"{minutes:.1f}", f"{cpu:.1f}", f"{peak:.0f}" if peak == peak else "–"))
     rows.insert(1, ("---", "---:", "---:", "---:"))
     widths = [max(map(len, column)) for column in zip(*rows)]

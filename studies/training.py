@@ -161,7 +161,7 @@ def _check_images(inputs: torch.Tensor, classes: torch.Tensor, batch_size: int) 
 
 def memory_layout(model: nn.Module) -> torch.memory_format:
     """
-    Give the order of axes in memory: channels last, a fifth faster, where that is safe.
+    Return the order of axes in memory: channels last, a fifth faster, where that is safe.
 
     With fewer than 8 channels into a 1 × 1 convolution with a stride, torch 2.13 writes past its memory in the backward
     pass on processors that have AVX2 but not AVX-512.

@@ -5,9 +5,9 @@ And which ranking of layers spends a budget best: the margins' noise, which :fun
 lost, or what ONNX Runtime's debugging of quantized models shows, tensor by tensor.
 """
 
-import json
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -16,66 +16,62 @@ import torch
 import xarray as xr
 from torch import nn
 
-from bqcore._store import digest, load_dataset, save_dataset
-from bqcore._threads import one_thread
+from bqcore._store import digest
 from bqcore.auditing import bit_plan, sensitivity, vendors
-from bqcore.auditing.comparison import describe
 from bqcore.auditing.loading import optional
-from bqcore.auditing.streaming import RATES, decide_split, logits_functions, measures
+from bqcore.auditing.streaming import decide_split, logits_functions, measures
 from bqcore.quantizers.mixed_precision import layers, mixed, model_bytes, spend
 
 from . import specs, sweeps
 from .data import splits
-from .provenance import code_digest, key
-from .workers import each
+from .specs import Stopping, Vendors
+from .sweeps import Study
 
-COMMAND = "python -m studies quantizers"
-NETWORKS = (  # data set and model of the published checkpoints, each the first seed of its study
-    "digits mlp", "mnist mlp", "mnist cnn", "fashion-mnist mlp", "fashion-mnist cnn", "cifar-10 cnn", "cifar-10 resnet",
-)  # fmt: skip
 LEVELS = (8, 7, 6, 5, 4, 3, 2)
 BUDGETS = (6, 5, 4, 3)  # the bytes of that many bits for all
 RANKINGS = ("uniform", "margin noise", "accuracy lost", "ONNX Runtime, weights", "ONNX Runtime, activations")
-SHARE = 0.2
 TOOL_INPUTS, RANKING_INPUTS, DEBUG_INPUTS = 500, 1000, 200  # the first ones of the calibration split
 HELD_OUT = {"digits": 450, "mnist": 10_000, "fashion-mnist": 10_000, "cifar-10": 3000}  # official test inputs
 _KEPT = ("flip_rate", "right_to_wrong", "band_flip_rate", "accuracy")
 _PACKAGES = ("torch", "numpy", "torchao", "onnxruntime", "onnx", "brevitas", "nncf")
 _BATCH = 1000  # activations quantized by the range of the batch depend on it
-_LONG_NAMES = {
-    "band_samples": "held-out inputs in the low-margin boundary band",
-    "float_accuracy": "accuracy of the float classifier",
-    "float_bytes": "size of the float model",
-    "bytes": "size of the quantized model, packed",
-    "stored": "size of the file that the quantizer's own package writes",
-    "weight_bits": "bits of the quantized weights",
-    "missing": "why there is no such candidate",
-    "flipped": "whether the decision on a held-out input flips; -1: there is none",
-    "plan_missing": "why there is no such plan",
-    "plan_bits": "bits by layer",
-    "plan_bytes": "size of the model by the plan, packed",
-    "plan_flipped": "whether the decision on a held-out input flips; -1: there is none",
-}
 
 
-def provenance() -> dict:
-    """
-    Give digests of the code that measures and of the networks, and the versions of the packages.
+def measure(spec: Vendors) -> xr.Dataset:
+    """Measure every quantizer and every plan, as :func:`compare` does, on the one network of *spec*."""
+    (name,) = spec.networks
+    of = network_spec(name)
+    sizes = dict(zip(("train", "calibration"), of.sizes))
+    # Of CIFAR-10 more than its study holds out: 600 inputs would tell few quantizers apart.
+    split = splits.stopping_split(of.dataset, of.seed, held_out=HELD_OUT[of.dataset], **sizes)
+    out = compare(sweeps.classifier(of), split[2:4], split[4:6], share=spec.share)
+    return out.expand_dims(network=[name])
 
-    What is missing is None.
-    """
-    files = {name: sweeps.published_checkpoint(spec_of(name)) for name in NETWORKS}
-    networks = {name: digest(file)[:12] if file.exists() else None for name, file in files.items()}
+
+def network_spec(network: str) -> Stopping:
+    """Return the spec of the study whose published checkpoint a network is."""
+    return specs.baseline("stopping", *network.split())
+
+
+def alone(spec: Vendors, seeds: int) -> list[Vendors]:
+    """Return a spec for each network of *spec*; there is one seed of each."""
+    return [replace(spec, networks=(name,)) for name in spec.networks]
+
+
+def join(found: dict[Vendors, xr.Dataset], spec: Vendors) -> xr.Dataset:
+    """Join networks along ``network``; a split that is shorter than another is filled up with -1."""
+    longest = max(part.sizes["sample"] for part in found.values())
+    filled = [part.pad(sample=(0, longest - part.sizes["sample"]), constant_values=-1) for part in found.values()]
+    return xr.concat(filled, "network", combine_attrs="drop_conflicts", data_vars="all", coords="minimal")
+
+
+def depends() -> dict:
+    """Return digests of the published networks, and the versions of the packages; what is missing is None."""
+    files = {name: sweeps.published_checkpoint(network_spec(name)) for name in Vendors().networks}
     return {
-        "code": code_digest("studies.vendors"),
-        "checkpoints": networks,
+        "checkpoints": {name: digest(file)[:12] if file.exists() else None for name, file in files.items()},
         "versions": {name: _version(name) for name in _PACKAGES},
     }
-
-
-def spec_of(network: str) -> specs.Spec:
-    """Give the study whose published checkpoint a network is."""
-    return specs.baseline("stopping", *network.split())
 
 
 def _version(package: str) -> str | None:
@@ -85,49 +81,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def folder() -> Path:
-    """Give the folder of the fresh results; other code, networks or packages, another folder."""
-    return sweeps.FRESH / f"quantizers-{key(provenance())}"
-
-
-def joined_file() -> Path:
-    """Give the file of all networks' results."""
-    return folder() / "all.nc"
-
-
-def sweep(networks: tuple[str, ...] = NETWORKS, *, workers: int | None = None) -> xr.Dataset:
-    """
-    Measure networks, each kept as soon as it is done, and join them along ``network``.
-
-    Parameters
-    ----------
-    networks : names of :data:`NETWORKS`
-        If it is all of them, the joined result is kept too.
-    workers : int, optional
-        Processes; by default one a core.
-    """
-    files = {name: folder() / f"{name.replace(' ', '_')}.nc" for name in networks}
-    missing = [name for name, file in files.items() if not file.exists()]
-    jobs = [(name, files[name].absolute()) for name in missing]
-    each(_make, jobs, total=len(networks), desc="quantizers", unit="network", workers=workers)
-    out = join([load_dataset(file) for file in files.values()])
-    if networks == NETWORKS:
-        save_dataset(out, joined_file())
-    return out
-
-
-def join(parts: list[xr.Dataset]) -> xr.Dataset:
-    """Join networks; a split that is shorter than another is filled up with -1."""
-    longest = max(part.sizes["sample"] for part in parts)
-    filled = [part.pad(sample=(0, longest - part.sizes["sample"]), constant_values=-1) for part in parts]
-    out = xr.concat(filled, "network", combine_attrs="drop_conflicts", data_vars="all", coords="minimal")
-    spec = {"study": "quantizers", "networks": out.network.values.tolist(), "seed": 0, "share": SHARE}
-    out.attrs |= {"spec": json.dumps(spec, sort_keys=True)}
-    return out
-
-
 def left_out(found: xr.Dataset) -> list[str]:
-    """Give a line for each quantizer or ranking that is missing somewhere: where, and why."""
+    """Return a line for each quantizer or ranking that is missing somewhere: where, and why."""
     lines = []
     for dim, variable in (("quantizer", "missing"), ("ranking", "plan_missing")):
         for name in found[dim].values:
@@ -139,17 +94,10 @@ def left_out(found: xr.Dataset) -> list[str]:
     return lines
 
 
-def _make(name: str, path: Path) -> None:
-    spec = spec_of(name)
-    sizes = dict(zip(("train", "calibration"), spec.sizes))
-    with one_thread():
-        # Of CIFAR-10 more than its study holds out: 600 inputs would tell few quantizers apart.
-        split = splits.stopping_split(spec.dataset, spec.seed, held_out=HELD_OUT[spec.dataset], **sizes)
-        out = measure(sweeps.classifier(spec), split[2:4], split[4:6])
-    save_dataset(out.expand_dims(network=[name]), path)
+STUDY = Study(measure, join, jobs=alone, depends=depends, notes=left_out)
 
 
-def measure(model: nn.Module, calibration: tuple, heldout: tuple) -> xr.Dataset:
+def compare(model: nn.Module, calibration: tuple, heldout: tuple, *, share: float = 0.2) -> xr.Dataset:
     """
     Measure every quantizer and every plan on one network.
 
@@ -158,6 +106,8 @@ def measure(model: nn.Module, calibration: tuple, heldout: tuple) -> xr.Dataset:
     model : torch module in eval mode
     calibration, heldout : (inputs, classes), tensors
         Quantizers and plans see the calibration split alone.
+    share : float
+        Of the inputs in the low-margin boundary band.
 
     Returns
     -------
@@ -167,12 +117,12 @@ def measure(model: nn.Module, calibration: tuple, heldout: tuple) -> xr.Dataset:
     """
     x, y = calibration
     shelf = vendors.shelf(model, x[:TOOL_INPUTS], y[:TOOL_INPUTS])
-    plans, reasons = make_plans(model, (x[:RANKING_INPUTS], y[:RANKING_INPUTS]))
+    plans, reasons = make_plans(model, (x[:RANKING_INPUTS], y[:RANKING_INPUTS]), share)
     candidates = {name: found.model for name, found in shelf.items() if not isinstance(found, str)}
     candidates |= {key: mixed(model, bits) for key, bits in plans.items()}
     functions = logits_functions(model, candidates, False)
     decided, _, _ = decide_split(functions, heldout, "heldout", batch_size=_BATCH)
-    found = {key: measures(part, SHARE) for key, part in decided.items()}
+    found = {key: measures(part, share) for key, part in decided.items()}
     flipped = {key: part.flipped() for key, part in decided.items()}
     first = next(iter(found.values()))
     names, n = list(vendors.QUANTIZERS), len(heldout[1])
@@ -198,14 +148,7 @@ def measure(model: nn.Module, calibration: tuple, heldout: tuple) -> xr.Dataset:
     for kept in _KEPT:
         out[kept] = "quantizer", [found.get(name, missing)[kept] for name in names]
         out[f"plan_{kept}"] = dims, [[found.get((b, r), missing)[kept] for r in RANKINGS] for b in BUDGETS]
-    out = out.assign({name: out[name].astype(np.int8) for name in ("flipped", "plan_flipped")})
-    describe(out, {"title": "Quantizers that people ship with, and plans of bits by layer", "command": COMMAND})
-    for name, says in _LONG_NAMES.items():
-        out[name].attrs = {"long_name": says}
-    for name in _KEPT:
-        out[f"plan_{name}"].attrs = {"long_name": f"{RATES[name]}, of a plan"}
-    out.attrs |= {key: json.dumps(value, sort_keys=True) for key, value in provenance().items()}
-    return out
+    return out.assign({name: out[name].astype(np.int8) for name in ("flipped", "plan_flipped")})
 
 
 def _text(bits: Mapping | None) -> str:
@@ -216,18 +159,18 @@ def _size(model: nn.Module, bits: Mapping | None) -> int:
     return 0 if bits is None else model_bytes(model, bits)
 
 
-def make_plans(model: nn.Module, calibration: tuple) -> tuple[dict, dict]:
+def make_plans(model: nn.Module, calibration: tuple, share: float) -> tuple[dict, dict]:
     """
-    Give bits by layer for each budget and ranking, all spent in the same way, and why a ranking is missing.
+    Return bits by layer for each budget and ranking, all spent in the same way, and why a ranking is missing.
 
     Returns
     -------
     plans : dict of bits by layer, by (budget in uniform bits, ranking)
     reasons : dict by ranking
     """
-    alone = sensitivity.one_at_a_time(model, calibration, LEVELS)
-    noise = {key: sensitivity.margin_noise(part, SHARE) for key, part in alone.items()}
-    found = {key: measures(part, SHARE) for key, part in alone.items()}
+    one_by_one = sensitivity.one_at_a_time(model, calibration, LEVELS)
+    noise = {key: sensitivity.margin_noise(part, share) for key, part in one_by_one.items()}
+    found = {key: measures(part, share) for key, part in one_by_one.items()}
     costs = {"accuracy lost": {key: m["accuracy_reference"] - m["accuracy"] for key, m in found.items()}}
     reasons = {}
     try:
@@ -239,7 +182,7 @@ def make_plans(model: nn.Module, calibration: tuple) -> tuple[dict, dict]:
     for b in BUDGETS:
         budget = model_bytes(model, b)
         plans[b, "uniform"] = dict.fromkeys(layers(model), b)
-        plans[b, "margin noise"] = bit_plan.least_noise(model, noise, calibration, budget, share=SHARE)
+        plans[b, "margin noise"] = bit_plan.least_noise(model, noise, calibration, budget, share=share)
         plans |= {(b, name): spend(model, cost, budget) for name, cost in costs.items()}
     return plans, reasons
 
@@ -249,12 +192,12 @@ def _debugger():
 
 
 def _noise(decibels: float) -> float:
-    """Give the share of noise in the energy, which is what adds up, of a ratio of signal to noise."""
+    """Return the share of noise in the energy, which is what adds up, of a ratio of signal to noise."""
     return 10 ** (-decibels / 10)
 
 
 def onnx_weight_costs(model: nn.Module, levels) -> dict[tuple[str, int], float]:
-    """Give what ONNX Runtime's ``compute_weight_error`` says of each layer at each level."""
+    """Return what ONNX Runtime's ``compute_weight_error`` says of each layer at each level."""
     out = {}
     for b in levels:
         pairs = {
@@ -300,7 +243,7 @@ def onnx_activation_costs(model: nn.Module, inputs: torch.Tensor, levels) -> dic
 
 
 def _order(model: nn.Module, example: torch.Tensor) -> list[str]:
-    """Give the names of the layers in the order in which they are called."""
+    """Return the names of the layers in the order in which they are called."""
     order = []
     hooks = [
         layer.register_forward_hook(lambda *_, name=name: order.append(name)) for name, layer in layers(model).items()

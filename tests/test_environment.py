@@ -390,7 +390,6 @@ def test_workflow_can_be_read():
         "runs",
         "reproduce",
         "archives",
-        "quantizers",
         "training",
         "seed",
         "study",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from .. import _vocabulary
 from .._checks import check_choice, check_integer, check_share
 from .._store import along, package_versions
 from .geometry import gradient_measures, slice_measures
@@ -20,40 +21,6 @@ LIMITS = (*RATES, "accuracy_loss")
 _BY_CLASSES = {name for name in LIMITS if name.startswith(("right_", "wrong_", "accuracy"))}
 _ROUNDING = 1e-12  # shares of N and decimals differ in their last digits: 0.9 - 0.89 > 0.01
 SLICE_ROW = "nodes step_a step_b boundary_jaccard effective_displacement grid_change junctions".split()
-LONG_NAMES = {
-    "samples": "samples", "band_samples": "samples in the low-margin boundary band",
-    "band_margin": "largest float margin in the band", "near_ties": "float top-2 margins below 1e-6",
-    "unchanged": "samples whose float top-2 pair has exactly the same margin",
-    "flips_in_band": "flips inside the boundary band",
-    "margin_change": "change of the float top-2 pair's margin, magnitude",
-    "boundary_jaccard": "boundary-mask Jaccard distance", "no_boundary": "no boundary on either slice",
-    "effective_displacement": "shift that explains the Jaccard distance, d_eff, input units",
-    "tolerance_jaccard": "share of the boundaries' length without a counterpart within a tolerance",
-    "tau": "tolerance, share of the slice's longer side", "side": "longer side of the slice, input units",
-    "grid_change": "grid prediction change", "junctions": "triple-junction cells",
-    "step_a": "grid step along a, input units", "step_b": "grid step along b, input units",
-    "outside": "share of the slice where some value is outside its range in these samples",
-    "slice_samples": "samples that the slice is spanned by",
-    "radius": "local logit-margin radius, input units",
-    "displacement": "first-order boundary displacement, magnitude, input units",
-    "normal_variation": "normal variation, 1 - cos",
-    "third_class": "samples decided for a class outside the float top-2 pair",
-    "flat_pairs": "pairs whose margin has no gradient", "flat_margins": "top-2 margins without a gradient",
-    "gradient_samples": "held-out samples that displacement is measured on",
-    "radius_samples": "held-out samples that the radius is measured on",
-    "flipped_sample": "index of a flipped held-out sample, by growing float margin",
-    "flipped_margin": "its float top-2 margin", "flipped_moved": "the candidate's margin of the same pair",
-    "flipped_from": "the reference's decision", "flipped_to": "the candidate's decision",
-    "flipped_in_band": "whether it is in the boundary band", "flipped_target": "true class, -1 if not given",
-    "pair_from": "the reference's decision", "pair_to": "the candidate's decision", "pair_flips": "held-out flips",
-    "decided_reference": "held-out decisions of the reference", "decided_candidate": "of the candidate",
-    "decided_both": "of both", "group_samples": "samples of a group by growing float margin",
-    "group_flips": "their flips",
-    "bytes": "packed weights with their steps", "weights": "weights of the layer",
-    "layer_bits": "bits of the layer",
-    "labels": "class at each node of the held-out slice", "a": "first axis of the slice, input units",
-    "b": "second axis of the slice, input units",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,12 +239,11 @@ def conclude(held: xr.Dataset) -> str:
 
 def describe(dataset: xr.Dataset, attributes: Mapping) -> xr.Dataset:
     """Give every variable its long name, and the data set *attributes* and the versions of what made it."""
+    _vocabulary.describe(dataset)
     for name, variable in dataset.variables.items():
         base, _, end = name.rpartition("_")
         if base in RATES and end in ENDS:
             variable.attrs = {"long_name": f"{RATES[base]}, {ENDS[end]}"}
-        elif name in RATES or name in LONG_NAMES:
-            variable.attrs = {"long_name": RATES.get(name) or LONG_NAMES[name]}
     versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
     dataset.attrs = {**attributes, "versions": versions}
     return dataset

@@ -12,21 +12,18 @@ from typing import NamedTuple
 import numpy as np
 
 from .._checks import to_numpy
+from .._vocabulary import LONG_NAMES
 from ..metrics import decisions, statistics
 from . import adapters
 
 TITLES = {"calibration": "Calibration split", "heldout": "Held-out split"}
 RATES = {
-    "flip_rate": "flip rate",
-    "right_to_wrong": "flips from right to wrong",
-    "wrong_to_right": "flips from wrong to right",
-    "wrong_to_other": "flips from wrong to another wrong class",
-    "band_flip_rate": "low-margin boundary-band flips",
-    "pair_order_flip_rate": "pair-order flips",
-    "band_pair_order_flip_rate": "boundary-band pair-order flips",
-    "accuracy_reference": "accuracy of the reference",
-    "accuracy": "accuracy of the candidate",
-}
+    name: LONG_NAMES[name][0]
+    for name in (
+        "flip_rate", "right_to_wrong", "wrong_to_right", "wrong_to_other", "band_flip_rate", "pair_order_flip_rate",
+        "band_pair_order_flip_rate", "accuracy_reference", "accuracy",
+    )
+}  # fmt: skip
 QUANTILES = [0.5, 0.95]
 _REPEAT = 1e-5  # two passes over one batch may differ by this share of the logits' range: sums in another order
 # How far from one a row of probabilities may sum. A softmax in 16 bits rounds exponentials, their sum, part by part,

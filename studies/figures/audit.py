@@ -1,7 +1,7 @@
 """
 What the chapter that measures an audit runs, and its tables, figures and words; every number comes from what was run.
 
-The published file of quantizers, here *kept*, is the joined dataset of :func:`studies.vendors.sweep`.
+The published file of quantizers, here *kept*, is the joined dataset of :func:`studies.catalogue.sweep`.
 """
 
 import contextlib
@@ -240,7 +240,7 @@ def at_equal_bytes(kept: xr.Dataset) -> xr.Dataset:
     Parameters
     ----------
     kept : xarray.Dataset
-        Of :func:`studies.vendors.sweep`.
+        Of :func:`studies.catalogue.sweep`.
 
     Returns
     -------
@@ -368,7 +368,7 @@ def summary(
     rates, shelves
         Of :func:`plans` and :func:`shelf`: what several networks tell; of one there is nothing to say.
     kept : xarray.Dataset
-        Of :func:`studies.vendors.sweep`.
+        Of :func:`studies.catalogue.sweep`.
     """
     lines = [found.conclusion, sweep.conclusion, *_shelf_lines(shelves), *_plan_lines(plan_gaps(rates))]
     lines += [*_fewest_lines(kept), *(_ranking_line(kept, name) for name in kept.ranking.values[1:])]

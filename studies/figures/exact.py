@@ -303,7 +303,7 @@ def interpolated_table(
 
 
 def first_order_table(agreement: xr.Dataset) -> pd.DataFrame:
-    """Tabulate by level how far the first-order displacement can be trusted, from :func:`studies.exact.first_order`."""
+    """Tabulate by level how far the first-order displacement can be trusted, from `first_order.compare`."""
     columns = {}
     for where in agreement["where"].values:
         here = agreement.sel(where=where)

@@ -1,5 +1,7 @@
 """Figures and tables of the chapters on levels and on transitions between them."""
 
+import io
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -24,7 +26,7 @@ def levels_figure(run: xr.Dataset) -> Figure:
     Parameters
     ----------
     run : xarray.Dataset
-        Of :func:`studies.sweeps.run`.
+        Of :func:`studies.catalogue.run`.
     """
     levels = [int(bits) for bits in run.bits]
     columns = 3 if len(levels) > 3 else len(levels) + 1
@@ -70,7 +72,7 @@ def transitions_figure(run: xr.Dataset) -> Figure:
     Parameters
     ----------
     run : xarray.Dataset
-        Of :func:`studies.sweeps.run`, with at least one transition.
+        Of :func:`studies.catalogue.run`, with at least one transition.
     """
     names = [str(name) for name in run.transition.values]
     levels = [int(bits) for bits in run.bits if bits != FLOAT]
@@ -104,6 +106,13 @@ def transitions_figure(run: xr.Dataset) -> Figure:
     return figure
 
 
+def headline(run: xr.Dataset) -> bytes:
+    """Draw the picture that README opens with, as PNG, of the published single run."""
+    picture = io.BytesIO()
+    levels_figure(run.sel(bits=[FLOAT, 8, 4])).savefig(picture, format="png", metadata={"Software": None})
+    return picture.getvalue()
+
+
 def resolution_figure(runs: xr.Dataset, reported: dict[tuple[str, int], float]) -> Figure:
     """
     Draw boundary Jaccard and d_eff by bits over the seeds, at each grid resolution.
@@ -111,7 +120,7 @@ def resolution_figure(runs: xr.Dataset, reported: dict[tuple[str, int], float]) 
     Parameters
     ----------
     runs : xarray.Dataset
-        Of :func:`studies.sweeps.sweep`.
+        Of :func:`studies.catalogue.sweep`.
     reported : dict
         The paper's values by measure and bits.
     """
@@ -145,7 +154,7 @@ def spread_figure(runs: xr.Dataset, reported: dict[tuple[str, int], float]) -> F
     Parameters
     ----------
     runs : xarray.Dataset
-        Of :func:`studies.sweeps.sweep`.
+        Of :func:`studies.catalogue.sweep`.
     reported : dict
         The paper's values by measure and bits.
     """
@@ -197,7 +206,7 @@ def junction_test_figure(runs: xr.Dataset) -> Figure:
     Parameters
     ----------
     runs : xarray.Dataset
-        Of :func:`studies.sweeps.sweep`, with at least one transition.
+        Of :func:`studies.catalogue.sweep`, with at least one transition.
     """
     names = {
         "chance_slice": "all cells of the slice", "chance_boundary": "all boundary cells",

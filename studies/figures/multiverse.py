@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from bqcore._checks import check_choice
 
-from .. import published
-from ..multiverse import judging, sweep
+from .. import catalogue, published, specs
+from ..multiverse import judging
 from .style import FLOAT_COLOUR, QUANTIZED_COLOUR, STYLE
 
 # What each axis is called, in the order of the figures.
@@ -299,7 +299,7 @@ def load(results: str, seeds: int) -> xr.Dataset:
     check_choice("results", results, ("published", "fresh"))
     if results == "published":
         return published.load_published(published.MULTIVERSES["digits"])
-    return sweep.sweep(sweep.Multiverse(seeds=seeds))
+    return catalogue.sweep(specs.Multiverse(), seeds)
 
 
 def load_elsewhere() -> list[xr.Dataset]:

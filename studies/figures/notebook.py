@@ -13,7 +13,7 @@ from IPython.display import Markdown, display
 from bqcore._checks import check_choice, check_integer, check_share
 from bqcore.metrics import statistics
 
-from .. import correlations, published, specs, stopping, sweeps
+from .. import catalogue, correlations, published, specs, stopping
 from ..published import shown
 from . import rounding, style, tables
 from . import stopping as stopping_figures
@@ -97,7 +97,7 @@ def stopping_runs(datasets: list[str], results: str, seeds: int, model: str | No
         if results == "published":
             out[dataset] = published.load_published(published.name_of(spec))
         else:
-            out[dataset] = sweeps.sweep(spec, seeds or specs.seeds_of(spec))
+            out[dataset] = catalogue.sweep(spec, seeds or specs.seeds_of(spec))
     return out
 
 
@@ -113,7 +113,7 @@ def published_or_fresh(spec: specs.Spec, results: str, seeds: int) -> xr.Dataset
     """Give the published runs of a baseline, or fresh ones, which are run if missing; 0 seeds are its own number."""
     if results == "published":
         return published.load_published(published.name_of(spec))
-    return sweeps.sweep(spec, seeds or specs.seeds_of(spec))
+    return catalogue.sweep(spec, seeds or specs.seeds_of(spec))
 
 
 def by_channel(dataset: str) -> specs.Spec:
@@ -208,7 +208,7 @@ def variants(dataset: str, results: str) -> xr.Dataset:
     """Give the joined runs of the stopping study's variants on a data set, published or fresh."""
     if results == "published":
         return published.load_published(published.name_of(specs.baseline("stopping", dataset), variants=True))
-    return published.variants(dataset)
+    return stopping.sweep_variants(dataset)
 
 
 def without_ruler(sets: dict[str, xr.Dataset], name: str) -> Markdown:

@@ -268,7 +268,7 @@ def variants_table(variants: xr.Dataset, spare: float, limits: dict, reported: d
     Parameters
     ----------
     variants : xarray.Dataset
-        Of :func:`studies.sweeps.sweep_variants`.
+        Of :func:`studies.stopping.sweep_variants`.
     spare, limits
         As of :func:`usual_choices`.
     reported : dict

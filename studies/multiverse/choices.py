@@ -7,7 +7,6 @@ digits all are measured; of other data sets the abstract claims only what stoppi
 their readings are.
 """
 
-import copy
 import json
 from itertools import product
 from typing import NamedTuple
@@ -17,7 +16,6 @@ import torch
 import xarray as xr
 from torch import nn
 
-from bqcore._threads import one_thread
 from bqcore.metrics import decisions, label_grids, masks, planes
 from bqcore.quantizers import uniform
 
@@ -56,10 +54,28 @@ class Network(NamedTuple):
     nodes: int  # a side of the finest grid: one more than a multiple of 4, since the others have half and a quarter
     dataset: str = "digits"
 
+    @property
+    def units(self) -> str:
+        """The units of the inputs, on their scale."""
+        return "input units of the scale"
+
+    def text(self) -> str:
+        """Return all that the network depends on, as JSON."""
+        return json.dumps(self._asdict(), sort_keys=True)
+
+    def stem(self) -> str:
+        """Return the name of the file of what is measured on it, without its suffix."""
+        words = [self.scale.split()[0], self.split.replace("/", "-"), f"{self.nodes}"]
+        return f"seed-{self.seed:03d}-width-{self.width}-epochs-{self.epochs}-{'-'.join(words)}"
+
+    def attrs(self) -> dict:
+        """Return the attributes of its result that name what it is."""
+        return {"spec": self.text()}
+
 
 def measure(network: Network) -> xr.Dataset:
     """
-    Train one network, on one thread, and measure it in every reading.
+    Train one network and measure it in every reading.
 
     Returns
     -------
@@ -69,34 +85,28 @@ def measure(network: Network) -> xr.Dataset:
         junctions of transitions by grid, count and summary; what stopping rules need, if there is a calibration split.
         Of other data sets than digits the last alone.
     """
-    with one_thread():
-        split = split_of(network)
-        model = networks.build("mlp", splits.SHAPES[network.dataset], 10, width=network.width, seed=network.seed)
-        inputs, classes = split.train_inputs, split.train_classes
-        batch_size = baseline("stopping", network.dataset).batch_size
-        training.fit(model, inputs, classes, epochs=network.epochs, seed=network.seed, batch_size=batch_size)
-        levels = {
-            (scheme, granularity): uniform.levels_of(model, BITS, scheme=scheme, granularity=granularity)
-            for scheme, granularity in _QUANTIZERS
-        }
-        parts = []
-        if network.dataset == "digits":
-            parts += [
-                _decisions(model, levels, split), _jaccard(model, levels, split, network.nodes),
-                _shift(model, levels, split, network.nodes), _junctions(levels, split, network.nodes),
-            ]  # fmt: skip
-        if isinstance(split, splits.StoppingSplit):
-            parts.append(_stopping(model, levels, split, network.nodes))
-    out = xr.merge(parts, compat="identical", join="exact")
-    for name, (says, unit) in _MEANINGS.items():
-        if name in out:
-            out[name].attrs = {"long_name": says, "units": unit}
-    out.attrs = {"spec": json.dumps(network._asdict(), sort_keys=True)}
-    return out
+    split = split_of(network)
+    model = networks.build("mlp", splits.SHAPES[network.dataset], 10, width=network.width, seed=network.seed)
+    inputs, classes = split.train_inputs, split.train_classes
+    batch_size = baseline("stopping", network.dataset).batch_size
+    training.fit(model, inputs, classes, epochs=network.epochs, seed=network.seed, batch_size=batch_size)
+    levels = {
+        (scheme, granularity): uniform.levels_of(model, BITS, scheme=scheme, granularity=granularity)
+        for scheme, granularity in _QUANTIZERS
+    }
+    parts = []
+    if network.dataset == "digits":
+        parts += [
+            _decisions(model, levels, split), _jaccard(model, levels, split, network.nodes),
+            _shift(model, levels, split, network.nodes), _junctions(levels, split, network.nodes),
+        ]  # fmt: skip
+    if isinstance(split, splits.StoppingSplit):
+        parts.append(_stopping(model, levels, split, network.nodes))
+    return xr.merge(parts, compat="identical", join="exact")
 
 
 def split_of(network: Network) -> splits.Split | splits.StoppingSplit:
-    """Give the inputs, on the network's scale, and classes of its split; the test inputs are held out of both."""
+    """Return the inputs, on the network's scale, and classes of its split; the test inputs are held out of both."""
     two = network.split == SPLITS[0]
     split = splits.digits(network.seed) if two else splits.stopping_split(network.dataset, network.seed)
     if network.scale != SCALES[1]:
@@ -134,14 +144,14 @@ def _test(split) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def three_images(split) -> torch.Tensor:
-    """Give the first three training inputs of three different classes."""
+    """Return the first three training inputs of three different classes."""
     classes = split.train_classes.tolist()
     first = sorted(classes.index(c) for c in set(classes))[:3]
     return split.train_inputs[first]
 
 
 def slice_planes(split) -> dict[str, planes.Plane]:
-    """Give the plane and box of each of :data:`PLANES`."""
+    """Return the plane and box of each of :data:`PLANES`."""
     found = (
         planes.pca_plane(split.train_inputs), planes.pca_plane(split.train_inputs, padding=PADDING),
         planes.pca_plane(_test(split)[0]), readings.plane_through(three_images(split)),
@@ -150,7 +160,7 @@ def slice_planes(split) -> dict[str, planes.Plane]:
 
 
 def _masks(classifier: nn.Module, plane: planes.Plane, grids: tuple[int, ...]) -> list[list[np.ndarray]]:
-    """Give the masks of every kind on every grid, which are taken from the first."""
+    """Return the masks of every kind on every grid, which are taken from the first."""
     labels = label_grids.label_grid(classifier, plane, grids[0])
     strides = [(grids[0] - 1) // (n - 1) for n in grids]
     return [[mask(labels[::s, ::s]) for mask in readings.MASKS.values()] for s in strides]
@@ -176,14 +186,14 @@ def _jaccard(model: nn.Module, levels: dict, split, nodes: int) -> xr.Dataset:
 def _shift(model: nn.Module, levels: dict, split, nodes: int) -> xr.Dataset:
     plane, inputs = planes.pca_plane(split.train_inputs), _test(split)[0].double()
     points = torch.cat([inputs, torch.from_numpy(boundary_cells(model, plane, _grids(nodes)[-1]))])
-    reference = readings.linearize(_double(model), points)
+    reference = readings.linearize(networks.doubled(model), points)
     count = len(inputs)
     bands = [decisions.boundary_band(reference.logits[:count], share) for share in (SHARES[0], SHARES[-1])]
     places = [np.arange(count), *bands, np.arange(count, len(points))]
     rows = []
     for of_kind in levels.values():
         found = [
-            readings.displacements(reference, readings.linearize(_double(of_kind[bits]), points), plane.axes)
+            readings.displacements(reference, readings.linearize(networks.doubled(of_kind[bits]), points), plane.axes)
             for bits in SHIFT_BITS
         ]
         medians = [[_median(one[..., place]) for place in places] for one in found]
@@ -194,21 +204,17 @@ def _shift(model: nn.Module, levels: dict, split, nodes: int) -> xr.Dataset:
 
 
 def boundary_cells(classifier: nn.Module, plane: planes.Plane, n: int) -> np.ndarray:
-    """Give the inputs (M, D) at the centres of the cells that the boundary crosses on n × n nodes."""
+    """Return the inputs (M, D) at the centres of the cells that the boundary crosses on n × n nodes."""
     row, column = np.nonzero(masks.boundary_mask(label_grids.label_grid(classifier, plane, n)))
     a, b = ((side[1:] + side[:-1]) / 2 for side in plane.nodes(n))
     return plane.points(a[column], b[row])
 
 
 def _median(values: np.ndarray) -> np.ndarray:
-    """Give the median along the last axis over what is defined; NaN where nothing is."""
+    """Return the median along the last axis over what is defined; NaN where nothing is."""
     if not values.shape[-1]:
         return np.full(values.shape[:-1], np.nan)
     return np.nanmedian(values, axis=-1)
-
-
-def _double(model: nn.Module) -> nn.Module:
-    return copy.deepcopy(model).double()
 
 
 def _junctions(levels: dict, split, nodes: int) -> xr.Dataset:
@@ -243,7 +249,7 @@ def _junctions(levels: dict, split, nodes: int) -> xr.Dataset:
 
 
 def _paths(first: nn.Module, second: nn.Module, start, end, plane: planes.Plane, coarse: int) -> list[np.ndarray]:
-    """Give the label grids from one level to the next: on the middle grid, on the coarse one, there in finer steps."""
+    """Return the label grids from one level to the next: on the middle grid, on the coarse one, and in finer steps."""
     t = np.arange(STEPS[-1]) / (STEPS[-1] - 1)
     inner = [uniform.interpolate(first, second, x) for x in t[1:-1]]
     even = [start, *(label_grids.label_grid(model, plane, len(start)) for model in inner[1::2]), end]
@@ -254,7 +260,7 @@ def _paths(first: nn.Module, second: nn.Module, start, end, plane: planes.Plane,
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-    """Give the mean over the first axis of what is defined; NaN where nothing is."""
+    """Return the mean over the first axis of what is defined; NaN where nothing is."""
     there = np.isfinite(values)
     with np.errstate(invalid="ignore"):
         return np.where(there, values, 0.0).sum(axis=0) / there.sum(axis=0)
@@ -291,18 +297,3 @@ def _stopping(model: nn.Module, levels: dict, split: splits.StoppingSplit, nodes
             )  # fmt: skip
         parts.append(_by_quantizer(rows))
     return xr.concat(parts, xr.Variable("part", list(PARTS)))
-
-
-_MEANINGS = {
-    "accuracy": ("accuracy on the test split", "share"),
-    "flip_rate": ("flip rate on the test split", "share"),
-    "boundary_jaccard": ("boundary-mask Jaccard distance", "1"),
-    "displacement": ("median first-order boundary displacement, magnitude", "input units of the scale"),
-    "junctions": ("multiclass junctions", "count"),
-    "share_near": ("cells that reconfigure within one cell of a junction, mean over transitions", "share"),
-    "chance_boundary": ("the same share of all boundary cells: chance along the boundary", "share"),
-    "stopping_loss": ("accuracy lost against float", "share"),
-    "stopping_flip_rate": ("flip rate", "share"),
-    "stopping_band_flip_rate": ("flip rate in the boundary band", "share of the band"),
-    "stopping_jaccard": ("boundary-mask Jaccard distance on the part's own slice", "1"),
-}

@@ -41,7 +41,7 @@ class Measured(NamedTuple):
 
 def measured(many: xr.Dataset) -> dict[str, Measured]:
     """
-    Give each claim's measure in every specification.
+    Return each claim's measure in every specification.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def _span(values: xr.DataArray, dim: str) -> xr.DataArray:
 
 
 def rules() -> list[tuple[str, dict[str, float], float | None]]:
-    """Give every boundary-aware stopping rule: its name, each measure's limit, and the band's share if it has one."""
+    """Return every boundary-aware stopping rule: its name, each measure's limit, and the band's share if it has one."""
     limits = stopping.LIMITS
     shares = (0.2, 0.15, 0.1)
     out = [(f"jaccard ≤ {j:g}", {"jaccard": j}, None) for j in limits["jaccard"]]
@@ -96,7 +96,7 @@ def rules() -> list[tuple[str, dict[str, float], float | None]]:
 
 
 def _stopped(many: xr.Dataset) -> dict[str, Measured]:
-    """Give what is held out at the bits that each rule chooses by calibration data alone."""
+    """Return what is held out at the bits that each rule chooses by calibration data alone."""
     choices = ("width", "epochs", "scale", "scheme", "granularity", "seed")
     own = tuple(axis for axis in choices if axis in many.stopping_loss.dims)
     order = (*own, "nodes", "mask", "bits")
@@ -126,7 +126,7 @@ def _stopped(many: xr.Dataset) -> dict[str, Measured]:
 
 
 def _chosen(measures: list[np.ndarray], limits: list[float], path: str) -> np.ndarray:
-    """Give the index of the level chosen: the last before a limit is first passed, or the last that passes none."""
+    """Return the index of the level chosen: the last before a limit is first passed, or the last that passes none."""
     if path == PATHS[0]:
         return bit_selection.last_before(measures, limits).level
     fits = np.logical_and.reduce([one <= limit + 1e-12 for one, limit in zip(measures, limits)])
@@ -134,7 +134,7 @@ def _chosen(measures: list[np.ndarray], limits: list[float], path: str) -> np.nd
 
 
 def _at(values: xr.DataArray, choices: list[np.ndarray], axis: str, labels: list) -> xr.DataArray:
-    """Give *values* (..., bits) at the level of each choice, along *axis* and ``path``."""
+    """Return *values* (..., bits) at the level of each choice, along *axis* and ``path``."""
     whole, dims = values.values, values.dims[:-1]
     rows = [
         np.take_along_axis(whole, np.broadcast_to(level, whole.shape[:-1])[..., None], axis=-1)[..., 0]
@@ -195,7 +195,7 @@ def judge(many: xr.Dataset, claims: list[dict], rule: dict) -> dict[str, xr.Data
 
 def interval(values: xr.DataArray, means_of: int, level: float) -> xr.Dataset:
     """
-    Give Student's prediction interval over ``seed`` in each specification, as :mod:`bqcore.metrics.statistics` does
+    Return Student's prediction interval over ``seed`` in each specification, as :mod:`bqcore.metrics.statistics` does
     for one.
     """
     n = values.sizes["seed"]
@@ -206,7 +206,7 @@ def interval(values: xr.DataArray, means_of: int, level: float) -> xr.Dataset:
 
 
 def _mean_interval(excess: xr.DataArray, level: float) -> xr.Dataset:
-    """Give Student's interval of a mean difference, paired by ``seed``."""
+    """Return Student's interval of a mean difference, paired by ``seed``."""
     n = excess.sizes["seed"]
     excess = excess.astype(np.float64)
     mean = excess.mean("seed")
@@ -223,7 +223,7 @@ def _judge_most(many: xr.Dataset, excess: xr.DataArray, most: float, level: floa
 
 
 def shares(judged: dict[str, xr.Dataset]) -> dict[str, float]:
-    """Give the share of specifications in which each claim holds."""
+    """Return the share of specifications in which each claim holds."""
     return {name: float(found.holds.mean()) for name, found in judged.items()}
 
 
@@ -267,7 +267,7 @@ def by_choice(flags: xr.DataArray) -> dict[str, xr.DataArray]:
 
 def region(judged: dict[str, xr.Dataset], kind: str = "inside", without: str | None = None) -> xr.DataArray:
     """
-    Give the agreeing region: for each cell, the share of the remaining choices for which all numbers agree at once.
+    Return the agreeing region: for each cell, the share of the remaining choices for which all numbers agree at once.
 
     One network and quantizer, one grid and one mask stand for all tables of a study (:data:`SHARED`; the split is that
     of the first tables, stopping needs three parts). What remains is free: plane, how the shift is read, what is
@@ -314,7 +314,7 @@ def region(judged: dict[str, xr.Dataset], kind: str = "inside", without: str | N
 
 
 def _three_transitions(first: xr.DataArray, second: xr.DataArray, third: xr.DataArray, nodes) -> xr.DataArray:
-    """Give the share of counts, steps and three transitions in order that agree, by nodes."""
+    """Return the share of counts, steps and three transitions in order that agree, by nodes."""
     triples = list(combinations(range(first.sizes["transition"]), 3))
     flags = (first, second, third)
     together = sum(
@@ -329,5 +329,5 @@ def _three_transitions(first: xr.DataArray, second: xr.DataArray, third: xr.Data
 
 
 def region_size(found: xr.DataArray) -> dict[str, float]:
-    """Give the size of a region: cells in it, cells in all, and the share of all full specifications."""
+    """Return the size of a region: cells in it, cells in all, and the share of all full specifications."""
     return {"cells": int((found > 0).sum()), "of": found.size, "share": float(found.mean())}

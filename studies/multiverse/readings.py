@@ -114,7 +114,7 @@ MASKS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 def mask_jaccard(mask_a: np.ndarray, mask_b: np.ndarray) -> float:
     """
-    Give the Jaccard distance of two masks of one kind of :data:`MASKS`: 0 if both are empty.
+    Return the Jaccard distance of two masks of one kind of :data:`MASKS`: 0 if both are empty.
 
     Parameters
     ----------
@@ -230,7 +230,7 @@ class Linearized(NamedTuple):
 
 def linearize(classifier: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor) -> Linearized:
     """
-    Give the logits and all their gradients at *inputs*.
+    Return the logits and all their gradients at *inputs*.
 
     Parameters
     ----------
@@ -248,7 +248,7 @@ def linearize(classifier: Callable[[torch.Tensor], torch.Tensor], inputs: torch.
 
 def displacements(reference: Linearized, candidate: Linearized, axes: np.ndarray) -> np.ndarray:
     """
-    Give the magnitude of the local boundary shift at each input in every way of :data:`GRADIENTS` and :data:`PAIRS`.
+    Return the magnitude of the local boundary shift at each input in every way of :data:`GRADIENTS` and :data:`PAIRS`.
 
     The change of the margin of the float classifier's pair over the norm of that margin's gradient: of the float
     classifier; of the quantized one; of the float one within a plane. Or the change of the local radius, each

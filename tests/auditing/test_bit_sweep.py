@@ -12,7 +12,7 @@ import bqcore
 from bqcore._threads import one_thread
 from bqcore.auditing import bit_sweep
 from bqcore.quantizers import mixed_precision
-from studies import networks, specs, sweeps, training
+from studies import catalogue, networks, specs, training
 from studies.data import splits
 
 SPEC = specs.Levels(seed=3, epochs=8, nodes=(11,), width=12, bits=(8, 5, 4, 3, 2))
@@ -30,7 +30,7 @@ def lively():
 @pytest.mark.slow
 def test_a_sweep_gives_the_numbers_of_the_chapters_to_the_last_digit(lively):
     model, calibration, held = lively
-    chapter = sweeps.measure(SPEC)
+    chapter = catalogue.measure(SPEC)
     with one_thread():
         found = bqcore.sweep(model, calibration, held, bits=SPEC.bits).dataset.sel(split="heldout")
     for name in ("accuracy", "flip_rate", "wrong_to_right", "band_flip_rate", "band_pair_order_flip_rate"):

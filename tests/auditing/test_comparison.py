@@ -31,7 +31,7 @@ from bqcore._threads import one_thread
 from bqcore.auditing import adapters, geometry, streaming
 from bqcore.metrics import boundary_distances, decisions, exact_slices, label_grids, margins, planes, statistics
 from bqcore.quantizers import uniform
-from studies import networks, specs, sweeps, training
+from studies import catalogue, networks, specs, training
 from studies.data import splits
 
 SPEC = specs.Levels(seed=3, epochs=8, nodes=(41, 21, 11), width=12, bits=(8, 4, 2))
@@ -90,7 +90,7 @@ def test_a_case_worked_by_hand():
 @pytest.mark.parametrize("bits", SPEC.bits)
 def test_digits_give_the_numbers_of_the_chapters_to_the_last_digit(lively, bits):
     split, model = lively
-    chapter = sweeps.measure(SPEC).sel(bits=bits)
+    chapter = catalogue.measure(SPEC).sel(bits=bits)
     candidate = uniform.quantize_model(model, bits)
     with one_thread():
         found = bqcore.audit(

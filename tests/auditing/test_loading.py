@@ -474,7 +474,7 @@ def test_a_full_disk_leaves_the_old_report(here, monkeypatch, capsys):
         ("bqcore", ["audit"], "the same command begins anew"),
         ("studies", ["explorer", "mnist"], "the same command begins anew"),
         ("studies", ["data"], "what came is kept, and the same command goes on"),
-        ("studies", ["quantizers"], "finished runs are kept, and the same command goes on"),
+        ("studies", ["run", "vendors"], "finished runs are kept, and the same command goes on"),
     ],
 )
 def test_ctrl_c_is_answered_by_what_is_kept(monkeypatch, capsys, program, words, says):

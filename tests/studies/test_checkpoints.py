@@ -102,12 +102,12 @@ def test_an_audit_of_the_published_digits_network_gives_the_first_chapter_to_the
 
 def test_the_published_quantizers_were_measured_on_the_published_networks():
     kept = published.load_published(published.QUANTIZERS, ROOT / published.PUBLISHED)
-    assert kept.network.values.tolist() == list(vendors.NETWORKS)
+    assert kept.network.values.tolist() == list(specs.Vendors().networks)
     for network, stated in json.loads(kept.checkpoints).items():
-        assert _store.digest(checkpoint(vendors.spec_of(network))).startswith(stated), network
+        assert _store.digest(checkpoint(vendors.network_spec(network))).startswith(stated), network
     # PTQ-W in it is that of the chapters, where they hold out the same inputs.
-    for network in vendors.NETWORKS:
-        spec = vendors.spec_of(network)
+    for network in kept.network.values:
+        spec = vendors.network_spec(network)
         theirs = published.load_published(published.name_of(spec), ROOT / published.PUBLISHED)
         theirs = theirs.sel(seed=0, split="held-out")
         if spec.dataset == "cifar-10":

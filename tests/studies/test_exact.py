@@ -4,16 +4,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
-from bqcore.metrics import boundary_distances, exact_slices, finite_scale, label_grids, margins, planes
+from bqcore.metrics import boundary_distances, exact_slices, finite_scale, label_grids, planes
 from bqcore.metrics.masks import boundary_jaccard, boundary_mask, effective_displacement, junction_cells
 from bqcore.quantizers.uniform import quantize_model
-from studies import exact, ledger
+from studies import exact, first_order, ledger
 from studies.figures import exact as exact_figures
-from studies.networks import mlp
 
 NODES = (61, 21)
 
@@ -106,69 +103,10 @@ def test_slices_without_a_boundary_are_no_error(trained):
     assert data.pooled_jaccard.values.ravel().tolist() == [0, 1] and data.law_jaccard.values.ravel().tolist() == [0, 1]
 
 
-# --- first order ---
-
-
-@pytest.mark.slow
-@given(
-    st.floats(0, 2 * np.pi), st.floats(-0.3, 0.3), st.floats(-0.2, 0.2), st.floats(0.1, 10), st.integers(0, 2**32 - 1)
-)
-def test_for_linear_classifiers_first_order_is_the_truth(angle, offset, shift, scale, seed):
-    one, two = halves(angle, offset), halves(angle, offset + shift)
-    x = torch.from_numpy(np.random.default_rng(seed).uniform(-1, 1, (20, 2)))
-    true = exact.true_displacement(one, two, x, reach=3.0)
-    side = np.where(x.numpy() @ [np.cos(angle), np.sin(angle)] > offset, -1, 1)
-    np.testing.assert_allclose(true, side * shift, atol=1e-12)
-    np.testing.assert_allclose(true, margins.local_change(one, two, x).displacement, atol=1e-12)
-    # Another scale of the logits changes the truth in nothing.
-    np.testing.assert_allclose(
-        exact.true_displacement(one, halves(angle, offset + shift, scale), x, reach=3.0), true, atol=1e-12
-    )
-    found = exact_slices.exact_slice(one, unit_plane())
-    linear = exact.first_order_on_plane(one, two, unit_plane(), found, step=0.1)
-    np.testing.assert_allclose(linear, shift, atol=1e-9)
-
-
-def test_true_displacement_lies_on_both_boundaries(trained, levels):
-    """Walked from x along the float normal, each margin of the float top-2 pair changes its sign where it is said to."""
-    x = trained.split.test_inputs[:40].double()
-    one, two = (model.double() for model in (mlp((64, 16, 10), 1), mlp((64, 16, 10), 1)))
-    with torch.no_grad():
-        two[0].weight.add_(0.02)
-    change = margins.local_change(one, two, x)
-    true = exact.true_displacement(one, two, x, reach=1.0)
-    met = np.isfinite(true)
-    assert met.sum() > 20 and np.isnan(exact.true_displacement(one, two, x, reach=1e-9)).all()
-    a, b = torch.from_numpy(change.winner), torch.from_numpy(change.runner_up)
-    row = torch.arange(len(x))
-    leaf = x.clone().requires_grad_(True)
-    z = one(leaf)
-    (g,) = torch.autograd.grad((z[row, a] - z[row, b]).sum(), leaf)
-    n = g / g.norm(dim=1, keepdim=True)
-    ways = [
-        exact._crossing(model, x, -n, np.stack([change.winner, change.runner_up]), 1.0, 201) for model in (one, two)
-    ]
-    for model, way in zip((one, two), ways):
-        with torch.no_grad():
-            z = model(x - torch.from_numpy(np.nan_to_num(way))[:, None] * n)
-        assert (z[row, a] - z[row, b])[np.isfinite(way)].abs().max() < 1e-12
-    np.testing.assert_array_equal(true, ways[1] - ways[0])
-
-
-def test_agreement_by_level(trained, levels, plane):
-    found = exact.first_order(trained.model, levels, plane, trained.split.test_inputs[:50])
-    assert dict(found.sizes) == {"bits": 2, "where": 3}
-    assert (found.met > 0.8).all() and (found.same_sign > 0.8).all()
-    at_boundary = found.isel(where=[0, 1])
-    assert (abs(at_boundary.ratio - 1) < 0.05).all() and (at_boundary.within > 0.9).all()
-
-
 @pytest.mark.parametrize(("call", "message"), [
     (lambda m: exact.compare(m, {}, unit_plane(), (5,)), "There are no levels to compare: give at least one network"),
     (lambda m: exact.compare(m, {8: m}, unit_plane(), (1,)), "Nodes a side is 1: give an integer of at least 2"),
     (lambda m: exact.compare(m, {8: m}, unit_plane(), (5,), places=0), "Places is 0: give an integer of at least 1"),
-    (lambda m: exact.true_displacement(m, m, torch.zeros(1, 2), reach=0.0), "Reach is 0.0: give a length in input units"),
-    (lambda m: exact.true_displacement(m, m, torch.zeros(1, 2), reach=1.0, samples=2), "Samples is 2: give an integer of at least 3"),
 ])  # fmt: skip
 def test_comparisons_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
@@ -208,7 +146,7 @@ def test_tables_and_sentences_hold_the_measured_numbers(trained, levels, plane, 
         assert table[name].astype(float).tolist() == pytest.approx(
             table[f"{name} (41 nodes)"].astype(float).tolist(), abs=0.03
         )
-    agreement = exact.first_order(trained.model, levels, plane, trained.split.test_inputs[:20])
+    agreement = first_order.compare(trained.model, levels, plane, {"at the inputs": trained.split.test_inputs[:20]})
     assert exact_figures.first_order_table(agreement).shape == (2, 9)
     paper = ledger.load_claims()[1]
     text = exact_figures.summary(measured, agreement, paper).data

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from bqcore.metrics import label_grids, margins, statistics
-from studies import networks, published, specs, sweeps, training
+from studies import catalogue, networks, published, specs, training
 from studies.data import splits
 from studies.figures import levels
 
@@ -14,13 +14,13 @@ LIVELY = specs.Levels(seed=3, epochs=8, nodes=(31, 16), width=12, bits=(8, 3, 2)
 
 @pytest.fixture(scope="module")
 def lively() -> xr.Dataset:
-    return sweeps.measure(LIVELY)
+    return catalogue.measure(LIVELY)
 
 
 def test_other_batch_sizes_give_the_same_labels(lively, monkeypatch):
     for function, size in ((label_grids.label_grid, 7), (margins.radius, 200), (margins.local_change, 11)):
         monkeypatch.setitem(function.__kwdefaults__, "batch_size", size)
-    other = sweeps.measure(LIVELY)
+    other = catalogue.measure(LIVELY)
     assert (other.labels == lively.labels).all()
     # Only the lengths are sums over a batch's own layout, so that they may differ in their last digits.
     lengths = ["radius", "displacement", "normal_variation"]

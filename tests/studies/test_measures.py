@@ -8,7 +8,7 @@ from torch import nn
 
 from bqcore.metrics import boundary_distances, exact_slices, planes
 from bqcore.quantizers import uniform
-from studies import measures, networks, specs, sweeps
+from studies import catalogue, measures, networks, specs, sweeps
 from studies.figures import stopping
 
 UNIT = planes.Plane(np.zeros(2), np.eye(2), np.array([-1.0, -1.0]), np.array([1.0, 1.0]), np.ones(2) / 2, (2,))
@@ -66,14 +66,14 @@ def test_where_one_level_has_no_exact_boundary_all_are_interpolated(monkeypatch)
 def test_runs_hold_the_distance_of_exact_boundaries_and_one_tolerance_is_shown(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # a network that another processor trained may be kept in the clone
     spec = specs.Stopping(epochs=4, width=8, bits=(8, 3), nodes=(21, 11), sizes=(500, 300, 400))
-    found = sweeps.measure(spec)
+    found = catalogue.measure(spec)
     split, model = sweeps.split_of(spec), sweeps.classifier(spec)
     plane = planes.pca_plane(split.held_out_inputs)
     exact = [exact_slices.exact_slice(m, plane).segments for m in (model, uniform.quantize_model(model, 3))]
     here = found.tolerance_jaccard.sel(bits=3, split="held-out")
     assert here.values.tolist() == [boundary_distances.tolerance_jaccard(*exact, tau) for tau in found.tau.values]
     assert found.exact_boundaries.all() and 0 < float(here[0]) and float(here[-1]) == 0
-    many = sweeps.combine([found], spec, 1)
+    many = catalogue.study_of(spec).joined({spec: found}, spec, 1)
     table = stopping.tolerance_table(many)
     assert list(table.index) == ["8 bits", "3 bits"] and "beyond 10" not in table
     assert table.loc["3 bits", "beyond 0.02"] == f"{float(here[0]):.3f}"

@@ -7,26 +7,27 @@ import xarray as xr
 from bqcore._store import load_dataset
 from bqcore._threads import one_thread
 from bqcore.quantizers.objectives import PLAIN
-from studies import __main__, objectives, sweeps
+from studies import __main__, catalogue, objectives, specs, sweeps
 
 
 @pytest.mark.slow
 def test_the_study_runs_resumes_and_learns_nothing_from_held_out_inputs(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sweeps, "FRESH", tmp_path)
-    tiny = objectives.Objectives(nodes=(11, 6), epochs=2, steps=3, examples=64)
-    monkeypatch.setattr(objectives, "BASELINES", {tiny: 2})
-    many = objectives.sweep(tiny, workers=1, progress=False)
+    tiny = specs.Objectives(nodes=(11, 6), epochs=2, steps=3, examples=64)
+    monkeypatch.setattr(specs, "BEYOND", {tiny: 2})
+    many = catalogue.sweep(tiny, workers=1, progress=False)
     assert dict(many.sizes) | {"seed": 2, "bits": 1} == dict(many.sizes)
     assert set(objectives.families()) == {objectives.family_of(m) for m in many.method.values} - {"float"}
-    kept = sorted(objectives.folder(tiny).glob("*.nc"))
+    kept = sorted(objectives.STUDY.folder(tiny).glob("*.nc"))
     assert [path.name for path in kept] == ["seed-000.nc", "seed-001.nc", "seeds-000-001.nc"]
     kept[2].unlink()
     times = [path.stat().st_mtime_ns for path in kept[:2]]
-    assert objectives.sweep(tiny, workers=1, progress=False).identical(many)
+    assert catalogue.sweep(tiny, workers=1, progress=False).identical(many)
     assert [path.stat().st_mtime_ns for path in kept[:2]] == times
     out = tmp_path / "out.nc"
-    assert __main__.main(["objectives", "digits", "--workers", "1", "--out", str(out)]) == 0
-    assert capsys.readouterr().out == f"objectives, digits: 2 runs in {out}\n" and load_dataset(out).identical(many)
+    assert __main__.main(["run", "objectives", "digits", "--workers", "1", "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"objectives, digits, mlp: 2 runs in {out}\n"
+    assert load_dataset(out).identical(many)
 
     split = sweeps.split_of(tiny)
     model = sweeps.trained(tiny, split, sweeps.checkpoint_file(tiny))
@@ -65,6 +66,6 @@ def test_the_strength_is_chosen_on_inputs_apart_the_weaker_of_equals():
 )  # fmt: skip
 def test_specs_of_the_study_are_checked(changes, says):
     with pytest.raises(ValueError, match=says):
-        objectives.Objectives(**changes)
+        specs.Objectives(**changes)
     with pytest.raises(ValueError, match=r"dataset is 'svhn': choose one of 'digits'"):
-        objectives.baseline("svhn")
+        specs.baseline("objectives", "svhn")

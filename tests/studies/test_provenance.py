@@ -7,7 +7,7 @@ import pytest
 
 from studies import provenance
 
-MODULES = ("studies.sweeps", "studies.objectives", "studies.first_order", "studies.vendors", "studies.multiverse.sweep")
+MODULES = ("studies.levels", "studies.objectives", "studies.first_order", "studies.vendors", "studies.multiverse.sweep")
 PACKAGE = {
     "studies/one.py": "from bqcore.metrics import two\n",
     "bqcore/metrics/two.py": "from .._checks import check\n\n\ndef f():\n    from . import three\n",

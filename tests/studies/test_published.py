@@ -12,7 +12,7 @@ import xarray as xr
 import yaml
 
 from bqcore import _store
-from studies import __main__, ledger, objectives, published, specs, sweeps, vendors
+from studies import __main__, catalogue, ledger, published, specs, vendors
 from studies.published import PUBLISHED, name_of
 from tests.helpers import ROOT
 
@@ -23,8 +23,9 @@ def test_publish_needs_runs_and_a_clean_clone_and_writes_what_ledger_reads(with_
     small = specs.Levels(epochs=8, nodes=(201, 11), width=8, bits=(8, 4, 2), steps=2)
     monkeypatch.setattr(specs, "BASELINES", {small: 2, specs.Stopping(): 2})
     monkeypatch.setattr(specs, "VARIANT_SEEDS", {"digits": 2})
-    monkeypatch.setattr(objectives, "BASELINES", {})
-    monkeypatch.setattr(vendors, "NETWORKS", ("digits mlp",))
+    beyond = {spec: seeds for spec, seeds in specs.BEYOND.items() if spec.study != "objectives"}
+    monkeypatch.setattr(specs, "BEYOND", beyond)
+    monkeypatch.setattr(vendors, "network_spec", lambda network: specs.Stopping())
     stated = yaml.safe_load((here / "data" / "claims.yml").read_text())
     stated["claims"] = [claim for claim in stated["claims"] if claim["id"][0] in "DJ" or "from" not in claim]
     (here / "data" / "claims.yml").write_text(yaml.safe_dump(stated))
@@ -48,7 +49,7 @@ def test_publish_needs_runs_and_a_clean_clone_and_writes_what_ledger_reads(with_
         assert "old table" in (here / "README.md").read_text()
 
     refused(r"No baseline has been run with this code: `python -m studies run levels digits .*` first\.")
-    sweeps.sweep(small, 2, workers=1, progress=False)
+    catalogue.sweep(small, 2, workers=1, progress=False)
     refused(r"git status failed \(.*not a git repository.*\): publish from a clone\.")
     git("init", "--quiet")
     refused(r"Uncommitted changes \(\?\? data/claims\.yml\): commit first, so that the manifest can name one\.")
@@ -156,7 +157,7 @@ ROUNDING = {
 
 @pytest.mark.slow
 def test_the_published_run_is_measured_again(results):
-    fresh, theirs = sweeps.measure(specs.Levels()), results["digits_slice.nc"]
+    fresh, theirs = catalogue.measure(specs.Levels()), results["digits_slice.nc"]
     for name, largest in ROUNDING.items():
         assert fresh[name].shape == theirs[name].shape
         assert float(abs(fresh[name] - theirs[name]).max()) <= 3 * largest + 1e-12, name
@@ -169,14 +170,14 @@ def test_the_published_run_is_measured_again(results):
 @pytest.mark.slow
 def test_the_line_below_a_figure_says_where_it_is_from_and_how_far_the_published_differs(here):
     spec = specs.Levels(seed=1, epochs=2, nodes=(21, 11), width=8, bits=(8, 4))
-    fresh = sweeps.measure(spec)
+    fresh = catalogue.measure(spec)
     first = f"Fresh, by `{spec.command()}`, from the digits set of scikit-learn, in `data/runs`."
     assert published.shown(fresh, "x.nc") == first + " Nothing is published yet."
     path = "data/results/x.nc"
     _store.save_dataset(fresh, path)
     same = f" Published: `{path}`; over the 1 seed in both, all shares and distances are equal."
     assert published.shown(fresh, "x.nc") == first + same
-    fewer = sweeps.measure(dataclasses.replace(spec, bits=(8,), nodes=(21,)))  # what both hold is compared
+    fewer = catalogue.measure(dataclasses.replace(spec, bits=(8,), nodes=(21,)))  # what both hold is compared
     assert published.shown(fewer, "x.nc").endswith(same)
     other = fresh.copy(deep=True)
     other["radius"] += 5  # neither a share nor a distance from 0 to 1: it would hide the others
@@ -187,7 +188,7 @@ def test_the_line_below_a_figure_says_where_it_is_from_and_how_far_the_published
     )
     _store.save_dataset(fresh.assign_coords(seed=2), path)
     assert published.shown(fresh, "x.nc") == first + f" The published `{path}` holds other seeds: nothing to compare."
-    wider = sweeps.measure(dataclasses.replace(spec, width=9))
+    wider = catalogue.measure(dataclasses.replace(spec, width=9))
     assert published.shown(wider, "x.nc").endswith(
         f" These parameters are not those of the published `{path}`: nothing to compare."
     )

@@ -11,7 +11,7 @@ from bqcore._threads import one_thread
 from bqcore.metrics import decisions, label_grids, planes
 from bqcore.metrics.masks import boundary_jaccard, boundary_mask
 from bqcore.quantizers import batchnorm, uniform
-from studies import networks, rounding, specs, sweeps
+from studies import catalogue, networks, rounding, specs, sweeps
 from studies.data import splits
 
 SMALL = specs.Rounding(epochs=4, nodes=(21, 11), width=12, gaps=(0, 1), steps=40, sizes=(500, 300, 400), examples=128)
@@ -20,7 +20,7 @@ METHODS = ["float", "nearest", "layers", "logits", "gap 1"]
 
 @pytest.fixture(scope="module")
 def measured() -> xr.Dataset:
-    return sweeps.measure(SMALL)
+    return catalogue.measure(SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_nothing_but_the_first_calibration_inputs_is_learned_from(parts):
 
 
 def test_the_same_spec_gives_the_same_run_and_its_classifier_is_that_of_the_stopping_study(measured):
-    assert sweeps.measure(SMALL).identical(measured)
+    assert catalogue.measure(SMALL).identical(measured)
     stopping = specs.Stopping(epochs=4, width=12, sizes=(500, 300, 400))
     assert SMALL.training() == stopping.training() and sweeps.checkpoint_file(SMALL) == sweeps.checkpoint_file(stopping)
 

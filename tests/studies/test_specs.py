@@ -168,7 +168,10 @@ def test_a_wrong_rounding_spec_is_refused(changed, message):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (("stop", "digits"), r"study is 'stop': choose one of 'levels', 'stopping', 'rounding'\."),
+        (
+            ("stop", "digits"),
+            r"study is 'stop': choose one of 'levels', 'stopping', 'rounding', 'objectives', 'multiverse', ",
+        ),
         (("levels", "mnist"), r"dataset is 'mnist': choose one of 'digits'\."),
         (("stopping", "mnist", "resnet"), r"model is 'resnet': choose one of 'mlp', 'cnn'\."),
     ],

@@ -11,7 +11,7 @@ from bqcore import _store
 from bqcore.metrics import decisions, label_grids, planes, statistics
 from bqcore.metrics.masks import boundary_jaccard, boundary_mask, thickened
 from bqcore.quantizers import uniform
-from studies import measures, specs, stopping, sweeps, training
+from studies import catalogue, measures, specs, stopping, sweeps, training
 from studies.data import splits
 
 SMALL = specs.Stopping(epochs=4, nodes=(41, 21), width=12, bits=(8, 5, 3, 2), sizes=(500, 300, 400))
@@ -19,7 +19,7 @@ SMALL = specs.Stopping(epochs=4, nodes=(41, 21), width=12, bits=(8, 5, 3, 2), si
 
 @pytest.fixture(scope="module")
 def many() -> xr.Dataset:
-    return sweeps.combine([sweeps.measure(replace(SMALL, seed=seed)) for seed in range(4)], SMALL, 4)
+    return stopping.STUDY.joined({seed: catalogue.measure(replace(SMALL, seed=seed)) for seed in range(4)}, SMALL, 4)
 
 
 def trained(spec: specs.Stopping):
@@ -154,7 +154,7 @@ def test_the_same_stopping_spec_gives_the_same_bytes_with_and_without_a_kept_che
     paths = []
     for i in range(3):
         checkpoint = None if i == 0 else tmp_path / "kept.safetensors"
-        _store.save_dataset(sweeps.measure(SMALL, checkpoint=checkpoint), tmp_path / f"{i}.nc")
+        _store.save_dataset(catalogue.measure(SMALL, checkpoint=checkpoint), tmp_path / f"{i}.nc")
         paths.append((tmp_path / f"{i}.nc").read_bytes())
     assert len(set(paths)) == 1 and (tmp_path / "kept.safetensors").exists()
     assert splits.SHAPES["digits"] == tuple(sweeps.split_of(SMALL).train_inputs.shape[1:])

@@ -3,12 +3,14 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -17,9 +19,10 @@ import xarray as xr
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from bqcore import _store
-from studies import __main__, levels, measures, specs, sweeps, workers
+from studies import __main__, levels, measures, provenance, specs, sweeps, workers
 
 ROOT = Path(__file__).resolve().parents[2]
+STUDY = levels.STUDY
 TINY = specs.Levels(epochs=2, nodes=(21, 11), width=8, bits=(8, 4))
 TINY_COMMAND = ["run", "levels", "digits", "epochs=2", "nodes=[21,11]", "width=8", "bits=[8,4]"]
 STOPPED = "studies run: stopped; finished runs are kept, and the same command goes on."
@@ -27,7 +30,7 @@ STOPPED = "studies run: stopped; finished runs are kept, and the same command go
 
 @pytest.fixture(scope="module")
 def tiny() -> xr.Dataset:
-    return sweeps.measure(TINY)
+    return STUDY.measured(TINY)
 
 
 def start(folder: Path, code: str, *arguments: str, warnings: str = "error", **environment: str) -> subprocess.Popen:
@@ -76,29 +79,29 @@ def group_is_gone(process: subprocess.Popen) -> bool:
 @pytest.mark.slow
 def test_the_same_spec_gives_the_same_bytes_in_any_process_and_on_any_number_of_threads(here):
     (here / "there").mkdir()
-    code = f"from studies import sweeps, specs; sweeps.run(specs.Levels(**{asdict(TINY)}))"
+    code = f"from studies import catalogue, specs; catalogue.run(specs.Levels(**{asdict(TINY)}))"
     child = start(here / "there", code, PYTHONHASHSEED="4321", OMP_NUM_THREADS="2")
     found = {}
     threads = torch.get_num_threads()
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
-            _store.save_dataset(sweeps.measure(TINY), here / "threads.nc")
+            _store.save_dataset(STUDY.measured(TINY), here / "threads.nc")
             found[f"{count} threads"] = (here / "threads.nc").read_bytes()
             assert torch.get_num_threads() == count
     finally:
         torch.set_num_threads(threads)
-    sweeps.measure(replace(TINY, seed=1, width=5, bits=(3, 2)))  # another run comes before
-    sweeps.run(TINY)
-    found["after another run"] = sweeps.file(TINY).read_bytes()
+    STUDY.measured(replace(TINY, seed=1, width=5, bits=(3, 2)))  # another run comes before
+    STUDY.run(TINY)
+    found["after another run"] = STUDY.file(TINY).read_bytes()
     assert (child.communicate(timeout=240), child.returncode) == (("", ""), 0)
-    found["another process"] = (here / "there" / sweeps.file(TINY)).read_bytes()
+    found["another process"] = (here / "there" / STUDY.file(TINY)).read_bytes()
     assert len(set(found.values())) == 1, [name for name in found if found[name] != found["1 threads"]]
 
 
 def test_a_run_leaves_the_global_generators_as_they_were():
     before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
-    sweeps.measure(TINY)
+    STUDY.measured(TINY)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (np.random.get_state()[1].tolist(), random.getstate()) == before[1:]  # noqa: NPY002
 
@@ -111,13 +114,13 @@ def test_a_network_alone_is_trained_with_a_bar_and_kept_for_its_runs(here, capsy
     assert told.out == f"{path}\n" and "Training digits, seed 3: 100%" in told.err
     kept = path.stat().st_ino, path.stat().st_mtime_ns
     assert __main__.main(command) == 0
-    sweeps.run(replace(TINY, seed=3))
+    STUDY.run(replace(TINY, seed=3))
     assert "Training" not in capsys.readouterr().err
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == kept
 
 
 def test_another_seed_gives_another_run(tiny):
-    other = sweeps.measure(replace(TINY, seed=1))
+    other = STUDY.measured(replace(TINY, seed=1))
     assert not np.array_equal(other.target, tiny.target)
     assert _store.largest_difference(tiny[["radius"]], other[["radius"]])[0] > 0
 
@@ -142,10 +145,10 @@ def test_a_killed_sweep_resumes_without_redoing_what_is_done(here):
     seeds = 1 + max(int(path.stem[-3:]) for path in done) + 2
     assert __main__.main([*TINY_COMMAND, f"seeds={seeds}", "--workers", "1"]) == 0
     assert [(path.stat().st_ino, path.stat().st_mtime_ns) for path in done] == stamps
-    joined = _store.load_dataset(sweeps.folder(TINY) / f"seeds-000-{seeds - 1:03d}.nc")
+    joined = _store.load_dataset(STUDY.folder(TINY) / f"seeds-000-{seeds - 1:03d}.nc")
     assert joined.seed.values.tolist() == list(range(seeds))
-    _store.save_dataset(sweeps.measure(replace(TINY, seed=1)), here / "alone.nc")
-    assert (here / "alone.nc").read_bytes() == sweeps.file(replace(TINY, seed=1)).read_bytes()  # no matter which worker
+    _store.save_dataset(STUDY.measured(replace(TINY, seed=1)), here / "alone.nc")
+    assert (here / "alone.nc").read_bytes() == STUDY.file(replace(TINY, seed=1)).read_bytes()  # no matter which worker
 
 
 @pytest.mark.slow
@@ -171,8 +174,8 @@ def test_an_interrupted_sweep_ends_with_one_line(here, moment):
 
 @pytest.mark.slow
 def test_a_full_disk_ends_a_sweep_in_one_line_and_keeps_what_is_done(here):
-    sweeps.run(TINY)
-    kept = sweeps.file(TINY).read_bytes()
+    STUDY.run(TINY)
+    kept = STUDY.file(TINY).read_bytes()
     process = sweep_process(here, "seeds=3", limit=len(kept) // 2)
     out, error = process.communicate(timeout=240)
     assert process.returncode == 2
@@ -180,9 +183,9 @@ def test_a_full_disk_ends_a_sweep_in_one_line_and_keeps_what_is_done(here):
     (line,) = [line for line in error.splitlines() if line and not line.startswith("levels, digits, mlp: runs:")]
     assert line.startswith("studies run: [Errno 27] ")
     assert line.endswith(".nc could not be written (File too large): nothing was lost; make room and run again.")
-    assert seed_files(here) == [here / sweeps.file(TINY)]
-    assert sweeps.file(TINY).read_bytes() == kept
-    assert sweeps.sweep(TINY, 3, workers=1, progress=False).sizes["seed"] == 3  # there is room again
+    assert seed_files(here) == [here / STUDY.file(TINY)]
+    assert STUDY.file(TINY).read_bytes() == kept
+    assert STUDY.sweep(TINY, 3, workers=1, progress=False).sizes["seed"] == 3  # there is room again
 
 
 def test_a_worker_ended_from_outside_is_one_line(here, monkeypatch, capsys):
@@ -198,23 +201,23 @@ def test_a_worker_ended_from_outside_is_one_line(here, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_a_run_is_made_once_and_a_damaged_file_is_replaced(here, monkeypatch):
-    first = sweeps.run(TINY)
-    whole = sweeps.file(TINY).read_bytes()
+    first = STUDY.run(TINY)
+    whole = STUDY.file(TINY).read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(sweeps, "measure", lambda spec, **options: pytest.fail("measured again"))
-        xr.testing.assert_identical(sweeps.run(TINY), first)
-    sweeps.run(replace(TINY, seed=1))
-    other = sweeps.file(replace(TINY, seed=1)).read_bytes()
+        patch.setattr(sweeps.Study, "measured", lambda *_, **options: pytest.fail("measured again"))
+        xr.testing.assert_identical(STUDY.run(TINY), first)
+    STUDY.run(replace(TINY, seed=1))
+    other = STUDY.file(replace(TINY, seed=1)).read_bytes()
     for wrong in (b"", whole[:-1], whole[:1000], b"<html>", other):  # the last is whole, but of another spec
-        sweeps.file(TINY).write_bytes(wrong)
-        xr.testing.assert_identical(sweeps.run(TINY), first)
-        assert sweeps.file(TINY).read_bytes() == whole
+        STUDY.file(TINY).write_bytes(wrong)
+        xr.testing.assert_identical(STUDY.run(TINY), first)
+        assert STUDY.file(TINY).read_bytes() == whole
 
 
 @pytest.mark.slow
-def test_a_sweep_joins_its_runs_and_replaces_what_is_damaged(here, monkeypatch, capsys):
+def test_a_sweep_joins_its_runs_and_replaces_what_is_damaged_or_foreign(here, monkeypatch, capsys):
     spec = replace(TINY, seed=5)
-    joined = sweeps.sweep(spec, 3, workers=1)
+    joined = STUDY.sweep(spec, 3, workers=1)
     assert "levels, digits, mlp: runs: 100%" in capsys.readouterr().err
     assert joined.seed.values.tolist() == [5, 6, 7]
     assert not levels.GRID_DIMS & set(joined.dims)
@@ -224,23 +227,62 @@ def test_a_sweep_joins_its_runs_and_replaces_what_is_damaged(here, monkeypatch, 
         == "python -m studies run levels digits seed=5 'bits=[8,4]' width=8 epochs=2 'nodes=[21,11]' seeds=3"
     )
     for i in range(3):
-        single = sweeps.run(replace(spec, seed=5 + i))
+        single = STUDY.run(replace(spec, seed=5 + i))
         for name, values in joined.data_vars.items():
             np.testing.assert_array_equal(values.isel(seed=i), single[name])
             assert values.attrs == single[name].attrs
-    (file,) = sweeps.folder(spec).glob("seeds-*.nc")
+    (file,) = STUDY.folder(spec).glob("seeds-*.nc")
     assert file.name == "seeds-005-007.nc"
     whole = file.read_bytes()
     file.write_bytes(whole[:-7])
-    sweeps.file(replace(spec, seed=6)).write_bytes(b"damaged")
-    xr.testing.assert_identical(sweeps.sweep(spec, 3, workers=1), joined)
+    STUDY.file(replace(spec, seed=5)).write_bytes(STUDY.file(replace(spec, seed=7)).read_bytes())
+    STUDY.file(replace(spec, seed=6)).write_bytes(b"damaged")
+    xr.testing.assert_identical(STUDY.sweep(spec, 3, workers=1), joined)
     assert file.read_bytes() == whole
-    monkeypatch.setattr(sweeps, "measure", lambda spec, **options: pytest.fail("measured again"))
-    assert sweeps.sweep(spec, 3, workers=1).identical(joined)
-    assert sweeps.sweep(spec, 2, workers=1).identical(joined.isel(seed=[0, 1]).assign_attrs(
+    monkeypatch.setattr(sweeps.Study, "measured", lambda *_, **options: pytest.fail("measured again"))
+    assert STUDY.sweep(spec, 3, workers=1).identical(joined)
+    assert STUDY.sweep(spec, 2, workers=1).identical(joined.isel(seed=[0, 1]).assign_attrs(
         seeds=2, title="Boundary-aware quantization: levels on digits, 2 runs", command=spec.command(2),
     ))  # fmt: skip
     assert "%" not in capsys.readouterr().err.split("100%")[-1]  # no bar where nothing is left to do
+
+
+@dataclass(frozen=True)
+class Coin(specs.Spec):
+    """A study of nothing: the engine asks no more of a spec than this."""
+
+    study: ClassVar[str] = "coins"
+    dataset: ClassVar[str] = "none"
+    seed: int = 0
+    side: int = 1
+
+    def attrs(self, seeds: int = 1, jobs: int | None = None) -> dict:
+        return {"spec": self.text()}
+
+
+def toss(coin: Coin) -> xr.Dataset:
+    return xr.Dataset({"flip_rate": coin.side * coin.seed / 10}, {"seed": coin.seed})
+
+
+@pytest.mark.parametrize("ending", [b"", None])
+def test_any_study_runs_resumes_and_is_made_again_where_files_are_not_its_own(here, ending):
+    made = []
+    study = sweeps.Study(lambda coin: made.append(coin.seed) or toss(coin), notes=lambda found: ["heads"])
+    found = study.sweep(Coin(), 3, workers=1, progress=False)
+    assert found.flip_rate.values.tolist() == [0, 0.1, 0.2] and found.seed.values.tolist() == [0, 1, 2]
+    assert found.flip_rate.attrs == {"long_name": "flip rate", "units": "fraction"}
+    assert made == [0, 1, 2] and study.sweep(Coin(), 3).identical(found) and made == [0, 1, 2]
+    study.joined_file(Coin(), 3).unlink()
+    other = study.measured(Coin(seed=1, side=7))  # whole, and of another spec
+    path = study.file(Coin(seed=1))
+    path.write_bytes(ending) if ending is not None else _store.save_dataset(other, path)
+    made.clear()
+    assert study.sweep(Coin(), 3, workers=1, progress=False).identical(found) and made == [1]
+    assert study.sweep(Coin(), 4, workers=1, progress=False).sizes["seed"] == 4 and made == [1, 3]
+    assert study.folder(Coin(side=2)) != study.folder(Coin()) == study.folder(Coin(seed=5))
+    later = replace(study, depends=lambda: {"versions": {"coin": "2"}})
+    assert later.folder(Coin()) != study.folder(Coin())
+    assert json.loads(later.measured(Coin()).attrs["versions"]) == {"coin": "2"}
 
 
 def test_each_spec_has_a_folder_of_its_own_and_its_seeds_share_it(monkeypatch):
@@ -248,21 +290,21 @@ def test_each_spec_has_a_folder_of_its_own_and_its_seeds_share_it(monkeypatch):
         {"bits": (8, 3)}, {"bits": (4, 8)}, {"width": 9}, {"epochs": 3}, {"nodes": (11, 21)}, {"scheme": "full"},
         {"granularity": "channel"}, {"steps": 12}, {"share": 0.1},
     ]  # fmt: skip
-    folders = {sweeps.folder(TINY), *(sweeps.folder(replace(TINY, **other)) for other in others)}
+    folders = {STUDY.folder(TINY), *(STUDY.folder(replace(TINY, **other)) for other in others)}
     assert len(folders) == 1 + len(others)
-    assert sweeps.folder(replace(TINY, seed=7)) == sweeps.folder(TINY)
-    assert sweeps.file(replace(TINY, seed=7)).name == "seed-007.nc"
-    monkeypatch.setattr(sweeps, "provenance", lambda: {"code": "changed"})
-    assert sweeps.folder(TINY) not in folders
+    assert STUDY.folder(replace(TINY, seed=7)) == STUDY.folder(TINY)
+    assert STUDY.file(replace(TINY, seed=7)).name == "seed-007.nc"
+    monkeypatch.setattr(provenance, "of", lambda *modules: {"code": "changed", "versions": {"torch": "2"}})
+    assert STUDY.folder(TINY) not in folders
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: sweeps.sweep(TINY, 0), r"seeds is 0: give an integer of at least 1\."),
-        (lambda: sweeps.sweep(TINY, 2, workers=0), r"workers is 0: give an integer of at least 1\."),
+        (lambda: STUDY.sweep(TINY, 0), r"seeds is 0: give an integer of at least 1\."),
+        (lambda: STUDY.sweep(TINY, 2, workers=0), r"workers is 0: give an integer of at least 1\."),
         (
-            lambda: sweeps.sweep(replace(TINY, seed=2**32 - 1), 2, workers=1),
+            lambda: STUDY.sweep(replace(TINY, seed=2**32 - 1), 2, workers=1),
             r"seed is 4294967296: give an integer from 0",
         ),
     ],
@@ -292,15 +334,23 @@ def test_a_run_says_what_it_is(tiny):
 
 
 def test_every_variable_has_a_long_name_and_units(tiny, here):
-    for dataset in (tiny, sweeps.sweep(TINY, 2, workers=1, progress=False)):
+    for dataset in (tiny, STUDY.sweep(TINY, 2, workers=1, progress=False)):
         for name, variable in dataset.variables.items():
             assert set(variable.attrs) == {"long_name", "units"}, name
             assert all(variable.attrs.values()), name
-    of_others = {"split", "model_bytes", "method", "changed_weights", "undecided_gates", "logit_error"}
-    assert set(measures.LONG_NAMES) - set(tiny.variables) == of_others
+
+
+def test_every_name_in_the_vocabulary_is_one_of_a_variable():
+    """A name that no code writes is one that has been renamed."""
+    words = set()
+    for path in [*(ROOT / "bqcore").rglob("*.py"), *(ROOT / "studies").rglob("*.py")]:
+        if path.name != "_vocabulary.py":
+            words |= set(re.findall(r"\w+", path.read_text(encoding="utf-8").partition("\n_OWN = {")[0]))
+    written = words | {f"plan_{name}" for name in words}
+    assert [name for name in measures.LONG_NAMES if name not in written] == []
 
 
 def test_one_level_has_no_transition_but_all_else(here):
-    single = sweeps.run(replace(TINY, bits=(4,)))
+    single = STUDY.run(replace(TINY, bits=(4,)))
     assert "transition" not in single.dims
     assert {"accuracy", "boundary_jaccard", "labels"} <= set(single.data_vars)

@@ -1,11 +1,14 @@
 """The study of quantizers: candidates and plans measured as they are alone, bytes, what is missing, what is kept."""
 
+import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from torch import nn
 
 import bqcore
@@ -13,7 +16,7 @@ from bqcore import _store
 from bqcore.auditing import vendors
 from bqcore.metrics import decisions
 from bqcore.quantizers import mixed_precision, uniform
-from studies import __main__, networks, provenance, training
+from studies import __main__, catalogue, networks, provenance, specs, training
 from studies import vendors as vendor_study
 from studies.data import splits
 
@@ -34,7 +37,13 @@ def measured(network):
     with pytest.MonkeyPatch.context() as patch:
         few = {name: vendors.QUANTIZERS[name] for name in FEW}
         patch.setattr(vendors, "QUANTIZERS", few | {"none": (8, lambda m, x, y: vendors.torchao_weights(m, 6))})
-        return vendor_study.measure(*network)
+        return vendor_study.compare(*network)
+
+
+def joined(*parts):
+    """Return datasets joined as networks named a, b and so on."""
+    found = {name: part.expand_dims(network=[name]) for name, part in zip("ab", parts)}
+    return vendor_study.join(found, specs.Vendors())
 
 
 def test_candidates_and_plans_are_measured_as_they_are_alone(network, measured):
@@ -71,7 +80,7 @@ def test_all_code_that_makes_plans_is_in_the_digest(network):
     seen = set()
     sys.setprofile(lambda frame, *_: seen.add(frame.f_code.co_filename))
     try:
-        vendor_study.make_plans(model, (x[:100], y[:100]))
+        vendor_study.make_plans(model, (x[:100], y[:100]), 0.2)
     finally:
         sys.setprofile(None)
     ours = {Path(name) for name in seen if Path(name).is_relative_to(provenance.ROOT / "bqcore")}
@@ -85,19 +94,19 @@ def test_what_is_missing_has_its_reason_and_no_numbers(measured):
     here = measured.sel(quantizer="none")
     assert here.missing == "Bit-width is 6: choose one of 8, 4."
     assert np.isnan(here.flip_rate) and np.isnan(here.accuracy) and here.bytes == 0 and (here.flipped == -1).all()
-    joined = vendor_study.join([measured.expand_dims(network=["a"]), measured.expand_dims(network=["b"])])
-    assert vendor_study.left_out(joined) == ["Left out everywhere: none. Bit-width is 6: choose one of 8, 4."]
-    joined.missing[0, 3] = ""
-    assert vendor_study.left_out(joined) == ["Left out on b: none. Bit-width is 6: choose one of 8, 4."]
+    both = joined(measured, measured)
+    assert vendor_study.left_out(both) == ["Left out everywhere: none. Bit-width is 6: choose one of 8, 4."]
+    both.missing[0, 3] = ""
+    assert vendor_study.left_out(both) == ["Left out on b: none. Bit-width is 6: choose one of 8, 4."]
 
 
 def test_a_shorter_split_is_filled_up_and_said_to_be(measured):
     part = measured.isel(sample=slice(0, 100))
-    joined = vendor_study.join([measured.expand_dims(network=["a"]), part.expand_dims(network=["b"])])
-    assert joined.flipped.dtype == np.int8 and joined.sizes["sample"] == 450
-    np.testing.assert_array_equal(joined.flipped.sel(network="b", sample=slice(0, 100)), part.flipped)
-    assert (joined.flipped.sel(network="b").isel(sample=slice(100, None)) == -1).all()
-    np.testing.assert_array_equal(joined.bytes.sel(network="b"), measured.bytes)
+    both = joined(measured, part)
+    assert both.flipped.dtype == np.int8 and both.sizes["sample"] == 450
+    np.testing.assert_array_equal(both.flipped.sel(network="b", sample=slice(0, 100)), part.flipped)
+    assert (both.flipped.sel(network="b").isel(sample=slice(100, None)) == -1).all()
+    np.testing.assert_array_equal(both.bytes.sel(network="b"), measured.bytes)
 
 
 class Branch(nn.Module):
@@ -139,27 +148,37 @@ def test_onnx_runtime_debugging_ranks_the_layers_that_are_meant():
 
 def test_the_command_keeps_networks_and_names_what_it_does_not_know(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert __main__.main(["quantizers", "mnist tree"]) == 2
+    assert __main__.main(["run", "vendors", "all", 'networks=["mnist tree"]']) == 2
     assert "Network is 'mnist tree': choose one of 'digits mlp', 'mnist mlp'" in capsys.readouterr().err
-    kept = vendor_study.folder() / "digits_mlp.nc"
+    assert __main__.main(["run", "vendors", "digits"]) == 2
+    assert capsys.readouterr().err == "studies run: dataset is 'digits': choose one of 'all'.\n"
     made = []
 
-    def make(name, path):
-        made.append(name)
-        _store.save_dataset(small.expand_dims(network=[name]), path)
+    def measure(spec):
+        made.extend(spec.networks)
+        return small.expand_dims(network=list(spec.networks))
 
-    small = vendor_study.xr.Dataset(
+    small = xr.Dataset(
         {
             "missing": ("quantizer", ["a package"]), "plan_missing": ("ranking", [""]),
             "flipped": (("quantizer", "sample"), np.zeros((1, 5), np.int8)),
         },
         {"quantizer": ["x"], "ranking": ["uniform"]},
     )  # fmt: skip
-    monkeypatch.setattr(vendor_study, "_make", make)
+    study = replace(vendor_study.STUDY, measure=measure)
+    monkeypatch.setitem(catalogue.STUDIES, "vendors", study)
+    one, every = specs.Vendors(networks=["digits mlp"]), specs.Vendors()
     for _ in range(2):
-        assert __main__.main(["quantizers", "digits mlp", "--workers", "1", "--out", "out.nc"]) == 0
-    assert made == ["digits mlp"] and kept.exists() and not vendor_study.joined_file().exists()
-    assert "Left out everywhere: x. a package\nquantizers on 1 networks in out.nc" in capsys.readouterr().out
-    assert _store.load_dataset("out.nc").network.values.tolist() == ["digits mlp"]
-    assert __main__.main(["quantizers", "--workers", "1"]) == 0
-    assert vendor_study.joined_file().exists() and len(made) == len(vendor_study.NETWORKS)
+        command = ["run", "vendors", "all", 'networks=["digits mlp"]', "--workers", "1", "--out", "out.nc"]
+        assert __main__.main(command) == 0
+    assert made == ["digits mlp"] and study.file(one).name == "digits_mlp.nc" and study.file(one).exists()
+    assert not study.joined_file(every, 1).exists()
+    says = "Left out everywhere: x. a package\nvendors, all: 1 networks in out.nc"
+    assert says in capsys.readouterr().out
+    kept = _store.load_dataset("out.nc")
+    assert kept.network.values.tolist() == ["digits mlp"]
+    assert kept.attrs["command"] == """python -m studies run vendors all 'networks=["digits mlp"]'"""
+    assert set(json.loads(kept.attrs["versions"])) == set(vendor_study._PACKAGES)
+    assert set(json.loads(kept.attrs["checkpoints"])) == set(every.networks)
+    assert __main__.main(["run", "vendors", "--workers", "1"]) == 0
+    assert study.joined_file(every, 1).exists() and made == list(every.networks)  # the first one was kept

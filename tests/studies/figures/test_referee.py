@@ -20,7 +20,7 @@ def sets() -> dict:
 
 @pytest.fixture(scope="module")
 def study():
-    return published.load_published(first_order.PUBLISHED)
+    return published.load_published(published.FIRST_ORDER)
 
 
 @pytest.fixture(scope="module")

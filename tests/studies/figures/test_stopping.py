@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from bqcore.metrics import statistics
-from studies import measures, specs, stopping, sweeps
+from studies import catalogue, measures, specs, stopping
 from studies.figures import notebook
 from studies.figures import stopping as stopping_figures
 
@@ -17,7 +17,7 @@ SMALL = specs.Stopping(epochs=4, nodes=(41, 21), width=12, sizes=(500, 300, 400)
 
 @pytest.fixture(scope="module")
 def many() -> xr.Dataset:
-    return sweeps.combine([sweeps.measure(replace(SMALL, seed=seed)) for seed in range(3)], SMALL, 3)
+    return stopping.STUDY.joined({seed: catalogue.measure(replace(SMALL, seed=seed)) for seed in range(3)}, SMALL, 3)
 
 
 @pytest.fixture(scope="module")

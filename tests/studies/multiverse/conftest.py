@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from studies import ledger, published
-from studies.multiverse import sweep
+from studies import catalogue, ledger, published, specs
 from tests.helpers import ROOT
 
 
@@ -14,8 +13,8 @@ def tiny(tmp_path_factory) -> xr.Dataset:
     """Two networks of each kind, tiny ones."""
     patch = pytest.MonkeyPatch()
     patch.chdir(tmp_path_factory.mktemp("tiny"))
-    settings = sweep.Multiverse(width=(6,), epochs=(1,), nodes=21, seeds=1)
-    first = sweep.sweep(settings, workers=1, progress=False)
+    spec = specs.Multiverse(width=(6,), epochs=(1,), nodes=21)
+    first = catalogue.sweep(spec, 1, workers=1, progress=False)
     patch.undo()
     first["displacement"] = first.displacement.fillna(0.1)  # networks this small have no boundary on some slice
     second = first.assign_coords(seed=[1])

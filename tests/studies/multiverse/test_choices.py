@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from studies import specs, sweeps
+from studies import catalogue, specs
 from studies.multiverse import choices
 
 
@@ -30,8 +30,8 @@ def test_a_universe_holds_the_baseline():
     """In the baseline's reading a universe has the numbers of the studies that the ledger judges, of the same network."""
     kind = {"seed": 2, "width": 12, "epochs": 4}
     usual = {"bits": choices.BITS, **kind}
-    levels = sweeps.measure(specs.Levels(nodes=(41, 21, 81), **usual))
-    stopping = sweeps.measure(specs.Stopping(nodes=(41, 21), **usual))
+    levels = catalogue.measure(specs.Levels(nodes=(41, 21, 81), **usual))
+    stopping = catalogue.measure(specs.Stopping(nodes=(41, 21), **usual))
     tables, of_rules = (
         choices.measure(choices.Network(**kind, scale="pixels / 16", split=split, nodes=81)).sel(
             scheme="narrow", granularity="tensor"

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from bqcore.metrics import statistics
-from studies import stopping
-from studies.multiverse import choices, judging, sweep
+from studies import specs, stopping
+from studies.multiverse import choices, judging
 
 
 def test_stopping_rules_choose_as_the_ledger_s_do(published_sets):
@@ -65,7 +65,7 @@ def test_a_direction_holds_where_its_interval_lies_above_0(stated):
     many = xr.Dataset(
         {"stopping_loss": base, "stopping_flip_rate": base + at_4 * flips, "stopping_jaccard": jaccard,
          "stopping_band_flip_rate": base.expand_dims(share=list(choices.SHARES))},
-        attrs={"spec": sweep.parse([], "fashion-mnist").text()},
+        attrs={"spec": specs.baseline("multiverse", "fashion-mnist").text()},
     )  # fmt: skip
     found = judging.judge(many, rows, rule)["S6"].squeeze(drop=True).isel({"drop": 0, "path": 0})
     strict, loose = found.sel(rule="jaccard ≤ 0.3"), found.sel(rule="jaccard ≤ 0.4")

@@ -13,24 +13,24 @@ from scipy import stats as scipy_stats
 
 from bqcore import _store
 from bqcore.metrics import statistics
-from studies import __main__, ledger, specs, stopping, sweeps
+from studies import __main__, catalogue, ledger, specs, stopping
 from studies.data import splits
 from studies.figures import multiverse
 from studies.multiverse import choices, judging, sweep
 from studies.published import PUBLISHED, load_published
 from tests.helpers import ROOT
 
-TINY = sweep.Multiverse(width=(6,), epochs=(1,), nodes=21, seeds=1)
+TINY = specs.Multiverse(width=(6,), epochs=(1,), nodes=21)
 
 
 @pytest.mark.slow
 def test_a_stopped_multiverse_goes_on_and_gives_the_same_bytes(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    sweep.sweep(TINY, workers=1, progress=False)
-    paths = [sweep.file(network) for network in sweep.networks(TINY)]
-    joined = sweep.joined_file(TINY)
+    catalogue.sweep(TINY, 1, workers=1, progress=False)
+    paths = [sweep.STUDY.file(TINY, network) for network in sweep.networks(TINY, 1)]
+    joined = sweep.STUDY.joined_file(TINY, 1)
     before = {path: path.read_bytes() for path in [*paths, joined]}
-    assert sorted(sweep.folder().iterdir()) == sorted(before) and len(paths) == 4
+    assert sorted(sweep.STUDY.folder(TINY).iterdir()) == sorted(before) and len(paths) == 4
     stamps = {path: path.stat().st_mtime_ns for path in paths}
     paths[0].unlink()
     paths[1].write_bytes(before[paths[1]][:-9])  # damaged from outside
@@ -42,8 +42,8 @@ def test_a_stopped_multiverse_goes_on_and_gives_the_same_bytes(tmp_path, monkeyp
     assert Path("out.nc").read_bytes() == before[joined]
     assert [path.stat().st_mtime_ns == stamps[path] for path in paths] == [False, False, True, True]
     many = _store.load_dataset("out.nc")
-    for network in sweep.networks(TINY):
-        one = _store.load_dataset(sweep.file(network))
+    for network in sweep.networks(TINY, 1):
+        one = _store.load_dataset(sweep.STUDY.file(TINY, network))
         here = many.sel(seed=0, width=6, epochs=1, scale=network.scale)
         np.testing.assert_array_equal(here.junctions.sel(split=network.split), one.junctions)
         assert float(abs(here.displacement.sel(split=network.split) - one.displacement).max()) <= 2.0**-15 + 1e-6
@@ -55,45 +55,43 @@ def test_a_stopped_multiverse_goes_on_and_gives_the_same_bytes(tmp_path, monkeyp
 
 
 def test_settings_are_read_and_refused(capsys):
-    assert sweep.parse([]) == sweep.Multiverse()
-    words = shlex.split(sweep.parse(["seeds=2", "width=[8]"]).command())[6:]
-    assert words == ["width=[8]", "seeds=2"]
+    assert specs.parse([], "multiverse") == (specs.Multiverse(), 5)
+    spec, seeds = specs.parse(["seeds=2", "width=[8]"], "multiverse")
+    assert shlex.split(spec.command(seeds))[6:] == ["width=[8]", "seeds=2"]
     for settings, message in (
         (["seed"], "'seed' is no setting: write name=value, such as seed=3."),
         (["sedes=2"], "There is no parameter 'sedes': did you mean 'seeds'?"),
         (["seed=1", "seed=2"], "seed is given twice: give it once."),
         (["width=wide"], "width is 'wide': give a value of type list, such as [64,32,128]."),
-        (["width=[8,8]"], "width is [8, 8]: give a list of integers, each once, such as [64,32]."),
+        (["width=[8,8]"], "width is [8, 8]: give each value once."),
         (["nodes=42"], "nodes is 42: give one more than a multiple of 4, so that the grids nest."),
         (["seeds=0"], "seeds is 0: give an integer of at least 1."),
     ):
         assert __main__.main(["run", "multiverse", "digits", *settings]) == 2
         assert capsys.readouterr().err == f"studies run: {message}\n"
-    for words in (["cifar-10"], ["digits", "--variants"]):
-        assert __main__.main(["run", "multiverse", *words]) == 2
-        known = "run multiverse digits, multiverse mnist, multiverse fashion-mnist."
-        assert (
-            capsys.readouterr().err
-            == f"studies run: A multiverse has all variants in it, without --variants: {known}\n"
-        )
-    with pytest.raises(
-        ValueError, match=r"^dataset is 'cifar-10': choose one of 'digits', 'mnist', 'fashion-mnist'\.$"
+    for words, message in (
+        (["cifar-10"], "dataset is 'cifar-10': choose one of 'digits', 'mnist', 'fashion-mnist'."),
+        (["digits", "--variants"], "--variants goes with stopping digits, stopping cifar-10, without settings."),
     ):
-        sweep.parse([], "cifar-10")
-    for dataset in sweep.BASELINES:
+        assert __main__.main(["run", "multiverse", *words]) == 2
+        assert capsys.readouterr().err == f"studies run: {message}\n"
+    for dataset in ("digits", "mnist", "fashion-mnist"):
         with pytest.raises(SystemExit):
             __main__.main(["run", "multiverse", dataset, "--help"])
         shown = capsys.readouterr().out
-        assert all(setting in shown and says in shown for setting, says in sweep.parameters(dataset))
+        assert all(
+            f"{name}={default}" in shown and says in shown
+            for name, _, default, says in specs.parameters(specs.baseline("multiverse", dataset))
+        )
     assert "width=[128,64]" in shown and "dataset=" not in shown
 
 
 def test_elsewhere_the_baseline_s_networks_come_first():
     for dataset in ("mnist", "fashion-mnist"):
-        spec, usual = sweep.parse([], dataset), specs.baseline("stopping", dataset)
+        spec, usual = specs.baseline("multiverse", dataset), specs.baseline("stopping", dataset)
         assert (spec.width[0], spec.epochs[0], spec.nodes // 2 + 1) == (usual.width, usual.epochs, usual.nodes[0])
-        assert {network.dataset for network in sweep.networks(spec)} == {dataset}
-        assert spec.command() == f"python -m studies run multiverse {dataset}"
+        assert {network.dataset for network in sweep.networks(spec, 2)} == {dataset}
+        assert spec.command(specs.seeds_of(spec)) == f"python -m studies run multiverse {dataset}"
 
 
 def images(dataset: str, seed: int, **sizes) -> splits.StoppingSplit:
@@ -115,11 +113,13 @@ def test_elsewhere_a_multiverse_holds_what_the_baseline_measures(tmp_path, monke
     monkeypatch.setattr(splits, "stopping_split", images)
     kind = {"width": 6, "epochs": 3}
     settings = [f"{name}=[{value}]" for name, value in kind.items()]
-    many = sweep.sweep(sweep.parse([*settings, "nodes=41", "seeds=2"], "mnist"), workers=1, progress=False)
+    many = catalogue.sweep(
+        *specs.parse([*settings, "nodes=41", "seeds=2"], "multiverse", "mnist"), workers=1, progress=False
+    )
     assert set(many.dims) == {"width", "epochs", "seed", "part", "scheme", "granularity", "bits", "share",
                               "stopping_nodes", "mask"}  # fmt: skip
     usual = replace(specs.baseline("stopping", "mnist"), **kind, nodes=(21, 11))
-    expected = xr.concat([sweeps.measure(replace(usual, seed=seed)) for seed in (0, 1)], "seed")
+    expected = xr.concat([catalogue.measure(replace(usual, seed=seed)) for seed in (0, 1)], "seed")
     here = many.squeeze(["width", "epochs"]).sel(scheme="narrow", granularity="tensor")
     of_bits = expected.sel(bits=list(choices.BITS))
     flips = here.stopping_flip_rate.transpose("seed", "part", "bits")
@@ -147,9 +147,9 @@ def test_elsewhere_a_multiverse_holds_what_the_baseline_measures(tmp_path, monke
 def test_the_published_multiverses_cross_what_interacts(published_sets, stated):
     shares, crossed = {}, set()
     for dataset, many in published_sets.items():
-        usual = sweep.BASELINES[dataset]
-        assert json.loads(many.attrs["spec"]) == json.loads(usual.text())
-        assert many.attrs["networks"] == len(sweep.networks(usual))
+        usual = specs.baseline("multiverse", dataset)
+        assert json.loads(many.attrs["spec"]) == json.loads(usual.text()) | {"seeds": specs.seeds_of(usual)}
+        assert many.attrs["networks"] == len(sweep.networks(usual, specs.seeds_of(usual)))
         judged = judging.judge(many, stated[1], stated[0])
         crossed |= {axis for found in judged.values() for axis in found.estimate.dims}
         wide = ("D2", "D4", "D5", "J1", "J2", "S2", "S3", "S4", "S5", "S6")
