@@ -12,7 +12,7 @@ FLOORS = {
     "bqcore": (("_checks", "_store", "_threads"), ("metrics",), ("quantizers",), ("auditing",), ("__main__",)),
     "studies": (
         ("provenance", "workers", "data"),
-        ("networks", "training", "specs"),
+        ("networks", "training", "specs", "formats"),
         ("sweeps", "measures"),
         ("levels", "stopping", "rounding", "objectives", "exact", "first_order", "vendors", "multiverse"),
         ("published", "correlations", "ledger", "explorer", "times"),
