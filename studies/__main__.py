@@ -260,8 +260,9 @@ def _ledger(options) -> int:
 
 def _publish(options) -> int:
     from . import ledger, published
+    from .figures import levels
 
-    for line in [*published.publish(), *ledger.publish_table()]:
+    for line in [*published.publish(levels.headline), *ledger.publish_table()]:
         print(line)
     return 0
 
