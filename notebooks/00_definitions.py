@@ -22,11 +22,14 @@
 # %% tags=["hide-input"]
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import torch
+import xarray as xr
 
 from bqcore.metrics import decisions, label_grids, margins, masks, planes
 from bqcore.quantizers import uniform
 from studies.figures import style, tables
+from studies.figures.source_data import attach
 
 plt.rcParams.update(style.STYLE)
 
@@ -42,11 +45,13 @@ plt.rcParams.update(style.STYLE)
 # %% mystnb={"figure": {"caption": "Both conventions at 3 bits: every weight goes to the nearest level of its grid. The narrow grid is symmetric; the full one has one level more below zero.", "name": "figure-quantizers"}} tags=["hide-input"]
 w = torch.linspace(-1, 1, 1001)
 figure, panels = plt.subplots(1, 2, figsize=(8, 3), sharey=True)
-for axes, scheme in zip(panels, uniform.SCHEMES):
+made = {scheme: uniform.quantize(w, 3, scheme=scheme) for scheme in uniform.SCHEMES}
+for axes, (scheme, quantized) in zip(panels, made.items()):
     axes.plot(w, w, color=style.FLOAT_COLOUR, lw=1, label="float")
-    axes.plot(w, uniform.quantize(w, 3, scheme=scheme), color=style.QUANTIZED_COLOUR, label="quantized, 3 bits")
+    axes.plot(w, quantized, color=style.QUANTIZED_COLOUR, label="quantized, 3 bits")
     axes.set(title=f"{scheme}: levels {uniform.level_range(3, scheme)}", xlabel="weight")
 panels[0].legend(frameon=False)
+attach(figure, pd.DataFrame({"weight": w, **made}))
 plt.show()
 
 # %% [markdown]
@@ -85,8 +90,8 @@ r, change = margins.radius(f, x), margins.local_change(f, q, x)
 # %% mystnb={"figure": {"caption": "Radius (blue) and displacement (orange arrow) at one input of a linear three-class classifier. Blue lines: float boundary; orange lines: quantized boundary. For linear classifiers the radius is exact, and so is the displacement where the two normals agree.", "name": "figure-radius"}} tags=["hide-input"]
 figure, axes = plt.subplots(figsize=(4.6, 4.4))
 a, b = square.nodes(401)
-for model, colour in ((f, style.FLOAT_COLOUR), (q, style.QUANTIZED_COLOUR)):
-    labels = label_grids.label_grid(model, square, 401)
+grids = [label_grids.label_grid(model, square, 401) for model in (f, q)]
+for labels, colour in zip(grids, (style.FLOAT_COLOUR, style.QUANTIZED_COLOUR)):
     for label in range(3):
         axes.contour(a, b, labels == label, levels=[0.5], colors=colour, linewidths=1.2)
 point, winner, rival = x[0].numpy(), r.winner[0], r.rival[0]
@@ -98,6 +103,9 @@ axes.annotate("", end, foot, arrowprops={"color": style.QUANTIZED_COLOUR, "width
 axes.plot(*point, "o", color="black")
 axes.text(*(point + 0.04), f"x:  r = {r.radius[0]:.2f},  δ = {change.displacement[0]:.2f}")
 axes.set(aspect="equal", xlabel="first input", ylabel="second input", xlim=(-1, 1), ylim=(-1, 1))
+data = xr.Dataset({"labels": (("classifier", "b", "a"), grids)}, {"classifier": ["float", "quantized"], "a": a, "b": b})
+ends = {"input": ("axis", point), "foot_of_radius": ("axis", foot), "end_of_displacement": ("axis", end)}
+attach(figure, data.assign(**ends, radius=r.radius[0], displacement=change.displacement[0]))
 plt.show()
 
 # %% [markdown]
@@ -136,10 +144,15 @@ for grid, colour in ((grid_f, style.FLOAT_COLOUR), (grid_q, style.QUANTIZED_COLO
     row, column = np.nonzero(masks.junction_cells(grid))
     axes.plot((a[column] + a[column + 1]) / 2, (b[row] + b[row + 1]) / 2, "o", ms=16, mfc="none", mec=colour, mew=2)
 axes.locator_params(nbins=5)
-axes.set(
-    aspect="equal",
-    title=f"J = {masks.boundary_jaccard(mask_f, mask_q).distance:.2f}, grid change {label_grids.grid_change(grid_f, grid_q):.2f}",
-)
+jaccard, moved = masks.boundary_jaccard(mask_f, mask_q).distance, label_grids.grid_change(grid_f, grid_q)
+axes.set(aspect="equal", title=f"J = {jaccard:.2f}, grid change {moved:.2f}")
+dims, grids = ("classifier", "b", "a"), [grid_f, grid_q]
+cells = [f"cell_{dim}" if dim in "ab" else dim for dim in dims]
+data = xr.Dataset({"labels": (dims, grids), "boundary_jaccard": jaccard, "grid_change": moved})
+for name, measure in (("boundary_cell", masks.boundary_mask), ("junction_cell", masks.junction_cells)):
+    data[name] = cells, [measure(grid) for grid in grids]
+where = {"a": a, "b": b, "cell_a": (a[1:] + a[:-1]) / 2, "cell_b": (b[1:] + b[:-1]) / 2}
+attach(figure, data.assign_coords(**where, classifier=["float", "quantized"]))
 plt.show()
 
 # %% [markdown]
@@ -168,18 +181,22 @@ def jaccard_of_shift(shift, n, angles=60):
 
 # %% mystnb={"figure": {"caption": "The same shifts measured on three grids (dots) and the straight-line law (lines). J answers with the grid; d_eff, on the right, with the shift, until the shift reaches the grid step (dashed).", "name": "figure-ruler"}} tags=["hide-input"]
 figure, panels = plt.subplots(1, 2, figsize=(9, 3.6))
+measured = []
 for n, colour in ((51, "#7fcdbb"), (101, "#2c7fb8"), (201, "#253494")):
     h = 1 / (n - 1)
     d = np.linspace(0, 0.025, 26)
     j = np.array([jaccard_of_shift(shift, n) for shift in d])
+    d_eff = masks.effective_displacement(j, (h, h))
+    measured.append(pd.DataFrame({"nodes": n, "shift": d, "boundary_jaccard": j, "effective_displacement": d_eff}))
     panels[0].plot(d, j, ".", color=colour, label=f"{n} nodes a side")
     panels[0].plot(d[d <= h], 2 * d[d <= h] / (4 * h / np.pi + d[d <= h]), color=colour, lw=1)
-    panels[1].plot(d, masks.effective_displacement(j, (h, h)), ".", color=colour)
+    panels[1].plot(d, d_eff, ".", color=colour)
     panels[1].axvline(h, color=colour, lw=0.8, ls="--")
 panels[0].set(xlabel="shift d", ylabel="boundary-mask Jaccard distance")
 panels[0].legend(frameon=False)
 panels[1].plot(d, d, color="black", lw=0.8)
 panels[1].set(xlabel="shift d", ylabel="d_eff", ylim=(0, 0.03))
+attach(figure, pd.concat(measured))
 plt.show()
 
 # %% [markdown]
@@ -203,7 +220,7 @@ rows = [
 ]  # fmt: skip
 columns = ["float logits", "quantized logits", "margin", "in the band", "flip", "pair-order flip"]
 tables.Table(
-    style.pd.DataFrame(rows, columns=columns).rename_axis("input"),
+    pd.DataFrame(rows, columns=columns).rename_axis("input"),
     "Five inputs: input 1 flips by pair order, input 2 flips to a third class.",
     "table-decisions",
 )

@@ -35,9 +35,9 @@ share = 0.2  # of the inputs, those of least margin, in the boundary band
 
 # %% tags=["remove-cell"]
 from studies import catalogue, ledger
-from studies.figures import levels, notebook, tables
+from studies.figures import inputs, levels, tables
 
-settings = notebook.settings("seed seeds bits width epochs nodes scheme granularity steps share")
+settings = inputs.settings("seed seeds bits width epochs nodes scheme granularity steps share")
 
 # %%
 
@@ -54,7 +54,7 @@ many = catalogue.sweep(settings.spec, settings.seeds)
 levels.levels_figure(one)
 
 # %% tags=["remove-input"]
-notebook.source(one, "digits_slice.nc")
+tables.source(one, "digits_slice.nc")
 
 # %% tags=["hide-input"]
 tables.Table(
@@ -71,7 +71,7 @@ tables.Table(
 )
 
 # %% tags=["remove-input"]
-notebook.source(one, "digits_slice.nc")
+tables.source(one, "digits_slice.nc")
 
 # %% [markdown]
 # ## Many seeds
@@ -97,7 +97,7 @@ tables.Table(
 levels.spread_figure(many, ledger.reported_values())
 
 # %% tags=["remove-input"]
-notebook.source(many, "digits_levels.nc")
+tables.source(many, "digits_levels.nc")
 
 # %% [markdown]
 # ## Jaccard depends on the ruler
@@ -112,13 +112,13 @@ notebook.source(many, "digits_levels.nc")
 levels.resolution_figure(many, ledger.reported_values())
 
 # %% tags=["remove-input"]
-notebook.source(many, "digits_levels.nc")
+tables.source(many, "digits_levels.nc")
 
 # %% [markdown]
 # ## What was seen
 
 # %% tags=["remove-input"]
-notebook.levels_summary(many)
+levels.summary(many)
 
 # %% [markdown]
 # The verdicts on the paper's claims D1 to D5, judged on the published baseline runs, stand in [](the-ledger).

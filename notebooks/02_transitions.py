@@ -34,9 +34,9 @@ share = 0.2  # of the inputs, those of least margin, in the boundary band
 
 # %% tags=["remove-cell"]
 from studies import catalogue
-from studies.figures import levels, notebook, tables
+from studies.figures import inputs, tables, transitions
 
-settings = notebook.settings("seed seeds bits width epochs nodes scheme granularity steps share")
+settings = inputs.settings("seed seeds bits width epochs nodes scheme granularity steps share")
 
 # %%
 
@@ -47,24 +47,24 @@ many = catalogue.sweep(settings.spec, settings.seeds)
 # ## One run, as the paper has it
 
 # %% mystnb={"figure": {"caption": "Triple-junction cells along the interpolation between adjacent levels, one run. Regions and dark masks: the level that the transition starts from; orange masks: the one that it ends at; dots: junction cells, coloured by t.", "name": "figure-2"}} tags=["hide-input"]
-levels.transitions_figure(one)
+transitions.transitions_figure(one)
 
 # %% tags=["hide-input"]
 tables.Table(
-    levels.steps_table(one),
+    transitions.steps_table(one),
     f"Junction cells at each interpolation step, one run, on {int(one.nodes[0])} nodes a side.",
     "table-2-steps",
 )
 
 # %% tags=["hide-input"]
 tables.Table(
-    levels.transitions_table(one),
+    transitions.transitions_table(one),
     f"Transitions between adjacent levels, one run, on {int(one.nodes[0])} nodes a side: junction cells over all steps, and where the changes are.",
     "table-2",
 )
 
 # %% tags=["remove-input"]
-notebook.source(one, "digits_slice.nc")
+tables.source(one, "digits_slice.nc")
 
 # %% [markdown]
 # ## Claim J1 as a test
@@ -78,23 +78,23 @@ notebook.source(one, "digits_slice.nc")
 # hardly happen away from a junction, so it is a follow-up and not the judged reading.
 
 # %% mystnb={"figure": {"caption": "Share of cells within one cell of a junction, over the seeds: changed and rearranged cells against chance. Boxes hold the middle half of the seeds; whiskers reach at most 1.5 times as far, dots lie beyond. The dotted line is one half.", "name": "figure-junction-test"}} tags=["hide-input"]
-levels.junction_test_figure(many)
+transitions.junction_test_figure(many)
 
 # %% tags=["hide-input"]
 tables.Table(
-    levels.transitions_table(many),
+    transitions.transitions_table(many),
     f"Transitions over {many.sizes['seed']} seeds, on {int(many.nodes[0])} nodes a side: median and 95 % prediction interval of a single run.",
     "table-2-seeds",
 )
 
 # %% tags=["remove-input"]
-notebook.source(many, "digits_levels.nc")
+tables.source(many, "digits_levels.nc")
 
 # %% [markdown]
 # ## What was seen
 
 # %% tags=["remove-input"]
-notebook.transitions_summary(many)
+transitions.summary(many)
 
 # %% [markdown]
 # The verdicts on claims J1 to J4, judged on the published baseline runs, stand in [](the-ledger). The paper gives three junction

@@ -34,21 +34,21 @@ jaccard_limits = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]  # limits on either Jaccard
 
 # %% tags=["remove-cell"]
 from studies import ledger, stopping
-from studies.figures import notebook, style, tables
+from studies.figures import inputs, style, tables, tolerance
 from studies.figures import stopping as stopping_figures
 
-limits = notebook.limits("results datasets seeds spare accuracy_drops flip_limits band_limits jaccard_limits")
+limits = inputs.limits("results datasets seeds spare accuracy_drops flip_limits band_limits jaccard_limits")
 
 # %%
-sets = notebook.stopping_runs(datasets, results, seeds)
+sets = inputs.stopping_runs(datasets, results, seeds)
 images = [name for name in sets if name != "digits"]
-convolutional = notebook.stopping_runs(images, results, seeds, "cnn") if images else {}
-variants = notebook.variants("digits", results)
+convolutional = inputs.stopping_runs(images, results, seeds, "cnn") if images else {}
+variants = inputs.variants("digits", results)
 chosen = {name: stopping_figures.usual_choices(many, spare, limits) for name, many in sets.items()}
 paper = ledger.reported()
 
 # %% tags=["remove-input"]
-notebook.sources(*sets.values(), *convolutional.values(), variants)
+tables.sources(*sets.values(), *convolutional.values(), variants)
 
 # %% [markdown]
 # ## What each rule chooses (Table 3)
@@ -62,7 +62,7 @@ notebook.sources(*sets.values(), *convolutional.values(), variants)
 # bought bits; where it lies below 0, the same bits for all keep more. Arrows lead from calibration to held-out values.
 
 # %% tags=["hide-input"]
-notebook.show_tables(
+tables.show_tables(
     (
         stopping_figures.stopping_table(sets[title], chosen[title]),
         f"Bits chosen by each rule on {style.DATASETS.get(title, title)}, means over {many.sizes['seed']} seeds; *beyond τ* is the tolerance Jaccard distance.",
@@ -77,7 +77,7 @@ notebook.show_tables(
 
 # %% tags=["hide-input"]
 few = {title: many.isel(seed=slice(4 if title == "digits" else 1)) for title, many in sets.items()}
-notebook.show_tables(
+tables.show_tables(
     (
         stopping_figures.stopping_table(many, stopping_figures.usual_choices(many, spare, limits)),
         f"The paper's kind of run on {style.DATASETS.get(title, title)}: {many.sizes['seed']} seed{'s'[: many.sizes['seed'] - 1]}.",
@@ -98,7 +98,7 @@ notebook.show_tables(
 # %% tags=["hide-input"]
 networks = {style.DATASETS.get(name, name): many for name, many in sets.items()}
 networks |= {f"{style.DATASETS[name]}, small CNN": many for name, many in convolutional.items()}
-notebook.without_ruler(networks, "table-3-tolerance")
+tolerance.without_ruler(networks, "table-3-tolerance")
 
 # %% [markdown]
 # ## Bits against flips
@@ -122,7 +122,7 @@ stopping_figures.transfer_figure(sets)
 # paper's number falls into the 95 % interval of a mean of four of our runs.
 
 # %% tags=["hide-input"]
-notebook.show_tables(
+tables.show_tables(
     (
         stopping_figures.limits_table(
             sets["digits"],
@@ -165,7 +165,7 @@ tables.Table(
 # ## What was seen
 
 # %% tags=["remove-input"]
-notebook.stopping_summary(sets, chosen)
+stopping_figures.summary(sets, chosen)
 
 # %% [markdown]
 # The verdicts on S1 to S6, judged on the published runs, stand in [](the-ledger).

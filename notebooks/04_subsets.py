@@ -31,26 +31,26 @@ jaccard_limits = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]  # limits on either Jaccard
 
 # %% tags=["remove-cell"]
 from studies import ledger, stopping
-from studies.figures import notebook, tables
+from studies.figures import inputs, tables, tolerance
 from studies.figures import stopping as stopping_figures
 
-limits = notebook.limits("results seeds spare accuracy_drops flip_limits band_limits jaccard_limits")
+limits = inputs.limits("results seeds spare accuracy_drops flip_limits band_limits jaccard_limits")
 
 # %%
-(many,) = notebook.stopping_runs(["cifar-10"], results, seeds).values()
-(residual,) = notebook.stopping_runs(["cifar-10"], results, seeds, "resnet").values()
-variants = notebook.variants("cifar-10", results)
+(many,) = inputs.stopping_runs(["cifar-10"], results, seeds).values()
+(residual,) = inputs.stopping_runs(["cifar-10"], results, seeds, "resnet").values()
+variants = inputs.variants("cifar-10", results)
 chosen = stopping_figures.usual_choices(many, spare, limits)
 paper = ledger.reported()
 
 # %% tags=["remove-input"]
-notebook.sources(many, residual, variants)
+tables.sources(many, residual, variants)
 
 # %% [markdown]
 # ## What each rule chooses (Table 4)
 
 # %% tags=["hide-input"]
-notebook.show_tables(
+tables.show_tables(
     [
         (
             stopping_figures.stopping_table(many, chosen),
@@ -79,7 +79,7 @@ notebook.show_tables(
 # interval of a single run.
 
 # %% tags=["hide-input"]
-notebook.show_tables(
+tables.show_tables(
     (
         stopping_figures.limits_table(
             many,
@@ -104,7 +104,7 @@ notebook.show_tables(
 
 # %% tags=["hide-input"]
 networks = {"CIFAR-10 subset, small CNN": many, "CIFAR-10 subset, residual network": residual}
-notebook.without_ruler(networks, "table-4-tolerance")
+tolerance.without_ruler(networks, "table-4-tolerance")
 
 # %% [markdown]
 # ## Which ruler gives the paper's Jaccard?
@@ -147,7 +147,7 @@ stopping_figures.front_figure({"small CNN": many}, {"small CNN": chosen})
 # ## What was seen
 
 # %% tags=["remove-input"]
-notebook.stopping_summary({"CIFAR-10 subset": many}, {"CIFAR-10 subset": chosen})
+stopping_figures.summary({"CIFAR-10 subset": many}, {"CIFAR-10 subset": chosen})
 
 # %% [markdown]
 # The verdicts on C1 to C6, judged on the published runs, stand in [](the-ledger).

@@ -39,9 +39,9 @@ from bqcore.quantizers import uniform
 from studies import exact, first_order, ledger, networks, training
 from studies.data import splits
 from studies.figures import exact as exact_figures
-from studies.figures import notebook, tables
+from studies.figures import finite_scale, inputs, tables
 
-notebook.settings("seed bits width epochs nodes scheme granularity")
+inputs.settings("seed bits width epochs nodes scheme granularity")
 
 # %%
 
@@ -138,7 +138,7 @@ exact_figures.outside_figure(network, plane, split.train_inputs)
 # to the other boundary, whatever classes it parts, since a mask knows no classes.
 
 # %% mystnb={"figure": {"caption": "Left: J measured on the slice against J by the law, all levels and resolutions. Right: the same J against the mean distance between the boundaries over the grid step; dotted is the law for one shift in all directions.", "name": "figure-law"}} tags=["hide-input"]
-exact_figures.law_figure(measured)
+finite_scale.law_figure(measured)
 
 # %% [markdown]
 # ## What converges
@@ -149,7 +149,7 @@ exact_figures.law_figure(measured)
 # other holds only below a grid step.
 
 # %% mystnb={"figure": {"caption": "Grid measures over what they stand for, as the grid is refined to the left; bars span the places of the grid. Lines are the finite-scale law.", "name": "figure-convergence"}} tags=["hide-input"]
-exact_figures.convergence_figure(measured, shown)
+finite_scale.convergence_figure(measured, shown)
 
 # %% [markdown]
 # ## First order against truth
@@ -177,7 +177,7 @@ tables.Table(
 
 # %% tags=["hide-input"]
 tables.Table(
-    exact_figures.implied_table(paper, measured),
+    finite_scale.implied_table(paper, measured),
     "What the paper's boundary-mask Jaccard distances imply by the law, as intervals of what rounds to the reported value.",
     "table-implied",
 )

@@ -28,22 +28,20 @@ seeds = 0  # of fresh runs; 0 stands for the baseline's own number
 power = 0.8  # chance at which a change that the seeds could have seen is stated
 
 # %% tags=["remove-cell"]
-from IPython.display import Markdown
-
 from studies import specs
-from studies.figures import notebook, rounding, tables
+from studies.figures import inputs, rounding, tables, tolerance
 
-notebook.rounding_settings("results seeds power")
+inputs.check_runs("results seeds power", "power")
 
 # %%
-tensor = notebook.published_or_fresh(specs.baseline("stopping", "full-cifar-10"), results, seeds)
-channel = notebook.published_or_fresh(notebook.by_channel("full-cifar-10"), results, seeds)
-rounded = notebook.published_or_fresh(specs.baseline("rounding", "full-cifar-10"), results, seeds)
+tensor = inputs.runs(specs.baseline("stopping", "full-cifar-10"), results, seeds)
+channel = inputs.runs(inputs.by_channel("full-cifar-10"), results, seeds)
+rounded = inputs.runs(specs.baseline("rounding", "full-cifar-10"), results, seeds)
 datasets = ["digits", "mnist", "fashion-mnist", "cifar-10"]
-stopping, fixed = notebook.published_runs("stopping", datasets), notebook.published_runs("rounding", datasets)
+stopping, fixed = inputs.published_runs("stopping", datasets), inputs.published_runs("rounding", datasets)
 
 # %% tags=["remove-input"]
-notebook.sources(tensor, channel, rounded, *stopping.values(), *fixed.values())
+tables.sources(tensor, channel, rounded, *stopping.values(), *fixed.values())
 
 # %% [markdown]
 # ## What each bit-width moves (Table 5)
@@ -53,7 +51,7 @@ both = {"tensor": tensor, "channel": channel}
 counts = {"": slice(None)} | (
     {"-three": slice(3)} if tensor.sizes["seed"] > 3 else {}
 )  # all seeds; the paper has three
-notebook.show_tables(
+tables.show_tables(
     (
         rounding.full_table({title: many.isel(seed=some) for title, many in both.items()}),
         f"Full CIFAR-10, held-out: means over {tensor.isel(seed=some).sizes['seed']} seeds (lowest – highest), J and d_eff on {int(tensor.nodes[0])} nodes a side; *beyond τ* is the tolerance Jaccard distance.",
@@ -70,7 +68,7 @@ notebook.show_tables(
 # much of the boundary has moved farther than τ? Here from logits at the nodes, interpolated, per tensor.
 
 # %% tags=["hide-input"]
-notebook.without_ruler({"Full CIFAR-10": tensor}, "table-5-tolerance")
+tolerance.without_ruler({"Full CIFAR-10": tensor}, "table-5-tolerance")
 
 # %% [markdown]
 # ## Rounding at fixed bits (Table 6)
@@ -83,7 +81,7 @@ notebook.without_ruler({"Full CIFAR-10": tensor}, "table-5-tolerance")
 # when the term had hardly acted up to 10. The smallest, 0.01 and 0.1, were run on the smaller data sets alone.
 
 # %% tags=["hide-input"]
-notebook.show_tables(
+tables.show_tables(
     (
         rounding.rounding_table(rounded.isel(seed=some), int(bits)),
         f"Full CIFAR-10, {int(bits)} bits, held-out: means over {rounded.isel(seed=some).sizes['seed']} seeds (lowest – highest), J and d_eff on {int(rounded.nodes[0])} nodes a side.",
@@ -97,7 +95,7 @@ notebook.show_tables(
 # The same boundaries without a ruler, as in [](full-tolerance):
 
 # %% tags=["hide-input"]
-notebook.without_ruler({"Full CIFAR-10": rounded}, "table-6-tolerance")
+tolerance.without_ruler({"Full CIFAR-10": rounded}, "table-6-tolerance", rounding.method_name)
 
 # %% [markdown]
 # ## Where the surrogate stops helping
@@ -106,7 +104,7 @@ notebook.without_ruler({"Full CIFAR-10": rounded}, "table-6-tolerance")
 rounding.sweep_figure(rounded)
 
 # %% tags=["remove-input"]
-Markdown(notebook.gap_summary(rounded, power))
+rounding.gap_summary(rounded, power)
 
 # %% [markdown]
 # ## Does calibration predict the held-out split?
@@ -140,4 +138,4 @@ tables.Table(
 # Verdicts on F1 to F3, R1 to R6, K1 and K2 stand in [](the-ledger).
 
 # %% tags=["remove-input"]
-Markdown(notebook.full_summary(tensor, rounded, everywhere, stopping | {"full CIFAR-10": tensor}))
+rounding.full_summary(tensor, rounded, everywhere, stopping | {"full CIFAR-10": tensor})

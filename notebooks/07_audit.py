@@ -42,7 +42,7 @@ share = 0.2  # of the inputs, those of least margin, in the boundary band
 import bqcore
 from bqcore.quantizers import uniform
 from studies import published
-from studies.figures import audit, notebook
+from studies.figures import audit, quantizers
 from studies.figures.tables import Table
 
 cases = audit.cases(reference, weights, calibration, heldout, seed=seed, seeds=seeds, width=width, epochs=epochs)
@@ -125,7 +125,7 @@ Table(
 )
 
 # %% tags=["remove-input"]
-notebook.Markdown(audit.absent_lines(absent))
+audit.absent_lines(absent)
 
 # %% [markdown]
 # (audit-published)=
@@ -140,13 +140,13 @@ notebook.Markdown(audit.absent_lines(absent))
 # %% tags=["hide-input"]
 kept = published.load_published(published.QUANTIZERS)
 Table(
-    audit.published_flips_table(kept),
+    quantizers.flips_table(kept),
     "Held-out flips and band flips of published networks by quantizer.",
     "table-audit-published",
 )
 
 # %% mystnb={"figure": {"caption": "Held-out flips in the boundary band by quantizer, a mark for each published network, at 8 bits (above) and at 4 (below). Hollow marks are not at equal bytes.", "name": "figure-audit-published"}} tags=["hide-input"]
-audit.published_figure(kept)
+quantizers.flips_figure(kept)
 
 # %% [markdown]
 # What they take: the packed model as above, and beside it the file that the quantizer's own package writes. PTQ-W and brevitas keep
@@ -154,7 +154,7 @@ audit.published_figure(kept)
 
 # %% tags=["hide-input"]
 Table(
-    audit.bytes_table(kept),
+    quantizers.bytes_table(kept),
     "Thousands of bytes: the packed model, and the file that its package writes.",
     "table-audit-bytes",
 )
@@ -168,13 +168,13 @@ Table(
 
 # %% tags=["hide-input"]
 Table(
-    audit.rankings_table(kept),
+    quantizers.rankings_table(kept),
     "Held-out band flips of plans of bits by layer within equal bytes.",
     "table-audit-rankings",
 )
 
 # %% tags=["remove-input"]
-notebook.Markdown(audit.source(kept))
+quantizers.source(kept)
 
 # %% [markdown]
 # ## What was seen
@@ -183,4 +183,4 @@ notebook.Markdown(audit.source(kept))
 # misses 0 is a hint to repeat with more networks (`seeds`), not a ranking.
 
 # %% tags=["remove-input"]
-notebook.Markdown(audit.summary(found, sweep, plans, shelf, kept))
+audit.summary(found, sweep, plans, shelf, kept)

@@ -32,10 +32,10 @@ more_curves = ["D5", "S4"]  # claims of the second one
 
 # %% tags=["remove-cell"]
 from studies import ledger
-from studies.figures import multiverse, notebook, tables
+from studies.figures import inputs, multiverse, tables
 from studies.multiverse import judging
 
-notebook.checked_names("results seeds curves more_curves")
+inputs.checked_names("results seeds curves more_curves")
 
 # %%
 many = multiverse.load(results, seeds)
@@ -45,7 +45,7 @@ splits = multiverse.variance_splits(many)
 others = multiverse.load_elsewhere()  # of other data sets, for the end of the page
 
 # %% tags=["remove-input"]
-notebook.sources(many, *others)
+tables.sources(many, *others)
 
 # %% [markdown]
 # ## The choices
@@ -109,7 +109,7 @@ multiverse.curve_figure(judged, paper, more_curves)
 
 # %% tags=["hide-input"]
 region = judging.region(judged)
-notebook.show_tables(
+tables.show_tables(
     [
         (multiverse.region_table(judged), "The agreeing region: of all numbers, and of all but one.", "table-region"),
         (multiverse.region_choices(region), "Agreeing cells by choice.", "table-region-choices"),
@@ -136,7 +136,7 @@ for other in others:
     elsewhere_splits |= multiverse.variance_splits(other)
 
 # %% tags=["hide-input"]
-notebook.show_tables(
+tables.show_tables(
     [
         (multiverse.readings_table(elsewhere), "What is crossed elsewhere.", "table-readings-elsewhere"),
         (

@@ -24,23 +24,23 @@ rng = 0  # seed of the paired bootstrap
 
 # %% tags=["remove-cell"]
 from studies import first_order, ledger, published
-from studies.figures import notebook, referee, stopping, tables
+from studies.figures import inputs, referee, stopping, tables
 
-notebook.checked_names("rng")
+inputs.checked_names("rng")
 
 # %%
 rows = ledger.ledger()
 paper = ledger.reported()
 datasets = ["digits", "mnist", "fashion-mnist", "cifar-10"]
-sets = notebook.stopping_runs(datasets, "published", 0)
-full = notebook.stopping_runs(["full-cifar-10"], "published", 0)
+sets = inputs.stopping_runs(datasets, "published", 0)
+full = inputs.stopping_runs(["full-cifar-10"], "published", 0)
 chosen = {name: stopping.usual_choices(many) for name, many in sets.items()}
 subsets = sets["cifar-10"]
 steps = referee.implied_steps(subsets, {8: paper["C6"], 6: paper["C3"]})
 study = published.load_published(published.FIRST_ORDER)
 
 # %% tags=["remove-input"]
-notebook.sources(*sets.values(), *full.values(), study)
+tables.sources(*sets.values(), *full.values(), study)
 
 # %% [markdown]
 # The positions of all reported numbers are of [](the-ledger), which names its files.
@@ -161,7 +161,7 @@ tables.Table(
 referee.first_order_figure(study)
 
 # %% tags=["hide-input"]
-notebook.show_tables(
+tables.show_tables(
     (
         referee.first_order_table(study, where),
         f"First order against truth, digits, points {where}: median and range over {study.sizes['seed']} networks; displacements in input units (pixel / 16).",

@@ -36,10 +36,10 @@ bits = 4  # bit-width shown, of those that were run
 
 # %% tags=["remove-cell"]
 from studies import objectives, published, specs
-from studies.figures import notebook
+from studies.figures import inputs, tables
 from studies.figures import objectives as objectives_figures
 
-notebook.checked_names("bits")
+inputs.checked_names("bits")
 TITLES = {"digits": "digits", "mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "cifar-10": "CIFAR-10 subset"}
 
 # %%
@@ -48,7 +48,7 @@ many = {title: published.load_published(name) for title, name in names.items() i
 picked = {title: objectives.chosen(found.sel(bits=bits)) for title, found in many.items()}
 
 # %% tags=["remove-input"]
-notebook.sources(*many.values())
+tables.sources(*many.values())
 
 # %% [markdown]
 # ## Accuracy against band flips
@@ -65,7 +65,7 @@ objectives_figures.front_figure(picked)
 # step, before each went to the nearer of 0 and 1.
 
 # %% tags=["hide-input"]
-notebook.show_tables(
+tables.show_tables(
     (
         objectives_figures.means_table(found),
         f"{title}: held-out means over {found.sizes['seed']} seeds at {bits} bits.",
@@ -82,7 +82,7 @@ notebook.show_tables(
 # many seeds would have seen four times in five. Where the interval holds 0, an effect below that size is not excluded.
 
 # %% tags=["hide-input"]
-notebook.show_tables(
+tables.show_tables(
     (
         objectives_figures.differences_table(found),
         f"{title}: held-out, less plain optimized rounding, {found.sizes['seed']} seeds, {bits} bits.",
@@ -96,7 +96,7 @@ notebook.show_tables(
 # ## What was seen
 
 # %% tags=["remove-input"]
-notebook.Markdown(objectives_figures.summary(picked))
+objectives_figures.summary(picked)
 
 # %% [markdown]
 # **How firm is that?** All of this was run twice, on two kinds of processor, where training ends with other weights from the

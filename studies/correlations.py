@@ -5,6 +5,7 @@ import xarray as xr
 
 from bqcore.metrics import statistics
 
+from . import rounding
 from .specs import FLOAT
 
 # Calibration measures that could stand in for held-out flips, and the names that tables give them.
@@ -23,7 +24,7 @@ def chosen_gap(many: xr.Dataset, bits: int) -> str:
         Joined runs of the rounding study.
     bits : int
     """
-    names = [name for name in many.method.values.tolist() if name.startswith("gap ")]
+    names = list(rounding.gap_methods(many))
     if not names:
         raise ValueError("These runs have no boundary-gap term: give gaps above 0.")
     jaccard = many.boundary_jaccard.isel(nodes=0).sel({"bits": bits, "split": "calibration", "method": names})

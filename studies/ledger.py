@@ -14,6 +14,7 @@ from bqcore._store import save_bytes
 from bqcore.metrics import statistics
 
 from . import correlations, specs, stopping
+from .formats import brief, number, percent, span
 from .multiverse import judging
 from .published import MULTIVERSES, PUBLISHED, load_published
 
@@ -224,11 +225,11 @@ def _judge_stopping(
     verdicts = []
     for i in aware:
         inside, narrow = True, True
-        for other, span in zip(together, spans):
+        for other, reach in zip(together, spans):
             values = _select(chosen.isel(choice=i), other["select"])
             interval = _interval(values, other["means_of"], rule["level"])
             inside &= interval.low <= other["reported"] <= interval.high
-            narrow &= interval.high - interval.low <= rule["too_wide"] * span
+            narrow &= interval.high - interval.low <= rule["too_wide"] * reach
         verdicts.append(inside + (inside and narrow))
     verdict = ("not reproduced", "inconclusive", "reproduced")[max(verdicts)]
     usual = stopping.usual_limit(chosen, claim["rule"], rule["spare"])
@@ -284,20 +285,19 @@ def _judge_correlation(claim: dict, files: dict[str, xr.Dataset], rule: dict) ->
     found = {}
     for name, dataset in files.items():
         for variant, (_, by_seed, _) in correlations.correlations(dataset).items():
-            found[f"{variant}, {name.removesuffix('.nc')}"] = by_seed
+            found[variant, name] = by_seed
     which = min if claim["of"] == "lowest" else max
-    where = which(found, key=lambda key: found[key].estimate)
-    interval, all_of_them = found[where], [one.estimate for one in found.values()]
+    variant, name = which(found, key=lambda key: found[key].estimate)
+    interval, all_of_them = found[variant, name], [one.estimate for one in found.values()]
     if not interval.low <= claim["reported"] <= interval.high:
         verdict = "not reproduced"
     elif interval.high - interval.low > rule["too_wide"] * (max(all_of_them) - min(all_of_them)):
         verdict = "inconclusive"
     else:
         verdict = "reproduced"
-    dataset = files[where.split(", ")[1] + ".nc"]
     return interval._asdict() | {
-        "says": f"{claim['says']} (ours of {len(found)} variants: {where})",
-        "runs": dataset.sizes["seed"],
+        "says": f"{claim['says']} (ours of {len(found)} variants: {variant}, {Path(name).stem})",
+        "runs": files[name].sizes["seed"],
         "percentile": statistics.percentile(all_of_them, claim["reported"]),
         "verdict": verdict,
     }
@@ -309,10 +309,10 @@ def table(rows: list[dict]) -> str:
     head += ("multiverse",)
     body = [
         (
-            row["id"], row["dataset"], row["says"], _number(row["reported"]), _number(row["estimate"]),
-            f"{_number(row['low'])} to {_number(row['high'])}" if row["low"] is not None else "",
-            _number(row["runs"]), f"{row['percentile']:.0f}" if row["percentile"] is not None else "", row["verdict"],
-            f"{row['multiverse']:.1%}" if row["multiverse"] is not None else "",
+            row["id"], row["dataset"], row["says"], brief(row["reported"]), brief(row["estimate"]),
+            span(row["low"], row["high"], write=brief) if row["low"] is not None else "", brief(row["runs"]),
+            number(row["percentile"], ".0f") if row["percentile"] is not None else "", row["verdict"],
+            percent(row["multiverse"], 1) if row["multiverse"] is not None else "",
         )
         for row in rows
     ]  # fmt: skip
@@ -329,13 +329,6 @@ def judged_table(rows: list[dict]) -> str:
     if not rest:
         return table(judged)
     return f"{table(judged)}\n\n{rest} more claims are not attempted yet; `python -m studies ledger` lists them all."
-
-
-def _number(value) -> str:
-    if value is None or isinstance(value, str):
-        return value or ""
-    # + 0.0: no "-0"
-    return f"{round(value, 4) + 0.0:.4f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
 def publish_table() -> list[str]:

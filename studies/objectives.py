@@ -74,9 +74,9 @@ def families() -> list[str]:
 
 
 def family_of(method: str) -> str:
-    """Return a method's name without its strength."""
-    name, _, last = method.rpartition(" ")
-    return name if name and last.replace(".", "", 1).isdigit() else method
+    """Return the objective of a method, at whatever strength; a method without gates stands for itself."""
+    found = {name: f"{objective}, step" if with_step else objective for name, objective, _, with_step in methods()}
+    return found.get(method, method)
 
 
 def measure(spec: Objectives, split: splits.StoppingSplit, model: nn.Module) -> xr.Dataset:

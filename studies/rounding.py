@@ -1,5 +1,6 @@
 """The study of Table 6: what rounding to nearest, optimized rounding and the boundary-gap term move at fixed bits."""
 
+import numpy as np
 import xarray as xr
 from torch import nn
 
@@ -56,10 +57,30 @@ def rounded_models(
     by_layer, record = adaround.optimize_rounding(reference, inputs, bits, **learned)
     out = {"nearest": (uniform.quantize_model(reference, bits, **grid), None), "layers": (by_layer, record)}
     for gap in spec.gaps:
-        out[f"gap {gap:g}" if gap else "logits"] = adaround.optimize_rounding(
+        out[_method_at(gap)] = adaround.optimize_rounding(
             reference, inputs, bits, on="logits", start=by_layer, gap=gap, **learned
         )
     return out
+
+
+def eta_of(method: str) -> float:
+    """
+    Return the weight η of the gap term in a rounding: 0 on the logits without it, NaN where the logits have no part.
+
+    This is the one place where the names of result files, "gap 0.1" for η = 0.1, are read.
+    """
+    weight = method.removeprefix("gap ")
+    return 0.0 if method == "logits" else float(weight) if weight != method else np.nan
+
+
+def gap_methods(many: xr.Dataset) -> dict[str, float]:
+    """Return the roundings of joined runs that have the gap term, in their order, with their weights η."""
+    weights = {method: eta_of(method) for method in many["method"].values.tolist()}
+    return {method: eta for method, eta in weights.items() if eta > 0}
+
+
+def _method_at(eta: float) -> str:
+    return f"gap {eta:g}" if eta else "logits"
 
 
 def _shares(record: adaround.Record | None) -> tuple[float, float]:

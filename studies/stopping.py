@@ -24,6 +24,12 @@ LIMITS = {
     "beyond τ": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7),  # not the paper's, and in no claim
 }
 BOUNDARY_AWARE = ("jaccard", "band flips", "jaccard and band flips")
+_CROSSED = {"jaccard and band flips": ("jaccard", "band flips")}  # rules with a limit on each of two measures
+
+
+def parts(rule: str) -> tuple[str, ...]:
+    """Return the rules that a rule is made of, each with a limit of its own: most are made of one."""
+    return _CROSSED.get(rule, (rule,))
 
 
 def measure(spec: Stopping, split: splits.StoppingSplit, model: nn.Module) -> xr.Dataset:
@@ -89,11 +95,9 @@ def choose(many: xr.Dataset, limits: dict[str, tuple[float, ...]] = LIMITS) -> x
     order = [bits for bits in many.bits.values.tolist() if bits != FLOAT]
     calibration = many.sel(split="calibration")  # nothing else of the runs reaches a choice
     seen = {rule: _seen(calibration, order, rule) for rule in limits}
-    crossed = [("jaccard and band flips", pair) for pair in product(limits["jaccard"], limits["band flips"])]
+    crossed = [(rule, given) for rule, both in _CROSSED.items() for given in product(*(limits[part] for part in both))]
     rules = [(rule, (limit,)) for rule, given in limits.items() for limit in given] + crossed
-    found = [
-        bit_selection.last_before([seen[part].values for part in rule.split(" and ")], given) for rule, given in rules
-    ]
+    found = [bit_selection.last_before([seen[part].values for part in parts(rule)], given) for rule, given in rules]
     bits = np.array(order)[[choice.level for choice in found]]
     levels = xr.DataArray(bits, dims=("choice", "seed"), coords={"seed": many.seed})
     fallback = ("choice", "seed"), [choice.fallback for choice in found]

@@ -18,7 +18,7 @@ FLOORS = {
     ),
     "studies": (
         ("provenance", "workers", "data"),
-        ("networks", "training", "settings", "specs"),
+        ("networks", "training", "settings", "specs", "formats"),
         ("sweeps", "measures"),
         ("levels", "stopping", "rounding", "objectives", "exact", "first_order", "vendors", "multiverse", "catalogue"),
         ("published", "correlations", "ledger", "explorer", "times"),

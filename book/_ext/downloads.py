@@ -1,5 +1,5 @@
 """
-Give readers what is behind each captioned figure and table (SVG, CSV, NetCDF), and each chapter as a notebook that ran.
+Link what is behind each captioned figure and table (SVG, CSV, NetCDF), and each chapter as a notebook that ran.
 
 The files come out of the executed notebooks, where studies.figures.source_data put them. A chapter's own copy, in
 `_sources`, is given without them: it has the pictures and tables, and is as small as a notebook that was run elsewhere.
@@ -24,7 +24,7 @@ FORMS = {"svg": ("svg", "SVG"), "csv": ("csv", "CSV"), "netcdf": ("nc", "NetCDF"
 
 @functools.cache
 def behind(path: Path) -> dict[str, dict[str, str]]:
-    """Give the files in a notebook's outputs, by the name of the figure or table."""
+    """Return the files in a notebook's outputs, by the name of the figure or table."""
     from studies.figures.source_data import MIME
 
     found = {}
@@ -39,7 +39,7 @@ def behind(path: Path) -> dict[str, dict[str, str]]:
 
 
 def without_files(text: str) -> str:
-    """Give a notebook's text without these files."""
+    """Return a notebook's text without these files."""
     from studies.figures.source_data import MIME
 
     notebook = json.loads(text)
@@ -51,7 +51,7 @@ def without_files(text: str) -> str:
 
 
 def notebook_of(app: Sphinx, page: str) -> Path | None:
-    """Give the notebook that a page is made from, if it is."""
+    """Return the notebook that a page is made from, if it is."""
     path = Path(app.env.doc2path(page))
     return path if path.suffix == ".ipynb" else None
 
@@ -63,7 +63,7 @@ def hide_files(app: Sphinx, page: str, source: list[str]) -> None:
 
 
 def line(words: str, links: list[tuple[str, str, str]], page: str) -> nodes.raw:
-    """Give a small line of links: of each the file below the book's folder, the text, and what it is in full."""
+    """Return a small line of links: of each the file below the book's folder, the text, and what it is in full."""
     made = []
     for file, text, says in links:
         address = escape(posixpath.relpath(file, posixpath.dirname(page)))

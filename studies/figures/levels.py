@@ -1,12 +1,12 @@
-"""Figures and tables of the chapters on levels and on transitions between them."""
+"""Figures, tables and words of the chapter on levels: what each bit-width moves, in one run and over the seeds."""
 
 import io
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import seaborn as sns
 import xarray as xr
+from IPython.display import Markdown
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -14,11 +14,36 @@ from matplotlib.patches import Patch
 from bqcore.metrics import statistics
 from bqcore.metrics.masks import boundary_mask, junction_cells
 
+from ..formats import interval, level, number, percent, span
 from ..specs import FLOAT
-from .style import BOTH_COLOUR, FLOAT_COLOUR, QUANTIZED_COLOUR, STYLE, draw_regions, level_name, mark_cells
-from .tables import beyond_column
+from . import style, tables
+from .source_data import attach
+from .style import BOTH_COLOUR, FLOAT_COLOUR, QUANTIZED_COLOUR
+
+# By title: the measure, where it is taken, and the form of its numbers.
+_LEVEL_COLUMNS = {
+    "accuracy": ("accuracy", {}, ".4f"),
+    "flips": ("flip_rate", {}, ".4f"),
+    "band flips": ("band_flip_rate", {}, ".3f"),
+    "pair-order flips": ("pair_order_flip_rate", {}, ".4f"),
+    "band pair-order": ("band_pair_order_flip_rate", {}, ".3f"),
+    "displacement, median": ("displacement", {"quantile": 0.5}, ".4f"),
+    "95 %": ("displacement", {"quantile": 0.95}, ".4f"),
+    "radius, median": ("radius", {"quantile": 0.5}, ".3f"),
+    "radius, 95 %": ("radius", {"quantile": 0.95}, ".3f"),
+    "normal variation, median": ("normal_variation", {"quantile": 0.5}, ".1e"),
+    "normal variation, 95 %": ("normal_variation", {"quantile": 0.95}, ".1e"),
+}
+_OF_ALL_INPUTS = ("flip_rate", "pair_order_flip_rate")
+_SLICE_COLUMNS = {
+    "J": ("boundary_jaccard", ".3f"),
+    "d_eff": ("effective_displacement", ".4f"),
+    "grid change": ("grid_change", ".4f"),
+    "junctions": ("junctions", ".0f"),
+}
 
 
+@style.styled
 def levels_figure(run: xr.Dataset) -> Figure:
     """
     Draw Figure 1: decision regions, boundary masks and junctions of one run, float and each level side by side.
@@ -29,81 +54,41 @@ def levels_figure(run: xr.Dataset) -> Figure:
         Of :func:`studies.catalogue.run`.
     """
     levels = [int(bits) for bits in run.bits]
-    columns = 3 if len(levels) > 3 else len(levels) + 1
-    rows = -(-(len(levels) + 1) // columns)
-    with plt.rc_context(STYLE):
-        figure, panels = plt.subplots(rows, columns, figsize=(3.1 * columns, 2.9 * rows), squeeze=False)
-        reference = boundary_mask(run.labels.sel(bits=FLOAT).values)
-        for axes, bits in zip(panels.flat, levels):
-            labels = run.labels.sel(bits=bits)
-            mask = boundary_mask(labels.values)
-            draw_regions(axes, labels)
-            if bits == FLOAT:
-                mark_cells(axes, mask, run, FLOAT_COLOUR)
-                axes.set_title("float")
-            else:
-                mark_cells(axes, reference & ~mask, run, FLOAT_COLOUR)
-                mark_cells(axes, mask & ~reference, run, QUANTIZED_COLOUR)
-                mark_cells(axes, mask & reference, run, BOTH_COLOUR)
-                jaccard = float(run.boundary_jaccard.sel(bits=bits, nodes=len(run.a)))
-                axes.set_title(f"{bits} bits: J = {jaccard:.2f}, flips {float(run.flip_rate.sel(bits=bits)):.2%}")
-            b, a = np.nonzero(junction_cells(labels.values))
-            axes.plot(run.cell_a[a], run.cell_b[b], "o", ms=6, mfc="none", mec="black", mew=1.1)
-        spare = panels.flat[len(levels)]
-        spare.legend(
-            handles=[
-                Patch(color=FLOAT_COLOUR, label="boundary mask, float only"),
-                Patch(color=QUANTIZED_COLOUR, label="boundary mask, quantized only"),
-                Patch(color=BOTH_COLOUR, label="boundary mask, both"),
-                Line2D([], [], ls="", marker="o", ms=6, mfc="none", mec="black", label="triple-junction cell"),
-            ],
-            loc="center left", frameon=False,
-        )  # fmt: skip
-        for axes in panels.flat[len(levels) :]:
-            axes.set_axis_off()
-    plt.close(figure)
-    return figure
-
-
-def transitions_figure(run: xr.Dataset) -> Figure:
-    """
-    Draw Figure 2: the junction cells along the interpolation between adjacent levels of one run.
-
-    Parameters
-    ----------
-    run : xarray.Dataset
-        Of :func:`studies.catalogue.run`, with at least one transition.
-    """
-    names = [str(name) for name in run.transition.values]
-    levels = [int(bits) for bits in run.bits if bits != FLOAT]
-    columns = min(3, len(names))
-    rows = -(-len(names) // columns)
-    with plt.rc_context(STYLE):
-        figure, panels = plt.subplots(rows, columns, figsize=(3.1 * columns + 0.7, 2.9 * rows), squeeze=False)
-        for axes, name, first, second in zip(panels.flat, names, levels, levels[1:]):
-            before, after = (run.labels.sel(bits=bits) for bits in (first, second))
-            draw_regions(axes, before)
-            mark_cells(axes, boundary_mask(before.values), run, BOTH_COLOUR, 0.35)
-            mark_cells(axes, boundary_mask(after.values), run, QUANTIZED_COLOUR, 0.55)
-            step, b, a = np.nonzero(run.junction_map.sel(transition=name).values)
-            dots = axes.scatter(
-                run.cell_a[a],
-                run.cell_b[b],
-                c=run.t.values[step],
-                cmap="viridis",
-                vmin=0,
-                vmax=1,
-                s=16,
-                lw=0.4,
-                ec="white",
-            )
-            axes.set_title(f"{name} bits: {int(run.junction_union.sel(transition=name))} junction cells")
-        for axes in panels.flat[len(names) :]:
-            axes.set_axis_off()
-        bar = figure.colorbar(dots, ax=panels, shrink=0.6, label="interpolation t")
-        bar.set_ticks([0, 0.5, 1])
-    plt.close(figure)
-    return figure
+    count = len(levels) + 1
+    figure, (*panels, last) = style.panels(count, 3 if len(levels) > 3 else count, (3.1, 2.9))
+    masks = np.stack([boundary_mask(run.labels.sel(bits=bits).values) for bits in levels])
+    junctions = np.stack([junction_cells(run.labels.sel(bits=bits).values) for bits in levels])
+    reference = masks[levels.index(FLOAT)]
+    for axes, bits, mask, cells in zip(panels, levels, masks, junctions):
+        style.draw_regions(axes, run.labels.sel(bits=bits))
+        if bits == FLOAT:
+            style.mark_cells(axes, mask, run, FLOAT_COLOUR)
+            axes.set_title("float")
+        else:
+            style.mark_cells(axes, reference & ~mask, run, FLOAT_COLOUR)
+            style.mark_cells(axes, mask & ~reference, run, QUANTIZED_COLOUR)
+            style.mark_cells(axes, mask & reference, run, BOTH_COLOUR)
+            jaccard = run.boundary_jaccard.sel(bits=bits, nodes=len(run.a))
+            flips = percent(run.flip_rate.sel(bits=bits), 2)
+            axes.set_title(f"{level(bits)}: J = {number(jaccard, '.2f')}, flips {flips}")
+        b, a = np.nonzero(cells)
+        axes.plot(run.cell_a[a], run.cell_b[b], "o", ms=6, mfc="none", mec="black", mew=1.1)
+    last.set_axis_off()
+    last.legend(
+        handles=[
+            Patch(color=FLOAT_COLOUR, label="boundary mask, float only"),
+            Patch(color=QUANTIZED_COLOUR, label="boundary mask, quantized only"),
+            Patch(color=BOTH_COLOUR, label="boundary mask, both"),
+            Line2D([], [], ls="", marker="o", ms=6, mfc="none", mec="black", label="triple-junction cell"),
+        ],
+        loc="center left", frameon=False,
+    )  # fmt: skip
+    cells = ("bits", "cell_b", "cell_a")
+    about = {"boundary_cell": (masks, "boundary mask"), "junction_cell": (junctions, "triple-junction cells")}
+    data = run[["labels", "boundary_jaccard", "flip_rate"]].sel(nodes=len(run.a))
+    for name, (found, words) in about.items():
+        data[name] = (cells, found, {"long_name": words, "units": "flag"})
+    return attach(figure, data.assign_coords(cell_b=run.cell_b, cell_a=run.cell_a))
 
 
 def headline(run: xr.Dataset) -> bytes:
@@ -113,6 +98,7 @@ def headline(run: xr.Dataset) -> bytes:
     return picture.getvalue()
 
 
+@style.styled
 def resolution_figure(runs: xr.Dataset, reported: dict[tuple[str, int], float]) -> Figure:
     """
     Draw boundary Jaccard and d_eff by bits over the seeds, at each grid resolution.
@@ -124,29 +110,23 @@ def resolution_figure(runs: xr.Dataset, reported: dict[tuple[str, int], float]) 
     reported : dict
         The paper's values by measure and bits.
     """
-    with plt.rc_context(STYLE):
-        figure, panels = plt.subplots(1, 2, figsize=(9, 3.8))
-        for axes, name in zip(panels, ("boundary_jaccard", "effective_displacement")):
-            frame = runs[name].sel(bits=runs.bits != FLOAT).sortby("nodes").to_dataframe().reset_index()
-            order = [int(bits) for bits in runs.bits if bits != FLOAT]
-            sns.boxplot(
-                frame, x="bits", y=name, hue="nodes", order=order, palette="crest", fliersize=1.5, linewidth=0.8,
-                ax=axes, legend=axes is panels[0],
-            )  # fmt: skip
-            axes.set(xlabel="bits", ylabel=runs[name].attrs["long_name"])
-        here = [
-            (order.index(b), value)
-            for (name, b), value in reported.items()
-            if name == "boundary_jaccard" and b in order
-        ]
-        if here:
-            panels[0].plot(*zip(*here), "D", color=QUANTIZED_COLOUR, mec="white", ms=7, label="the paper")
-        panels[0].legend(title="nodes a side", frameon=False)
-        panels[1].set_ylabel("d_eff, input units")
-    plt.close(figure)
-    return figure
+    names = ["boundary_jaccard", "effective_displacement"]
+    shown = runs[names].sel(bits=runs.bits != FLOAT).sortby("nodes")
+    order = shown.bits.values.tolist()
+    figure, panels = plt.subplots(1, 2, figsize=(9, 3.8))
+    for axes, name in zip(panels, names):
+        sns.boxplot(
+            shown[name].to_dataframe().reset_index(), x="bits", y=name, hue="nodes", order=order, palette="crest",
+            fliersize=1.5, linewidth=0.8, ax=axes, legend=axes is panels[0],
+        )  # fmt: skip
+        axes.set(xlabel="bits", ylabel=runs[name].attrs["long_name"])
+    theirs = _draw_reported(panels[0], reported, "boundary_jaccard", order)
+    panels[0].legend(title="nodes a side", frameon=False)
+    panels[1].set_ylabel("d_eff, input units")
+    return attach(figure, shown.assign(theirs))
 
 
+@style.styled
 def spread_figure(runs: xr.Dataset, reported: dict[tuple[str, int], float]) -> Figure:
     """
     Draw what each level does to accuracy, decisions and displacement over the seeds, a dot a run.
@@ -158,178 +138,108 @@ def spread_figure(runs: xr.Dataset, reported: dict[tuple[str, int], float]) -> F
     reported : dict
         The paper's values by measure and bits.
     """
-    shown = [
-        (runs.accuracy, "accuracy"), (runs.flip_rate, "flip_rate"), (runs.band_flip_rate, "band_flip_rate"),
-        (runs.displacement.sel(quantile=0.5), "displacement"),
-    ]  # fmt: skip
     order = [int(bits) for bits in runs.bits if bits != FLOAT]
-    with plt.rc_context(STYLE):
-        figure, panels = plt.subplots(2, 2, figsize=(9, 6.4))
-        for axes, (values, name) in zip(panels.flat, shown):
-            frame = values.sel(bits=order).to_dataframe().reset_index()
-            sns.stripplot(
-                frame,
-                x="bits",
-                y=values.name,
-                order=order,
-                color=FLOAT_COLOUR,
-                alpha=0.35,
-                size=2.5,
-                ax=axes,
-                jitter=0.25,
-            )
-            middle = values.sel(bits=order).median("seed")
-            axes.plot(range(len(order)), middle, "_", color="black", ms=22, mew=1.6, label="median")
-            here = [
-                (order.index(b), value) for (measure, b), value in reported.items() if measure == name and b in order
-            ]
-            if here:
-                axes.plot(*zip(*here), "D", color=QUANTIZED_COLOUR, mec="white", ms=7, label="the paper")
-            title = values.attrs["long_name"].replace(", magnitude", "")
-            axes.set(xlabel="bits", ylabel=f"{'median ' if name == 'displacement' else ''}{title}")
-            axes.yaxis.label.set_size(9)
-            if name == "displacement":
-                axes.set_yscale("log")
-            elif name != "accuracy":
-                axes.set_yscale("symlog", linthresh=0.005)  # linear to 0.005, so that 0 has a place
-                axes.set_ylim(-0.001, 1)
-            if here:
-                axes.legend(frameon=False)
-    plt.close(figure)
-    return figure
-
-
-def junction_test_figure(runs: xr.Dataset) -> Figure:
-    """
-    Draw claim J1 as a test: the share of cells near a junction, changed and rearranged, against chance.
-
-    Parameters
-    ----------
-    runs : xarray.Dataset
-        Of :func:`studies.catalogue.sweep`, with at least one transition.
-    """
-    names = {
-        "chance_slice": "all cells of the slice", "chance_boundary": "all boundary cells",
-        "share_near": "changed cells", "share_rearranged_near": "rearranged cells",
-    }  # fmt: skip
-    frame = pd.concat(
-        runs[name].to_dataframe(name="share").reset_index().assign(of=label) for name, label in names.items()
-    )
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(9, 4))
-        sns.boxplot(
-            frame, x="transition", y="share", hue="of", hue_order=list(names.values()), fliersize=1.5, linewidth=0.8,
-            palette=["#dddddd", "#999999", "#56b4e9", "#cc79a7"], ax=axes,
+    names = ["accuracy", "flip_rate", "band_flip_rate", "displacement"]
+    data = shown = runs[names].sel(bits=order, quantile=0.5)
+    figure, panels = plt.subplots(2, 2, figsize=(9, 6.4))
+    for axes, name in zip(panels.flat, names):
+        sns.stripplot(
+            shown[name].to_dataframe().reset_index(), x="bits", y=name, order=order, color=FLOAT_COLOUR, alpha=0.35,
+            size=2.5, ax=axes, jitter=0.25,
         )  # fmt: skip
-        axes.axhline(0.5, color="black", lw=0.8, ls=":")
-        axes.set(xlabel="transition, bits", ylabel="share within one cell of a junction", ylim=(-0.02, 1.02))
-        axes.legend(title=None, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 1.16))
-    plt.close(figure)
-    return figure
+        middle = shown[name].median("seed")
+        axes.plot(range(len(order)), middle, "_", color="black", ms=22, mew=1.6, label="median")
+        theirs = _draw_reported(axes, reported, name, order)
+        axes.set(xlabel="bits", ylabel=shown[name].attrs["long_name"])
+        axes.yaxis.label.set_size(9)
+        if name == "displacement":
+            axes.set(ylabel="median first-order boundary displacement", yscale="log")
+        elif name != "accuracy":
+            axes.set_yscale("symlog", linthresh=0.005)  # linear to 0.005, so that 0 has a place
+            axes.set_ylim(-0.001, 1)
+        if theirs:
+            axes.legend(frameon=False)
+        data = data.assign(theirs)
+    return attach(figure, data)
 
 
-_LEVEL_COLUMNS = {
-    "accuracy": ("accuracy", {}, "{:.4f}"),
-    "flips": ("flip_rate", {}, "{:.4f}"),
-    "band flips": ("band_flip_rate", {}, "{:.3f}"),
-    "pair-order flips": ("pair_order_flip_rate", {}, "{:.4f}"),
-    "band pair-order": ("band_pair_order_flip_rate", {}, "{:.3f}"),
-    "displacement, median": ("displacement", {"quantile": 0.5}, "{:.4f}"),
-    "95 %": ("displacement", {"quantile": 0.95}, "{:.4f}"),
-    "radius, median": ("radius", {"quantile": 0.5}, "{:.3f}"),
-    "radius, 95 %": ("radius", {"quantile": 0.95}, "{:.3f}"),
-    "normal variation, median": ("normal_variation", {"quantile": 0.5}, "{:.1e}"),
-    "normal variation, 95 %": ("normal_variation", {"quantile": 0.95}, "{:.1e}"),
-}
-_OF_ALL_INPUTS = ("accuracy", "flips", "pair-order flips")
-_SLICE_COLUMNS = {
-    "J": ("boundary_jaccard", "{:.3f}"),
-    "d_eff": ("effective_displacement", "{:.4f}"),
-    "grid change": ("grid_change", "{:.4f}"),
-    "junctions": ("junctions", "{:.0f}"),
-}
-_TRANSITION_COLUMNS = {
-    "junctions, union": ("junction_union", "{:.0f}"),
-    "inside the changed region": ("junction_union_changed", "{:.0f}"),
-    "changed cells": ("changed_cells", "{:.0f}"),
-    "near a junction": ("share_near", "{:.3f}"),
-    "chance along the boundary": ("chance_boundary", "{:.3f}"),
-    "chance on the slice": ("chance_slice", "{:.4f}"),
-    "rearranged cells": ("rearranged_cells", "{:.0f}"),
-    "of these near a junction": ("share_rearranged_near", "{:.3f}"),
-}
+def _draw_reported(axes, reported: dict[tuple[str, int], float], name: str, order: list[int]) -> dict[str, tuple]:
+    """Draw the paper's values of a measure over the places of bit-widths, and return them as a variable."""
+    values = [reported.get((name, bits), np.nan) for bits in order]
+    if not np.isfinite(values).any():
+        return {}
+    here = [(place, value) for place, value in enumerate(values) if np.isfinite(value)]
+    axes.plot(*zip(*here), "D", color=QUANTIZED_COLOUR, mec="white", ms=7, label="the paper")
+    return {f"{name}_reported": ("bits", values, {"long_name": f"{name}, as the paper reports it"})}
 
 
-def levels_table(runs: xr.Dataset) -> pd.DataFrame:
+def levels_table(runs: xr.Dataset) -> tables.Frame:
     """
     Tabulate decisions and local geometry by level; over several seeds, medians with 95 % prediction intervals.
 
-    Of one run, shares of the test inputs have their 95 % Clopper–Pearson interval.
+    Of one run, fractions of the test inputs have their 95 % Clopper–Pearson interval.
     """
-    columns = {
-        title: [
-            _share(float(runs[name].sel(bits=bits)), runs.sizes["sample"], form)
-            if title in _OF_ALL_INPUTS and "sample" in runs.sizes and (bits != FLOAT or title == "accuracy")
-            else _cell(runs[name].sel(select | {"bits": bits}), form)
-            for bits in runs.bits.values
-        ]
-        for title, (name, select, form) in _LEVEL_COLUMNS.items()
-    }
-    return _frame(columns, [level_name(int(bits)) for bits in runs.bits], "level")
+    inputs = runs.sizes.get("sample")
+
+    def cell(values: xr.DataArray, form: str) -> tables.Cell:
+        if inputs and (values.name == "accuracy" or values.name in _OF_ALL_INPUTS and values.bits != FLOAT):
+            return tables.fraction(values, inputs, form)
+        return tables.next_run(values, form)
+
+    columns = {title: (runs[name].sel(select), form) for title, (name, select, form) in _LEVEL_COLUMNS.items()}
+    return tables.along("bits", columns, cell)
 
 
-def slices_table(runs: xr.Dataset) -> pd.DataFrame:
+def slices_table(runs: xr.Dataset) -> tables.Frame:
     """Tabulate the slice measures by level at every resolution, each with its larger grid step h, and one without."""
-    columns = {}
+    columns, (beyond, tau) = {}, tables.beyond_column(runs.tolerance_jaccard)
     for nodes in sorted(runs.nodes.values):
         here = runs.sel(nodes=nodes)
-        step = float(np.maximum(here.step_a, here.step_b).median())
+        step = number(np.maximum(here.step_a, here.step_b).median())
         for title, (name, form) in _SLICE_COLUMNS.items():
-            values = [_cell(here[name].sel(bits=bits), form) for bits in runs.bits.values]
-            columns[f"{title} ({nodes} nodes, h = {step:.4f})" if title == "J" else f"{title} ({nodes})"] = values
-    title, tau = beyond_column(runs.tolerance_jaccard)
-    columns[title] = [_cell(runs.tolerance_jaccard.sel(bits=bits, tau=tau), "{:.3f}") for bits in runs.bits.values]
-    return _frame(columns, [level_name(int(bits)) for bits in runs.bits], "level")
+            columns[f"{title} ({nodes} nodes, h = {step})" if title == "J" else f"{title} ({nodes})"] = here[name], form
+    columns[beyond] = runs.tolerance_jaccard.sel(tau=tau), ".3f"
+    return tables.along("bits", columns, tables.next_run)
 
 
-def transitions_table(runs: xr.Dataset) -> pd.DataFrame:
-    """Tabulate the transitions between adjacent levels; over several seeds, medians with 95 % prediction intervals."""
-    columns = {
-        title: [_cell(runs[name].sel(transition=t), form) for t in runs.transition.values]
-        for title, (name, form) in _TRANSITION_COLUMNS.items()
-    }
-    return _frame(columns, list(runs.transition.values), "transition")
+def summary(many: xr.Dataset) -> Markdown:
+    """Say in words what the levels of a sweep show; every number comes from *many*."""
+    nodes = [int(n) for n in many.nodes.values]
+    levels = [int(b) for b in many.bits.values if b != FLOAT]
+    lines = []
+    for bits in (levels[0], levels[len(levels) // 2], levels[-1]):
+        here = many.sel(bits=bits)
+        middle = here[["flip_rate", "band_flip_rate"]].median("seed")
+        loss = (many.accuracy.sel(bits=FLOAT) - here.accuracy).median()
+        lines.append(
+            f"- At **{bits} bits** {percent((here.flip_rate == 0).mean())} of the {many.sizes['seed']} runs keep "
+            f"every test decision; the median run loses {number(loss)} of accuracy, changes "
+            f"{number(middle.flip_rate)} of the decisions ({number(middle.band_flip_rate, '.3f')} in the "
+            f"boundary band), and its boundary-mask Jaccard distance is "
+            f"{_median(here.boundary_jaccard.sel(nodes=nodes[0]))} on {nodes[0]} nodes a side."
+        )
+    if len(nodes) > 1:
+        coarse, fine = min(nodes), max(nodes)
+        for bits in dict.fromkeys((levels[0], levels[len(levels) // 2])):
+            here = many[["boundary_jaccard", "effective_displacement"]].sel(bits=bits).median("seed")
+            jaccard, d_eff = (values.sel(nodes=[coarse, fine]).values for values in here.values())
+            lines.append(
+                f"- From {coarse} to {fine} nodes the same {bits}-bit boundaries go from J = {span(*jaccard, '.2f')}, "
+                f"while d_eff goes from {span(*d_eff)} input units."
+            )
+    few = many.few_classes.isel(nodes=0).sel(bits=levels)
+    lines.append(
+        f"- In the median run {percent(many.outside.median())} of the slice lies "
+        "[outside the data](outside-the-data): some pixel there is out of the range that it has in training. Slices "
+        "that show fewer than three classes, where no junction can be: "
+        f"{int(few.sum())} of {many.sizes['seed'] * len(levels)}."
+    )
+    return Markdown("\n".join(lines))
 
 
-def steps_table(runs: xr.Dataset) -> pd.DataFrame:
-    """Tabulate the junction cells at each interpolation step of each transition."""
-    columns = {
-        f"t = {t:.3g}": [
-            _cell(runs.junction_steps.sel(transition=name, t=t), "{:.0f}") for name in runs.transition.values
-        ]
-        for t in runs.t.values
-    }
-    return _frame(columns, list(runs.transition.values), "transition")
-
-
-def _share(share: float, inputs: int, form: str) -> str:
-    found = statistics.clopper_pearson(round(share * inputs), inputs)
-    return f"{form.format(share)} [{form.format(found.low)}, {form.format(found.high)}]"
-
-
-def _cell(values: xr.DataArray, form: str) -> str:
-    if values.dims not in ((), ("seed",)):  # an interval over anything but seeds would be one over nodes or cells
-        raise ValueError(f"{values.name} runs over {values.dims}: an interval is one over seeds.")
-    if values.ndim == 0:
-        return form.format(float(values))
-    found = values.values[np.isfinite(values.values)]
-    if len(found) < 2:
-        return form.format(found[0]) if len(found) else "none"
-    interval = statistics.prediction_interval(found)
-    if interval.low == interval.high:
-        return form.format(interval.estimate)
-    return f"{form.format(interval.estimate)} [{form.format(interval.low)}, {form.format(interval.high)}]"
-
-
-def _frame(columns: dict, index: list, name: str) -> pd.DataFrame:
-    return pd.DataFrame(columns, index=pd.Index(index, name=name))
+def _median(values: xr.DataArray) -> str:
+    """Write a median over seeds with the 95 % prediction interval of a single run, if there are several."""
+    if values.size < 2:
+        return number(values.median(), ".2f")
+    found = statistics.prediction_interval(values.values)
+    return interval(found._replace(estimate=float(values.median())), ".2f")

@@ -2,7 +2,6 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import xarray as xr
 from IPython.display import Markdown
 from matplotlib.figure import Figure
@@ -10,8 +9,12 @@ from matplotlib.figure import Figure
 from bqcore._checks import check_choice
 
 from .. import catalogue, published, specs
+from ..formats import number, percent, span
 from ..multiverse import judging
-from .style import FLOAT_COLOUR, QUANTIZED_COLOUR, STYLE
+from . import style, tables
+from .source_data import attach, joined
+from .style import FLOAT_COLOUR, QUANTIZED_COLOUR
+from .tables import Cell
 
 # What each axis is called, in the order of the figures.
 AXES = {
@@ -27,24 +30,23 @@ _BINS = 80
 _POINTS = 2000  # of a curve
 
 
-def readings_table(judged: dict[str, xr.Dataset]) -> pd.DataFrame:
+def readings_table(judged: dict[str, xr.Dataset]) -> tables.Frame:
     """Tabulate every axis: its values, the baseline's first, and the claims that are crossed with it."""
-    rows = []
+    lines = {}
     for axis, title in AXES.items():
         names = [name for name, found in judged.items() if axis in found.dims]
-        if not names:
-            continue
-        values = [str(value) for value in judged[names[0]][axis].values]
-        text = "; ".join(values) if len(values) <= _MOST_VALUES else f"{len(values)}: {values[0]} … {values[-1]}"
-        rows.append({"choice": title, "values": text, "claims": ", ".join(names)})
-    return pd.DataFrame(rows).set_index("choice")
+        if names:
+            values = [str(value) for value in judged[names[0]][axis].values]
+            text = "; ".join(values) if len(values) <= _MOST_VALUES else f"{len(values)}: {values[0]} … {values[-1]}"
+            lines[title] = {"values": text, "claims": ", ".join(names)}
+    return tables.frame(lines, "choice")
 
 
 def claims_table(
     judged: dict[str, xr.Dataset], claims: list[dict], splits: dict[str, dict[str, float]]
-) -> pd.DataFrame:
+) -> tables.Frame:
     """
-    Tabulate for each claim: specifications, shares where it holds, is inconclusive and fails, and what moves it most.
+    Tabulate for each claim: specifications, where it holds, is inconclusive and fails, and what moves it most.
 
     Parameters
     ----------
@@ -54,21 +56,27 @@ def claims_table(
     splits : dict
         Of :func:`variance_splits`.
     """
-    stated = {claim["id"]: claim for claim in claims}
-    rows = []
+    stated = {claim["id"]: claim["reported"] for claim in claims}
+    lines = {}
     for name, found in judged.items():
         low, middle, high = np.nanquantile(found.estimate, [0.05, 0.5, 0.95])
+        ours = {"": middle, "5 %": low, "95 %": high}
         holds, inside = float(found.holds.mean()), float(found.inside.mean())
-        row = {
-            "claim": name, "reported": stated[name]["reported"], "specifications": f"{found.holds.size:,}",
-            "ours": f"{middle:.3g} ({low:.3g} to {high:.3g})", "holds": f"{holds:.1%}",
-            "inconclusive": f"{inside - holds:.1%}", "fails": f"{1 - inside:.1%}", "moved most by": "",
+        reported = stated[name]
+        lines[name] = {
+            "reported": reported if isinstance(reported, str) else Cell(str(reported), {"": reported}),
+            "specifications": Cell(f"{found.holds.size:,}", {"": found.holds.size}),
+            "ours": Cell(f"{number(middle, '.3g')} ({span(low, high, '.3g')})", ours), "holds": _percent(holds, 1),
+            "inconclusive": _percent(inside - holds, 1), "fails": _percent(1 - inside, 1),
         }  # fmt: skip
         if name in splits:
             axis, share = largest(splits[name])
-            row["moved most by"] = f"{AXES[axis]} ({share:.0%})"
-        rows.append(row)
-    return pd.DataFrame(rows).set_index("claim")
+            lines[name]["moved most by"] = Cell(f"{AXES[axis]} ({percent(share)})", {"fraction of variance": share})
+    return tables.frame(lines, "claim")
+
+
+def _percent(value: float, digits: int) -> Cell:
+    return Cell(percent(value, digits), {"": value})
 
 
 def variance_splits(many: xr.Dataset) -> dict[str, dict[str, float]]:
@@ -81,7 +89,7 @@ def variance_splits(many: xr.Dataset) -> dict[str, dict[str, float]]:
 
 
 def largest(split: dict[str, float]) -> tuple[str, float]:
-    """Give the axis with the largest main effect, and its share of the variance."""
+    """Return the axis with the largest main effect, and its fraction of the variance."""
     mains = {axis: share for axis, share in split.items() if axis in AXES}
     axis = max(mains, key=mains.get)
     return axis, mains[axis]
@@ -92,11 +100,11 @@ def variance_figure(splits: dict[str, dict[str, float]]) -> Figure:
     columns = {
         "J2, J3, J4" if name == "J2" else name: split for name, split in splits.items() if name not in ("J3", "J4")
     }
-    rows = [axis for axis in AXES if any(axis in split for split in columns.values())] + ["interactions", "networks"]
-    values = np.array([[split.get(row, np.nan) for split in columns.values()] for row in rows])
-    titles = [AXES.get(row, row) for row in rows]
-    titles[-2:] = ["interactions of choices", "networks (seeds)"]
-    return _heat_map(values, titles, list(columns), "share of variance")
+    titles = AXES | {"interactions": "interactions of choices", "networks": "networks (seeds)"}
+    crossed = {axis for split in columns.values() for axis in split}
+    rows = {row: title for row, title in titles.items() if row not in AXES or row in crossed}
+    values = [[split.get(row, np.nan) for split in columns.values()] for row in rows]
+    return _heat_map(np.array(values), list(rows.values()), list(columns), "share of variance")
 
 
 def choices_figure(judged: dict[str, xr.Dataset], kind: str = "inside") -> Figure:
@@ -118,25 +126,26 @@ def choices_figure(judged: dict[str, xr.Dataset], kind: str = "inside") -> Figur
     return _heat_map(np.array(rows), titles, list(judged), title)
 
 
+@style.styled
 def _heat_map(values: np.ndarray, rows: list[str], columns: list[str], title: str) -> Figure:
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(1.9 + 0.55 * len(columns), 0.6 + 0.22 * len(rows)))
-        axes.imshow(np.ma.masked_invalid(values), cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        for (i, j), value in np.ndenumerate(values):
-            if np.isfinite(value):
-                colour = "white" if value > 0.6 else "#1a1a1a"
-                axes.text(j, i, f"{100 * value:.0f}", ha="center", va="center", fontsize=7.5, color=colour)
-        axes.set_xticks(range(len(columns)), columns)
-        axes.set_yticks(range(len(rows)), rows, fontsize=8)
-        axes.tick_params(length=0)
-        axes.set_title(f"{title}, %")
-        axes.xaxis.tick_top()
-        for spine in axes.spines.values():
-            spine.set_visible(False)
-    plt.close(figure)
-    return figure
+    figure, axes = plt.subplots(figsize=(1.9 + 0.55 * len(columns), 0.6 + 0.22 * len(rows)))
+    axes.imshow(np.ma.masked_invalid(values), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (i, j), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            colour = "white" if value > 0.6 else "#1a1a1a"
+            axes.text(j, i, number(100 * value, ".0f"), ha="center", va="center", fontsize=7.5, color=colour)
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows, fontsize=8)
+    axes.tick_params(length=0)
+    axes.set_title(f"{title}, %")
+    axes.xaxis.tick_top()
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    drawn = xr.DataArray(values, {"choice": rows, "claim": columns}, ("choice", "claim"), attrs={"long_name": title})
+    return attach(figure, drawn.to_dataset(name="fraction"))
 
 
+@style.styled
 def curve_figure(judged: dict[str, xr.Dataset], claims: list[dict], names: list[str]) -> Figure:
     """
     Draw the specification curve of each claim in *names*: all estimates in order, and which choices lie where.
@@ -144,42 +153,69 @@ def curve_figure(judged: dict[str, xr.Dataset], claims: list[dict], names: list[
     Below each curve a row for each value of a choice: the darker, the more of the specifications there have it; grey
     all along is a choice that does not move the claim.
     """
-    stated = {claim["id"]: claim for claim in claims}
-    with plt.rc_context(STYLE):
-        rows = {name: _values_of(judged[name]) for name in names}
-        height = max(len(values) for values in rows.values())
-        figure, panels = plt.subplots(
-            2, len(names), figsize=(4.6 * len(names), 2.6 + 0.16 * height), squeeze=False, sharex="col",
-            gridspec_kw={"height_ratios": [2.6, 0.16 * height]},
+    stated = {claim["id"]: claim["reported"] for claim in claims}
+    curves = {name: _curve(judged[name]) for name in names}
+    height = max(curve.sizes["choice"] for curve in curves.values())
+    figure, panels = plt.subplots(
+        2, len(names), figsize=(4.6 * len(names), 2.6 + 0.16 * height), squeeze=False, sharex="col",
+        gridspec_kw={"height_ratios": [2.6, 0.16 * height]},
+    )  # fmt: skip
+    for (upper, lower), (name, curve) in zip(panels.T, curves.items()):
+        count = judged[name].estimate.size
+        band = {"color": "#cccccc", "lw": 0, "label": "95 % interval (median)"}
+        upper.fill_between(curve.middle, curve.low, curve.high, **band)
+        upper.plot(curve.place, curve.estimate, color=FLOAT_COLOUR, label="ours")
+        if isinstance(stated[name], str):
+            upper.axhline(0, color="#767676", lw=1, ls=":", label="no difference")
+        else:
+            upper.axhline(stated[name], color=QUANTIZED_COLOUR, ls="--", label="the paper")
+            curve["reported"] = float(stated[name])
+        upper.set_title(f"{name}: {count:,} specifications")
+        lower.imshow(
+            curve.fraction, aspect="auto", cmap="Greys", vmin=0, vmax=1,
+            extent=(0, count, curve.sizes["choice"] - 0.5, -0.5), interpolation="nearest",
         )  # fmt: skip
-        for (upper, lower), name in zip(panels.T, names):
-            found = judged[name].transpose(*judged[name].estimate.dims)
-            order = np.argsort(found.estimate.values.ravel(), kind="stable")
-            parts = _parts(order)
-            ends = [[np.median(found[end].values.ravel()[part]) for part in parts] for end in ("low", "high")]
-            middles = [part.mean() for part in _parts(np.arange(len(order)))]
-            upper.fill_between(middles, *ends, color="#cccccc", lw=0, label="95 % interval (median)")
-            # The file behind a figure has each point of it: of a hundred thousand, some in equal steps draw the same.
-            some = np.unique(np.linspace(0, len(order) - 1, min(_POINTS, len(order))).round().astype(int))
-            upper.plot(some, found.estimate.values.ravel()[order[some]], color=FLOAT_COLOUR, label="ours")
-            if not isinstance(stated[name]["reported"], str):
-                upper.axhline(stated[name]["reported"], color=QUANTIZED_COLOUR, ls="--", label="the paper")
-            else:
-                upper.axhline(0, color="#767676", lw=1, ls=":", label="no difference")
-            upper.set_title(f"{name}: {len(order):,} specifications")
-            lower.imshow(
-                _densities(found.estimate, order, rows[name]), aspect="auto", cmap="Greys", vmin=0, vmax=1,
-                extent=(0, len(order), len(rows[name]) - 0.5, -0.5), interpolation="nearest",
-            )  # fmt: skip
-            lower.set_yticks(range(len(rows[name])), [str(value) for _, value in rows[name]], fontsize=7)
-            for i in range(1, len(rows[name])):
-                if rows[name][i][0] != rows[name][i - 1][0]:
-                    lower.axhline(i - 0.5, color="white", lw=1.5)
-            lower.tick_params(length=0)
-            lower.set_xlabel("specifications, by estimate")
-        panels[0, 0].legend(frameon=False, fontsize=8, loc="upper left")
-    plt.close(figure)
-    return figure
+        rows = _values_of(judged[name])
+        lower.set_yticks(range(len(rows)), [str(value) for _, value in rows], fontsize=7)
+        for i in range(1, len(rows)):
+            if rows[i][0] != rows[i - 1][0]:
+                lower.axhline(i - 0.5, color="white", lw=1.5)
+        lower.tick_params(length=0)
+        lower.set_xlabel("specifications, by estimate")
+    panels[0, 0].legend(frameon=False, fontsize=8, loc="upper left")
+    return attach(figure, joined(curves, "claim"))
+
+
+def _curve(found: xr.Dataset) -> xr.Dataset:
+    """
+    Return a claim's specification curve.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``estimate`` at the ``place`` of specifications in the order of their estimates; and in each ``part`` of that
+        order, whose ``middle`` is a place, the medians of the interval's ends, ``low`` and ``high``, and the
+        ``fraction`` of specifications that have each value of a ``choice``.
+    """
+    found = found.transpose(*found.estimate.dims)
+    order = np.argsort(found.estimate.values.ravel(), kind="stable")
+    parts = _parts(order)
+    ends = {end: [np.median(found[end].values.ravel()[part]) for part in parts] for end in ("low", "high")}
+    # Of a hundred thousand specifications, some in equal steps draw the same.
+    some = np.unique(np.linspace(0, len(order) - 1, min(_POINTS, len(order))).round().astype(int))
+    rows = _values_of(found)
+    return xr.Dataset(
+        {
+            "estimate": ("point", found.estimate.values.ravel()[order[some]]), "place": ("point", some),
+            "middle": ("part", [part.mean() for part in _parts(np.arange(len(order)))]),
+            **{end: ("part", values) for end, values in ends.items()},
+            "fraction": (("choice", "part"), _densities(found.estimate, order, rows)),
+        },
+        {
+            "point": np.arange(len(some)), "part": np.arange(len(parts)),
+            "choice": [f"{AXES[axis]}: {value}" for axis, value in rows],
+        },
+    )  # fmt: skip
 
 
 def _values_of(found: xr.Dataset) -> list[tuple[str, object]]:
@@ -192,7 +228,7 @@ def _parts(order: np.ndarray) -> list[np.ndarray]:
 
 
 def _densities(estimate: xr.DataArray, order: np.ndarray, rows: list[tuple[str, object]]) -> np.ndarray:
-    """Give, for each value and each of many parts of the order, the share of specifications that have it."""
+    """Return, for each value and each of many parts of the order, the fraction of specifications that have it."""
     bins, out = _parts(order), []
     for axis, value in rows:
         has = (estimate[axis] == value).broadcast_like(estimate).transpose(*estimate.dims).values.ravel()
@@ -200,41 +236,41 @@ def _densities(estimate: xr.DataArray, order: np.ndarray, rows: list[tuple[str, 
     return np.array(out)
 
 
-def region_table(judged: dict[str, xr.Dataset]) -> pd.DataFrame:
+def region_table(judged: dict[str, xr.Dataset]) -> tables.Frame:
     """Tabulate the agreeing region: of all numbers, and of all but one."""
-    rows = []
+    lines = {}
     for without in (None, *judging.NUMBERS):
-        row = {"numbers": "all" if without is None else f"all but {without}"}
+        lines["all" if without is None else f"all but {without}"] = line = {}
         for kind, title in (("inside", "agree"), ("holds", "hold")):
             size = judging.region_size(judging.region(judged, kind, without))
-            row[f"cells that {title}"] = f"{size['cells']} of {size['of']}"
-            row[f"share of specifications that {title}"] = f"{size['share']:.2g}"
-        rows.append(row)
-    return pd.DataFrame(rows).set_index("numbers")
+            cells = {"": size["cells"], "of": size["of"]}
+            line[f"cells that {title}"] = Cell(f"{size['cells']} of {size['of']}", cells)
+            line[f"share of specifications that {title}"] = tables.number(size["share"], ".2g")
+    return tables.frame(lines, "numbers")
 
 
-def region_choices(region: xr.DataArray) -> pd.DataFrame:
+def region_choices(region: xr.DataArray) -> tables.Frame:
     """Tabulate, for each choice that a cell is made of, how many agreeing cells have each of its values."""
-    rows = []
+    lines = {}
     for axis in region.dims:
         counts = (region > 0).sum([dim for dim in region.dims if dim != axis])
         text = ", ".join(f"{value}: {int(n)}" for value, n in zip(counts[axis].values.tolist(), counts.values))
-        rows.append({"choice": AXES[axis], "agreeing cells": text})
-    return pd.DataFrame(rows).set_index("choice")
+        lines[AXES[axis]] = {"agreeing cells": text}
+    return tables.frame(lines, "choice")
 
 
-def largest_cells(region: xr.DataArray, count: int = 5) -> pd.DataFrame:
-    """Tabulate the cells in which the largest shares of the remaining choices agree."""
+def largest_cells(region: xr.DataArray, count: int = 5) -> tables.Frame:
+    """Tabulate the cells in which the largest shares of the remaining choices agree, the largest first."""
     flat = region.stack(cell=region.dims)
-    order = np.argsort(-flat.values, kind="stable")[:count]
-    rows = []
+    order = [i for i in np.argsort(-flat.values, kind="stable")[:count] if flat.values[i] > 0]
+    first, *others = region.dims
+    lines = []
     for i in order:
-        if flat.values[i] > 0:
-            cell = flat.isel(cell=int(i))
-            row = {AXES[axis]: str(cell[axis].item()) for axis in region.dims}
-            rows.append(row | {"share of the rest": f"{float(cell):.2g}"})
-    frame = pd.DataFrame(rows, columns=[*(AXES[axis] for axis in region.dims), "share of the rest"])
-    return frame.set_index(AXES[region.dims[0]])
+        cell = flat.isel(cell=int(i))
+        line = {AXES[axis]: str(cell[axis].item()) for axis in others}
+        line["share of the rest"] = tables.number(float(cell), ".2g")
+        lines.append((str(cell[first].item()), line))
+    return tables.frame(lines, AXES[first])
 
 
 def _claim_lines(judged: dict[str, xr.Dataset], splits: dict[str, dict[str, float]], kind: str = "inside") -> list[str]:
@@ -248,11 +284,11 @@ def _claim_lines(judged: dict[str, xr.Dataset], splits: dict[str, dict[str, floa
         values = judging.by_choice(found[kind])[axis]
         low, high = int(np.argmin(values.values)), int(np.argmax(values.values))
         lines.append(
-            f"- **{name}** holds in {holds[name]:.1%} of its specifications and agrees in "
-            f"{float(found.inside.mean()):.1%}. What moves it most is *{AXES[axis]}*, with {share:.0%} of the "
-            f"variance: from {float(values[low]):.0%} that {which} ({values[axis].values[low]}) to "
-            f"{float(values[high]):.0%} ({values[axis].values[high]}). Networks of one specification make "
-            f"{splits[name]['networks']:.0%} of it."
+            f"- **{name}** holds in {percent(holds[name], 1)} of its specifications and agrees in "
+            f"{percent(found.inside.mean(), 1)}. What moves it most is *{AXES[axis]}*, with {percent(share)} of the "
+            f"variance: from {percent(values[low])} that {which} ({values[axis].values[low]}) to "
+            f"{percent(values[high])} ({values[axis].values[high]}). Networks of one specification make "
+            f"{percent(splits[name]['networks'])} of it."
         )
     return lines
 
@@ -266,8 +302,8 @@ def summary(
     total = sum(found.holds.size for found in judged.values())
     lines = [
         f"- {many.attrs['networks']} networks, {many.sizes['seed']} of each kind, give {total:,} specifications. Over "
-        f"them the paper's statement is inside our interval most often for {most} ({inside[most]:.0%}), least often "
-        f"for {least} ({inside[least]:.0%}).",
+        f"them the paper's statement is inside our interval most often for {most} ({percent(inside[most])}), least "
+        f"often for {least} ({percent(inside[least])}).",
     ]
     lines += _claim_lines({name: judged[name] for name in ("D2", "D4", "D5", "J2", "S3", "S4")}, splits)
     size = judging.region_size(judging.region(judged))
@@ -275,10 +311,11 @@ def summary(
     numbers = judging.NUMBERS
     chance = rule["level"] ** len(numbers)
     lines.append(
-        f"- **All {len(numbers)} numbers at once** agree in {size['cells']} of {size['of']} cells, {size['share']:.2g} "
-        f"of all full specifications; where no interval may be too wide, in {strict['cells']} cells. Numbers that came "
-        f"from one of our specifications would all lie in their intervals there with a probability of about "
-        f"{chance:.2f}, if they were independent."
+        f"- **All {len(numbers)} numbers at once** agree in {size['cells']} of {size['of']} cells, "
+        f"{number(size['share'], '.2g')} of all full specifications; where no interval may be too "
+        f"wide, in {strict['cells']} cells. Numbers that came from one of our specifications would "
+        f"all lie in their intervals there with a probability of about "
+        f"{number(chance, '.2f')}, if they were independent."
     )
     alone = {name: judging.region_size(judging.region(judged, "inside", name)) for name in numbers}
     free = [name for name, without in alone.items() if without["cells"] > size["cells"]]
@@ -289,7 +326,7 @@ def summary(
 
 def load(results: str, seeds: int) -> xr.Dataset:
     """
-    Give the multiverse on digits: the published one, or a fresh one of *seeds* seeds, which is made if it is missing.
+    Return the multiverse on digits: the published one, or a fresh one of *seeds* seeds, which is made if it is missing.
 
     Parameters
     ----------
@@ -303,7 +340,7 @@ def load(results: str, seeds: int) -> xr.Dataset:
 
 
 def load_elsewhere() -> list[xr.Dataset]:
-    """Give the published multiverses of the other data sets."""
+    """Return the published multiverses of the other data sets."""
     return [published.load_published(name) for dataset, name in published.MULTIVERSES.items() if dataset != "digits"]
 
 

@@ -10,9 +10,14 @@ from matplotlib.figure import Figure
 from bqcore.metrics import finite_scale, statistics
 
 from .. import stopping
-from .style import BOTH_COLOUR, DATASETS, FLOAT_COLOUR, QUANTIZED_COLOUR, STYLE, listed
+from ..formats import ends, level, listed, number, percent, signed, span
+from . import style, tables
+from .finite_scale import ROUNDING
+from .source_data import attach, rows
+from .stopping import first_of
+from .style import BOTH_COLOUR, DATASETS, FLOAT_COLOUR, QUANTIZED_COLOUR
+from .tables import Cell, median_range
 
-_ROUNDING = 0.0005  # the paper's Jaccard distances have three decimals
 _REACH = 3  # half-widths of an interval that the figure of positions shows
 _VERDICTS = {
     "reproduced": ("#009e73", "o"),
@@ -21,13 +26,13 @@ _VERDICTS = {
 }
 
 
-def positions(rows: list[dict]) -> pd.DataFrame:
+def positions(claims: list[dict]) -> pd.DataFrame:
     """
-    Give where each reported number lies among our runs: 0 is their middle, ±1 the ends of the 95 % interval.
+    Return where each reported number lies among our runs: 0 is their middle, ±1 the ends of the 95 % interval.
 
     Parameters
     ----------
-    rows : list of dict
+    claims : list of dict
         Of :func:`studies.ledger.ledger`; those with a reported number and an interval are kept.
 
     Returns
@@ -37,7 +42,7 @@ def positions(rows: list[dict]) -> pd.DataFrame:
         has no width on that side.
     """
     kept = {}
-    for row in rows:
+    for row in claims:
         if isinstance(row["reported"], int | float) and row["low"] is not None:
             off = row["reported"] - row["estimate"]
             side = row["high"] - row["estimate"] if off > 0 else row["estimate"] - row["low"]
@@ -47,31 +52,30 @@ def positions(rows: list[dict]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(kept, orient="index").rename_axis("claim")
 
 
-def positions_figure(rows: list[dict]) -> Figure:
-    """Draw the positions of the reported numbers, with each one and our interval in words."""
-    table = positions(rows)
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(8.4, 0.3 * len(table) + 1.3))
-        axes.axvspan(-1, 1, color="#e6eef4", lw=0)
-        axes.axvline(0, color=FLOAT_COLOUR, lw=1)
-        for height, row in enumerate(table.iloc[::-1].to_dict("records")):
-            colour, mark = _VERDICTS[row["verdict"]]
-            axes.plot(np.clip(row["position"], -_REACH, _REACH), height, mark, color=colour, ms=7, clip_on=False)
-            words = f"{row['reported']:g} among {row['low']:.3g} to {row['high']:.3g}, {row['runs']} runs"
-            axes.text(_REACH + 0.2, height, words, va="center", fontsize=8)
-        names = [f"{name}, {row['dataset']}" for name, row in table.iloc[::-1].iterrows()]
-        axes.set_yticks(range(len(table)), names)
-        axes.set(xlim=(-_REACH, _REACH), xlabel="position among our runs: 0 their middle, ±1 the ends of the interval")
-        for verdict, (colour, mark) in _VERDICTS.items():
-            axes.plot([], [], mark, color=colour, label=verdict)
-        axes.legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
-    plt.close(figure)
-    return figure
+@style.styled
+def positions_figure(claims: list[dict]) -> Figure:
+    """Draw the positions of the reported numbers of the ledger's rows, with each one and our interval in words."""
+    table = positions(claims)
+    figure, axes = plt.subplots(figsize=(8.4, 0.3 * len(table) + 1.3))
+    axes.axvspan(-1, 1, color="#e6eef4", lw=0)
+    axes.axvline(0, color=FLOAT_COLOUR, lw=1)
+    for height, row in enumerate(table.iloc[::-1].itertuples()):
+        colour, mark = _VERDICTS[row.verdict]
+        axes.plot(np.clip(row.position, -_REACH, _REACH), height, mark, color=colour, ms=7, clip_on=False)
+        words = f"{row.reported:g} among {span(row.low, row.high, '.3g')}, {row.runs} runs"
+        axes.text(_REACH + 0.2, height, words, va="center", fontsize=8)
+    names = [f"{row.Index}, {row.dataset}" for row in table.iloc[::-1].itertuples()]
+    axes.set_yticks(range(len(table)), names)
+    axes.set(xlim=(-_REACH, _REACH), xlabel="position among our runs: 0 their middle, ±1 the ends of the interval")
+    for verdict, (colour, mark) in _VERDICTS.items():
+        axes.plot([], [], mark, color=colour, label=verdict)
+    axes.legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
+    return attach(figure, table.reset_index())
 
 
 def implied_steps(many: xr.Dataset, reported: dict[int, float]) -> pd.DataFrame:
     """
-    Give the grid step that reported Jaccard distances imply, with an interval, if the networks were like ours.
+    Return the grid step that reported Jaccard distances imply, with an interval, if the networks were like ours.
 
     Shifts come from our own distances on the coarsest grid, where the law can be read backwards, seed by seed; the next
     seed's shift falls into a 95 % interval, taken of its logarithm since a shift is above 0. The law turns shift and
@@ -87,10 +91,10 @@ def implied_steps(many: xr.Dataset, reported: dict[int, float]) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        By bits: reported, nodes (of the coarsest grid), ours (median distance there), the shift and the step with their
-        ends, and the nodes a side that a slice of the median size would have at that step, fewest and most.
+        By level: bits, reported, nodes (of the coarsest grid), ours (median distance there), the shift and the step
+        with their ends, and the nodes a side that a slice of the median size would have at that step, fewest and most.
     """
-    rows = {}
+    lines = {}
     for bits, value in reported.items():
         here = many.sel(split="held-out", bits=bits, nodes=int(many.nodes.min()))
         steps = np.broadcast_arrays(here.step_a, here.step_b, here.boundary_jaccard)[:2]
@@ -101,30 +105,33 @@ def implied_steps(many: xr.Dataset, reported: dict[int, float]) -> pd.DataFrame:
         if not (shifts > 0).all():
             raise ValueError(f"{int((shifts == 0).sum())} of {len(shifts)} runs do not move at {bits} bits: no step.")
         shift = statistics.Interval(*np.exp(statistics.prediction_interval(np.log(shifts))))
-        step = finite_scale.implied_step(value, (shift.low, shift.high), rounding=_ROUNDING)
+        step = finite_scale.implied_step(value, (shift.low, shift.high), rounding=ROUNDING)
         side = float(np.median(np.maximum(*steps)) * (int(here.nodes) - 1))
-        rows[f"{bits} bits"] = {
-            "reported": value, "nodes": int(here.nodes), "ours": float(here.boundary_jaccard.median()),
+        lines[level(bits)] = {
+            "bits": bits, "reported": value, "nodes": int(here.nodes), "ours": float(here.boundary_jaccard.median()),
             "shift": shift.estimate, "shift_low": shift.low, "shift_high": shift.high,
             "step_low": step.low, "step_high": step.high, "fewest": side / step.high + 1, "most": side / step.low + 1,
         }  # fmt: skip
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("level")
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("level")
 
 
-def implied_table(steps: pd.DataFrame) -> pd.DataFrame:
-    """Write :func:`implied_steps` as the chapter shows it."""
-    return pd.DataFrame({
-        "J, the paper": steps.reported.map("{:.3f}".format),
-        "J, ours (coarsest grid)": [f"{j:.3f} ({n} nodes)" for j, n in zip(steps.ours, steps.nodes)],
-        "shift, ours": [
-            f"{x:.4f} [{low:.4f}, {high:.4f}]"
-            for x, low, high in zip(steps["shift"], steps.shift_low, steps.shift_high)
-        ],
-        "step implied": [f"{low:.3f} to {high:.3f}" for low, high in zip(steps.step_low, steps.step_high)],
-        "nodes a side implied": [f"{low:.0f} to {high:.0f}" for low, high in zip(steps.fewest, steps.most)],
-    })  # fmt: skip
+def implied_table(steps: pd.DataFrame) -> tables.Frame:
+    """Tabulate :func:`implied_steps`."""
+    lines = {}
+    for row in steps.itertuples():
+        shift = statistics.Interval(row.shift, row.shift_low, row.shift_high)
+        ours = {"": row.ours, "nodes": row.nodes}
+        lines[row.Index] = {
+            "J, the paper": tables.number(row.reported, ".3f"),
+            "J, ours (coarsest grid)": Cell(f"{number(row.ours, '.3f')} ({row.nodes} nodes)", ours),
+            "shift, ours": tables.interval(shift)._replace(units="input units"),
+            "step implied": tables.span(row.step_low, row.step_high, ".3f", "input units"),
+            "nodes a side implied": tables.span(row.fewest, row.most, ".0f"),
+        }  # fmt: skip
+    return tables.frame(lines, "level")
 
 
+@style.styled
 def steps_figure(many: xr.Dataset, steps: pd.DataFrame) -> Figure:
     """
     Draw J against the grid step by the law, our measured medians, and where the reported values meet the law.
@@ -136,34 +143,39 @@ def steps_figure(many: xr.Dataset, steps: pd.DataFrame) -> Figure:
     steps : pandas.DataFrame
         Of it.
     """
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(7, 4.2))
-        for (name, row), colour in zip(steps.iterrows(), (FLOAT_COLOUR, QUANTIZED_COLOUR, BOTH_COLOUR)):
-            here = many.sel(split="held-out", bits=int(name.split()[0]))
-            h = np.maximum(here.step_a, here.step_b)
-            h = (h.median([dim for dim in h.dims if dim != "nodes"])).values
-            j = here.boundary_jaccard.transpose("nodes", ...)
-            middle = j.median("seed").values
-            ends = np.abs(np.stack([j.min("seed").values, j.max("seed").values]) - middle)
-            axes.errorbar(h, middle, ends, fmt="o", ms=4, lw=1, capsize=2, color=colour, label=f"{name}, ours")
-            grid = np.geomspace(h.min() / 2, 1.5 * row.step_high, 200)
-            law = [
-                [finite_scale.isotropic_jaccard(shift, (x, x)) for x in grid]
-                for shift in (row["shift"], row.shift_low, row.shift_high)
-            ]
-            axes.plot(grid, law[0], color=colour, lw=1)
-            axes.fill_between(grid, law[1], law[2], color=colour, alpha=0.12, lw=0)
-            axes.plot(
-                [row.step_low, row.step_high], [row.reported] * 2, color=colour, lw=3.5, solid_capstyle="butt",
-                label=f"{name}, steps that the paper's {row.reported:g} implies",
-            )  # fmt: skip
-        axes.set(xscale="log", xlabel="grid step h, input units", ylabel="boundary-mask Jaccard distance", ylim=(0, 1))
-        axes.legend(frameon=False, fontsize=8)
-    plt.close(figure)
-    return figure
+    figure, axes = plt.subplots(figsize=(7, 4.2))
+    here = many[["step_a", "step_b", "boundary_jaccard"]].sel(split="held-out", bits=steps.bits.tolist())
+    h = np.maximum(here.step_a, here.step_b)
+    h = h.median([dim for dim in h.dims if dim not in ("nodes", "bits")])
+    laws = []
+    for row, colour in zip(steps.itertuples(), (FLOAT_COLOUR, QUANTIZED_COLOUR, BOTH_COLOUR)):
+        j = here.boundary_jaccard.sel(bits=row.bits).transpose("nodes", ...)
+        style.draw_range(axes, h.values, j, "seed", fmt="o", ms=4, color=colour, label=f"{row.Index}, ours")
+        grid = np.geomspace(float(h.min()) / 2, 1.5 * row.step_high, 200)
+        shifts = {"law": row.shift, "law_low": row.shift_low, "law_high": row.shift_high}
+        law = {name: [finite_scale.isotropic_jaccard(shift, (x, x)) for x in grid] for name, shift in shifts.items()}
+        axes.plot(grid, law["law"], color=colour, lw=1)
+        axes.fill_between(grid, law["law_low"], law["law_high"], color=colour, alpha=0.12, lw=0)
+        axes.plot(
+            [row.step_low, row.step_high], [row.reported] * 2, color=colour, lw=3.5, solid_capstyle="butt",
+            label=f"{row.Index}, steps that the paper's {row.reported:g} implies",
+        )  # fmt: skip
+        laws.append(pd.DataFrame({"law_bits": row.bits, "law_step": grid, **law}))
+    axes.set(xscale="log", xlabel="grid step h, input units", ylabel="boundary-mask Jaccard distance", ylim=(0, 1))
+    axes.legend(frameon=False, fontsize=8)
+    lengths = {"units": h.attrs.get("units", "input units")}
+    found = steps.set_index("bits").to_xarray().rename(nodes="coarsest_nodes").drop_vars("ours")
+    for name in ("shift", "shift_low", "shift_high", "step_low", "step_high"):
+        found[name].attrs = lengths
+    data = here.assign(step=h, **found).merge(rows(pd.concat(laws), law_step=lengths))
+    return attach(figure, data)
 
 
-def power_table(sets: dict[str, xr.Dataset], chosen: dict[str, xr.Dataset], *, rng: int) -> pd.DataFrame:
+def _by_data_set(lines: dict[str, dict]) -> tables.Frame:
+    return tables.frame({DATASETS.get(name, name): line for name, line in lines.items()}, "data set")
+
+
+def power_table(sets: dict[str, xr.Dataset], chosen: dict[str, xr.Dataset], *, rng: int) -> tables.Frame:
     """
     Tabulate what boundary-aware stopping saves over accuracy, and the smallest saving that so many seeds could see.
 
@@ -174,28 +186,26 @@ def power_table(sets: dict[str, xr.Dataset], chosen: dict[str, xr.Dataset], *, r
     rng : int
         Seed of the paired bootstrap.
     """
-    rows = {}
+    lines = {}
     for name, many in sets.items():
-        rules = chosen[name].rule.values.tolist()
-        first, second = (chosen[name].isel(choice=rules.index(rule)) for rule in ("accuracy", "jaccard"))
-        held_out = [at.flip_rate.sel(split="held-out").values for at in (first, second)]
-        equal = stopping.at_equal_bits(many, second, "flip_rate").values
-        saved, drawn = statistics.paired_difference(*held_out), statistics.paired_bootstrap(*held_out, rng=rng)
-        priced = statistics.paired_difference(equal, held_out[1])
-        least = [statistics.detectable_difference(*held_out, seeds=n) for n in (len(equal), 3)]
-        rows[name] = {
-            "seeds": str(len(equal)),
-            "flips saved": f"{saved.estimate:+.4f} [{saved.low:+.4f}, {saved.high:+.4f}]",
-            "by bootstrap": f"[{drawn.low:+.4f}, {drawn.high:+.4f}]",
-            "at equal bits": f"{priced.estimate:+.4f} [{priced.low:+.4f}, {priced.high:+.4f}]"
-            if second.chosen_bits.min() < second.chosen_bits.max()
-            else f"nothing to compare: all at {float(second.chosen_bits.mean()):g} bits",
-            "seen with these seeds": f"{least[0]:.4f}", "seen with 3": f"{least[1]:.4f}",
+        first, second = (first_of(chosen[name].sel(split="held-out"), rule) for rule in ("accuracy", "jaccard"))
+        flips = [at.flip_rate.values for at in (first, second)]
+        drawn = statistics.paired_bootstrap(*flips, rng=rng)
+        equal = stopping.at_equal_bits(many, second, "flip_rate")
+        differ = second.chosen_bits.min() < second.chosen_bits.max()
+        alike = Cell(f"nothing to compare: all at {second.chosen_bits.mean():g} bits", {})
+        lines[name] = {
+            "seeds": tables.number(equal.size, ".0f"),
+            "flips saved": tables.difference(first.flip_rate, second.flip_rate),
+            "by bootstrap": Cell(ends(drawn, write=signed), {"low": drawn.low, "high": drawn.high}),
+            "at equal bits": tables.difference(equal, second.flip_rate) if differ else alike,
+            "seen with these seeds": tables.number(statistics.detectable_difference(*flips, seeds=equal.size)),
+            "seen with 3": tables.number(statistics.detectable_difference(*flips, seeds=3)),
         }  # fmt: skip
-    return pd.DataFrame.from_dict(rows, orient="index").rename(index=DATASETS).rename_axis("data set")
+    return _by_data_set(lines)
 
 
-def correlation_table(sets: dict[str, xr.Dataset], *, quantized: list[int]) -> pd.DataFrame:
+def correlation_table(sets: dict[str, xr.Dataset], *, quantized: list[int]) -> tables.Frame:
     """
     Tabulate the correlation of calibration and held-out Jaccard in three readings, and that of d_eff within levels.
 
@@ -206,58 +216,52 @@ def correlation_table(sets: dict[str, xr.Dataset], *, quantized: list[int]) -> p
     quantized : list of int
         The levels that count.
     """
-
-    def words(found: statistics.Interval) -> str:
-        return f"{found.estimate:.3f} [{found.low:.3f}, {found.high:.3f}]"
-
-    rows = {}
+    lines = {}
     for name, many in sets.items():
         at = many.sel(bits=quantized).isel(nodes=0).transpose("split", "seed", "bits", ...)
-        j = at.boundary_jaccard.values
-        rows[name] = {
-            "seeds": str(many.sizes["seed"]), "all points independent": words(statistics.correlation(*j)),
-            "seeds as clusters": words(statistics.seed_correlation(*j)),
-            "within a level": words(statistics.within_level_correlation(*j)),
-            "within a level, d_eff": words(statistics.within_level_correlation(*at.effective_displacement.values)),
+        j, d_eff = at.boundary_jaccard.values, at.effective_displacement.values
+        found = {
+            "all points independent": statistics.correlation(*j), "seeds as clusters": statistics.seed_correlation(*j),
+            "within a level": statistics.within_level_correlation(*j),
+            "within a level, d_eff": statistics.within_level_correlation(*d_eff),
         }  # fmt: skip
-    return pd.DataFrame.from_dict(rows, orient="index").rename(index=DATASETS).rename_axis("data set")
+        lines[name] = {"seeds": tables.number(many.sizes["seed"], ".0f")}
+        lines[name] |= {title: tables.interval(one, ".3f") for title, one in found.items()}
+    return _by_data_set(lines)
 
 
-def outside_table(sets: dict[str, xr.Dataset]) -> pd.DataFrame:
+def outside_table(sets: dict[str, xr.Dataset]) -> tables.Frame:
     """
-    Tabulate what the slices show: variance, the share outside the data, and levels with fewer than three classes.
+    Tabulate what the slices show: variance, the fraction outside the data, and levels with fewer than three classes.
 
     Parameters
     ----------
     sets : dict of xarray.Dataset
         Joined runs of the stopping study by title.
     """
-    rows = {}
+    lines = {}
     for name, many in sets.items():
         few = many.few_classes.isel(nodes=0).any("split").sum("seed")
-        rows[name] = {
-            "seeds": str(many.sizes["seed"]), "variance held": _range(many.explained.sum("axis").values, ".0%"),
-            **{f"outside, {split}": _range(many.outside.sel(split=split).values, ".0%") for split in many.split.values},
-            "fewer than three classes": listed(
-                [f"{int(bits)} bits ({int(few.sel(bits=bits))})" for bits in many.bits.values if few.sel(bits=bits)]
-            ) or "none",
+        counts = {level(bits): int(few.sel(bits=bits)) for bits in many.bits.values if few.sel(bits=bits)}
+        words = listed([f"{bits} ({count})" for bits, count in counts.items()])
+        lines[name] = {
+            "seeds": tables.number(many.sizes["seed"], ".0f"),
+            "variance held": median_range(many.explained.sum("axis"), ".0%"),
+            **{f"outside, {split}": median_range(many.outside.sel(split=split), ".0%") for split in many.split.values},
+            "fewer than three classes": Cell(words, {f"networks at {bits}": count for bits, count in counts.items()}),
         }  # fmt: skip
-    return pd.DataFrame.from_dict(rows, orient="index").rename(index=DATASETS).rename_axis("data set")
+    return _by_data_set(lines)
 
 
-def spread_table(study: xr.Dataset) -> pd.DataFrame:
+def spread_table(study: xr.Dataset) -> tables.Frame:
     """Tabulate by level J and d_eff on one grid beside the measures without one: median and range over the seeds."""
     columns = {"J": (study.boundary_jaccard, ".3f"), "d_eff": (study.effective_displacement, ".4f")}
     columns |= {f"beyond {tau:g}": (study.tolerance_jaccard.sel(tau=tau), ".3f") for tau in study.tau.values}
     columns |= {"mean distance": (study.mean_distance, ".4f"), "changed area": (study.changed_area, ".4f")}
-    cells = {
-        title: [_range(values.sel(bits=bits).values, form) for bits in study.bits.values]
-        for title, (values, form) in columns.items()
-    }
-    return pd.DataFrame(cells, index=pd.Index([f"{b} bits" for b in study.bits.values], name="level"))
+    return tables.along("bits", columns, median_range)
 
 
-def first_order_table(study: xr.Dataset, where: str) -> pd.DataFrame:
+def first_order_table(study: xr.Dataset, where: str) -> tables.Frame:
     """Tabulate by level how far first order holds at one kind of points: median and range over the seeds."""
     here = study.sel(where=where)
     columns = {
@@ -265,70 +269,53 @@ def first_order_table(study: xr.Dataset, where: str) -> pd.DataFrame:
         "error": (here.error, ".3f"), "within a tenth": (here.within, ".2f"), "same sign": (here.same_sign, ".3f"),
         "no float crossing": (here.no_float, ".3f"), "no quantized crossing": (here.no_quantized, ".3f"),
     }  # fmt: skip
-    cells = {
-        title: [_range(values.sel(bits=bits).values, form) for bits in study.bits.values]
-        for title, (values, form) in columns.items()
-    }
-    return pd.DataFrame(cells, index=pd.Index([f"{b} bits" for b in study.bits.values], name="level"))
+    return tables.along("bits", columns, median_range)
 
 
+@style.styled
 def first_order_figure(study: xr.Dataset) -> Figure:
-    """Draw by level the share of points where first order is within a tenth of the truth, and its median error."""
-    with plt.rc_context(STYLE):
-        figure, panels = plt.subplots(1, 2, figsize=(9, 3.6))
-        order = np.arange(study.sizes["bits"])
-        marks = dict(
-            zip(study["where"].values, (("#0072b2", "o"), ("#56b4e9", "v"), ("#009e73", "s"), ("#d55e00", "D")))
-        )
-        for axes, name in zip(panels, ("within", "error")):
-            for i, (where, (colour, mark)) in enumerate(marks.items()):
-                values = study[name].sel(where=where).transpose("seed", "bits").values
-                middle = np.median(values, axis=0)
-                ends = np.abs(np.stack([values.min(axis=0), values.max(axis=0)]) - middle)
-                axes.errorbar(
-                    order + 0.12 * (i - 1.5), middle, ends, fmt=mark, color=colour, ms=4, lw=1, capsize=2, label=where
-                )
-            axes.set_xticks(order, [str(b) for b in study.bits.values])
-            axes.set_xlabel("bits")
-        panels[0].set(ylabel="share within a tenth of the truth", ylim=(-0.02, 1.02))
-        panels[1].set(ylabel="median relative error", yscale="log")
-        panels[1].legend(frameon=False, fontsize=8)
-    plt.close(figure)
-    return figure
+    """Draw by level the fraction of points where first order is within a tenth of the truth, and its median error."""
+    shown = study[["within", "error"]]
+    looks = (("#0072b2", "o"), ("#56b4e9", "v"), ("#009e73", "s"), ("#d55e00", "D"))
+    order = np.arange(study.sizes["bits"])
+    figure, panels = plt.subplots(1, 2, figsize=(9, 3.6))
+    for axes, values in zip(panels, shown.values()):
+        for i, (where, (colour, mark)) in enumerate(zip(study["where"].values, looks)):
+            look = {"fmt": mark, "color": colour, "ms": 4, "label": where}
+            style.draw_range(axes, order + 0.12 * (i - 1.5), values.sel(where=where), "seed", **look)
+        axes.set_xticks(order, [str(b) for b in study.bits.values])
+        axes.set_xlabel("bits")
+    panels[0].set(ylabel="share within a tenth of the truth", ylim=(-0.02, 1.02))
+    panels[1].set(ylabel="median relative error", yscale="log")
+    panels[1].legend(frameon=False, fontsize=8)
+    return attach(figure, shown)
 
 
-def summary(rows: list[dict], steps: pd.DataFrame, study: xr.Dataset) -> Markdown:
+def summary(claims: list[dict], steps: pd.DataFrame, study: xr.Dataset) -> Markdown:
     """Say in words what a referee needs to know; every number comes from the arguments."""
-    table = positions(rows)
+    table = positions(claims)
     inside = table[table.position.abs() <= 1]
     together = inside.index[inside.verdict.eq("not reproduced")].tolist()
     whole = table[table.estimate != 0]
     width = (whole.high - whole.low) / whole.estimate.abs()
     bits = int(study.bits.values[0])
     here = study.sel(bits=bits)
-    far = study.sel(where="outside the band", bits=bits)
+    jaccard = number(here.boundary_jaccard.median(), ".2f")
+    at, far = (here.within.sel(where=where).median() for where in ("at the boundary", "outside the band"))
     lines = [
         f"- Of {len(table)} reported numbers that our runs can be held against, {len(inside)} lie where the next run "
         f"could{f', {listed(together)} among them, which fail only together with others' if together else ''}; the "
-        f"median interval is {width.median():.1f} times as wide as its estimate is large.",
-        f"- At {bits} bits the median network of the exact study has J = {float(here.boundary_jaccard.median()):.2f} "
-        f"while its boundaries lie a mean distance of {float(here.mean_distance.median()):.4f} input units apart and "
-        f"{float(here.changed_area.median()):.2%} of the slice changes class.",
+        f"median interval is {number(width.median(), '.1f')} times as wide as its estimate is large.",
+        f"- At {bits} bits the median network of the exact study has J = {jaccard} while "
+        f"its boundaries lie a mean distance of {number(here.mean_distance.median())} input units apart and "
+        f"{percent(here.changed_area.median(), 2)} of the slice changes class.",
         *(
-            f"- A Jaccard distance of {row.reported:g} at {name} asks for a grid step of {row.step_low:.3g} to "
-            f"{row.step_high:.3g} input units if shifts are like ours: {row.fewest:.0f} to {row.most:.0f} nodes a side."
-            for name, row in steps.iterrows()
+            f"- A Jaccard distance of {row.reported:g} at {row.Index} asks for a grid step of "
+            f"{span(row.step_low, row.step_high, '.3g')} input units if shifts are like ours: "
+            f"{span(row.fewest, row.most, '.0f')} nodes a side."
+            for row in steps.itertuples()
         ),
-        f"- The first-order displacement at {bits} bits is within a tenth of the truth at "
-        f"{float(study.sel(where='at the boundary', bits=bits).within.median()):.0%} of boundary points and at "
-        f"{float(far.within.median()):.0%} of inputs outside the band, in the median network.",
-    ]  # fmt: skip
+        f"- The first-order displacement at {bits} bits is within a tenth of the truth at {percent(at)} of boundary "
+        f"points and at {percent(far)} of inputs outside the band, in the median network.",
+    ]
     return Markdown("\n".join(lines))
-
-
-def _range(values: np.ndarray, form: str) -> str:
-    found = values[np.isfinite(values)]
-    if not len(found):
-        return "none"
-    middle, low, high = (format(float(f(found)), form) for f in (np.median, np.min, np.max))
-    return middle if low == high else f"{middle} [{low}, {high}]"

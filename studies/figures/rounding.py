@@ -1,35 +1,42 @@
-"""Tables and figures of the full CIFAR-10 and of rounding at fixed bits, and the correlations over all variants."""
+"""Tables, figure and words of the full CIFAR-10, of rounding at fixed bits, and of correlations over all variants."""
 
 import matplotlib.pyplot as plt
-import pandas as pd
 import xarray as xr
+from IPython.display import Markdown
 from matplotlib.figure import Figure
 
 from bqcore.metrics import statistics
 
-from .. import correlations
+from .. import correlations, rounding
+from ..formats import ends, interval, level, listed, number, percent, signed, span
 from ..specs import FLOAT
-from .style import STYLE
-from .tables import beyond_column
+from . import style, tables
+from .source_data import attach
+from .tables import Cell, beyond_column, mean_range
 
 # Measures that tables show, with their titles and forms; of masks on the first grid, of boundaries at the usual
 # tolerance.
 _SHOWN = (
     ("flip_rate", "flips", ".4f"), ("band_flip_rate", "band flips", ".3f"),
     ("band_pair_order_flip_rate", "band pair-order flips", ".3f"), ("boundary_jaccard", "J", ".3f"),
-    ("effective_displacement", "d_eff", ".3f"), ("tolerance_jaccard", "beyond τ", ".3f"),
+    ("effective_displacement", "d_eff", ".3f"), ("tolerance_jaccard", None, ".3f"),
     ("displacement", "displacement, median", ".4f"),
 )  # fmt: skip
+_ACCURACY = ("accuracy", "accuracy", ".4f")
 NAMES = {"nearest": "nearest", "layers": "optimized, layer by layer", "logits": "optimized, on the logits"}
 _BITS = {4: ("#0072b2", "o"), 3: ("#d55e00", "s")}  # colour and mark
+_SWEPT = {
+    "boundary_jaccard": "boundary Jaccard", "band_flip_rate": "band flips",
+    "band_pair_order_flip_rate": "band pair-order flips", "accuracy": "accuracy",
+}  # fmt: skip
 
 
 def method_name(method: str) -> str:
     """Name a rounding for readers."""
-    return NAMES.get(method) or f"optimized + {method.replace('gap ', 'gap, η = ')}"
+    return NAMES.get(method) or f"optimized + gap, η = {rounding.eta_of(method):g}"
 
 
-def full_table(sets: dict[str, xr.Dataset]) -> pd.DataFrame:
+def full_table(sets: dict[str, xr.Dataset]) -> tables.Frame:
     """
     Tabulate what each bit-width moves on the held-out split (Table 5): means over seeds, with the lowest and highest.
 
@@ -38,18 +45,19 @@ def full_table(sets: dict[str, xr.Dataset]) -> pd.DataFrame:
     sets : dict of xarray.Dataset
         Joined runs of the stopping study by granularity.
     """
-    rows, (beyond, tau) = [], beyond_column(next(iter(sets.values())).tolerance_jaccard)
+    lines, (beyond, tau) = {}, beyond_column(next(iter(sets.values())).tolerance_jaccard)
     for title, many in sets.items():
         held_out = _of_split(many).sel(tau=tau)
         for bits in many.bits.values[many.bits.values != FLOAT]:
             at = held_out.sel(bits=bits)
-            lost = held_out.accuracy.sel(bits=FLOAT) - at.accuracy
-            row = {"levels": f"{bits} bits, per {title}", "accuracy lost": _spread(lost, ".4f")}
-            rows.append(row | {name: _spread(at[measure], form) for measure, name, form in _SHOWN})
-    return pd.DataFrame(rows).set_index("levels").rename(columns={"beyond τ": beyond})
+            lost = (held_out.accuracy.sel(bits=FLOAT, drop=True) - at.accuracy).assign_attrs(units="share")
+            line = {"accuracy lost": mean_range(lost)}
+            line |= {name or beyond: mean_range(at[measure], form) for measure, name, form in _SHOWN}
+            lines[f"{level(bits)}, per {title}"] = line
+    return tables.frame(lines, "levels")
 
 
-def rounding_table(many: xr.Dataset, bits: int) -> pd.DataFrame:
+def rounding_table(many: xr.Dataset, bits: int) -> tables.Frame:
     """
     Tabulate every rounding at one bit-width on the held-out split (Table 6), and the gap term's effect in pairs.
 
@@ -64,103 +72,85 @@ def rounding_table(many: xr.Dataset, bits: int) -> pd.DataFrame:
     """
     beyond, tau = beyond_column(many.tolerance_jaccard)
     held_out = _of_split(many).sel(bits=bits, tau=tau)
-    shown = (("accuracy", "accuracy", ".4f"), *_SHOWN, ("logit_error", "logit error", ".3g"))
-    rows = []
-    for method in held_out.method.values:
+    shown = [(m, name or beyond, form) for m, name, form in (_ACCURACY, *_SHOWN, ("logit_error", "logit error", ".3g"))]
+    lines = {}
+    for method in held_out["method"].values.tolist():
         if method != "float":
             at = held_out.sel({"method": method})
-            rows.append({"rounding": method_name(str(method))} | {n: _spread(at[m], form) for m, n, form in shown})
+            lines[method_name(method)] = {title: mean_range(at[name], form) for name, title, form in shown}
     if many.sizes["seed"] > 1:
         chosen = correlations.chosen_gap(many, bits)
         gap, without = held_out.sel({"method": chosen}), held_out.sel({"method": "logits"})
-        row = {"rounding": f"gap, η = {chosen.removeprefix('gap ')}, less none"}
-        for measure, name, form in shown:
-            found = statistics.paired_difference(gap[measure].values, without[measure].values)
-            row[name] = f"{found.estimate:+{form}} [{found.low:+{form}},\u00a0{found.high:+{form}}]"
-        rows.append(row)
-    return pd.DataFrame(rows).set_index("rounding").rename(columns={"beyond τ": beyond})
+        last = {title: tables.difference(gap[name], without[name], form) for name, title, form in shown}
+        lines[f"gap, η = {rounding.eta_of(chosen):g}, less none"] = last
+    return tables.frame(lines, "rounding")
 
 
 def _of_split(many: xr.Dataset, split: str = "held-out") -> xr.Dataset:
     return many.sel(split=split).isel(nodes=0).sel(quantile=0.5)
 
 
-def _spread(values: xr.DataArray, form: str) -> str:
-    """Write a mean over seeds, with the lowest and the highest if there are several."""
-    mean = f"{float(values.mean()):{form}}"
-    return (
-        mean if values.size < 2 else f"{mean} ({float(values.min()):{form}}\u00a0–\u00a0{float(values.max()):{form}})"
-    )
-
-
+@style.styled
 def sweep_figure(many: xr.Dataset) -> Figure:
     """Draw what each η does against none, dashed on the calibration split: thin lines are seeds, thick ones means."""
-    gaps = [name for name in many.method.values.tolist() if name.startswith("gap ")]
-    etas = [float(name.removeprefix("gap ")) for name in gaps]
-    titles = {
-        "boundary_jaccard": "boundary Jaccard", "band_flip_rate": "band flips",
-        "band_pair_order_flip_rate": "band pair-order flips", "accuracy": "accuracy",
-    }  # fmt: skip
-    with plt.rc_context(STYLE):
-        figure, panels = plt.subplots(1, 4, figsize=(12.5, 3.2))
-        for axes, (measure, title) in zip(panels, titles.items()):
-            for bits in many.bits.values.tolist():
-                colour, mark = _BITS.get(bits, ("#666666", "^"))
-                for split, style in (("calibration", "--"), ("held-out", "-")):
-                    here = _of_split(many, split)[measure].sel(bits=bits)
-                    change = (here.sel({"method": gaps}) - here.sel({"method": "logits"})).transpose("seed", "method")
-                    if split == "held-out":
-                        axes.plot(etas, change.values.T, style, color=colour, alpha=0.3, lw=0.8)
-                    axes.plot(
-                        etas, change.mean("seed"), style, marker=mark, ms=4, color=colour, label=f"{bits} bits, {split}"
-                    )
-            axes.axhline(0, color="#999999", lw=0.8)
-            axes.set(title=title, xlabel="η", xscale="log")
-        panels[0].set_ylabel("change against η = 0")
-        figure.legend(
-            *panels[0].get_legend_handles_labels(), frameon=False, fontsize=8, ncols=4, loc="outside lower center"
-        )
-    plt.close(figure)
-    return figure
+    gaps = rounding.gap_methods(many)
+    shown = many[list(_SWEPT)].isel(nodes=0)
+    change = (shown.sel({"method": list(gaps)}) - shown.sel({"method": "logits"}, drop=True)).rename(method="eta")
+    change = change.assign_coords(eta=("eta", list(gaps.values()), {"long_name": "weight of the gap term, η"}))
+    figure, panels = plt.subplots(1, len(_SWEPT), figsize=(12.5, 3.2))
+    for axes, (name, title) in zip(panels, _SWEPT.items()):
+        change[name].attrs = many[name].attrs | {
+            "long_name": f"{many[name].attrs.get('long_name', name)}, less at η = 0"
+        }
+        for bits in change.bits.values.tolist():
+            colour, mark = _BITS.get(bits, ("#666666", "^"))
+            for split, line in (("calibration", "--"), ("held-out", "-")):
+                here = change[name].sel(bits=bits, split=split).transpose("eta", "seed")
+                if split == "held-out":
+                    axes.plot(here.eta, here, line, color=colour, alpha=0.3, lw=0.8)
+                look = {"marker": mark, "ms": 4, "color": colour, "label": f"{bits} bits, {split}"}
+                axes.plot(here.eta, here.mean("seed"), line, **look)
+        axes.axhline(0, color="#999999", lw=0.8)
+        axes.set(title=title, xlabel="η", xscale="log")
+    panels[0].set_ylabel("change against η = 0")
+    style.legend_below(figure, panels[0], 4)
+    return attach(figure, change)
 
 
-def correlations_table(sets: dict[str, xr.Dataset]) -> pd.DataFrame:
+def correlations_table(sets: dict[str, xr.Dataset]) -> tables.Frame:
     """Tabulate the correlation of calibration and held-out Jaccard of every variant on every data set."""
-    rows = []
+    lines = {}
     for title, many in sets.items():
         for variant, found in correlations.correlations(many).items():
             name = {"gap": "optimized + gap, η by calibration"}.get(variant, NAMES.get(variant, variant))
-            rows.append({"variant": f"{title}: {name}", "seeds": many.sizes["seed"]} | _three(found))
-    return pd.DataFrame(rows).set_index("variant")
+            seeds = tables.number(many.sizes["seed"], ".0f")
+            lines[f"{title}: {name}"] = {"seeds": seeds} | _three(found)
+    return tables.frame(lines, "variant")
 
 
-def predictors_table(sets: dict[str, xr.Dataset]) -> pd.DataFrame:
+def predictors_table(sets: dict[str, xr.Dataset]) -> tables.Frame:
     """
     Tabulate how well each calibration measure predicts held-out flips of PTQ-W, on each data set the best first.
 
     The last columns are the difference of Fisher's z to that of J, with its interval over seeds.
     """
-    rows = []
+    lines = {}
     for title, many in sets.items():
         for rank, (measure, found) in enumerate(correlations.rank_predictors(many).items(), 1):
-            row = {"predictor": f"{title}: {correlations.PREDICTORS[measure]}", "rank": rank} | _three(found)
+            line = {"rank": tables.number(rank, ".0f")} | _three(found)
             for gain, name in zip(found[3:], ("z less J's", "within bits, z less J's")):
-                row[name] = _gain(gain) if measure != "boundary_jaccard" else ""
-            rows.append(row)
-    return pd.DataFrame(rows).set_index("predictor")
+                line[name] = tables.interval(gain, ".2f", write=signed) if measure != "boundary_jaccard" else ""
+            lines[f"{title}: {correlations.PREDICTORS[measure]}"] = line
+    return tables.frame(lines, "predictor")
 
 
-def _gain(gain: statistics.Interval) -> str:
-    return f"{gain.estimate:+.2f} [{gain.low:+.2f},\u00a0{gain.high:+.2f}]"
-
-
-def _three(found: tuple) -> dict[str, str]:
-    titles = ("r [Fisher's interval]", "[over seeds]", "within bits [over seeds]")
-    texts = [f"[{one.low:.3f},\u00a0{one.high:.3f}]" for one in found[:3]]
+def _three(found: tuple) -> dict[str, Cell]:
+    overall, by_seed, within = found[:3]
     return {
-        titles[0]: f"{found[0].estimate:.3f} {texts[0]}", titles[1]: texts[1],
-        titles[2]: f"{found[2].estimate:.3f} {texts[2]}",
-    }  # fmt: skip
+        "r [Fisher's interval]": tables.interval(overall, ".3f"),
+        "[over seeds]": Cell(ends(by_seed, ".3f"), {"low": by_seed.low, "high": by_seed.high}),
+        "within bits [over seeds]": tables.interval(within, ".3f"),
+    }
 
 
 def seen_changes(many: xr.Dataset, bits: int, power: float = 0.8) -> list[str]:
@@ -177,12 +167,80 @@ def seen_changes(many: xr.Dataset, bits: int, power: float = 0.8) -> list[str]:
     """
     held_out, chosen = _of_split(many).sel(bits=bits), correlations.chosen_gap(many, bits)
     lines = []
-    for measure, name, form in (("accuracy", "accuracy", ".4f"), *_SHOWN[:4]):
+    for measure, name, form in (_ACCURACY, *_SHOWN[:4]):
         pair = [held_out[measure].sel({"method": method}).values for method in (chosen, "logits")]
         found = statistics.paired_difference(*pair)
         least = statistics.detectable_difference(*pair, power=power)
         lines.append(
-            f"{name} {found.estimate:+{form}} [{found.low:+{form}}, {found.high:+{form}}], where {least:{form}} would "
-            f"have been seen with a chance of {power:.0%}"
+            f"{name} {interval(found, form, signed)}, where {number(least, form)} would have been seen with a chance "
+            f"of {percent(power)}"
         )
     return lines
+
+
+def gap_summary(many: xr.Dataset, power: float) -> Markdown:
+    """Say in words what the boundary-gap term changes at each bit-width; every number comes from *many*."""
+    lines = []
+    for bits in many.bits.values.tolist():
+        eta, changes = rounding.eta_of(correlations.chosen_gap(many, bits)), seen_changes(many, bits, power)
+        lines.append(
+            f"- **{level(bits)}**, η = {eta:g} by calibration, against none, in pairs over {many.sizes['seed']} seeds: "
+            f"{'; '.join(changes)}."
+        )
+    return Markdown("\n".join(lines))
+
+
+def full_summary(tensor: xr.Dataset, rounded: xr.Dataset, everywhere: dict, stopping: dict) -> Markdown:
+    """Say in words what the full CIFAR-10 and the correlations show; every number comes from the runs."""
+    held_out = tensor[["accuracy", "flip_rate", "band_flip_rate"]].sel(split="held-out").mean("seed")
+    six, whole = held_out.sel(bits=6), held_out.sel(bits=FLOAT)
+    lines = [
+        f"- Float, the network decides {number(whole.accuracy)} of the test images right. At **6 bits** it loses "
+        f"{number(whole.accuracy - six.accuracy)} of that and changes {number(six.flip_rate)} of all decisions, "
+        f"{number(six.band_flip_rate, '.3f')} of those in the boundary band."
+    ]
+    for bits in rounded.bits.values.tolist():
+        at = rounded.sel(split="held-out", bits=bits).isel(nodes=0).mean("seed")
+        nearest, layers, logits = (at.sel({"method": name}) for name in ("nearest", "layers", "logits"))
+        distances = [number(one.boundary_jaccard, ".3f") for one in (layers, logits, nearest)]
+        lines.append(
+            f"- At **{level(bits)}** optimized rounding changes {number(layers.flip_rate)} of the decisions layer by "
+            f"layer and {number(logits.flip_rate)} from there on the logits, where rounding to nearest changes "
+            f"{number(nearest.flip_rate)}; the Jaccard distances are {listed(distances)}."
+        )
+    found = [three for many in everywhere.values() for three in correlations.correlations(many).values()]
+    overall, within = ([one.estimate for one in column] for column in list(zip(*found))[::2])
+    lines.append(
+        f"- Over {len(found)} variants, calibration and held-out Jaccard correlate from "
+        f"{span(min(overall), max(overall), '.3f')}; within a bit-width, from {span(min(within), max(within), '.2f')}."
+    )
+    return Markdown("\n".join([*lines, _best_predictors(stopping)]))
+
+
+def _best_predictors(stopping: dict[str, xr.Dataset]) -> str:
+    """Say which calibration measure is best on which data set, and which are certainly better than J."""
+    ranked = {name: correlations.rank_predictors(many) for name, many in stopping.items()}
+    first = {
+        title: [found for found, rows in ranked.items() if next(iter(rows)) == name]
+        for name, title in correlations.PREDICTORS.items()
+    }
+    best = "; ".join(f"{title} on {_sets(found, ranked)}" for title, found in first.items() if found)
+    gains = ((3, "over all bit-widths"), (4, "within them"))
+    better = "; ".join(_surely_better(ranked, i, where) for i, where in gains)
+    return (
+        f"- The calibration measure that correlates best with held-out flips is {best}. Surely better than J (95 %, "
+        f"each by itself), {better}."
+    )
+
+
+def _sets(found: list[str], ranked: dict) -> str:
+    return "every data set" if len(found) == len(ranked) > 1 else listed(found)
+
+
+def _surely_better(ranked: dict[str, dict], i: int, where: str) -> str:
+    """Name the measures whose *i*-th gain over J lies above 0, with their data sets."""
+    better = {
+        title: [found for found, rows in ranked.items() if rows[name][i].low > 0]
+        for name, title in correlations.PREDICTORS.items()
+    }
+    return f"{where}: {listed([f'{title} on {_sets(found, ranked)}' for title, found in better.items() if found])}"

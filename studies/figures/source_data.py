@@ -1,274 +1,148 @@
 """
-What is behind a figure or table of a notebook: the figure as SVG, and its numbers as CSV and NetCDF.
+The data of figures and tables: attached by what draws them, and written as CSV and NetCDF beside a figure's SVG.
 
 As an IPython extension (``%load_ext studies.figures.source_data``; notebooks/execute.py loads it) this module puts
-them into the executed notebook, beside each picture and table, under the type
-:data:`MIME`; the book gives them to its readers.
+these files into the executed notebook, beside each picture and table, under the type :data:`MIME`; the book gives
+them to its readers.
 """
 
 import base64
 import io
 import re
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from matplotlib.figure import Figure
 
 MIME = "application/vnd.studies.figures.source_data+json"
-COLUMNS = ("panel", "kind", "series", "colour", "piece", "x", "y", "width", "height", "value", "text")
-_WORDS = ("kind", "series", "colour", "text")
-_NUMBER = r"[-+−]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?"
-_INTERVAL = re.compile(rf"({_NUMBER}) ?%?(?: \[({_NUMBER}), ?({_NUMBER})\])?(?: ✓)?")
-_ARROW = re.compile(rf"({_NUMBER}) → ({_NUMBER})")
-_MISSING = ("", "none", "nan", "–")
-_NO_LINE = ("None", "none", "", " ")
+_NODES = {"a", "b"}  # the dimensions of a picture of a slice; CSV leaves these out
+_KEPT = ("title", "command")  # attributes of a dataset that go with it
+_attached = WeakKeyDictionary()
 
 
-def figure_frame(figure) -> pd.DataFrame:
+def attach(figure: Figure, data: xr.Dataset | pd.DataFrame) -> Figure:
     """
-    List what a figure draws, a row for each point, rectangle and text, in the units of its axes.
+    Keep with a figure the numbers that it shows, and return the figure.
 
     Parameters
     ----------
     figure : matplotlib Figure
-
-    Returns
-    -------
-    frame : pandas.DataFrame with the columns :data:`COLUMNS`
-        *kind* is "axes" (title and labels are the text), "x tick" and "y tick" (names of places), "line", "dots",
-        "outline", "rectangle", "cells" or "text". Rectangles, and cells of equal value that lie side by side in a
-        picture, have their lower left corner at (x, y). *piece* counts the parts of a panel; a coordinate that is not
-        one of the axes, such as those of a line across the panel, is missing.
+    data : xarray.Dataset or pandas.DataFrame
+        In full precision, with long names and units in the attributes of its variables. The rows of a frame are those
+        of one thing each, without an index of meaning.
     """
-    rows = []
-    for panel, axes in enumerate(_axes_of(figure)):
-        said = {"title": axes.get_title(), "x": axes.get_xlabel(), "y": axes.get_ylabel()}
-        labels = "; ".join(f"{name}: {text}" for name, text in said.items() if text)
-        rows.append(pd.DataFrame([{"panel": panel, "kind": "axes", "text": labels}]))
-        parts = [*_ticks(axes), *(part for artist in _artists(axes) for part in _parts_of(artist, axes))]
-        for piece, (kind, artist, values) in enumerate(parts):
-            label = str(artist.get_label()) if artist is not None else ""
-            series = "" if label.startswith("_") else label
-            about = {"panel": panel, "kind": kind, "series": series, "colour": _colour(artist), "piece": piece}
-            rows.append(pd.DataFrame(values).assign(**about))
-    frame = pd.concat(rows, ignore_index=True).reindex(columns=COLUMNS)
-    words = {name: frame[name].fillna("") for name in _WORDS}
-    return frame.assign(**words | {name: frame[name].astype(float) for name in COLUMNS[5:10]})
+    _attached[figure] = rows(data) if isinstance(data, pd.DataFrame) else data
+    return figure
 
 
-def figure_dataset(figure, frame: pd.DataFrame | None = None) -> xr.Dataset:
-    """Give the rows of :func:`figure_frame` along "row", and each picture in the figure whole, as a grid of its own."""
-    frame = figure_frame(figure) if frame is None else frame
-    frame = frame[frame.kind != "cells"]
-    out = {name: ("row", frame[name].to_numpy(str if name in _WORDS else float)) for name in COLUMNS}
-    count = 0
-    for panel, axes in enumerate(_axes_of(figure)):
-        for image in axes.images:
-            x, y, _, values = _grid(image)
-            names = [f"{name}_{count}" for name in ("y", "x")]
-            about = {"panel": panel, "title": axes.get_title(), "colour": _colour(image)}
-            out[f"picture_{count}"] = (names, values, about)
-            out |= {names[0]: (names[0], y), names[1]: (names[1], x)}
-            count += 1
-    return xr.Dataset(out).set_coords([name for name in out if name.startswith(("x_", "y_"))])
+def attached(figure: Figure) -> xr.Dataset | None:
+    """Return the numbers that a figure shows, or None where nothing is attached."""
+    return _attached.get(figure)
 
 
-def table_frame(frame: pd.DataFrame) -> pd.DataFrame:
+def rows(frame: pd.DataFrame, **attributes: dict) -> xr.Dataset:
+    """Return a frame as a dataset along "row"; *attributes* are those of columns, such as long_name and units."""
+    values = {
+        name: column.to_numpy() if pd.api.types.is_numeric_dtype(column) else column.to_numpy(str)
+        for name, column in frame.items()
+    }
+    return xr.Dataset({name: ("row", found, attributes.get(name)) for name, found in values.items()})
+
+
+def joined(sets: dict[str, xr.Dataset], name: str = "data_set") -> xr.Dataset:
+    """Return datasets of several titles as one, along a new dimension; what one of them has not is missing there."""
+    titles = xr.DataArray(np.array(list(sets), str), dims=name, name=name)
+    how = {"data_vars": "all", "coords": "different", "compat": "equals", "combine_attrs": "override"}
+    return xr.concat(list(sets.values()), titles, join="outer", **how)
+
+
+def csv(data: xr.Dataset) -> str:
     """
-    Split the cells of a table into numbers, written as in the table.
+    Write a dataset as one table of numbers in full precision, units in the head.
 
-    A column of "0.95 [0.86, 0.99]" becomes three, with "low" and "high"; one of "0.01 → 0.02" becomes two, "left" and
-    "right"; what holds words stays. Returned without an index, which is the first column.
+    Variables along the same dimensions stand side by side, and those along others below them. Of flags, only the
+    places where one is set are listed. Pictures of a slice, along its nodes, are left out.
     """
-    out = {}
-    columns = [(frame.index.name or "of", frame.index), *((name, frame[name]) for name in frame.columns)]
-    for name, cells in columns:
-        texts = ["" if str(cell).strip() in _MISSING else str(cell).replace("\u00a0", " ").strip() for cell in cells]
-        found = {
-            form: [form.fullmatch(text) if text else None for text in texts] for form in (_INTERVAL, _ARROW)
-        }  # fmt: skip
-        fit = [form for form, made in found.items() if any(made) and all(m for m, t in zip(made, texts) if t)]
-        if not fit:
-            out[str(name)] = texts
-            continue
-        groups = [[m[k] or "" if m else "" for m in found[fit[0]]] for k in range(1, fit[0].groups + 1)]
-        parts = ("", " low", " high") if fit[0] is _INTERVAL else (": left", ": right")
-        out |= {
-            f"{name}{part}": [t.replace("−", "-") for t in group] for part, group in zip(parts, groups) if any(group)
-        }
-    return pd.DataFrame(out)
+    together = {}
+    for name, variable in data.data_vars.items():
+        if not set(variable.dims) >= _NODES:
+            together.setdefault(variable.dims, []).append(name)
+    table = pd.concat([_listed(data[names], dims) for dims, names in together.items()], ignore_index=True)
+    units = {name: data[name].attrs.get("units", "") for name in table}
+    head = {name: f"{name} [{unit}]" if unit not in ("", "1") else name for name, unit in units.items()}
+    return table.rename(columns=head).to_csv(index=False, lineterminator="\n")
 
 
-def table_dataset(frame: pd.DataFrame) -> xr.Dataset:
-    """Give the columns of :func:`table_frame` along "row", numbers as numbers; the column's title is its long_name."""
-    out = {}
-    for title, texts in table_frame(frame).items():
-        name = stem = re.sub(r"\W+", "_", title).strip("_") or "column"
-        while name in out or name == "row":
-            name = f"{stem}_{len(out)}"
-        values = pd.to_numeric(texts.replace("", None), errors="coerce")
-        numeric = not (values.isna() & (texts != "")).any()
-        kept = values.to_numpy(float) if numeric else texts.to_numpy(str)
-        out[name] = ("row", kept, {"long_name": title})
-    return xr.Dataset(out)
+def _listed(part: xr.Dataset, dims: tuple[str, ...]) -> pd.DataFrame:
+    names = list(part.data_vars)
+    table = (part if dims else part.expand_dims("row")).to_dataframe().reset_index()
+    table = table[[name for name in dict.fromkeys((*dims, *part.coords, *names)) if name in part.variables]]
+    if all(part[name].dtype == bool for name in names):
+        table = table[table[names].any(axis=1)]
+    # Whole numbers stay whole where other parts of the table have none.
+    whole = {name: "Int64" for name, kind in table.dtypes.items() if kind.kind in "iu"}
+    return table.dropna(how="all", subset=names).astype(whole)
 
 
-def of_figure(figure) -> dict[str, str]:
-    """Give a figure's files: svg and csv as text, netcdf as base64. The same figure gives the same ones."""
+def netcdf(data: xr.Dataset) -> bytes:
+    """Return the content of a dataset's NetCDF file; the same dataset gives the same bytes."""
+    about = {name: data.attrs[name] for name in _KEPT if name in data.attrs}
+    words = {name: v for name, v in data.variables.items() if v.dtype.kind not in "biufU"}  # of pandas' own types
+    data = data.assign({name: (v.dims, np.array(v.values.tolist(), str), v.attrs) for name, v in words.items()})
+    data = data.drop_attrs(deep=False).assign_attrs(about)
+    squeeze = {"zlib": True, "complevel": 9}
+    # Words as characters, which can be compressed; more than four attributes of a variable would take a page of 2 kB.
+    kinds = {"U": {"dtype": "S1"}, "f": {"_FillValue": None}}
+    encoding = {
+        name: kinds.get(v.dtype.kind, {}) | (squeeze if v.size > 1000 else {}) for name, v in data.variables.items()
+    }
+    return bytes(data.to_netcdf(engine="h5netcdf", encoding=encoding))
+
+
+def identifier(title: str) -> str:
+    """
+    Return a name for a variable whose title holds blanks and signs.
+
+    >>> identifier("displacement, median (95 %)")
+    'displacement_median_95'
+    """
+    return re.sub(r"\W+", "_", title).strip("_") or "column"
+
+
+def of_figure(figure: Figure) -> dict[str, str]:
+    """Return a figure's files: svg and csv as text, netcdf as base64. The same figure gives the same ones."""
     import matplotlib.pyplot as plt
 
     drawing = io.StringIO()
     with plt.rc_context({"svg.hashsalt": "bqcore", "savefig.facecolor": "white"}):
         figure.savefig(drawing, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
-    frame = figure_frame(figure)
-    return {"svg": drawing.getvalue()} | _files(frame, figure_dataset(figure, frame))
+    data = attached(figure)
+    return {"svg": drawing.getvalue()} | ({} if data is None else _files(data))
 
 
 def of_table(table) -> dict[str, str]:
-    """Give the name and the files of a :class:`studies.figures.tables.Table`: csv as text, netcdf as base64."""
-    return {"name": table.name} | _files(table_frame(table.frame), table_dataset(table.frame))
+    """Return the name and the files of a :class:`studies.figures.tables.Table`: csv as text, netcdf as base64."""
+    return {"name": table.name} | _files(table.data)
+
+
+def _files(data: xr.Dataset) -> dict[str, str]:
+    return {"csv": csv(data), "netcdf": base64.b64encode(netcdf(data)).decode()}
 
 
 def load_ipython_extension(shell) -> None:
     """Have IPython put the files of figures and tables into what it displays."""
     from IPython.core.formatters import JSONFormatter
 
-    class Behind(JSONFormatter):
+    class SourceData(JSONFormatter):
         """The formatter of that type."""
 
         format_type = MIME
-        print_method = "_repr_behind_"
+        print_method = "_repr_source_data_"
 
-    formatter = Behind(parent=shell.display_formatter)
+    formatter = SourceData(parent=shell.display_formatter)
     # Not Figure itself: the inline backend, when it starts, drops what others have registered for that.
     formatter.for_type_by_name("matplotlib.figure", "FigureBase", of_figure)
-    formatter.for_type_by_name("studies.figures.style", "Table", of_table)
+    formatter.for_type_by_name("studies.figures.tables", "Table", of_table)
     shell.display_formatter.formatters[MIME] = formatter
-
-
-def _files(frame: pd.DataFrame, dataset: xr.Dataset) -> dict[str, str]:
-    squeeze = {"zlib": True, "complevel": 9}
-    kinds = {"U": {"dtype": "S1"}, "i": {}, "f": {}}  # words as characters, which can be compressed
-    encoding = {
-        name: kinds[v.dtype.kind] | (squeeze if v.size > 1000 else {}) for name, v in dataset.variables.items()
-    }  # fmt: skip
-    content = bytes(dataset.to_netcdf(engine="h5netcdf", encoding=encoding))
-    text = frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-    return {"csv": text, "netcdf": base64.b64encode(content).decode()}
-
-
-def _axes_of(figure) -> list:
-    """Give the panels with something in them, insets too, colour bars not."""
-    found = [inner for axes in figure.axes for inner in (axes, *axes.child_axes)]
-    return [axes for axes in found if axes.get_label() != "<colorbar>" and (axes.axison or _artists(axes))]
-
-
-def _artists(axes) -> list:
-    return [*axes.images, *axes.collections, *axes.patches, *axes.lines, *axes.texts]
-
-
-def _ticks(axes):
-    """Give the names of places, where an axis has names."""
-    from matplotlib.ticker import FixedFormatter, FuncFormatter, ScalarFormatter
-
-    for axis, name in ((axes.xaxis, "x"), (axes.yaxis, "y")):
-        formatter = axis.get_major_formatter()
-        if isinstance(formatter, FuncFormatter | FixedFormatter) or "Categor" in type(formatter).__name__:
-            if not isinstance(formatter, ScalarFormatter):
-                places = axis.get_ticklocs()
-                yield f"{name} tick", None, {name: places, "text": formatter.format_ticks(places)}
-
-
-def _parts_of(artist, axes):
-    """Give an artist's parts: kind, the artist, and columns of numbers."""
-    from matplotlib import collections, contour, image, lines, patches, text
-
-    if isinstance(artist, image.AxesImage):
-        yield "cells", artist, _runs(artist)
-    elif isinstance(artist, lines.Line2D):
-        x, y = (np.asarray(values, float) for values in artist.get_data(orig=False))
-        across = artist.get_transform().contains_branch_seperately(axes.transData)
-        kind = "dots" if artist.get_linestyle() in _NO_LINE else "line"
-        yield kind, artist, {n: v if inside else np.nan * v for n, v, inside in zip("xy", (x, y), across)}
-    elif isinstance(artist, patches.Rectangle):
-        (x, y), width, height = artist.get_xy(), artist.get_width(), artist.get_height()
-        yield "rectangle", artist, {"x": [x], "y": [y], "width": [width], "height": [height]}
-    elif isinstance(artist, collections.PathCollection) and len(artist.get_offsets()):
-        x, y = np.ma.filled(np.ma.asarray(artist.get_offsets(), float), np.nan).T
-        values = artist.get_array()
-        values = np.full(len(x), np.nan) if values is None or len(values) != len(x) else np.ma.filled(values, np.nan)
-        yield "dots", artist, {"x": x, "y": y, "value": np.asarray(values, float)}
-    elif isinstance(artist, collections.Collection | contour.ContourSet):
-        for path in artist.get_paths():
-            for polygon in path.to_polygons(closed_only=False) or []:
-                x, y = np.asarray(polygon, float).T
-                yield "line" if isinstance(artist, collections.LineCollection) else "outline", artist, {"x": x, "y": y}
-    elif isinstance(artist, patches.Patch):
-        for polygon in artist.get_path().to_polygons(closed_only=False):
-            x, y = np.asarray(artist.get_patch_transform().transform(polygon), float).T
-            yield "outline", artist, {"x": x, "y": y}
-    elif isinstance(artist, text.Text) and artist.get_text():
-        place = getattr(artist, "xy", artist.get_position())
-        coordinates = getattr(artist, "xycoords", "data" if artist.get_transform() == axes.transData else "other")
-        x, y = place if coordinates == "data" else (np.nan, np.nan)
-        yield "text", artist, {"x": [x], "y": [y], "text": [artist.get_text()]}
-
-
-def _grid(artist) -> tuple[np.ndarray, np.ndarray, tuple[float, float], np.ndarray]:
-    """Give the middles of a picture's columns and rows, their steps, and its values (y, x), the lowest row first."""
-    values = np.ma.filled(np.ma.asarray(artist.get_array(), float), np.nan)
-    if values.ndim == 3:  # colours: their mean stands for them
-        values = values[..., :3].mean(-1)
-    left, right, bottom, top = artist.get_extent()
-    if artist.origin == "upper":
-        values = values[::-1]
-        bottom, top = min(bottom, top), max(bottom, top)
-    rows, columns = values.shape
-    h, v = (right - left) / columns, (top - bottom) / rows
-    return (
-        left + (np.arange(columns) + 0.5) * h,
-        bottom + (np.arange(rows) + 0.5) * v,
-        (h, v),
-        values.astype(np.float32),
-    )
-
-
-def _runs(artist) -> dict[str, np.ndarray]:
-    """Give the runs of equal values along a picture's rows as rectangles; cells without a value are left out."""
-    x, y, (h, v), values = _grid(artist)
-    first = np.ones(values.shape, bool)
-    first[:, 1:] = (values[:, 1:] != values[:, :-1]) & ~(np.isnan(values[:, 1:]) & np.isnan(values[:, :-1]))
-    rows, starts = np.nonzero(first)
-    ends = np.append(starts[1:], 0)
-    ends[ends == 0] = values.shape[1]
-    found = values[rows, starts]
-    kept = ~np.isnan(found)
-    out = {
-        "x": x[starts] - h / 2, "y": y[rows] - v / 2, "width": (ends - starts) * h, "height": np.full(len(rows), v),
-        "value": found,
-    }  # fmt: skip
-    return {name: numbers[kept] for name, numbers in out.items()}
-
-
-def _colour(artist) -> str:
-    """Name an artist's one colour, or none if it has several."""
-    from matplotlib.colors import to_hex, to_rgba_array
-
-    if artist is None:
-        return ""
-    if hasattr(artist, "get_cmap") and artist.get_array() is not None:
-        cmap = artist.get_cmap()
-        return to_hex(cmap(0)) if cmap.N == 1 else ""
-    if hasattr(artist, "get_markerfacecolor"):
-        marked = [artist.get_markerfacecolor(), artist.get_markeredgecolor()]
-        found = (
-            [artist.get_color()] if artist.get_linestyle() not in _NO_LINE else [c for c in marked if str(c) != "none"]
-        )
-        return to_hex(found[0]) if found else ""
-    if hasattr(artist, "get_facecolor"):
-        for colours in (artist.get_facecolor(), artist.get_edgecolor()):
-            found = np.unique(np.atleast_2d(to_rgba_array(colours)), axis=0)
-            if len(found) == 1 and found[0, 3] > 0:
-                return to_hex(found[0])
-        return ""
-    return to_hex(artist.get_color())

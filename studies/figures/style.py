@@ -1,12 +1,16 @@
-"""The book's figures and tables, one visual language: classes by colour and digit, float blue, quantized orange."""
+"""The book's figures, one visual language: classes by colour and digit, float blue, quantized orange."""
 
+import functools
+from collections.abc import Callable
+
+import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from scipy import ndimage
-
-from ..specs import FLOAT
 
 # Pale, so that masks and digits stand out; the digit in each region carries what colour cannot.
 CLASS_COLOURS = (
@@ -27,28 +31,66 @@ STYLE = {
 }  # fmt: skip
 
 
-# Figures are closed before they are returned: a notebook shows what a cell returns, and any open figure again.
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """
+    Have a function draw in the book's style, and close its figure.
+
+    Figures are closed before they are returned: a notebook shows what a cell returns, and any open figure again.
+    """
+
+    @functools.wraps(draw)
+    def drawn(*args, **options) -> Figure:
+        with plt.rc_context(STYLE):
+            figure = draw(*args, **options)
+        plt.close(figure)
+        return figure
+
+    return drawn
 
 
-def level_name(bits: int) -> str:
-    """Name a level: float, or its bits."""
-    return "float" if bits == FLOAT else f"{bits} bits"
+def panels(count: int, most: int, size: tuple[float, float], extra: tuple[float, float] = (0, 0)) -> tuple:
+    """
+    Return a figure with *count* panels, and a list of them.
+
+    Parameters
+    ----------
+    count : int
+    most : int
+        Panels side by side; those that a last row has to spare are empty.
+    size, extra : tuple of float
+        Width and height in inches: of a panel, and of what the figure has beside them.
+    """
+    columns = min(count, most)
+    rows = -(-count // columns)
+    shape = (size[0] * columns + extra[0], size[1] * rows + extra[1])
+    figure, axes = plt.subplots(rows, columns, figsize=shape, squeeze=False)
+    for spare in axes.flat[count:]:
+        spare.set_axis_off()
+    return figure, list(axes.flat[:count])
 
 
-def listed(names: list[str]) -> str:
-    """Write names as a list in a sentence."""
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+def draw_range(axes: Axes, x: np.ndarray, values: xr.DataArray, over: str, **look) -> None:
+    """Draw the median over one dimension along the other, with bars from the least to the largest."""
+    middle = values.median(over).values
+    ends = np.abs(np.stack([values.min(over).values, values.max(over).values]) - middle)
+    axes.errorbar(x, middle, ends, lw=1, capsize=2, **look)
+
+
+def legend_below(figure: Figure, axes: Axes, columns: int) -> Legend:
+    """Put the legend of one panel below all."""
+    names = axes.get_legend_handles_labels()
+    return figure.legend(*names, frameon=False, fontsize=8, ncols=columns, loc="outside lower center")
 
 
 def level_colour(bits: int) -> str:
-    """Give the colour of a bit-width, from dark for 8 to light for 2, as in every figure; others are grey."""
+    """Return the colour of a bit-width, from dark for 8 to light for 2, as in every figure; others are grey."""
     return LEVEL_COLOURS.get(int(bits), "#777777")
 
 
 def draw_regions(axes: Axes, labels: xr.DataArray) -> None:
     """Fill the decision regions of one label grid (b, a) and write each large region's class into it."""
     axes.imshow(
-        labels, origin="lower", extent=extent_of(labels), aspect="equal", interpolation="nearest",
+        labels, origin="lower", extent=_extent(labels), aspect="equal", interpolation="nearest",
         cmap=ListedColormap(CLASS_COLOURS), norm=BoundaryNorm(np.arange(-0.5, len(CLASS_COLOURS)), len(CLASS_COLOURS)),
     )  # fmt: skip
     for label in np.unique(labels):
@@ -68,15 +110,17 @@ def draw_regions(axes: Axes, labels: xr.DataArray) -> None:
         spine.set_visible(False)
 
 
-def extent_of(grid: xr.DataArray) -> tuple[float, ...]:
+def mark_cells(axes: Axes, cells: np.ndarray, run: xr.Dataset, colour: str, alpha: float = 1.0) -> None:
+    """Fill some cells (b, a) of the slice of a run with one colour."""
+    grid = xr.DataArray(cells, {"cell_b": run.cell_b, "cell_a": run.cell_a}, ("cell_b", "cell_a"))
+    axes.imshow(
+        np.where(cells, 1.0, np.nan), origin="lower", extent=_extent(grid), aspect="equal", interpolation="nearest",
+        cmap=ListedColormap([colour]), alpha=alpha,
+    )  # fmt: skip
+
+
+def _extent(grid: xr.DataArray) -> tuple[float, ...]:
+    """Return the edges of a picture whose coordinates are the middles of its cells: left, right, bottom, top."""
     y, x = (grid[dim].values for dim in grid.dims)
     half_x, half_y = (x[1] - x[0]) / 2, (y[1] - y[0]) / 2
     return x[0] - half_x, x[-1] + half_x, y[0] - half_y, y[-1] + half_y
-
-
-def mark_cells(axes: Axes, cells: np.ndarray, run: xr.Dataset, colour: str, alpha: float = 1.0) -> None:
-    grid = xr.DataArray(cells, {"cell_b": run.cell_b, "cell_a": run.cell_a}, ("cell_b", "cell_a"))
-    axes.imshow(
-        np.where(cells, 1.0, np.nan), origin="lower", extent=extent_of(grid), aspect="equal", interpolation="nearest",
-        cmap=ListedColormap([colour]), alpha=alpha,
-    )  # fmt: skip

@@ -90,14 +90,14 @@ def test_predictors_are_ranked_by_their_correlation():
         assert ranked["flip_rate"][i] == pytest.approx(expected)
         assert ranked["boundary_jaccard"][i] == (0, 0, 0)
         assert ranked["band_flip_rate"][i].low > 0  # no seed takes a correlation of 1 away
-    table = rounding.predictors_table({"a": levels})
+    table = rounding.predictors_table({"a": levels}).text
     assert table.loc["a: J", "z less J's"] == "" and table.loc["a: flips", "z less J's"][0] in "+-"
 
 
 def test_the_tables_hold_the_means_and_the_paired_change():
     many = rounding_runs(3)
     many.boundary_jaccard.loc[{"method": "gap 10", "split": "calibration"}] -= 1  # picked
-    table = rounding.rounding_table(many, 3)
+    table = rounding.rounding_table(many, 3).text
     assert table.index.tolist()[:3] == list(rounding.NAMES.values())
     flips = many.flip_rate.sel(split="held-out", bits=3)
     row = table.loc["optimized, on the logits", "flips"]
@@ -111,14 +111,14 @@ def test_the_tables_hold_the_means_and_the_paired_change():
     assert "η = 10" in last.name and last["flips"].split()[0] == f"{change.estimate:+.4f}"
     beyond = many.tolerance_jaccard.sel(split="held-out", bits=3, tau=2.0).sel({"method": "layers"})
     assert table.loc["optimized, layer by layer", "beyond 2"].split()[0] == f"{float(beyond.mean()):.3f}"
-    full = rounding.full_table({"tensor": stopping_runs(4)})
+    full = rounding.full_table({"tensor": stopping_runs(4)}).text
     lost = stopping_runs(4).accuracy.sel(split="held-out")
     expected = f"{float((lost.sel(bits=32) - lost.sel(bits=4)).mean()):.4f}"
     assert full.index.tolist() == ["4 bits, per tensor", "3 bits, per tensor"]
     assert full.iloc[0]["accuracy lost"].startswith(expected) and "beyond 2" in full
-    correlations = rounding.correlations_table({"a": many, "b": stopping_runs(4)})
+    correlations = rounding.correlations_table({"a": many, "b": stopping_runs(4)}).text
     assert len(correlations) == 5 and correlations.index[-1] == "b: PTQ-W"
-    assert len(rounding.predictors_table({"b": stopping_runs(4)})) == len(PREDICTORS)
+    assert len(rounding.predictors_table({"b": stopping_runs(4)}).text) == len(PREDICTORS)
     assert len(rounding.seen_changes(many, 4)) == 5
 
 

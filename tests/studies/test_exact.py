@@ -11,6 +11,7 @@ from bqcore.metrics.masks import boundary_jaccard, boundary_mask, effective_disp
 from bqcore.quantizers.uniform import quantize_model
 from studies import exact, first_order, ledger
 from studies.figures import exact as exact_figures
+from studies.figures import finite_scale as finite_scale_figures
 
 NODES = (61, 21)
 
@@ -125,7 +126,7 @@ def test_figures_hold_what_was_measured(trained, levels, plane, measured):
     dots = [line for line in figure.axes[0].lines if len(line.get_xdata()) == len(one.junctions)]
     np.testing.assert_array_equal(np.stack(dots[0].get_data(), axis=1), one.junctions)
     for figure, panels in (
-        (exact_figures.convergence_figure(measured, [8, 4]), 4), (exact_figures.law_figure(measured), 2),
+        (finite_scale_figures.convergence_figure(measured, [8, 4]), 4), (finite_scale_figures.law_figure(measured), 2),
         (exact_figures.first_order_figure(measured, [8, 4]), 2),
     ):  # fmt: skip
         assert len(figure.axes) == panels and all(axes.has_data() for axes in figure.axes)
@@ -134,20 +135,20 @@ def test_figures_hold_what_was_measured(trained, levels, plane, measured):
 
 
 def test_tables_and_sentences_hold_the_measured_numbers(trained, levels, plane, measured):
-    table = exact_figures.exact_table(measured)
+    table = exact_figures.exact_table(measured).text
     assert list(table.index) == ["8 bits", "4 bits"]
     assert table.loc["4 bits", "Hausdorff"] == f"{float(measured.hausdorff.sel(bits=4)):.3f}"
     assert table.loc["8 bits", "beyond 0.02"] == f"{float(measured.tolerance_jaccard.sel(bits=8, tau=0.02)):.3f}"
-    junctions = exact_figures.junctions_table(measured)
+    junctions = exact_figures.junctions_table(measured).text
     assert junctions.loc["4 bits", "junctions"] == str(int(measured.junctions.sel(bits=4)))
-    table = exact_figures.interpolated_table(trained.model, levels, plane, measured, nodes=(41,), tau=0.05)
+    table = exact_figures.interpolated_table(trained.model, levels, plane, measured, nodes=(41,), tau=0.05).text
     assert list(table.index) == ["8 bits", "4 bits"]
     for name in ("mean distance", "beyond 0.05"):
         assert table[name].astype(float).tolist() == pytest.approx(
             table[f"{name} (41 nodes)"].astype(float).tolist(), abs=0.03
         )
     agreement = first_order.compare(trained.model, levels, plane, {"at the inputs": trained.split.test_inputs[:20]})
-    assert exact_figures.first_order_table(agreement).shape == (2, 9)
+    assert exact_figures.first_order_table(agreement).text.shape == (2, 9)
     paper = ledger.load_claims()[1]
     text = exact_figures.summary(measured, agreement, paper).data
     assert f"{float(measured.mean_distance.sel(bits=8)):.4f}" in text and "nan" not in text and "converge" in text
@@ -158,9 +159,9 @@ def test_tables_and_sentences_hold_the_measured_numbers(trained, levels, plane, 
 def test_the_papers_values_read_backwards(measured):
     """0.048 and 0.184 imply a ratio of shifts of 4.12; the ratio of the steps is 127 / 31."""
     paper = ledger.load_claims()[1]
-    ratio, steps = exact_figures.implied_ratio(paper)
+    ratio, steps = finite_scale_figures.implied_ratio(paper)
     assert ratio.low < 4.12 < ratio.high and ratio.high - ratio.low < 0.15 and steps == 127 / 31
-    table = exact_figures.implied_table(paper, measured)
+    table = finite_scale_figures.implied_table(paper, measured).text
     assert list(table.index) == ["D2", "D4", "C6", "C3", "R1"]
     low, high = map(float, table.loc["C6", "shift / step"].split(" to "))
     assert [finite_scale.isotropic_jaccard(x, (1.0, 1.0)) for x in (low, high)] == pytest.approx(
@@ -168,7 +169,6 @@ def test_the_papers_values_read_backwards(measured):
     )
     fewest, most = map(int, table.loc["D2", "nodes a side"].split(" to "))
     assert fewest <= most and table.loc["C6", "nodes a side"] == table.loc["C6", "step, input units"] == ""
-    given_shift = exact_figures.implied_table(paper, measured, shifts={"C6": (0.01, 0.02)}).loc[
-        "C6", "step, input units"
-    ]
+    given_shift = finite_scale_figures.implied_table(paper, measured, shifts={"C6": (0.01, 0.02)})
+    given_shift = given_shift.text.loc["C6", "step, input units"]
     assert given_shift == "{:.4f} to {:.4f}".format(*finite_scale.implied_step(0.048, (0.01, 0.02), rounding=0.0005))

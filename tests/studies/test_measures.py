@@ -9,7 +9,7 @@ from torch import nn
 from bqcore.metrics import boundary_distances, exact_slices, planes
 from bqcore.quantizers import uniform
 from studies import catalogue, measures, networks, specs, sweeps
-from studies.figures import stopping
+from studies.figures import tolerance
 
 UNIT = planes.Plane(np.zeros(2), np.eye(2), np.array([-1.0, -1.0]), np.array([1.0, 1.0]), np.ones(2) / 2, (2,))
 
@@ -74,11 +74,11 @@ def test_runs_hold_the_distance_of_exact_boundaries_and_one_tolerance_is_shown(t
     assert here.values.tolist() == [boundary_distances.tolerance_jaccard(*exact, tau) for tau in found.tau.values]
     assert found.exact_boundaries.all() and 0 < float(here[0]) and float(here[-1]) == 0
     many = catalogue.study_of(spec).joined({spec: found}, spec, 1)
-    table = stopping.tolerance_table(many)
+    table = tolerance.tolerance_table(many).text
     assert list(table.index) == ["8 bits", "3 bits"] and "beyond 10" not in table
     assert table.loc["3 bits", "beyond 0.02"] == f"{float(here[0]):.3f}"
     off = abs(found.tolerance_jaccard - found.coarse_tolerance_jaccard).sel(bits=[8, 3])  # float differs in nothing
-    said = stopping.tolerance_summary(many)
+    said = tolerance.tolerance_summary(many)
     assert f"from exact boundaries, by at most {float(off.quantile(0.95)):.3f} in 95 of" in said
     assert f"and by {float(off.max()):.3f} in the worst" in said
 

@@ -10,8 +10,9 @@ from bqcore.auditing import vendors
 from bqcore.metrics import statistics
 from studies import published
 from studies import vendors as vendor_study
-from studies.figures import audit
-from studies.figures.audit import RULER, Case, at_equal_bytes
+from studies.figures import audit, quantizers
+from studies.figures.audit import Case
+from studies.figures.quantizers import RULER, at_equal_bytes
 
 CHANNEL, TENSOR, OTHER, FOUR = RULER.format(8), "PTQ-W, 8 bits, a step per tensor", "other, int8", RULER.format(4)
 NAMES = [CHANNEL, TENSOR, OTHER, FOUR]
@@ -73,11 +74,11 @@ def test_equal_bytes_and_what_mcnemar_cannot_tell_by_hand(kept):
 
 
 def test_table_figure_and_summary_say_the_same_of_them(kept):
-    table = audit.published_flips_table(kept)
+    table = quantizers.flips_table(kept).text
     assert table["a"].tolist() == ["0.0000, 0.000 *", "0.3000, 0.150", "0.2500, 0.125 *", "0.0500, 0.025 *", "20"]
     assert table["b"].tolist() == ["0.2000, 0.100 *", "(0.0000, 0.000)", "–", "0.2000, 0.100 *", "10"]
     assert table.index.tolist() == [*NAMES, "held-out inputs"]
-    eight, four = audit.published_figure(kept).axes
+    eight, four = quantizers.flips_figure(kept).axes
     assert [text.get_text() for text in eight.get_yticklabels()] == NAMES[:3]
     assert [text.get_text() for text in four.get_yticklabels()] == NAMES[3:]
     drawn = [(line.get_label(), line.get_xdata().tolist()) for line in eight.lines if line.get_marker() in "os"]
@@ -85,29 +86,29 @@ def test_table_figure_and_summary_say_the_same_of_them(kept):
     assert [values for label, values in drawn if label == "a"] == [[0, 0.15, 0.125]] and hollow[0] == []
     assert [values for label, values in drawn if label == "b"] == [[0.1]]
     assert hollow[1][0] == 0 and np.isnan(hollow[1][1])  # what is missing has no place
-    eight, four = audit._fewest_lines(kept)
+    eight, four = quantizers._fewest_lines(kept)
     assert eight.endswith(f"at equal bytes: {CHANNEL}: 2 of 2; {OTHER}: 1 of 1; {TENSOR}: 0 of 1.")
     assert four.endswith(f"at equal bytes: {FOUR}: 2 of 2.")
 
 
 def test_bytes_and_rankings_by_hand(kept):
-    table = audit.bytes_table(kept)
+    table = quantizers.bytes_table(kept).text
     assert table["a"].tolist() == ["1.0, 2.0", "1.1, 2.2", "1.0, 2.0", "0.5, 1.0", "4.0"]
     assert table["b"].tolist()[2:] == ["–", "0.5, 1.0", "4.0"] and table.index[-1] == "float32"
-    table = audit.rankings_table(kept)
+    table = quantizers.rankings_table(kept).text
     assert table.loc["a, 4 bits"].tolist() == ["0.1500", "0.0000", "–"]
     assert table.loc["b, 4 bits"].tolist() == ["0.1000", "0.1000", "–"]
     says = (
         "differ from uniform ones at {} of 2 budgets of published networks; beyond chance (McNemar), they flip fewer "
     )
-    line = audit._ranking_line(kept, "margin noise")
+    line = quantizers._ranking_line(kept, "margin noise")
     assert line == "Bits by margin noise " + says.format(1) + "decisions at 1 and more at 0."
     worse = kept.assign_coords(ranking=["margin noise", "uniform", "none such"])
-    assert audit._ranking_line(worse, "margin noise").endswith("decisions at 0 and more at 1.")
-    assert audit._ranking_line(kept, "none such").endswith(
+    assert quantizers._ranking_line(worse, "margin noise").endswith("decisions at 0 and more at 1.")
+    assert quantizers._ranking_line(kept, "none such").endswith(
         says.format(0) + "decisions at 0 and more at 0."
     )  # there is none
-    assert audit.source(kept).splitlines() == [
+    assert quantizers.source(kept).data.splitlines() == [
         "Fresh, by `python -m studies quantizers`, in `data/runs`. Nothing is published yet.", "", "Packages: numpy 2.0.", "",
         f"- Left out on b: {OTHER}. It has no such layer.", "- Left out everywhere: none such. A package is missing.",
     ]  # fmt: skip
@@ -115,23 +116,23 @@ def test_bytes_and_rankings_by_hand(kept):
 
 def test_the_published_tables_are_full():
     found = published.load_published(published.QUANTIZERS)
-    assert audit.source(found).startswith(
+    assert quantizers.source(found).data.startswith(
         "Published: `data/results/quantizers.nc`, by `python -m studies quantizers`.\n"
     )
     quantizer, network, budget, ranking = (found.sizes[dim] for dim in ("quantizer", "network", "budget", "ranking"))
     tables = {
-        audit.published_flips_table: (quantizer + 1, network),
-        audit.bytes_table: (quantizer + 1, network),
-        audit.rankings_table: (network * budget, ranking),
+        quantizers.flips_table: (quantizer + 1, network),
+        quantizers.bytes_table: (quantizer + 1, network),
+        quantizers.rankings_table: (network * budget, ranking),
     }
     for make, shape in tables.items():
-        table = make(found)
+        table = make(found).text
         cells = table.to_numpy().ravel()
         assert table.shape == shape and not [cell for cell in cells if "nan" in cell or not cell.strip(" *()")]
     assert list(found.quantizer.values) == list(vendors.QUANTIZERS) and network == len(vendor_study.NETWORKS)
-    flips_table = audit.published_flips_table(found)
+    flips_table = quantizers.flips_table(found).text
     assert all(flips_table[name].str.contains(r"\*").any() for name in flips_table)  # the fewest is always marked
-    marks = sum(line.get_xdata().size for axes in audit.published_figure(found).axes for line in axes.lines
+    marks = sum(line.get_xdata().size for axes in quantizers.flips_figure(found).axes for line in axes.lines
                 if line.get_linestyle() == "None")  # fmt: skip
     assert marks == quantizer * network
 
@@ -145,17 +146,17 @@ def rates(*networks) -> xr.DataArray:
 
 def test_plans_are_compared_network_by_network_and_one_has_no_interval():
     several = rates((0.10, 0.20), (0.20, 0.32), (0.10, 0.18))
-    table = audit.plans_table(several)
+    table = audit.plans_table(several).text
     # Differences 0.10, 0.12, 0.08: deviation 0.02; Student 4.3027 of two degrees of freedom · 0.02 / √3 = 0.0497.
-    assert table.loc[4].tolist() == ["0.2333", "0.1333", "0.1000 [0.0503, 0.1497]"]
-    assert table.loc[3].tolist() == ["0.3000", "0.3000", "0.0000 [0.0000, 0.0000]"]
+    assert table.loc["4"].tolist() == ["0.2333", "0.1333", "0.1000 [0.0503, 0.1497]"]
+    assert table.loc["3"].tolist() == ["0.3000", "0.3000", "0.0000 [0.0000, 0.0000]"]
     assert audit._plan_lines(audit.plan_gaps(several)) == [
         "Bits by layer keep more of the band than uniform bits do at 4 bits."
     ]
     unsure = audit._plan_lines(audit.plan_gaps(rates((0.1, 0.2), (0.2, 0.1))))
     assert unsure[0].endswith("every interval holds 0.")
     one = rates((0.10, 0.22))
-    assert audit.plans_table(one).loc[4].tolist() == ["0.2200", "0.1000", "0.1200"]
+    assert audit.plans_table(one).text.loc["4"].tolist() == ["0.2200", "0.1000", "0.1200"]
     assert audit.plan_gaps(one) == {} and audit._plan_lines({}) == []
 
 
@@ -170,7 +171,7 @@ def shelves(*bands) -> pd.DataFrame:
 
 
 def test_the_shelf_is_told_in_means_and_only_pairs_that_are_there_are_compared():
-    table = audit.shelf_table(shelves((0.2, 0.1), (0.32, 0.2), (0.18, 0.1)))
+    table = audit.shelf_table(shelves((0.2, 0.1), (0.32, 0.2), (0.18, 0.1))).text
     assert table.index.tolist() == [TENSOR, "ONNX Runtime static, int8"]
     assert table.loc[TENSOR].tolist() == ["1000", "0.0100", "0.0200", "0.1333", "0.0030"]
     assert table.columns.tolist()[3:] == ["band flips", "displacement, median"]
@@ -179,8 +180,8 @@ def test_the_shelf_is_told_in_means_and_only_pairs_that_are_there_are_compared()
         "of 0.1000 [0.0503, 0.1497] over 3 networks."
     ]
     assert audit._shelf_lines(shelves((0.2, 0.1))) == []
-    assert audit.absent_lines({}) == "None is left out."
-    assert audit.absent_lines({"x": "It is missing.", "y": "So is it."}) == (
+    assert audit.absent_lines({}).data == "None is left out."
+    assert audit.absent_lines({"x": "It is missing.", "y": "So is it."}).data == (
         "- Left out: x. It is missing.\n- Left out: y. So is it."
     )
 

@@ -52,8 +52,8 @@ def test_an_objective_beats_plain_by_all_three(change, beats):
     picked = made(kl=change)
     assert beats_plain(picked, "kl")["beats"] == beats
     assert not beats_plain(picked, "gap")["beats"]
-    assert objectives_figures._compared(picked, "kl", "band_flip_rate").difference.high < 0
-    said = summary({"some": picked, "others": made()})
+    assert objectives_figures.compared(picked, "kl", "band_flip_rate").difference.high < 0
+    said = summary({"some": picked, "others": made()}).data
     ours, others, both = said.splitlines()
     assert ours.startswith(
         "- **some** (10 seeds): " + ("plain optimized rounding is beaten by KL (" if beats else "nothing")
@@ -63,23 +63,26 @@ def test_an_objective_beats_plain_by_all_three(change, beats):
     assert "The paper's term: accuracy 0.0000 [0.0000, 0.0000], band flips 0.0000 [" in ours
     assert "Fewest band flips has KL (" in ours and f"band flips {change['band_flip_rate'][0]:+.4f} [" in ours
     assert others.startswith("- **others** (10 seeds): nothing beats plain") and both.startswith("- Nothing beats")
-    assert ("beaten by KL" in summary({"some": picked}).splitlines()[-1]) == beats
+    assert ("beaten by KL" in summary({"some": picked}).data.splitlines()[-1]) == beats
 
 
 def test_tables_and_figure_hold_every_family_by_its_name():
     picked = made(kl=BETTER)
     names = list(objectives_figures.NAMES.values())
-    assert sorted(objectives_figures.NAMES) == sorted(objectives_figures._MARKS) == sorted(objectives.families())
-    means = means_table(picked)
+    assert sorted(objectives_figures.NAMES) == sorted(objectives_figures.MARKS) == sorted(objectives.families())
+    means, data, _ = means_table(picked)
     assert sorted(means.index) == sorted(names)
     assert means.loc["KL", "band flips"] == "0.3500" and means.loc["KL", "accuracy"] == "0.4500"
-    assert means.loc["KL", "strengths"] == "0.3\u00a0(10)" and means.loc["GPTQ", "strengths"] == ""
-    assert means.loc["KL", "undecided"] == "1.23\u00a0%" and means.loc["GPTQ", "undecided"] == ""
+    assert means.loc["KL", "strengths"] == "0.3 (10)" and means.loc["GPTQ", "strengths"] == ""
+    assert means.loc["KL", "undecided"] == "1.23%" and means.loc["GPTQ", "undecided"] == ""
     assert means.loc["KL", "beyond 0.5"] == "0.450"  # of two tolerances, that of about a half
-    table = differences_table(picked)
+    table, changes, _ = differences_table(picked)
     assert sorted([*table.index, objectives_figures.NAMES[objectives.PLAIN]]) == sorted(names)
     # Student: 2.262 of 9 degrees of freedom · 0.010541 / √10 = 0.0075; seen four times in five: 0.0105.
-    assert table.loc["KL", "band flips"] == "-0.1000 [-0.1075,\u00a0-0.0925] (0.0105)"
+    assert table.loc["KL", "band flips"] == "-0.1000 [-0.1075, -0.0925] (0.0105)"
+    kl = means.index.get_loc("KL")
+    assert data.undecided[kl] == pytest.approx(0.0123) and data.beyond_0_5[kl] == pytest.approx(0.45)
+    assert changes.band_flips_detectable[table.index.get_loc("KL")] == pytest.approx(0.0105, abs=5e-5)
     figure = front_figure({"some": picked, "others": made()})
     assert [axes.get_title() for axes in figure.axes] == ["some", "others"]
     assert sorted(text.get_text() for text in figure.legends[0].get_texts()) == sorted(names)

@@ -56,7 +56,7 @@ def test_implied_steps_give_the_reported_distance_back(sets, steps):
         given = [finite_scale.isotropic_jaccard(s, (1.0, 1.0)) for s in (found.shift_low / 9, found.shift_high * 9)]
         assert found.ours == np.median(j) and given[0] < reported < given[1]
         assert 0 < found.shift_low < found["shift"] < found.shift_high and 1 < found.fewest < found.most
-    words = referee.implied_table(steps)
+    words = referee.implied_table(steps).text
     assert words.loc["6 bits", "J, the paper"] == "0.184" and "(21 nodes)" in words.iloc[0, 1]
     figure = referee.steps_figure(many, steps)
     bars = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 2 and line.get_linewidth() > 3]
@@ -68,7 +68,7 @@ def test_implied_steps_give_the_reported_distance_back(sets, steps):
 
 def test_power_and_correlations_are_those_of_the_statistics(sets):
     chosen = {name: stopping_figures.usual_choices(many) for name, many in sets.items()}
-    table = referee.power_table(sets, chosen, rng=0)
+    table = referee.power_table(sets, chosen, rng=0).text
     assert table.index.tolist() == ["digits", "CIFAR-10 subset"] and table.seeds.tolist() == ["100", "10"]
     rules = chosen["digits"].rule.values.tolist()
     flips = chosen["digits"].flip_rate.sel(split="held-out").transpose("choice", "seed").values
@@ -79,7 +79,7 @@ def test_power_and_correlations_are_those_of_the_statistics(sets):
     assert (table["seen with 3"].astype(float) > table["seen with these seeds"].astype(float)).all()
     many = sets["digits"].isel(nodes=0)
     j = [many.boundary_jaccard.sel(split=s, bits=LEVELS).transpose("seed", "bits").values for s in stopping.SPLITS]
-    words = referee.correlation_table(sets, quantized=LEVELS).loc["digits"]
+    words = referee.correlation_table(sets, quantized=LEVELS).text.loc["digits"]
     for name, call in (
         ("all points independent", statistics.correlation), ("seeds as clusters", statistics.seed_correlation),
         ("within a level", statistics.within_level_correlation),
@@ -94,19 +94,19 @@ def test_networks_that_all_have_the_same_bits_are_not_compared_at_equal_bits(set
             many[name].loc[{"bits": 7}] = 1.0  # so that no rule goes below 8
         many["accuracy"].loc[{"bits": 7}] = 0.0
     chosen = {name: stopping_figures.usual_choices(many) for name, many in most.items()}
-    table = referee.power_table(most, chosen, rng=0)
+    table = referee.power_table(most, chosen, rng=0).text
     assert table["at equal bits"].tolist() == ["nothing to compare: all at 8 bits"] * 2
 
 
 def test_the_study_s_tables_and_figure_hold_its_medians(study):
-    table = referee.spread_table(study)
+    table = referee.spread_table(study).text
     here = study.sel(bits=4)
     assert table.loc["4 bits", "J"].startswith(f"{float(here.boundary_jaccard.median()):.3f} [")
     assert (
         table.loc["4 bits", "beyond 0.02"].split()[0] == f"{float(here.tolerance_jaccard.sel(tau=0.02).median()):.3f}"
     )
     assert list(table.columns)[:2] == ["J", "d_eff"]
-    one = referee.first_order_table(study, "in the band")
+    one = referee.first_order_table(study, "in the band").text
     within = study.within.sel(where="in the band", bits=8).values
     assert one.loc["8 bits", "within a tenth"] == f"{np.median(within):.2f} [{within.min():.2f}, {within.max():.2f}]"
     figure = referee.first_order_figure(study)
@@ -138,7 +138,7 @@ def test_what_a_slice_shows_by_hand(sets):
         },
         {"split": splits, "bits": bits, "nodes": [81]},
     )
-    table = referee.outside_table({"mnist": many, "digits": sets["digits"]})
+    table = referee.outside_table({"mnist": many, "digits": sets["digits"]}).text
     assert table.loc["MNIST"].tolist() == ["3", "35% [30%, 40%]", "50% [40%, 60%]", "80% [70%, 90%]", "2 bits (2)"]
     of_digits = sets["digits"].outside.sel(split="calibration")
     assert table.loc["digits", "outside, calibration"].startswith(f"{float(of_digits.median()):.0%}")

@@ -9,8 +9,9 @@ import xarray as xr
 
 from bqcore.metrics import statistics
 from studies import catalogue, measures, specs, stopping
-from studies.figures import notebook
 from studies.figures import stopping as stopping_figures
+from studies.figures.source_data import attached
+from studies.formats import signed
 
 SMALL = specs.Stopping(epochs=4, nodes=(41, 21), width=12, sizes=(500, 300, 400))
 
@@ -26,10 +27,7 @@ def chosen(many) -> xr.Dataset:
 
 
 def test_the_usual_choices_are_one_of_each_rule_and_nncf_s_drop(chosen):
-    names = [
-        stopping_figures.rule_name(str(rule), float(limit), float(second))
-        for rule, limit, second in zip(chosen.rule.values, chosen.limit.values, chosen.second_limit.values)
-    ]
+    names = [stopping_figures.rule_name(choice) for choice in stopping_figures.each(chosen)]
     assert names[:2] == ["chosen by accuracy", "accuracy drop ≤ 0.01"]
     assert [name.split(" ≤ ")[0] for name in names[2:5]] == ["flips", "band flips", "jaccard"]
     assert names[5].count("≤") == 2 and " and band flips ≤ " in names[5] and names[6].startswith("beyond τ ≤ ")
@@ -37,7 +35,7 @@ def test_the_usual_choices_are_one_of_each_rule_and_nncf_s_drop(chosen):
 
 
 def test_the_table_holds_the_means_and_the_paired_difference(many, chosen):
-    table = stopping_figures.stopping_table(many, chosen)
+    table = stopping_figures.stopping_table(many, chosen).text
     tau = measures.usual_tolerance(many.tolerance_jaccard)
     for i, (_, row) in enumerate(table.iterrows()):
         at = chosen.isel(choice=i)
@@ -52,9 +50,13 @@ def test_the_table_holds_the_means_and_the_paired_difference(many, chosen):
         equal = stopping.at_equal_bits(many, at, "flip_rate")
         less = statistics.paired_difference(equal.values, at.flip_rate.sel(split="held-out").values)
         assert row["saved at equal bits"].split() == [
-            f"{less.estimate:+.4f}", f"[{less.low:+.4f},", f"{less.high:+.4f}]"
+            signed(less.estimate), f"[{signed(less.low)},", f"{signed(less.high)}]"
         ]  # fmt: skip
-    one = stopping_figures.stopping_table(many.isel(seed=[0]), chosen.isel(seed=[0]), nodes=21)
+    data = stopping_figures.stopping_table(many, chosen).data
+    np.testing.assert_array_equal(data.limit, chosen.limit)
+    np.testing.assert_allclose(data.flips_held_out, chosen.flip_rate.sel(split="held-out").mean("seed"), rtol=1e-12)
+    assert data.J_calibration.attrs["nodes"] == 41 or data.nodes == 41
+    one = stopping_figures.stopping_table(many.isel(seed=[0]), chosen.isel(seed=[0]), nodes=21).text
     assert not one["saved at equal bits"].str.contains(r"\[").any()  # one run has no interval
 
 
@@ -65,23 +67,30 @@ def test_the_table_of_limits_ticks_what_is_inside(many):
         "flip_rate": float(at.flip_rate.sel(split="held-out").mean()),
         "boundary_jaccard": float(at.boundary_jaccard.sel(split="held-out", nodes=41).mean()),
     }
-    table = stopping_figures.limits_table(many, choices, 3, reported, 41, crossed=False)
-    assert len(table) == 11 and len(stopping_figures.limits_table(many, choices, 3, reported, 41, crossed=True)) == 28
+    table = stopping_figures.limits_table(many, choices, 3, reported, 41, crossed=False).text
+    crossed = stopping_figures.limits_table(many, choices, 3, reported, 41, crossed=True).text
+    assert len(table) == 11 and len(crossed) == 28
     row = table.loc["jaccard ≤ 0.4"]
     assert row["all agree"] == "yes" and row.str.contains("✓").sum() == 2
-    far = stopping_figures.limits_table(many, choices, 3, {"flip_rate": 0.9, "chosen_bits": 99}, 41, crossed=True)
+    far = stopping_figures.limits_table(many, choices, 3, {"flip_rate": 0.9, "chosen_bits": 99}, 41, crossed=True).text
     assert not (far["all agree"] == "yes").any() and not far["bits (paper 99)"].str.contains("✓").any()
 
 
 def test_figures_draw_every_seed_and_rule(many, chosen):
     transfer = stopping_figures.transfer_figure({"mnist": many, "again": many})
     dots = sum(len(line.get_xdata()) for line in transfer.axes[0].lines if line.get_marker() == "o")
+    np.testing.assert_array_equal(attached(transfer).boundary_jaccard.sel(data_set="mnist").sortby("bits"),
+                                  many.boundary_jaccard.isel(nodes=0).sel(bits=range(2, 9)).transpose("seed", "bits", "split"))  # fmt: skip
     assert dots == 3 * 7 and [axes.get_title() for axes in transfer.axes] == ["MNIST", "again"]
     front = stopping_figures.front_figure({"digits": many}, {"digits": chosen})
     (line, *marks) = front.axes[0].lines
     flips = many.flip_rate.sel(split="held-out", bits=[8, 7, 6, 5, 4, 3]).mean("seed")
     np.testing.assert_allclose(line.get_ydata(), flips)
     assert len(marks) == chosen.sizes["choice"]
+    kept = attached(front).sel(data_set="digits")
+    np.testing.assert_allclose(kept.flip_rate, flips)
+    assert kept.rule.values.tolist() == chosen.rule.values.tolist()
+    np.testing.assert_array_equal(kept.rule_model_bytes / 1000, [mark.get_xdata()[0] for mark in marks])
     assert len({(mark.get_color(), mark.get_marker()) for mark in marks}) == len(stopping_figures.RULES)
     places = {}
     for mark in marks:  # in the order in which they are drawn
@@ -98,14 +107,14 @@ def test_figures_draw_every_seed_and_rule(many, chosen):
 
 def test_the_table_of_variants_begins_with_the_paper(many):
     variants = xr.concat([many, many], xr.Variable("variant", ["baseline", "width=12"]))
-    table = stopping_figures.variants_table(variants, 0.5, stopping.LIMITS, {"flips by accuracy": 0.0094})
+    table = stopping_figures.variants_table(variants, 0.5, stopping.LIMITS, {"flips by accuracy": 0.0094}).text
     assert list(table.index) == ["the paper", "baseline", "width=12"]
     assert table.loc["the paper", "flips by accuracy"] == "0.0094"
     assert table.loc["baseline"].equals(table.loc["width=12"])
 
 
 def test_the_summary_in_words_holds_the_paired_differences(many, chosen):
-    text = notebook.stopping_summary({"digits": many}, {"digits": chosen}).data
+    text = stopping_figures.summary({"digits": many}, {"digits": chosen}).data
     held_out = chosen.flip_rate.sel(split="held-out").transpose("choice", "seed")
     first, second = (list(chosen.rule.values).index(rule) for rule in ("accuracy", "jaccard"))
     fewer = statistics.paired_difference(held_out[first].values, held_out[second].values)
@@ -122,6 +131,6 @@ def test_the_summary_in_words_holds_the_paired_differences(many, chosen):
     for name in ("flip_rate", "band_flip_rate", "boundary_jaccard", "thick_boundary_jaccard", "tolerance_jaccard"):
         bits[name].loc[{"bits": 7}] = 1.0  # so that no rule goes below 8
     bits["accuracy"].loc[{"bits": 7}] = 0.0
-    only = notebook.stopping_summary({"x": bits}, {"x": stopping_figures.usual_choices(bits)}).data
+    only = stopping_figures.summary({"x": bits}, {"x": stopping_figures.usual_choices(bits)}).data
     assert "All networks have the same bits by every rule" in only and "surely" not in only
-    assert "fewer [" not in notebook.stopping_summary({"one": many.isel(seed=[0])}, {"one": chosen.isel(seed=[0])}).data
+    assert "fewer [" not in stopping_figures.summary({"one": many.isel(seed=[0])}, {"one": chosen.isel(seed=[0])}).data

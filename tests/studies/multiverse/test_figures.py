@@ -11,12 +11,12 @@ from tests.helpers import ROOT
 def test_figures_and_tables_show_what_is_judged(tiny, stated):
     rule, rows = stated
     judged, splits = judging.judge(tiny, rows, rule), multiverse.variance_splits(tiny)
-    table = multiverse.claims_table(judged, rows, splits)
+    table = multiverse.claims_table(judged, rows, splits).text
     assert list(table.index) == list(judged) and table.loc["D2", "specifications"] == f"{judged['D2'].holds.size:,}"
     for name, row in table.iterrows():
         parts = [float(row[column].rstrip("%")) for column in ("holds", "inconclusive", "fails")]
         assert sum(parts) == pytest.approx(100, abs=0.11), name
-    assert list(multiverse.region_table(judged).index) == [
+    assert list(multiverse.region_table(judged).text.index) == [
         "all",
         *(f"all but {n}" for n in judging.NUMBERS),
     ]
@@ -42,13 +42,13 @@ def test_elsewhere_the_page_tells_what_is_published(published_sets, stated, monk
         splits |= multiverse.variance_splits(many)
     assert list(judged) == list(splits) == ["S5", "S6"]
     shares, text = judging.shares(judged), multiverse.elsewhere_summary(judged, splits).data
-    table = multiverse.claims_table(judged, rows, splits)
+    table = multiverse.claims_table(judged, rows, splits).text
     for name, line in zip(judged, text.splitlines(), strict=True):
         axis, _ = multiverse.largest(splits[name])
         assert line.startswith(f"- **{name}** holds in {shares[name]:.1%} of its specifications and agrees in ")
         assert f"*{multiverse.AXES[axis]}*" in line and "that hold (" in line
         assert table.loc[name, "reported"] == "direction" and table.loc[name, "holds"] == f"{shares[name]:.1%}"
-    assert "input scale" not in multiverse.readings_table(judged).index  # it is not crossed here
+    assert "input scale" not in multiverse.readings_table(judged).text.index  # it is not crossed here
     assert multiverse.choices_figure(judged, "holds").axes[0].get_title() == "share that holds, %"
     for many, (dataset, name) in zip(
         multiverse.load_elsewhere(), (("mnist", "MNIST"), ("fashion-mnist", "Fashion-MNIST")), strict=True

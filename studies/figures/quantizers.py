@@ -1,0 +1,190 @@
+"""
+Tables, figure and words of the published quantizers, which the chapter that measures an audit shows.
+
+*kept* is the published file of quantizers, the joined dataset of :func:`studies.catalogue.sweep`.
+"""
+
+import json
+from collections.abc import Callable
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from IPython.display import Markdown
+from matplotlib.figure import Figure
+
+from bqcore.metrics import statistics
+
+from .. import published, vendors
+from ..formats import number
+from . import style, tables
+from .source_data import attach
+from .tables import Cell
+
+RULER = "PTQ-W, {} bits, a step per channel"  # at equal bytes is what takes at most _SLACK of this one's
+_SLACK, _CHANCE = 1.1, 0.05
+_MARKERS = "osD^v<>"
+
+
+def at_equal_bytes(kept: xr.Dataset) -> xr.Dataset:
+    """
+    Say, among quantizers of as many bits, which are at equal bytes on a network and which of these flip fewest.
+
+    At equal bytes is what takes at most a tenth more than PTQ-W with a step per channel. Fewest is the one of fewest
+    flips, and every one that the same held-out inputs cannot tell from it: McNemar's exact test at 5 %, pair by pair.
+
+    Parameters
+    ----------
+    kept : xarray.Dataset
+        Of :func:`studies.catalogue.sweep`.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``equal`` and ``fewest``, bool along ``quantizer`` and ``network``. What is missing is neither.
+    """
+    dims = ("quantizer", "network")
+    none = np.zeros([kept.sizes[dim] for dim in dims], bool)
+    out = xr.Dataset({name: (dims, none.copy()) for name in ("equal", "fewest")}, {dim: kept[dim] for dim in dims})
+    for network in kept.network.values:
+        for level, names in _by_bits(kept).items():
+            part = kept.sel(network=network, quantizer=names)
+            most = _SLACK * float(part.bytes.sel(quantizer=RULER.format(level)))
+            equal = ((part.missing == "") & (part.bytes <= most)).values
+            flipped = part.flipped.values
+            best = flipped[np.where(equal, part.flip_rate, np.inf).argmin()]
+            inputs = best >= 0  # the others fill up a shorter split
+            found = [statistics.mcnemar(own[inputs] == 1, best[inputs] == 1).p_value for own in flipped]
+            at = {"quantizer": names, "network": network}
+            out.equal.loc[at], out.fewest.loc[at] = equal, equal & (np.array(found) >= _CHANCE)
+    return out
+
+
+def _by_bits(kept: xr.Dataset) -> dict[int, list[str]]:
+    """Return the names of the quantizers by the bits of their weights, most bits first."""
+    bits = kept.weight_bits.isel(network=0)
+    return {
+        level: kept.quantizer.values[bits.values == level].tolist()
+        for level in sorted(set(bits.values.tolist()), reverse=True)
+    }
+
+
+def flips_table(kept: xr.Dataset) -> tables.Frame:
+    """Tabulate flips and band flips: an asterisk is among the fewest, what is not at equal bytes is in brackets."""
+    marks = at_equal_bytes(kept)
+
+    def cell(part: xr.Dataset) -> Cell:
+        text = f"{number(part.flip_rate)}, {number(part.band_flip_rate, '.3f')}"
+        at = marks.sel(quantizer=part.quantizer, network=part.network)
+        shown = f"{text} *" if at.fewest else text if at.equal else f"({text})"
+        return Cell(shown, {"flips": float(part.flip_rate), "band flips": float(part.band_flip_rate)})
+
+    inputs = {name: int((kept.flipped.sel(network=name)[0] >= 0).sum()) for name in kept.network.values.tolist()}
+    last = {name: Cell(str(count), {"held-out inputs": count}) for name, count in inputs.items()}
+    return _by_network(kept, cell, {"held-out inputs": last})
+
+
+def _by_network(kept: xr.Dataset, cell: Callable[[xr.Dataset], Cell], last: dict[str, dict[str, Cell]]) -> tables.Frame:
+    """Fill a table of quantizers by networks with what *cell* makes of each present one; *last* is its last row."""
+    lines = {}
+    for name in kept.quantizer.values.tolist():
+        parts = {network: kept.sel(network=network, quantizer=name) for network in kept.network.values.tolist()}
+        lines[name] = {network: "–" if part.missing.item() else cell(part) for network, part in parts.items()}
+    return tables.frame(lines | last, "quantizer")
+
+
+@style.styled
+def flips_figure(kept: xr.Dataset) -> Figure:
+    """Draw band flips, a panel for each bit-width, a mark for each network, hollow where it is not at equal bytes."""
+    equal, levels, networks = at_equal_bytes(kept).equal, _by_bits(kept), kept.network.values.tolist()
+    ratios = {"height_ratios": [len(names) for names in levels.values()], "squeeze": False}
+    figure, panels = plt.subplots(len(levels), 1, figsize=(7.5, 7.5), **ratios)
+    for axes, (level, names) in zip(panels.flat, levels.items()):
+        for k, network in enumerate(networks):
+            colour = plt.cm.viridis(0.9 * k / max(1, len(networks) - 1))
+            look = {"marker": _MARKERS[k % len(_MARKERS)], "color": colour}
+            moved = kept.band_flip_rate.sel(network=network, quantizer=names).values
+            full = equal.sel(network=network, quantizer=names).values
+            rows = np.arange(len(names)) + 0.09 * (k - (len(networks) - 1) / 2)
+            axes.plot(moved[full], rows[full], linestyle="none", label=network, **look)
+            axes.plot(moved[~full], rows[~full], linestyle="none", markerfacecolor="none", **look)
+        axes.set(yticks=range(len(names)), yticklabels=names, xlabel=f"band flips at {level} bits")
+        axes.set_xscale("symlog", linthresh=0.01)  # a logarithm that has a place for 0
+        ticks = [0, 0.01, 0.03, 0.1, 0.3]
+        axes.set(ylim=(len(names) - 0.5, -0.5), xlim=(-0.001, 1), xticks=ticks, xticklabels=ticks)
+        axes.minorticks_off()
+        for row in range(1, len(names)):
+            axes.axhline(row - 0.5, color="#cccccc", linewidth=0.6)
+    figure.legend(*panels.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return attach(figure, kept[["band_flip_rate", "weight_bits"]].assign(at_equal_bytes=equal.astype(int)))
+
+
+def bytes_table(kept: xr.Dataset) -> tables.Frame:
+    """Tabulate thousands of bytes: the packed model, and the file that the quantizer's own package writes."""
+
+    def cell(part: xr.Dataset) -> Cell:
+        packed, stored = int(part.bytes) / 1000, int(part.stored) / 1000
+        return Cell(f"{number(packed, '.1f')}, {number(stored, '.1f')}", {"packed": packed, "stored": stored}, "kB")
+
+    whole = {name: int(kept.float_bytes.sel(network=name)) / 1000 for name in kept.network.values.tolist()}
+    last = {name: Cell(number(size, ".1f"), {"packed": size}, "kB") for name, size in whole.items()}
+    return _by_network(kept, cell, {"float32": last})
+
+
+def rankings_table(kept: xr.Dataset) -> tables.Frame:
+    """Tabulate held-out band flips of plans of bits by layer: by network and budget, and by the ranking of layers."""
+    lines = {}
+    for network in kept.network.values.tolist():
+        for budget in kept.budget.values:
+            rates = kept.plan_band_flip_rate.sel(network=network, budget=budget)
+            made = {name: rates.sel(ranking=name) for name in kept.ranking.values.tolist()}
+            line = {name: "–" if np.isnan(rate) else tables.number(rate) for name, rate in made.items()}
+            lines[f"{network}, {budget} bits"] = line
+    return tables.frame(lines, "bytes of")
+
+
+def source(kept: xr.Dataset) -> Markdown:
+    """Say which published result *kept* is, with which packages it was made, and what it lacks."""
+    versions = ", ".join(f"{name} {version}" for name, version in json.loads(kept.versions).items() if version)
+    lines = [published.origin(kept), "", f"Packages: {versions}.", ""]
+    return Markdown("\n".join(lines + [f"- {line}" for line in vendors.left_out(kept)]))
+
+
+def lines(kept: xr.Dataset) -> list[str]:
+    """Say in lines which quantizers flip fewest at equal bytes, and what each ranking of layers is worth."""
+    return [*_fewest_lines(kept), *(_ranking_line(kept, name) for name in kept.ranking.values[1:])]
+
+
+def _fewest_lines(kept: xr.Dataset) -> list[str]:
+    """Count, of the networks on which a quantizer is at equal bytes, those on which it is among the fewest flips."""
+    counted, lines = at_equal_bytes(kept).sum("network"), []
+    for level, names in _by_bits(kept).items():
+        at = {name: counted.sel(quantizer=name) for name in names}
+        counts = {name: (int(one.fewest), int(one.equal)) for name, one in at.items() if one.equal}
+        best = sorted(counts, key=lambda name: (-counts[name][0] / counts[name][1], -counts[name][1]))
+        lines.append(
+            f"Fewest flips at {level} bits, or not to be told from them, by published networks on which they are at "
+            "equal bytes: " + "; ".join(f"{name}: {counts[name][0]} of {counts[name][1]}" for name in best) + "."
+        )
+    return lines
+
+
+def _ranking_line(kept: xr.Dataset, name: str) -> str:
+    """Compare the plans by one ranking of the layers with uniform bits, network by network and budget by budget."""
+    fewer = more = differ = 0
+    for network in kept.network.values:
+        for budget in kept.budget.values:
+            plan = kept.sel(network=network, budget=budget)
+            uniform, own = (plan.plan_flipped.sel(ranking=way).values for way in ("uniform", name))
+            inputs = own >= 0
+            if not inputs.any():  # there is no such plan
+                continue
+            told = statistics.mcnemar(own[inputs] == 1, uniform[inputs] == 1)
+            differ += plan.plan_bits.sel(ranking=name).item() != plan.plan_bits.sel(ranking="uniform").item()
+            fewer += told.p_value < _CHANCE and told.only_first < told.only_second
+            more += told.p_value < _CHANCE and told.only_first > told.only_second
+    return (
+        f"Bits by {name} differ from uniform ones at {differ} of {kept.sizes['network'] * kept.sizes['budget']} "
+        "budgets of published networks; beyond chance (McNemar), they flip fewer decisions at "
+        f"{fewer} and more at {more}."
+    )

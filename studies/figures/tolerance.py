@@ -1,0 +1,96 @@
+"""Tables and words of boundaries' distances with and without a grid, in the chapters on stopping and on rounding."""
+
+from collections.abc import Callable
+
+import xarray as xr
+from IPython.display import Markdown
+
+from ..formats import number, percent
+from ..specs import FLOAT
+from . import tables
+
+_SAYS = (
+    "held-out slice, means over {} seeds: Jaccard distance of the masks and d_eff on two grids, and *beyond τ*, the "
+    "tolerance Jaccard distance: the share of the two boundaries' length without a counterpart within τ input units."
+)
+
+
+def without_ruler(sets: dict[str, xr.Dataset], name: str, method_name: Callable[[str], str] = str) -> Markdown:
+    """
+    Show for each of some joined runs its boundaries' distances with and without a grid, and return the lines below.
+
+    Parameters
+    ----------
+    sets : dict of xarray.Dataset
+        Joined runs by title; of the rounding study, a table for each bit-width.
+    name : str
+        What the tables' names begin with.
+    method_name : function
+        How roundings are named for readers.
+    """
+    of = []
+    sets = {title[:1].upper() + title[1:]: many for title, many in sets.items()}
+    for i, (title, many) in enumerate(sets.items()):
+        says = _SAYS.format(many.sizes["seed"])
+        if "method" in many.dims:
+            for bits in many.bits.values:
+                cells = tolerance_table(many.sel(bits=bits), method_name=method_name)
+                of.append((cells, f"{title}, {bits} bits, {says}", f"{name}-{i}-{bits}"))
+        else:
+            of.append((tolerance_table(many), f"{title}, {says}", f"{name}-{i}"))
+    tables.show_tables(of)
+    return Markdown("\n".join(f"- {title}: {tolerance_summary(many)}" for title, many in sets.items()))
+
+
+def tolerance_table(
+    many: xr.Dataset, *, split: str = "held-out", method_name: Callable[[str], str] = str
+) -> tables.Frame:
+    """
+    Tabulate J and d_eff on two grids beside the tolerance Jaccard distance, which has none: means over seeds.
+
+    Parameters
+    ----------
+    many : xarray.Dataset
+        Joined runs: a row for each level, or for each rounding at the one bit-width that is left. Tolerances that no
+        piece of the boundaries moves beyond are left out.
+    split : str
+        Whose slice.
+    method_name : function
+        How roundings are named for readers.
+    """
+    here = _quantized(many.sel(split=split))
+    two = sorted({int(here.nodes.min()), int(here.nodes.max())}, reverse=True)
+    beyond = here.tolerance_jaccard
+    moved = beyond.max([dim for dim in beyond.dims if dim != "tau"]) > 0
+    columns = {f"J, {n} nodes": (here.boundary_jaccard.sel(nodes=n), ".3f") for n in two}
+    columns |= {f"d_eff, {n} nodes": (here.effective_displacement.sel(nodes=n), ".4f") for n in two}
+    columns |= {f"beyond {t:g}": (beyond.sel(tau=t), ".3f") for t in here.tau.values[moved.values]}
+    if "method" in here.dims:
+        return tables.along("method", columns, tables.mean, index="rounding", name=method_name)
+    return tables.along("bits", columns, tables.mean)
+
+
+def tolerance_summary(many: xr.Dataset) -> str:
+    """Say in Markdown how far each distance depends on the grid, over all seeds, levels, tolerances and both splits."""
+    many = _quantized(many)
+    coarse, fine = int(many.nodes.min()), int(many.nodes.max())
+    two = many.sel(nodes=[coarse, fine])
+
+    def farthest(values: xr.DataArray) -> float:
+        return float(abs(values.diff("nodes")).max())
+
+    off = abs(many.tolerance_jaccard - many.coarse_tolerance_jaccard)
+    source = "exact boundaries" if many.exact_boundaries.all() else "logits interpolated between 41 nodes a side"
+    relative = two.effective_displacement / two.effective_displacement.max("nodes")
+    return (
+        f"From {coarse} to {fine} nodes a side, J changes by up to {number(farthest(two.boundary_jaccard), '.2f')} and "
+        f"d_eff by up to {percent(farthest(relative))} of the larger; the tolerance Jaccard distance, here from "
+        f"{source}, by at most {number(off.quantile(0.95), '.3f')} in 95 of 100 comparisons if 21 nodes a side must "
+        f"do, and by {number(off.max(), '.3f')} in the worst."
+    )
+
+
+def _quantized(many: xr.Dataset) -> xr.Dataset:
+    """Leave out the float classifier, which differs from itself in nothing."""
+    dim, floating = ("method", "float") if "method" in many.dims else ("bits", FLOAT)
+    return many.sel({dim: many[dim] != floating})
