@@ -165,7 +165,7 @@ class Ledger(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Put the table into the page, its verdicts as badges."""
-        from studies import ledger
+        from studies import ledger as claims
 
         note_ledger(self.env)
         try:
@@ -177,7 +177,7 @@ class Ledger(SphinxDirective):
         except (ValueError, OSError) as error:
             logger.error("{ledger}: %s.", str(error).rstrip("."), location=self.get_location())
             return []
-        table = table_of(self, ledger.table(rows), "ledger")
+        table = table_of(self, claims.table(rows), "ledger")
         for entry in table.findall(nodes.entry):
             if entry.astext() in VERDICTS:
                 refill(entry, badge(entry.astext()))
