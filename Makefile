@@ -3,10 +3,11 @@
 
 P =
 PROFILE =
+ONLINE =
 PY = .venv/bin/python
 PYTHON =
 ARGS =
-export P PROFILE
+export P PROFILE ONLINE
 
 ifeq ($(wildcard Snakefile),)
 $(error Run make in the folder of the clone, or name that folder: make -C FOLDER book)
@@ -31,6 +32,7 @@ help:
 	'make reproduce PROFILE=paper     the paper'"'"'s own runs alone, with as many seeds as it has; 50 min, 4 GB' \
 	'make reproduce PROFILE=smoke     all on tiny sizes, 5 min; PROFILE=slurm runs them on a SLURM cluster' \
 	'make book P="seed=3 bits=[8,5]"  other parameters, named in the first cell of the notebooks' \
+	'make book ONLINE=1               with links to the pages of numpy, torch and xarray, where they answer' \
 	'make test ARGS="-k slices"       arguments for pytest; likewise for bench and lab' \
 	'make book PYTHON=python3.12      which Python makes .venv; else the first on the PATH that is 3.11 or newer' \
 	'make book PY=python              a ready environment, such as one of conda; .venv is not used'

@@ -123,6 +123,8 @@ rule book:
         EXECUTED, PAGES, LEDGER, EXPLORER, "_config.yml", "_toc.yml",
     output:
         "_build/html/index.html",
+    params:
+        online=os.environ.get("ONLINE", ""),  # with links to the pages of other packages: book/_ext/online.py
     threads: workflow.cores
     # Sphinx says hundreds of lines; they go to a file, and the ones that matter are shown if the book fails.
     shell:

@@ -25,6 +25,18 @@ def mend_roles(app: Sphinx, page: str, template: str, context: dict, doctree) ->
         )
 
 
+def mend_signatures(app: Sphinx, page: str, template: str, context: dict, doctree) -> None:
+    """Make the parameters of a signature lines, where Sphinx writes a list of definitions without what they define."""
+    instead = {"<dl>": '<span class="sig-lines">', "</dl>": "</span>", "<dd>": "<span>", "</dd>": "</span>"}
+    if "body" in context:
+        context["body"] = re.sub(
+            r'<dt class="sig .*?</dt>',
+            lambda found: re.sub(r"</?d[ld]>", lambda tag: instead[tag[0]], found[0]),
+            context["body"],
+            flags=re.DOTALL,
+        )
+
+
 def drop_icon_script(app: Sphinx, error: Exception | None) -> None:
     """
     Empty that script; drop what nobody asks for: maps from scripts to their sources, for debuggers only, the icons'
@@ -56,6 +68,7 @@ def setup(app: Sphinx) -> dict:
     """Register all of the above."""
     app.connect("html-page-context", drop_mathjax, priority=900)
     app.connect("html-page-context", mend_roles)
+    app.connect("html-page-context", mend_signatures)
     app.connect("build-finished", drop_icon_script)
     app.connect("build-finished", write_entrance, priority=400)  # before the one that writes the bare jump
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

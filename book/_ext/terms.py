@@ -8,8 +8,9 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 
 NOT_IN = (
-    nodes.reference, nodes.title, nodes.literal, nodes.literal_block, nodes.math, nodes.raw, nodes.caption,
-    nodes.rubric, nodes.table, nodes.strong, nodes.term, addnodes.glossary, nodes.citation,
+    nodes.reference, nodes.title, nodes.literal, nodes.literal_block, nodes.doctest_block, nodes.math, nodes.raw,
+    nodes.caption, nodes.rubric, nodes.table, nodes.strong, nodes.term, addnodes.glossary, nodes.citation,
+    addnodes.desc_signature,
 )  # fmt: skip
 
 
