@@ -1,15 +1,16 @@
-"""The course: every Python block of its pages runs, in order, and prints what its comments say."""
+"""Every Python block of the pages runs, in order; those of the course print what their comments say."""
 
 import contextlib
 import importlib
 import io
 import re
-from pathlib import Path
 
 import nbformat
 import pytest
 
-FOLDER = Path(__file__).resolve().parents[2] / "book" / "course"
+from tests.helpers import ROOT
+
+FOLDER = ROOT / "book" / "course"
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PAGES = {path.stem: BLOCK.findall(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.md"))}
 
@@ -22,6 +23,24 @@ def test_solutions_run_and_print_what_they_say(name):
         with contextlib.redirect_stdout(said):
             exec(compile(block, f"{name}.md", "exec"), space)
         assert said.getvalue().splitlines() == re.findall(r"# → (.*)", block), block
+
+
+# tests/notebooks/test_audit_chapter.py runs audit.md, with its commands.
+OTHERS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted({*FOLDER.parent.rglob("*.md")} - {*FOLDER.glob("*.md")}),
+]
+OTHERS = [path for path in OTHERS if path.name != "audit.md" and "```python" in path.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.stem)
+def test_blocks_of_other_pages_run(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    space, blocks = {}, BLOCK.findall(path.read_text(encoding="utf-8"))
+    for block in blocks:
+        exec(compile(block, path.name, "exec"), space)
+    assert blocks, "a block that is not closed or not at the margin"
 
 
 @pytest.mark.parametrize("name", ["boundary", "displacement", "junctions", "ruler"])
