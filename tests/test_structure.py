@@ -1,6 +1,7 @@
 """The structure that CONTRIBUTING.md draws: imports look to lower floors, what is public is explained and tested."""
 
 import ast
+import re
 from importlib.util import resolve_name
 from pathlib import Path
 
@@ -57,6 +58,19 @@ def test_every_room_is_on_one_floor_and_there():
     for package, floors in FLOORS.items():
         rooms = [room for rooms in floors for room in rooms]
         assert sorted(rooms) == sorted({name.split(".")[1] for name in FILES if name.startswith(f"{package}.")})
+
+
+def test_contributing_draws_these_floors_and_names_files_that_are_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    drawn, package = {}, None
+    for start, number, rooms in re.findall(r"^(\w*) +(\d)  (\S+(?:  \S+)*)", text, re.M):
+        package = start or package
+        drawn.setdefault(package, []).insert(0, tuple(rooms.split()))
+        assert len(FLOORS[package]) - len(drawn[package]) + 1 == int(number)
+    assert {package: tuple(floors) for package, floors in drawn.items()} == FLOORS
+    named = re.findall(r"`((?:bqcore|studies|tests|book|data|notebooks)(?:/[\w.]+)+)`", text)
+    made = {"data/runs", "notebooks/NN_topic.py"}
+    assert [name for name in named if name not in made and not (ROOT / name).exists()] == []
 
 
 @pytest.mark.parametrize("name", FILES)
