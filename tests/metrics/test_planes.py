@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 from torch import nn
 
 from bqcore.metrics.label_grids import label_grid
-from bqcore.metrics.planes import data_region, pca_plane, fraction_outside
+from bqcore.metrics.planes import data_region, fraction_outside, pca_plane
 from tests.helpers.slices import SEEDS, flat_plane
 
 
