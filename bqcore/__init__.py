@@ -22,6 +22,8 @@ _HOME = {
     "pair_order_flip_rate": "metrics.decisions",
     "radius": "metrics.margins",
     "displacement": "metrics.margins",
+    "signed_distance_change": "metrics.margins",
+    "normal_variation": "metrics.margins",
     "Plane": "metrics.planes",
     "pca_plane": "metrics.planes",
     "label_grid": "metrics.label_grids",

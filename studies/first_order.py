@@ -5,7 +5,7 @@ import torch
 import xarray as xr
 from torch import nn
 
-from bqcore._checks import check_integer, check_labels
+from bqcore._checks import check_integer
 from bqcore._threads import one_thread
 from bqcore.metrics import boundary_distances, decisions, exact_slices, margins, planes
 from bqcore.quantizers import uniform
@@ -167,11 +167,8 @@ def crossings(
     models = [networks.doubled(model) for model in (reference, candidate)]
     x = inputs.detach().double()
     change = margins.local_change(*models, x)
-    pair = check_labels(np.stack([change.winner, change.runner_up]), "Pairs", ndim=2)
-    row = torch.arange(len(x))
-    leaf = x.clone().requires_grad_(True)
-    z = models[0](leaf)
-    (gradient,) = torch.autograd.grad((z[row, pair[0]] - z[row, pair[1]]).sum(), leaf)
+    pair = change.winner, change.runner_up
+    _, gradient = margins.margin_gradient(models[0], x, *pair)
     flat = gradient.flatten(1)
     normal = (flat / flat.norm(dim=1, keepdim=True)).reshape(x.shape)
     first, second = (_crossing(model, x, -normal, pair, reach, samples) for model in models)

@@ -132,7 +132,7 @@ def outside_figure(network: nn.Sequential, plane: planes.Plane, inputs: torch.Te
     points = {"A": np.zeros(2), "B": (plane.low[0], middle[1]), "C": plane.high}
     side = math.isqrt(len(plane.origin))
     images = np.stack([plane.points(*np.array(point)).reshape(side, side) for point in points.values()])
-    exact, outside = exact_slice(network, plane), planes.share_outside(plane, inputs)
+    exact, outside = exact_slice(network, plane), planes.fraction_outside(plane, inputs)
     black, white = float(inputs.min()), float(inputs.max())
     slack = 1e-9 * (white - black)  # rounding is not darker than black
     shades = plt.get_cmap("gray").with_extremes(under=FLOAT_COLOUR, over=QUANTIZED_COLOUR)
