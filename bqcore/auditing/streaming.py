@@ -33,6 +33,9 @@ _REPEAT = 1e-5  # two passes over one batch may differ by this share of the logi
 # and quotients by up to 2^-11 in float16 and 2^-8 in bfloat16: twenty of these. In wider types only probabilities that
 # are written with few digits are as far off.
 _SUM, _SUM_16_BITS = 1e-3, {"float16": 1e-2, "bfloat16": 8e-2}
+# One row of logits may look like probabilities, as (1, 0) does. Only as many rows are judged, whatever the batch size, so
+# that a long split is refused early; a shorter one at its end.
+_JUDGED = 1000
 _HEAD, _HEAD_VALUES = 2000, 20_000_000
 
 
@@ -107,9 +110,14 @@ def decide_split(functions: Mapping, split, name: str, *, batch_size: int | None
     """
     title = TITLES[name]
     reference, *candidates = functions
-    rows, targets, head, notes, held, classes = [], [], [], [], 0, None
+    rows, targets, head, notes, held, classes, suspects = [], [], [], [], 0, None, list(functions)
     for batch in adapters.batches(split, title, batch_size):
-        logits = {key: adapters.read(f(batch.inputs), batch, _name(title, key)) for key, f in functions.items()}
+        outputs = {key: function(batch.inputs) for key, function in functions.items()}
+        logits = {key: adapters.read(output, batch, _name(title, key)) for key, output in outputs.items()}
+        judged = slice(0, max(0, _JUDGED - batch.start))
+        suspects = [key for key in suspects if _are_probabilities(outputs[key][judged])]
+        if batch.start + len(logits[reference]) >= _JUDGED:
+            _refuse_probabilities(suspects)
         if batch.start == 0:
             notes = [note for key, z in logits.items() for note in _first_look(functions[key], batch, z, key)]
             wanted = max(3, min(_HEAD, _HEAD_VALUES // max(1, adapters.width(batch.inputs))))
@@ -120,6 +128,7 @@ def decide_split(functions: Mapping, split, name: str, *, batch_size: int | None
             held += adapters.length(head[-1])
         rows.append(_kept(logits))
         targets.append(batch.classes)
+    _refuse_probabilities(suspects)
     columns = [np.concatenate(column) for column in zip(*rows)]
     if len(columns[0]) < 5:
         raise ValueError(
@@ -162,16 +171,19 @@ def _check_classes(logits: Mapping, classes: int, batch: adapters.Batch) -> None
             )
 
 
-def _first_look(function, batch: adapters.Batch, z: np.ndarray, key: str) -> list[str]:
-    """Refuse probabilities and chance in a classifier's first batch; note an answer that depends on the batch."""
-    output = function(batch.inputs)
-    if _are_probabilities(output):
+def _refuse_probabilities(suspects: list[str]) -> None:
+    """Refuse the first of the classifiers whose rows all looked like probabilities."""
+    if suspects:
         raise ValueError(
-            f"The {key} seems to give probabilities (non-negative rows that sum to 1), whose margins mean something "
-            "else: give logits, or say probabilities=True (--probabilities), which takes their logarithms."
+            f"The {suspects[0]} seems to give probabilities (non-negative rows that sum to 1), whose margins mean "
+            "something else: give logits, or say probabilities=True (--probabilities), which takes their logarithms."
         )
+
+
+def _first_look(function, batch: adapters.Batch, z: np.ndarray, key: str) -> list[str]:
+    """Refuse chance in a classifier's first batch; note an answer that depends on the batch."""
     span = float(np.ptp(z.astype(np.float64))) or 1.0
-    again = adapters.read(output, batch, f"The {key}'s logits")
+    again = adapters.read(function(batch.inputs), batch, f"The {key}'s logits")
     gap = np.abs(again.astype(np.float64) - z).max(axis=1)
     apart = int((gap > _REPEAT * span).sum())
     if apart:

@@ -1,0 +1,41 @@
+"""What the tests of the audit share: saved logits as classifiers, a linear layer as a session, a good classifier."""
+
+import numpy as np
+import onnx
+import onnxruntime
+from torch import nn
+
+import bqcore
+from studies import specs
+
+SPEC = specs.Levels(seed=3, epochs=8, nodes=(41, 21, 11), width=12, bits=(8, 4, 2))
+X = np.random.default_rng(5).normal(size=(200, 6))
+GOOD = lambda x: x @ np.arange(24.0).reshape(6, 4) / 9 - x[:, :4]  # noqa: E731
+before, after = (lambda batch, key=key: batch[key] for key in ("before", "after"))
+
+
+def of_logits(z, q, y=None, *, calibration=None, **options):
+    """Audit logits that are there already."""
+    inputs = {"before": z, "after": q}
+    return bqcore.audit(before, after, calibration, inputs if y is None else (inputs, y), check_order=False, **options)
+
+
+def held(found):
+    return found.dataset.sel(split="heldout")
+
+
+def linear_session(
+    linear: nn.Linear, outputs=("logits",), *, takes=onnx.TensorProto.FLOAT, rows="n"
+) -> onnxruntime.InferenceSession:
+    """Give a linear layer as an ONNX Runtime session, of inputs of a type and, if it is fixed, a number."""
+    tensors = [("w", linear.weight), ("c", linear.bias)]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Cast", ["x"], ["floats"], to=onnx.TensorProto.FLOAT)]
+        + [onnx.helper.make_node("Gemm", ["floats", "w", "c"], [name], transB=1) for name in outputs],
+        "linear",
+        [onnx.helper.make_tensor_value_info("x", takes, [rows, linear.in_features])],
+        [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [rows, None]) for name in outputs],
+        [onnx.numpy_helper.from_array(tensor.detach().numpy(), name) for name, tensor in tensors],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
