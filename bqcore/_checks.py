@@ -1,8 +1,38 @@
 """Checks of what comes in, with one wording: what is wrong, how much of it, where first, what to do."""
 
+import importlib
 import numbers
+import sys
 
 import numpy as np
+
+# What to install for a package that only some users need; where nothing is said, the package of that name.
+_INSTALL = {
+    "torch": "'bqcore[torch]'", "safetensors": "'bqcore[torch]'", "onnxruntime": "'bqcore[onnx]'",
+    "sklearn": "'bqcore[sklearn]'", "PIL": "pillow",
+}  # fmt: skip
+
+
+def needed(module: str, use: str):
+    """Return a module of a package that only some users need, or say in one line what to install for *use*."""
+    package = module.partition(".")[0]
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        install = _INSTALL.get(package, package)
+        raise ValueError(f"{use} needs the package {package}, which is not installed: pip install {install}.") from None
+
+
+def is_tensor(value) -> bool:
+    """Tell a torch tensor from other values; where torch is not imported there is none."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def is_module(value) -> bool:
+    """Tell a torch module from other values; where torch is not imported there is none."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.nn.Module)
 
 
 def to_numpy(values) -> np.ndarray:

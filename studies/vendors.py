@@ -16,11 +16,11 @@ import torch
 import xarray as xr
 from torch import nn
 
+from bqcore._checks import needed
 from bqcore._store import digest, load_dataset, save_dataset
 from bqcore._threads import one_thread
 from bqcore.auditing import bit_plan, sensitivity, vendors
 from bqcore.auditing.comparison import describe
-from bqcore.auditing.loading import optional
 from bqcore.auditing.streaming import RATES, decide_split, logits_functions, measures
 from bqcore.quantizers.mixed_precision import layers, mixed, model_bytes, spend
 
@@ -245,7 +245,7 @@ def make_plans(model: nn.Module, calibration: tuple) -> tuple[dict, dict]:
 
 
 def _debugger():
-    return optional("onnxruntime.quantization.qdq_loss_debug", "onnxruntime", "ONNX Runtime's debugging")
+    return needed("onnxruntime.quantization.qdq_loss_debug", "ONNX Runtime's debugging")
 
 
 def _noise(decibels: float) -> float:
@@ -275,7 +275,7 @@ def onnx_activation_costs(model: nn.Module, inputs: torch.Tensor, levels) -> dic
     Both are augmented and run by ``modify_model_output_intermediate_tensors`` and ``collect_activations``.
     """
     debugger = _debugger()
-    onnx = optional("onnx", "onnx", "ONNX Runtime's debugging")
+    onnx = needed("onnx", "ONNX Runtime's debugging")
     order = _order(model, inputs[:1])
     with vendors.quiet(), tempfile.TemporaryDirectory(prefix="bq-") as name:
         source, augmented = Path(name, "model.onnx"), Path(name, "augmented.onnx")

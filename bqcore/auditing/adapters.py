@@ -12,19 +12,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import nn
 
-from .._checks import check_integer, check_labels, check_logits, to_numpy
+from .._checks import check_integer, check_labels, check_logits, is_module, is_tensor, to_numpy
 
 _ONNX_TYPES = {
     "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16,
     "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(uint8)": np.uint8, "tensor(int8)": np.int8,
 }  # fmt: skip
-_MODAL = (
-    nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.RReLU,
-    nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm,
-)  # fmt: skip
 COLUMNS = "for scikit-learn np.searchsorted(model.classes_, classes)"
 TINY = float(np.finfo(np.float64).tiny)  # stands for a probability of 0, whose logarithm is −∞
 _BATCH, _VALUES = 4096, 1 << 24  # samples at a time, fewer if one batch would hold more values than this
@@ -60,7 +54,7 @@ def logits_function(model, name: str = "The model") -> Callable:
         If it is none of these, a torch module in training mode, a session of several outputs, none ``logits``, or a
         scikit-learn estimator that scores pairs of classes.
     """
-    if isinstance(model, nn.Module):
+    if is_module(model):
         return _of_torch(model, name)
     if isinstance(model, type):
         raise ValueError(f"{name} is the class {model.__name__}: give an object made and trained of it.")
@@ -81,9 +75,16 @@ def logits_function(model, name: str = "The model") -> Callable:
     )
 
 
-def _of_torch(model: nn.Module, name: str) -> Callable:
+def _of_torch(model, name: str) -> Callable:
+    import torch
+    from torch import nn
+
+    modal = (
+        nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.RReLU,
+        nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm,
+    )  # fmt: skip
     # The module of an exported program always says that it trains, and so do converted layers inside of others.
-    known = [module for module in model.modules() if module is model or isinstance(module, _MODAL)]
+    known = [module for module in model.modules() if module is model or isinstance(module, modal)]
     training = [module for module in known if module.training and not isinstance(module, torch.fx.GraphModule)]
     if training:
         raise ValueError(
@@ -107,15 +108,17 @@ def _of_torch(model: nn.Module, name: str) -> Callable:
     return logits
 
 
-def tensors(batch, model: nn.Module):
-    """Give a batch as tensors on the device of *model*, floating-point values in the type of its parameters."""
+def tensors(batch, model):
+    """Return a batch as tensors on the device of a torch module, floating-point values in its parameters' type."""
+    import torch
+
     if isinstance(batch, Mapping):
         return {key: tensors(value, model) for key, value in batch.items()}
     values = [*model.parameters(), *model.buffers()]
     device = values[0].device if values else None
     dtype = next((value.dtype for value in values if value.is_floating_point()), None)
     # Arrays mapped from files are read-only, which torch does not know: they are copied.
-    tensor = batch if isinstance(batch, torch.Tensor) else torch.from_numpy(np.array(to_numpy(batch)))
+    tensor = batch if is_tensor(batch) else torch.from_numpy(np.array(to_numpy(batch)))
     return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
 
 
@@ -170,7 +173,7 @@ def _of_scikit_learn(estimator, name: str) -> Callable:
     scores = getattr(estimator, "decision_function", None)
 
     def logits(batch):
-        batch = to_numpy(batch) if isinstance(batch, torch.Tensor) else batch
+        batch = to_numpy(batch) if is_tensor(batch) else batch
         if scores is None:
             with np.errstate(divide="ignore"):  # forests take logarithms of 0
                 return np.maximum(estimator.predict_log_proba(batch), np.log(TINY))
@@ -194,7 +197,7 @@ def opened(output):
     return getattr(output, "logits", output)
 
 
-def double(model, inputs) -> nn.Module | None:
+def double(model, inputs):
     """
     Give a float64 copy of a torch module that gives the same logits as it, or None if there is none.
 
@@ -205,8 +208,10 @@ def double(model, inputs) -> nn.Module | None:
     model : any classifier
     inputs : a few samples
     """
-    if not isinstance(model, nn.Module) or isinstance(inputs, Mapping):
+    if not is_module(model) or isinstance(inputs, Mapping):
         return None
+    import torch
+
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of foreign modules that are not used to being copied
@@ -255,7 +260,9 @@ def join(parts: list):
         return parts[0]
     if isinstance(parts[0], Mapping):
         return {key: join([part[key] for part in parts]) for key in parts[0]}
-    if isinstance(parts[0], torch.Tensor):
+    if is_tensor(parts[0]):
+        import torch
+
         return torch.cat(parts)
     return np.concatenate([np.asarray(part) for part in parts])
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import xarray as xr
-from torch import nn
 
 from .._checks import check_integer
 from ..metrics import statistics
@@ -29,7 +28,7 @@ class Plan:
 
 
 def plan_bits(
-    model: nn.Module, calibration, heldout, *, budget: int, bits: tuple[int, ...] = BITS, scheme: str = "narrow",
+    model, calibration, heldout, *, budget: int, bits: tuple[int, ...] = BITS, scheme: str = "narrow",
     granularity: str = "tensor", share: float = 0.2, batch_size: int | None = None,
 ) -> Plan:  # fmt: skip
     """
@@ -92,7 +91,7 @@ def plan_bits(
 
 
 def least_noise(
-    model: nn.Module, noise: Mapping, calibration, budget: int, *, share: float = 0.2, scheme: str = "narrow",
+    model, noise: Mapping, calibration, budget: int, *, share: float = 0.2, scheme: str = "narrow",
     granularity: str = "tensor", batch_size: int | None = None,
 ) -> dict[str, int]:  # fmt: skip
     """Give the bits of :func:`plan_bits` from the *noise* of each layer at each level."""

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
-from torch import nn
 
 from .._checks import check_choice, check_integer, check_share
 from .._store import along
@@ -64,7 +63,7 @@ def _rates(part: xr.Dataset) -> dict:
 
 
 def sweep(
-    model: nn.Module, calibration, heldout, *, bits: tuple[int, ...] = BITS, rule: str = "band_flips",
+    model, calibration, heldout, *, bits: tuple[int, ...] = BITS, rule: str = "band_flips",
     limit: float | None = None, scheme: str = "narrow", granularity: str = "tensor", share: float = 0.2,
     batch_size: int | None = None,
 ) -> Sweep:  # fmt: skip

@@ -5,11 +5,9 @@ import warnings
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import torch
 import xarray as xr
-from torch import nn
 
-from .._checks import to_numpy
+from .._checks import is_module, is_tensor, to_numpy
 from ..metrics import boundary_distances, exact_slices, label_grids, margins, masks, planes
 from . import adapters
 from .streaming import QUANTILES
@@ -83,7 +81,7 @@ def slice_measures(
 
 
 def _is_floating(inputs) -> bool:
-    return isinstance(inputs, (np.ndarray, torch.Tensor)) and to_numpy(inputs[:1]).dtype.kind == "f"
+    return (isinstance(inputs, np.ndarray) or is_tensor(inputs)) and to_numpy(inputs[:1]).dtype.kind == "f"
 
 
 def _on_points(model, function, inputs, probabilities: bool) -> Callable:
@@ -91,17 +89,19 @@ def _on_points(model, function, inputs, probabilities: bool) -> Callable:
     Give a classifier as :func:`bqcore.metrics.label_grids.label_grid` wants it: points in float64 to logits, both
     NumPy's.
     """
+    if is_module(model) or is_tensor(inputs):
+        import torch
     twin = adapters.double(model, inputs[:64])
     if twin is not None and all(value.device.type == "cpu" for value in twin.parameters()):
-        if type(twin) is nn.Sequential and not probabilities:
+        if type(twin) is torch.nn.Sequential and not probabilities:
             return twin  # its first layer is folded onto the plane
         return lambda points: to_numpy(_logits(twin(torch.from_numpy(points)), probabilities))
-    if isinstance(inputs, torch.Tensor):
+    if is_tensor(inputs):
         return lambda points: to_numpy(function(torch.from_numpy(points).to(inputs)))
     return lambda points: to_numpy(function(points.astype(inputs.dtype)))
 
 
-def _logits(output, probabilities: bool) -> torch.Tensor:
+def _logits(output, probabilities: bool):
     """
     Give the logits in an output, as the functions of :func:`bqcore.auditing.streaming.logits_functions` do, with
     gradients.
@@ -171,14 +171,16 @@ def _quantiles(values: np.ndarray) -> np.ndarray:
 
 def _differentiable(model, inputs, probabilities: bool):
     """Give a classifier and its inputs as tensors if its logits have gradients there, in float64 where possible."""
-    x = adapters.tensors(inputs, model) if isinstance(model, nn.Module) else inputs
-    if not isinstance(x, torch.Tensor) or not x.is_floating_point() or x.ndim < 2 or not callable(model):
+    x = adapters.tensors(inputs, model) if is_module(model) else inputs
+    if not is_tensor(x) or not x.is_floating_point() or x.ndim < 2 or not callable(model):
         return None
+    import torch
+
     twin = adapters.double(model, inputs[:64])
     call, own = (model, x.dtype) if twin is None else (twin, torch.float64)
     x = x.double() if x.device.type == "cpu" else x.float()
 
-    def logits(batch: torch.Tensor) -> torch.Tensor:
+    def logits(batch):
         # The batch is the reference's, and a candidate may lie on another device.
         return _logits(call(batch.to(x.device, own)), probabilities).to(batch)
 
@@ -193,10 +195,11 @@ def _differentiable(model, inputs, probabilities: bool):
 
 
 def _constant(function, inputs):
-    """Give a classifier without gradients as one whose gradient is zero, so that its margins can be compared."""
+    """Return a classifier without gradients as one whose gradient is zero, so that its margins can be compared."""
+    import torch
 
-    def logits(x: torch.Tensor) -> torch.Tensor:
-        given = x.detach().to(inputs) if isinstance(inputs, torch.Tensor) else to_numpy(x).astype(inputs.dtype)
+    def logits(x):
+        given = x.detach().to(inputs) if is_tensor(inputs) else to_numpy(x).astype(inputs.dtype)
         z = torch.from_numpy(np.array(to_numpy(function(given)))).to(x)
         return z + 0.0 * x.flatten(1).sum(1, keepdim=True)
 

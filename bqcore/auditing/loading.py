@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from torch import nn
+
+from .._checks import is_module, needed
 
 INPUT_KEYS, CLASS_KEYS = ("inputs", "x", "images", "data"), ("classes", "y", "labels", "targets")
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
@@ -19,14 +20,6 @@ _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 _PICKLES = (".pt", ".pth", ".pt2", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib", ".skops")
 _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 _AT_ONCE = 256  # images
-
-
-def optional(module: str, package: str, use: str):
-    """Import a package that only some users need, or say in one line how to get it."""
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise ValueError(f"{use} needs the package {package}, which is not installed: pip install {package}.") from None
 
 
 def read_classifier(given: str, weights: str | None = None):
@@ -59,7 +52,7 @@ def read_classifier(given: str, weights: str | None = None):
     if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", given):
         raise ValueError(f"{given!r} is no classifier: give module:factory or the path of an .onnx file.")
     model = _made(given)
-    if isinstance(model, nn.Module):
+    if is_module(model):
         if weights:
             _load(model, weights)
         return model.eval()
@@ -71,7 +64,7 @@ def read_classifier(given: str, weights: str | None = None):
 
 
 def _session(path: Path):
-    runtime = optional("onnxruntime", "onnxruntime", "An .onnx file")
+    runtime = needed("onnxruntime", "An .onnx file")
     if not path.is_file():
         raise ValueError(f"There is no file {path}.")
     options = runtime.SessionOptions()
@@ -93,12 +86,12 @@ def _made(given: str):
         raise ValueError(f"{given}: the module cannot be imported from here ({_line(error)}).") from None
     except AttributeError:
         raise ValueError(f"{given}: the module {module} has no {name}.") from None
-    if isinstance(factory, nn.Module) or not callable(factory):
+    if is_module(factory) or not callable(factory):
         return factory
     return factory()
 
 
-def _load(model: nn.Module, weights: str) -> None:
+def _load(model, weights: str) -> None:
     path = Path(weights)
     if path.suffix.lower() != ".safetensors":
         raise ValueError(
@@ -106,7 +99,7 @@ def _load(model: nn.Module, weights: str) -> None:
         )
     if not path.is_file():
         raise ValueError(f"There is no file {weights}.")
-    safetensors = optional("safetensors.torch", "safetensors", "A .safetensors file")
+    safetensors = needed("safetensors.torch", "A .safetensors file")
     try:
         missing, surplus = safetensors.load_model(model, path, strict=False)
     except RuntimeError as error:  # shapes
@@ -220,7 +213,7 @@ def image_batches(folder: Path, *, size=None, mean=None, std=None) -> Callable:
 
     One channel if every image is gray, else three.
     """
-    pillow = optional("PIL.Image", "pillow", "A folder of images")
+    pillow = needed("PIL.Image", "A folder of images")
     names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     places = [(folder / name, label) for label, name in enumerate(names)] or [(folder, None)]
     files = [

@@ -2,7 +2,6 @@
 
 import numpy as np
 import xarray as xr
-from torch import nn
 
 from ..quantizers.mixed_precision import layers, mixed
 from .comparison import describe
@@ -11,7 +10,7 @@ from .streaming import Decided, decide_split, logits_functions, measures
 
 
 def blame_layers(
-    model: nn.Module, split, *, bits: int = 4, scheme: str = "narrow", granularity: str = "tensor", share: float = 0.2,
+    model, split, *, bits: int = 4, scheme: str = "narrow", granularity: str = "tensor", share: float = 0.2,
     gradient_samples: int = 1000, batch_size: int | None = None,
 ) -> xr.Dataset:  # fmt: skip
     """
@@ -58,7 +57,7 @@ def blame_layers(
 
 
 def one_at_a_time(
-    model: nn.Module, split, levels, *, scheme: str = "narrow", granularity: str = "tensor",
+    model, split, levels, *, scheme: str = "narrow", granularity: str = "tensor",
     batch_size: int | None = None,
 ) -> dict[tuple[str, int], Decided]:  # fmt: skip
     """Give the decisions on *split* with each layer alone quantized to each level, by layer name and bits."""

@@ -33,8 +33,8 @@ _REPEAT = 1e-5  # two passes over one batch may differ by this share of the logi
 # and quotients by up to 2^-11 in float16 and 2^-8 in bfloat16: twenty of these. In wider types only probabilities that
 # are written with few digits are as far off.
 _SUM, _SUM_16_BITS = 1e-3, {"float16": 1e-2, "bfloat16": 8e-2}
-# One row of logits may look like probabilities, as (1, 0) does. Only as many rows are judged, whatever the batch size, so
-# that a long split is refused early; a shorter one at its end.
+# One row of logits may look like probabilities, as (1, 0) does. So many rows are judged, whatever the batch size: a
+# long split is refused once they are read, a shorter one at its end.
 _JUDGED = 1000
 _HEAD, _HEAD_VALUES = 2000, 20_000_000
 

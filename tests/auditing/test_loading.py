@@ -445,7 +445,8 @@ def test_a_missing_package_is_named_with_what_to_do(here, monkeypatch, capsys):
     Path("a.onnx").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(
-        ValueError, match="An .onnx file needs the package onnxruntime, which is not installed: pip install onnxruntime"
+        ValueError,
+        match=r"An .onnx file needs the package onnxruntime, which is not installed: pip install 'bqcore\[onnx\]'\.",
     ):
         loading.read_classifier("a.onnx")
 
