@@ -124,13 +124,13 @@ def _attributes(of) -> dict:
 
 
 def digest(path: str | Path) -> str:
-    """Give the SHA-256 of a file's bytes."""
+    """Return the SHA-256 of a file's bytes."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def largest_difference(first: xr.Dataset, second: xr.Dataset) -> tuple[float, str]:
     """
-    Give the largest absolute difference between two result sets over the values that both hold, and its variable.
+    Return the largest absolute difference between two result sets over the values that both hold, and its variable.
 
     Equal infinities, or NaN on both sides, differ by 0; NaN on one side only differs by infinity.
 

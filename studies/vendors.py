@@ -239,7 +239,7 @@ def make_plans(model: nn.Module, calibration: tuple) -> tuple[dict, dict]:
     for b in BUDGETS:
         budget = model_bytes(model, b)
         plans[b, "uniform"] = dict.fromkeys(layers(model), b)
-        plans[b, "margin noise"] = bit_plan.least_noise(model, noise, calibration, budget, share=SHARE)
+        plans[b, "margin noise"] = bit_plan.least_noise(model, noise, calibration, budget, fraction=SHARE)
         plans |= {(b, name): spend(model, cost, budget) for name, cost in costs.items()}
     return plans, reasons
 

@@ -170,7 +170,7 @@ def read_split(given: str | None, classes: str | None = None, *, size=None, mean
 
 
 def read_logits(reference: str | None, candidate: str | None, classes: str | None = None):
-    """Give the logits of both classifiers, ``.npy`` files left on the disk, as a split of two named inputs."""
+    """Read the logits of both classifiers, ``.npy`` files left on the disk, as a split of two named inputs."""
     if not reference or not candidate:
         raise ValueError("The logits of one classifier are missing: give --reference-logits and --candidate-logits.")
     pair = {"reference": read_array(Path(reference)), "candidate": read_array(Path(candidate))}
@@ -209,7 +209,7 @@ def _numbers(array, name: str) -> np.ndarray:
 
 def image_batches(folder: Path, *, size=None, mean=None, std=None) -> Callable:
     """
-    Give a function that goes through a folder of images: float32 (N, channels, height, width), scaled to [0, 1].
+    Return a function that goes through a folder of images: float32 (N, channels, height, width), scaled to [0, 1].
 
     One channel if every image is gray, else three.
     """
@@ -226,7 +226,7 @@ def image_batches(folder: Path, *, size=None, mean=None, std=None) -> Callable:
         raise ValueError(f"{folder} holds no images ({', '.join(IMAGES)}): put them into one folder for each class.")
 
     def of(file: Path, use: Callable):
-        """Give what *use* makes of an image, or name the file."""
+        """Return what *use* makes of an image, or name the file."""
         try:
             with pillow.open(file, formats=_FORMATS) as image:
                 if image.mode[0] in "IF":  # converted, all above 255 would be 255
@@ -272,6 +272,6 @@ def image_batches(folder: Path, *, size=None, mean=None, std=None) -> Callable:
 
 
 def _line(error: Exception, which: int = 0) -> str:
-    """Give one line of what an exception says."""
+    """Return one line of what an exception says."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return lines[which].rstrip(".") + "."

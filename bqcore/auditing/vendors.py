@@ -179,7 +179,7 @@ def onnx_static(model, calibration, *, per_channel: bool = False) -> Candidate:
                 self.left = iter([{"x": calibration.numpy()}])
 
             def get_next(self):
-                """Give all of it once."""
+                """Return all of it once."""
                 return next(self.left, None)
 
         ort.quantize_static(source, target, Reader(), quant_format=ort.QuantFormat.QDQ, per_channel=per_channel)
@@ -215,7 +215,7 @@ _NNCF_BATCH = 50
 
 
 def _accuracy(model, batches) -> tuple[float, list[float]]:
-    """Give an ONNX model's accuracy, and that of each batch."""
+    """Measure an ONNX model's accuracy, and that of each batch."""
     session = _session(model.SerializeToString())
     right = [session.run(["logits"], inputs)[0].argmax(axis=1) == classes for inputs, classes in batches]
     return float(np.concatenate(right).mean()), [float(part.mean()) for part in right]

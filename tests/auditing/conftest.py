@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from audits import SPEC
 from torch import nn
 
 from studies import networks, training
 from studies.data import splits
+from tests.helpers.audits import SPEC
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import onnx
 import pandas as pd
 import pytest
 import torch
-from audits import held, linear_session
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -20,6 +19,7 @@ import bqcore
 from bqcore.auditing import adapters
 from bqcore.metrics import decisions
 from bqcore.quantizers import uniform
+from tests.helpers.audits import held, linear_session
 
 
 class Rows(nn.Module):

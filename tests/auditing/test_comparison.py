@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from audits import GOOD, SPEC, X, held, of_logits
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
@@ -18,6 +17,7 @@ from bqcore._threads import one_thread
 from bqcore.metrics import boundary_distances, exact_slices, planes
 from bqcore.quantizers import uniform
 from studies import sweeps
+from tests.helpers.audits import GOOD, SPEC, X, held, of_logits
 
 # Known answers
 
@@ -25,7 +25,7 @@ from studies import sweeps
 def test_a_case_worked_by_hand():
     z = np.array([[3.0, 2, 0], [3, 2, 0], [3, 2, 0], [3, 2, 0], [0, 1, 0.5]])
     q = np.array([[3.0, 2, 0], [2, 3, 0], [2, 1, 4], [1, 2, 4], [0, 1, 1]])
-    found = of_logits(z, q, np.array([0, 0, 2, 1, 1]), share=0.4)
+    found = of_logits(z, q, np.array([0, 0, 2, 1, 1]), fraction=0.4)
     d = held(found)
     assert [float(d[name]) for name in ("flip_rate", "right_to_wrong", "wrong_to_right", "wrong_to_other")] == [
         3 / 5, 1 / 5, 1 / 5, 1 / 5,
@@ -119,7 +119,7 @@ def test_equal_classifiers_change_nothing(lively):
 
 
 def test_limits_are_exceeded_by_more_than_the_limit():
-    from bqcore.auditing.comparison import exceeded
+    from bqcore.auditing.limits import exceeded
 
     z = np.tile([[2.0, 0.0]], (10, 1))
     q = z.copy()
@@ -140,7 +140,7 @@ def test_limits_are_exceeded_by_more_than_the_limit():
 @given(st.integers(1, 300), st.data())
 def test_a_loss_of_exactly_its_limit_is_kept(n, drawn):
     """As the difference of two shares, in floating point, it is as often above the limit: 0.9 - 0.89 > 0.01."""
-    from bqcore.auditing.comparison import exceeded
+    from bqcore.auditing.limits import exceeded
 
     lost = drawn.draw(st.integers(0, n))
     before = drawn.draw(st.integers(lost, n))
@@ -223,7 +223,7 @@ def test_what_is_wrong_is_named(reference, candidate, split, message):
     ("options", "message"),
     [
         ({"nodes": 1}, "Nodes a side is 1: give at least 2, or 0 to leave slices out"),
-        ({"share": 0}, "Band share is 0: the boundary band would be empty"),
+        ({"fraction": 0}, "Band fraction is 0: the boundary band would be empty"),
     ],
 )
 def test_what_no_split_allows_is_refused_before_one_is_measured(options, message):

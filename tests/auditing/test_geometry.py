@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from audits import GOOD, X, held, linear_session
 from scipy import special
 from torch import nn
 
@@ -11,6 +10,7 @@ import bqcore
 from bqcore.auditing import geometry, streaming
 from bqcore.metrics import label_grids, margins, planes
 from bqcore.quantizers import uniform
+from tests.helpers.audits import GOOD, X, held, linear_session
 
 
 def test_integer_images_have_no_slice_and_images_of_any_shape_have():

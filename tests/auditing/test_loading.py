@@ -19,7 +19,7 @@ from torch import nn
 
 import bqcore
 from bqcore import __main__, _store
-from bqcore.auditing import comparison, loading
+from bqcore.auditing import comparison, limits, loading
 from bqcore.quantizers import uniform
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -435,7 +435,7 @@ def test_what_was_measured_is_kept_before_it_is_judged(here, monkeypatch, capsys
     def exceeded(*given):
         raise ValueError("no judge")
 
-    monkeypatch.setattr(comparison, "exceeded", exceeded)
+    monkeypatch.setattr(limits, "exceeded", exceeded)
     assert "no judge" in error_of("--reference-logits", "z.npy", "--candidate-logits", "q.npy", capsys=capsys)
     content = json.loads(Path("audit/audit.json").read_text(encoding="utf-8"))
     assert content["conclusion"] == _store.load_dataset("audit/audit.nc").conclusion
@@ -487,4 +487,4 @@ def test_ctrl_c_is_answered_by_what_is_kept(monkeypatch, capsys, program, words,
 
 def test_every_limit_of_the_command_line_is_a_measure():
     names = {name for name, _ in __main__._LIMITS.values()}
-    assert names <= set(comparison.LIMITS)
+    assert names <= set(limits.LIMITS)

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from audits import GOOD, X, after, before, held, of_logits
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import special
@@ -18,6 +17,7 @@ import bqcore
 from bqcore.auditing import adapters, streaming
 from bqcore.metrics import decisions, statistics
 from bqcore.quantizers import uniform
+from tests.helpers.audits import GOOD, X, after, before, held, of_logits
 
 # Pooled batches
 
@@ -42,7 +42,7 @@ def test_batches_of_any_size_give_what_all_logits_give(drawn, size, share):
     z, q, y = drawn
     assume(not streaming._are_probabilities(adapters.to_numpy(z)))
     assume(not streaming._are_probabilities(adapters.to_numpy(q)))
-    found = of_logits(z, q, y, share=share, batch_size=size)
+    found = of_logits(z, q, y, fraction=share, batch_size=size)
     d, n = held(found), len(y)
     assert tuple(float(d[name]) for name in list(streaming.RATES)[:4]) == decisions.flips(z, q, y)
     band = decisions.boundary_band(z, share)
