@@ -43,9 +43,26 @@ __all__ = list(_MODULES)
 
 def __getattr__(name: str):
     # Imported when first asked for: torch and xarray take seconds, which no one waits for who does not need them.
-    if name in _MODULES:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
         return getattr(import_module(f".{_MODULES[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        return _without_torch(name)
+
+
+def _without_torch(name: str):
+    """Return a function in place of one that needs torch, so that help and tab completion work where it is missing."""
+    from ._checks import needed
+
+    def function(*given, **options):
+        needed("torch", f"bqcore.{name}")
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = "Needs torch: pip install 'bqcore[torch]'."
+    return function
 
 
 def __dir__() -> list[str]:

@@ -176,7 +176,7 @@ def _audit(options) -> int:
 
 
 def _sweep(options) -> int:
-    from .auditing.bit_sweep import sweep
+    from . import sweep
 
     with _one_line():
         found = sweep(
@@ -189,10 +189,12 @@ def _sweep(options) -> int:
 
 
 def _blame(options) -> int:
-    from .auditing.sensitivity import blame_layers, ranking
+    from . import blame_layers
 
     with _one_line():
         found = blame_layers(*_model(options, "heldout"), gradient_samples=options.gradient_samples, **_how(options))
+    from .auditing.sensitivity import ranking
+
     _save(options, found, json.dumps({"layers": ranking(found)}, indent=1))
     median = found.assign(median_margin_change=found.margin_change.sel(quantile=0.5, drop=True))
     _show(median, ["bytes", "flip_rate", "band_flip_rate", "median_margin_change"])
@@ -200,7 +202,7 @@ def _blame(options) -> int:
 
 
 def _plan(options) -> int:
-    from .auditing.bit_plan import plan_bits
+    from . import plan_bits
 
     with _one_line():
         _check_given(options, "budget")

@@ -24,10 +24,8 @@ def held(found):
     return found.dataset.sel(split="heldout")
 
 
-def linear_session(
-    linear: nn.Linear, outputs=("logits",), *, takes=onnx.TensorProto.FLOAT, rows="n"
-) -> onnxruntime.InferenceSession:
-    """Give a linear layer as an ONNX Runtime session, of inputs of a type and, if it is fixed, a number."""
+def linear_onnx(linear: nn.Linear, outputs=("logits",), *, takes=onnx.TensorProto.FLOAT, rows="n") -> bytes:
+    """Return a linear layer as an ONNX model, of inputs of a type and, if it is fixed, a number."""
     tensors = [("w", linear.weight), ("c", linear.bias)]
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("Cast", ["x"], ["floats"], to=onnx.TensorProto.FLOAT)]
@@ -38,4 +36,9 @@ def linear_session(
         [onnx.numpy_helper.from_array(tensor.detach().numpy(), name) for name, tensor in tensors],
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
-    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return model.SerializeToString()
+
+
+def linear_session(linear: nn.Linear, *given, **options) -> onnxruntime.InferenceSession:
+    """Open :func:`linear_onnx` of a linear layer by ONNX Runtime."""
+    return onnxruntime.InferenceSession(linear_onnx(linear, *given, **options), providers=["CPUExecutionProvider"])
