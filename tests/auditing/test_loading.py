@@ -470,6 +470,7 @@ def test_a_full_disk_leaves_the_old_report(here, monkeypatch, capsys):
     ("program", "words", "says"),
     [
         ("bqcore", ["audit"], "the same command begins anew"),
+        ("bqcore", ["plan"], "the same command begins anew"),
         ("studies", ["explorer", "mnist"], "the same command begins anew"),
         ("studies", ["data"], "what came is kept, and the same command goes on"),
         ("studies", ["quantizers"], "finished runs are kept, and the same command goes on"),
