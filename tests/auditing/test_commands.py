@@ -88,7 +88,14 @@ def test_a_sweep_prints_every_bit_width_and_the_recommendation(here, capsys):
         [str(b), str(int(held.bytes.sel(bits=b))), *(f"{float(held[name].sel(bits=b)):.4g}" for name in ("flip_rate", "band_flip_rate", "accuracy"))]
         for b in (8, 3, 2)
     ]  # fmt: skip
-    assert written("sweep", found.dataset) == json.loads(found.to_json())
+    content = written("sweep", found.dataset)
+    assert content == json.loads(found.to_json())
+    for split, rates in (
+        ("calibration", content["levels"][2]["calibration"]),
+        ("heldout", content["levels"][2]["heldout"]),
+    ):
+        assert rates["flip_rate"] == float(found.dataset.flip_rate.sel(split=split, bits=2))
+    assert content["levels"][2]["calibration"] != content["levels"][2]["heldout"]
 
 
 def test_a_ranking_prints_the_layers_the_worst_first(here, capsys):
