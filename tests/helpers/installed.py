@@ -20,6 +20,7 @@ import numpy as np
 
 import bqcore
 from bqcore import __main__, _store
+from bqcore.metrics import statistics
 
 TORCH = find_spec("torch") is not None
 # What quantizes torch modules: all other modules are imported without torch.
@@ -64,7 +65,10 @@ def audits(model: str | None) -> list[str]:
         words = [f"--reference-logits={names[0]}", f"--candidate-logits={names[1]}", f"--heldout-classes={names[2]}"]
         assert __main__.main(["audit", *words, f"--out={folder}"]) == 0
         kept = _store.load_dataset(Path(folder, "audit.nc"))
+        _store.save_dataset(kept, Path(folder, "again.nc"))
+        assert _store.digest(Path(folder, "again.nc")) == _store.digest(Path(folder, "audit.nc"))
     assert kept.flip_rate.sel(split="heldout") == held.flip_rate
+    assert statistics.paired_bootstrap([1.0, 2.0, 4.0], [0.0, 0.0, 0.0], rng=0).low > 0
     others = {}
     if find_spec("sklearn"):
         from sklearn.linear_model import LogisticRegression
