@@ -1,5 +1,5 @@
 # For GNU make 3.81 and newer. Paths are relative, so that the clone may lie anywhere, also below a folder with spaces.
-.PHONY: help book test reproduce bench lab publish lint clean lock
+.PHONY: help book check test test-elsewhere reproduce bench lab publish lint clean lock
 
 P =
 PROFILE =
@@ -14,8 +14,10 @@ endif
 
 help:
 	@printf '%s\n' \
-	'make book     runs, notebooks and book; prints the path of the book    first time 3 to 9 min, 1.8 GB; then seconds' \
+	'make book     runs, notebooks and book; prints the path of the book    first time 3 to 9 min, 2.1 GB; then seconds' \
+	'make check    style, types and the quick tests                         1 min' \
 	'make test     all tests, with warnings as errors                       6 to 15 min; first time 1 more' \
+	'make test-elsewhere  the numeric tests as on another processor          6 min' \
 	'make reproduce  every study from raw pixels, with the time of each      3 to 5 h, 4 GB; resumes' \
 	'make bench    our measures beside those of other packages              8 min; first time 10 MB more' \
 	'make lab      the notebooks in JupyterLab                              first time 5 s and 100 MB more' \
@@ -23,7 +25,7 @@ help:
 	'make lint     style of the code                                        1 s' \
 	'make clean    removes the book, fresh runs and caches, keeps .venv     1 s' \
 	'' \
-	'The first of them makes .venv, which is 40 s and 1.8 GB of the above (2 cores, fast line); to undo it, remove that' \
+	'The first of them makes .venv, which is 40 s and 2.1 GB of the above (2 cores, fast line); to undo it, remove that' \
 	'folder. Only pip writes outside of this folder, its cache of downloads.' \
 	'' \
 	'make reproduce PROFILE=paper     the paper'"'"'s own runs alone, with as many seeds as it has; 50 min, 4 GB' \
@@ -67,6 +69,28 @@ test:
 	@$(call environment,book test)
 	@MPLBACKEND=agg $(RUN) -m pytest $(ARGS)
 
+# While developing: what shows most mistakes soonest comes first.
+check: lint
+	@$(call environment,book test)
+	@$(RUN) -m ty check --python "$$("$(PY)" -c 'import sys; print(sys.prefix)')" bqcore studies
+	@MPLBACKEND=agg $(RUN) -m pytest -m "not book and not network and not slow" --hypothesis-profile=quick $(ARGS)
+
+# Another processor: the libraries take the instructions of one without AVX (x86 only). NumPy has AVX2 and FMA3 in its
+# group X86_V3; MKL obeys the first variable on every maker's processors, the second on Intel's alone.
+ELSEWHERE = MKL_CBWR=COMPATIBLE MKL_ENABLE_INSTRUCTIONS=SSE4_2 ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default \
+	OPENBLAS_CORETYPE=Nehalem NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4 AVX512_ICL AVX512_SPR"
+# What computes, without what trains or measures for minutes.
+NUMERIC = tests/metrics tests/quantizers tests/auditing tests/studies \
+	--ignore=tests/studies/data --ignore=tests/studies/figures \
+	-k "not full_disk and not killed and not interrupted and not 4001 and not (a_published_run and (cnn or resnet))"
+elsewhere = @MPLBACKEND=agg $(ELSEWHERE) OMP_NUM_THREADS=$(1) $(RUN) -m pytest -n $(2) $(NUMERIC) $(ARGS)
+
+# Where several processes run the tests, each has one thread.
+test-elsewhere:
+	@$(call environment,book test)
+	$(call elsewhere,1,2)
+	$(call elsewhere,2,0)
+
 # PROFILE=paper: the paper's own runs alone. PROFILE=smoke: tiny sizes. PROFILE=slurm, or any folder of profiles/: each
 # study as a job of a cluster.
 reproduce:
@@ -99,4 +123,4 @@ clean:
 
 # For whoever changes a version in pyproject.toml: constraints.txt anew, with the oldest Python that is to work (1 min).
 lock:
-	@$(call environment,lock)
+	@$(or $(PYTHON),python3) lock.py

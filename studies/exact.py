@@ -264,7 +264,8 @@ def crossings(
     (gradient,) = torch.autograd.grad((z[row, pair[0]] - z[row, pair[1]]).sum(), leaf)
     flat = gradient.flatten(1)
     normal = (flat / flat.norm(dim=1, keepdim=True)).reshape(x.shape)
-    return tuple(_crossing(model, x, -normal, pair, reach, samples) for model in models)
+    first, second = (_crossing(model, x, -normal, pair, reach, samples) for model in models)
+    return first, second
 
 
 def _crossing(model, x, direction, pair, reach, samples) -> np.ndarray:

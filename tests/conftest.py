@@ -9,15 +9,17 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from building import build_once
 from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
+from bqcore.metrics import planes
 from studies import networks, training
 from studies.data import splits
+from tests.helpers.building import build_once
 
 # The same examples each time, nothing kept between runs, and no limit of time, which depends on the machine.
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None, max_examples=100)
+settings.register_profile("quick", parent=settings.get_profile("repeatable"), max_examples=20)  # for `make check`
 settings.load_profile("repeatable")
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores already, and so do processes that they start
@@ -43,19 +45,46 @@ def trained() -> Trained:
     return Trained(training.fit(model, split.train_inputs, split.train_classes, epochs=60, seed=0), split)
 
 
+@pytest.fixture(scope="session")
+def plane(trained) -> planes.Plane:
+    """Return the slice through the training inputs of the digits model."""
+    return planes.pca_plane(trained.split.train_inputs)
+
+
 # The book takes two minutes to build. Where several workers run the tests, the process that sends them out builds it
 # meanwhile, and the tests that ask for it come last.
 BUILDING: list[subprocess.Popen | None] = []
+MARKED_BY_FIXTURE = {
+    **dict.fromkeys(["book", "chromium"], pytest.mark.book),
+    **dict.fromkeys(["trained", "lively", "deep", "measured", "many", "tiny"], pytest.mark.slow),  # they train
+}
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: "book" in getattr(item, "fixturenames", ()))
+    """Mark what needs the book or a trained model, which its fixtures say, and put what needs the book last."""
+    for item in items:
+        for fixture in MARKED_BY_FIXTURE.keys() & set(getattr(item, "fixturenames", ())):
+            item.add_marker(MARKED_BY_FIXTURE[fixture])
+    items.sort(key=lambda item: item.get_closest_marker("book") is not None)
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_node_collection_finished(node, ids):
-    if not hasattr(node.config, "book_builder") and any(name.startswith("tests/test_browser.py") for name in ids):
-        base = node.config._tmp_path_factory.getbasetemp()  # that of the workers lies in it
+def pytest_xdist_auto_num_workers():
+    """Run on the cores that this process may use, where that is known, and on eight at most: each worker takes 1 GB."""
+    return min(8, len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else None
+
+
+@pytest.hookimpl(tryfirst=True)  # before the worker says what it has collected
+def pytest_collection_finish(session):
+    """Let the process that sends out the tests know that some of those chosen need the book."""
+    if hasattr(session.config, "workerinput") and any("book" in item.fixturenames for item in session.items):
+        (session.config._tmp_path_factory.getbasetemp().parent / "book.wanted").touch()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node):
+    base = node.config._tmp_path_factory.getbasetemp()  # those of the workers lie in it
+    if not hasattr(node.config, "book_builder") and (base / "book.wanted").exists():
         node.config.book_builder = threading.Thread(target=build_once, args=(base, BUILDING), daemon=True)
         node.config.book_builder.start()
 
@@ -69,7 +98,7 @@ def pytest_sessionfinish():
 
 @pytest.fixture(scope="session")
 def book(request, tmp_path_factory) -> Path:
-    """Give the folder of the built book's pages; the workers of one test run share one build."""
+    """Return the folder of the built book's pages; the workers of one test run share one build."""
     base = tmp_path_factory.getbasetemp()
     folder = build_once(base.parent if hasattr(request.config, "workerinput") else base, BUILDING)
     assert (folder / "whole").exists(), (folder / "failure").read_text(encoding="utf-8")

@@ -1,6 +1,7 @@
 """The packages agree in pyproject.toml, environment.yml, constraints.txt and the imports; and what make refuses."""
 
 import ast
+import importlib
 import importlib.metadata
 import os
 import re
@@ -17,13 +18,16 @@ import environment as maker
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-GROUPS = {"bqcore": PROJECT["project"]["dependencies"], **PROJECT["dependency-groups"]}
+GROUPS = PROJECT["dependency-groups"]
+EXTRAS = PROJECT["project"]["optional-dependencies"]
+LIBRARY = PROJECT["project"]["dependencies"] + [r for name, extra in EXTRAS.items() if name != "all" for r in extra]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
 CONSTRAINTS = (ROOT / "constraints.txt").read_text(encoding="utf-8")
 SOURCES = {
-    "bqcore": (["bqcore"], sorted(ROOT.glob("bqcore/*.py"))),
-    "notebooks": (["bqcore", "book"], sorted(ROOT.glob("notebooks/*.py"))),
-    "tests": (list(GROUPS), sorted(ROOT.glob("tests/*.py"))),
+    "bqcore": (["studies"], sorted(ROOT.glob("bqcore/**/*.py"))),
+    "studies": (["studies"], sorted(ROOT.glob("studies/**/*.py"))),
+    "notebooks": (["studies", "book"], sorted(ROOT.glob("notebooks/*.py"))),
+    "tests": (list(GROUPS), sorted(ROOT.glob("tests/**/*.py"))),
 }
 
 
@@ -40,13 +44,33 @@ def imported(path: Path) -> set[str]:
             found |= {alias.name.split(".")[0] for alias in node.names}
         if isinstance(node, ast.ImportFrom) and node.level == 0:
             found.add(node.module.split(".")[0])
-    ours = {path.stem for folder in ("bqcore", "tests", "notebooks", ".") for path in (ROOT / folder).glob("*.py")}
-    return found - sys.stdlib_module_names - ours - {"bqcore"}
+    ours = {path.stem for folder in ("tests", "notebooks", ".") for path in (ROOT / folder).glob("*.py")}
+    return found - sys.stdlib_module_names - ours - {"bqcore", "studies", "tests"}
 
 
 def test_every_version_is_exact():
     inexact = [r for group in GROUPS.values() for r in group if not re.fullmatch(r"[\w.-]+==[\w.]+", r)]
     assert not inexact, f"not of the form name==version: {inexact}"
+
+
+@pytest.mark.parametrize("requirement", LIBRARY)
+def test_the_studies_versions_lie_in_the_library_s_ranges(requirement):
+    name, oldest, beyond = re.fullmatch(r"([\w-]+)>=([\d.]+)(?:,<(\d+))?", requirement).groups()
+    (exact,) = {r.split("==")[1] for group in ("studies", "book") for r in GROUPS[group] if key(r) == key(name)}
+    exact = [int(x) for x in exact.split(".")]
+    assert exact >= [int(x) for x in oldest.split(".")]
+    assert exact[0] < int(beyond) <= exact[0] + 1 if beyond else name == "xarray"
+
+
+def test_the_extra_all_has_every_other():
+    assert EXTRAS["all"] == [f"bqcore[{','.join(name for name in EXTRAS if name != 'all')}]"]
+
+
+def test_the_console_script_is_the_command_of_the_package():
+    (script,) = PROJECT["project"]["scripts"].items()
+    module, function = script[1].split(":")
+    assert script[0] == "bqcore" and module == "bqcore.__main__"
+    assert callable(getattr(importlib.import_module(module), function))
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -75,7 +99,7 @@ def test_constraints_pin_only_what_is_not_declared():
 
 
 def test_this_environment_is_the_declared_one():
-    wanted = [r.split("==") for group in ("bqcore", "book", "test") for r in GROUPS[group]]
+    wanted = [r.split("==") for group in ("studies", "book", "test") for r in GROUPS[group]]
     found = {name: importlib.metadata.version(name).split("+")[0] for name, _ in wanted}
     assert found == dict(wanted), "remake the environment: make does so by itself, conda by conda env update"
 
@@ -96,7 +120,7 @@ def clone(tmp_path):
     """Return a folder with a space in its name that holds what make needs to look for an environment."""
     folder = tmp_path / "a clone"
     folder.mkdir()
-    for name in ("Makefile", "Snakefile", "environment.py", "pyproject.toml", "constraints.txt"):
+    for name in ("Makefile", "Snakefile", "environment.py", "lock.py", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, folder)
     return folder
 
@@ -118,7 +142,7 @@ needs_make = pytest.mark.skipif(not shutil.which("make"), reason="make is not in
 @needs_make
 def test_make_alone_lists_the_targets(clone):
     done = make(clone)
-    for target in ("book", "test", "reproduce", "bench", "lab", "publish", "lint", "clean"):
+    for target in ("book", "check", "test", "reproduce", "bench", "lab", "publish", "lint", "clean"):
         assert f"make {target}" in done.stdout
     assert done.returncode == 0 and not (clone / ".venv").exists()
 
@@ -169,6 +193,7 @@ def test_environment_of_someone_else_is_left_alone(clone):
     assert (clone / ".venv" / "precious").exists()
 
 
+@pytest.mark.network
 def test_no_registry_is_one_sentence_and_no_environment(clone):
     # Port 9 of this very machine takes no connections; pip reads no configuration that may know of another registry.
     offline = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_CONFIG_FILE": "/dev/null"}
@@ -178,39 +203,164 @@ def test_no_registry_is_one_sentence_and_no_environment(clone):
     assert not list(clone.glob(".venv/**/*.whole"))  # so the next make starts anew
 
 
-def test_what_pip_is_told_uv_is_told(tmp_path, monkeypatch):
+@pytest.fixture
+def installer(tmp_path, monkeypatch):
+    """Return environment.py with .venv elsewhere, no settings of pip, and a list of what it calls, of which all work."""
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
-    file = tmp_path / "pip.conf"
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setattr(maker, "PYTHON", Path(sys.executable))
+    monkeypatch.setattr(maker, "VENV", tmp_path)
+    monkeypatch.setattr(maker, "LOG", tmp_path / "log")
+    maker.called, maker.failing = [], ()
+
+    def call(command, env=None):
+        # pip fetching uv, uv, or pip installing
+        kind = "uv" if command[2] == "uv" else "fetch" if "-qqq" in command else "pip"
+        maker.called.append((kind, command, env))
+        return kind in maker.failing
+
+    monkeypatch.setattr(maker.subprocess, "call", call)
+    return maker
+
+
+def settings(folder, monkeypatch, text):
+    """Let pip read this configuration, besides that which a machine may have for everybody."""
+    (folder / "pip.conf").write_text(text, encoding="utf-8")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(folder / "pip.conf"))
+
+
+def test_what_pip_is_told_uv_is_told(installer, tmp_path, monkeypatch):
     mirrors = "[global]\nindex-url = https://a.test/simple\nextra-index-url = https://b.test/s\n  https://c.test/s\n"
-    file.write_text(f"{mirrors}cert = /ca.pem\ntimeout = 60\n[install]\nfind-links = /wheels\n", encoding="utf-8")
-    monkeypatch.setenv("PIP_CONFIG_FILE", str(file))
-    monkeypatch.setenv("PIP_FIND_LINKS", "/other")  # goes before the file
-    here = Path(sys.prefix)
-    options, variables = maker.settings_for_uv(here)
-    expected = [
-        ("--default-index", "https://a.test/simple"), ("--index", "https://b.test/s"), ("--index", "https://c.test/s"),
-        ("--find-links", "/other"),
+    installs = "[install]\nfind-links = /wheels\ntrusted-host = a.test\n[download]\nindex-url = https://d.test/s\n"
+    settings(tmp_path, monkeypatch, f"{mirrors}find-links = /all\ncert = /ca.pem\ntimeout = 60\n{installs}")
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "https://b.test/s https://o'c.test/s")  # goes before the file
+    installer.install(["tqdm==1.0"])
+    (_, fetch, _), (kind, command, environ) = installer.called
+    assert kind == "uv" and fetch[-1].startswith("uv==") and command[-1] == "tqdm==1.0"
+    assert [word for word in command if str(word).startswith("--") and "=" in str(word)] == [
+        "--index-url=https://a.test/simple", "--extra-index-url=https://b.test/s", "--extra-index-url=https://o'c.test/s",
+        "--find-links=/wheels", "--trusted-host=a.test",
     ]  # fmt: skip
-    told = list(zip(options[::2], options[1::2]))
-    assert [pair for pair in told if pair[0] != "--constraint"] == expected  # which a machine may have for everybody
-    assert variables == {"SSL_CERT_FILE": "/ca.pem"}
-    monkeypatch.setenv("PIP_NO_BINARY", ":all:")  # uv has another name for it that we do not know: pip does it alone
-    assert maker.settings_for_uv(here) is None and not maker.install_by_uv(here, [])
+    assert environ["SSL_CERT_FILE"] == "/ca.pem" and command[command.index("-c") + 1] == installer.CONSTRAINTS
 
 
-def test_pip_installs_what_uv_cannot(tmp_path, monkeypatch):
-    monkeypatch.setattr(maker, "UV_CACHE", tmp_path)
-    fetched = subprocess.CompletedProcess([], 0, stdout="global.cert='/ca.pem'\n")
-    monkeypatch.setattr(maker.subprocess, "run", lambda *arguments, **keywords: fetched)
-    asked = []
-    for status, installed in ((1, False), (0, True)):
-        monkeypatch.setattr(maker, "watched", lambda *given, status=status: asked.append(given) or (status, ""))
-        assert maker.install_by_uv(Path(sys.prefix), ["tqdm==1.0"]) is installed
-    command, environ, done = asked[0]
-    assert command[-1] == "tqdm==1.0" and environ["SSL_CERT_FILE"] == "/ca.pem"
-    said = "Resolved 3 packages\nDownloading torch (1.5GiB)\nDownloading jedi (512.0KiB)\n Downloaded jedi\n"
-    assert done("") == (0, "0 of 0 MB fetched") and done(said) == (0.5 / 1536.5, "0 of 1536 MB fetched")
+@pytest.mark.parametrize("more", ["no-binary = :all:", "proxy = http://p.test", "no-index = true"])
+def test_a_setting_that_uv_may_lack_leaves_it_to_pip(installer, tmp_path, monkeypatch, more):
+    settings(tmp_path, monkeypatch, f"[global]\n{more}\n")
+    installer.install(["tqdm==1.0"])
+    ((kind, command, environ),) = installer.called
+    assert (
+        kind == "pip" and command[-1] == "tqdm==1.0" and installer.CONSTRAINTS in command and environ["PIP_USER"] == "0"
+    )
+
+
+@pytest.mark.parametrize("failing, kinds", [((), "fetch uv"), (("fetch",), "fetch pip"), (("uv",), "fetch uv pip")])
+def test_pip_installs_what_uv_cannot(installer, failing, kinds):
+    installer.failing = failing
+    installer.install(["tqdm==1.0"])
+    assert " ".join(kind for kind, _, _ in installer.called) == kinds
+
+
+def test_every_failure_has_its_sentence(installer):
+    installer.failing = ("uv", "pip")
+    none = "ERROR: Could not find a version that satisfies the requirement a (from versions: none)\n"
+    lacks = "ERROR: No matching distribution found for a\n"
+    for said, why in {
+        "OSError: [Errno 28] No space left on device": "The disk is full",
+        f"after connection broken by 'NewConnectionError'\n{none}{lacks}": "No package registry could be reached",
+        f"after connection broken by 'ReadTimeoutError'\nERROR: no (from versions: 1.0, 2.0)\n{lacks}": "That package is",
+        f"{none}{lacks}": "That package is not made for this Python",
+        "ERROR: Failed building wheel": "The environment was not made, for the reason above",
+    }.items():
+        installer.LOG.write_text(said, encoding="utf-8")
+        with pytest.raises(SystemExit, match=why):
+            installer.install(["a"])
+
+
+def test_environment_is_made_once_and_anew_when_it_is_to_have_other_packages(tmp_path, monkeypatch):
+    python = tmp_path / ".venv" / "bin" / "python"
+    monkeypatch.setattr(maker, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(maker, "PYTHON", python)
+    monkeypatch.setattr(maker, "CONSTRAINTS", tmp_path / "constraints.txt")
+    monkeypatch.setattr(maker, "GROUPS", {"studies": ["a==1"], "book": ["b==1"], "test": ["c==1"], "lab": ["d==1"]})
+    maker.CONSTRAINTS.write_text("e==1\n")
+    did = []
+
+    def create():
+        shutil.rmtree(tmp_path / ".venv", ignore_errors=True)
+        python.parent.mkdir(parents=True)
+        python.symlink_to(sys.executable)
+        did.append("create")
+
+    monkeypatch.setattr(maker, "create", create)
+    monkeypatch.setattr(maker, "install", lambda requirements: did.append(" ".join(requirements)))
+
+    def done(*groups):
+        did.clear()
+        maker.make(*groups)
+        return did
+
+    assert done("test") == ["create", "a==1 b==1 c==1"]
+    assert done("test") == done() == []
+    assert done("lab") == ["a==1 b==1 c==1 d==1"]
+    assert done("lab") == done("book") == []
+    maker.GROUPS["lab"] = ["d==2"]  # the others stay
+    assert done("lab") == ["a==1 b==1 c==1 d==2"]
+    maker.GROUPS["studies"] = []
+    assert done("lab") == ["create", "b==1 c==1", "b==1 c==1 d==2"]
+    maker.CONSTRAINTS.write_text("e==2\n")
+    assert done() == ["create", "b==1 c==1"]
+    python.unlink()  # as a system upgrade may take it away
+    assert done() == ["create", "b==1 c==1"]
+    python.unlink()
+    python.symlink_to(shutil.which("true"))  # or put another in its place
+    assert done() == ["create", "b==1 c==1"]
+    maker.GROUPS["book"] = ["b==2"]
+    monkeypatch.setattr(maker, "install", lambda requirements: sys.exit("no"))
+    with pytest.raises(SystemExit):
+        maker.make()
+    assert not list(tmp_path.glob(".venv/*.whole"))  # not whole: the next make starts anew
+
+
+def test_interrupted_is_one_sentence(clone):
+    hide = "import importlib.util\ndef stopped(*a): raise KeyboardInterrupt\nimportlib.util.find_spec = stopped"
+    (clone / "sitecustomize.py").write_text(hide)
+    done = environment(clone, "book", PYTHONPATH=str(clone))
+    assert done.returncode == 1 and done.stderr.endswith(
+        "Interrupted: .venv is not whole, and the next make makes it so.\n"
+    )
+
+
+def test_a_new_environment_finds_the_clone_and_has_a_mark(tmp_path, monkeypatch):
+    monkeypatch.setattr(maker, "VENV", tmp_path / "a clone" / ".venv")
+    disk = tmp_path / "larger disk"
+    (tmp_path / "a clone").mkdir()
+    maker.VENV.symlink_to(disk)
+    (tmp_path / "a clone" / "bqcore.py").write_text("where = __file__")
+    maker.create()
+    command = [maker.VENV / "bin" / "python", "-c", "import bqcore; print(bqcore.where)"]
+    done = subprocess.run(command, cwd=disk, capture_output=True, text=True, timeout=60, env={})
+    assert done.stdout.strip() == str(tmp_path / "a clone" / "bqcore.py")
+    (disk / "left").touch()
+    maker.create()  # its own may be made anew
+    assert (disk / "made-by-make").exists() and not (disk / "left").exists()
+
+
+def test_lock_pins_what_is_not_declared(clone):
+    report = {"install": [
+        {"requested": True, "metadata": {"name": "torch", "version": "2.0+cpu"}},
+        {"requested": False, "metadata": {"name": "Jinja2", "version": "3.1"}},
+        {"requested": False, "metadata": {"name": "attrs_x", "version": "1.0.post1"}},
+    ]}  # fmt: skip
+    (clone / "sitecustomize.py").write_text(
+        f"import json, subprocess\nsubprocess.check_output = lambda command: json.dumps({report!r})"
+    )
+    command = [sys.executable, clone / "lock.py"]
+    subprocess.run(command, env={"PYTHONPATH": str(clone)}, check=True, timeout=60)
+    *head, one, two = (clone / "constraints.txt").read_text("utf-8").splitlines()
+    assert (one, two) == ("attrs-x==1.0.post1", "jinja2==3.1")
+    assert len(head) == 3 and f"with Python {sys.version.split()[0]}:" in head[1]
 
 
 def test_ready_environment_that_lacks_a_package_is_told(clone):

@@ -1,4 +1,4 @@
-"""The structure that CONTRIBUTING.md draws: imports look to lower floors, measures are pure, what is public is explained."""
+"""The structure that CONTRIBUTING.md draws: imports look to lower floors, what is public is explained and tested."""
 
 import ast
 from importlib.util import resolve_name
@@ -122,3 +122,17 @@ def test_what_is_public_is_explained_and_only_the_command_line_prints(name):
         node.func.id for node in ast.walk(TREES[name]) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     }
     assert ("print" in calls) == name.endswith(".__main__")
+
+
+PUBLIC = [name for name in FILES if name.startswith("bqcore.") and not any(part[0] == "_" for part in name.split("."))]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_module_of_the_library_has_its_tests(name):
+    _, room, module = name.split(".")
+    assert (ROOT / f"tests/{room}/test_{module}.py").is_file()
+
+
+def test_no_file_of_the_tests_has_over_500_lines():
+    lengths = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in ROOT.glob("tests/**/*.py")}
+    assert {name: length for name, length in lengths.items() if length > 500} == {}

@@ -1,7 +1,7 @@
 /*
 The measures of bqcore in plain JavaScript, for the explorer and the lessons. Names, order and rounding are those of
 bqcore.quantizers.uniform, slices, boundary and decisions: weights are quantized and interpolated in float32 as torch does, slices
-and logits are computed in float64, and tests/test_browser.py compares every number with Python's.
+and logits are computed in float64, and tests/book/test_explorer_page.py compares every number with Python's.
 */
 "use strict";
 window.bqGeometry = (() => {

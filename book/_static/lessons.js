@@ -1,7 +1,7 @@
 /*
 The pictures of the course: classifiers small enough for a blackboard, on the square from −1 to 1 (the last on 0 to 1).
 Each picture is an entry of LESSONS: what can be set, what follows from it, what is drawn and what is said. The numbers
-are those of bqcore for the same classifiers, which tests/test_browser.py compares.
+are those of bqcore for the same classifiers, which tests/book/test_lessons_page.py compares.
 */
 "use strict";
 (() => {

@@ -50,7 +50,7 @@ def slice_measures(
     if not all(_is_floating(part) for part in heads.values()):
         says = "the inputs are no array of floating-point numbers, between which a slice would lie"
         return f"{says}; .to_numpy() makes one of a data frame" if hasattr(head, "to_numpy") else says
-    per_split, picture = [], None
+    per_split = []
     for inputs in heads.values():
         plane = planes.pca_plane(inputs)
         size = max(_LEAST, min(2048, _VALUES // max(1, batching.width(inputs))))
@@ -70,8 +70,6 @@ def slice_measures(
         beyond = boundary_distances.tolerance_jaccard(*segments, [tolerance * side for tolerance in TOLERANCES])
         outside = planes.share_outside(plane, inputs)
         per_split.append(part.assign(tolerance_jaccard=("tau", beyond), side=side, outside=outside))
-        picture = grids, plane
-    grids, plane = picture
     a, b = plane.nodes(nodes)
     shown = xr.Dataset(
         {"labels": (("model", "b", "a"), np.stack(list(grids.values())))}, {"model": list(grids), "a": a, "b": b}

@@ -117,7 +117,7 @@ def decide_split(functions: Mapping, split, name: str, *, batch_size: int | None
     """
     title = TITLES[name]
     reference, *candidates = functions
-    rows, targets, head, notes, held, classes, suspects = [], [], [], [], 0, None, list(functions)
+    rows, targets, head, notes, held, classes, suspects = [], [], [], [], 0, 0, list(functions)
     for batch in batching.batches(split, title, batch_size):
         outputs = {key: function(batch.inputs) for key, function in functions.items()}
         logits = {key: batching.read(output, batch, _name(title, key)) for key, output in outputs.items()}

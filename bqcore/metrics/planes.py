@@ -38,7 +38,8 @@ class Plane:
     def steps(self, n: int) -> tuple[float, float]:
         """Give the grid steps (h_a, h_b) for n nodes a side, in input units."""
         n = check_integer("Nodes a side", n, 2)
-        return tuple(float(d) / (n - 1) for d in self.high - self.low)
+        h_a, h_b = (float(d) / (n - 1) for d in self.high - self.low)
+        return h_a, h_b
 
     def points(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Give the inputs at the coordinates *a* and *b* (broadcast together), shape (..., D)."""

@@ -3,25 +3,33 @@
 import copy
 import math
 import numbers
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from tqdm import tqdm
 
 from .._checks import check_finite, to_numpy
 from ..metrics.decisions import boundary_band, top_pair
 from . import uniform
+from ._layers import PASS, Quadratic, calls_of, caught, logits_of, quoted, unfit
 from .uniform import LAYERS, level_range, quantize, step_size
 
 BETAS = (20.0, 2.0)  # of Nagel et al.: β falls from 20 to 2
+
+
+_STEP_RATE = 0.1  # of the learning rate, for the logarithm of a step size: a gate has further to go
+
+
 WARM_UP = 0.2  # fraction of the steps before it, without the regularizer
+
+
 STRETCH = (1.2, -0.1)  # of the gate: h = clip(1.2 σ(V) − 0.1, 0, 1)
+
+
 _NEAR = 0.8  # of the way from the float weights' gates to those of a start
-_NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-PASS = 256  # inputs through the model at once, where nothing is learned
-_PATCHES = 1 << 24  # values of a convolution's patches held at once
 
 
 class Grid:
@@ -81,67 +89,6 @@ def exponent_at(step: int, steps: int) -> float | None:
         return None
     (start, end), done = BETAS, (step - begin) / max(1.0, steps - begin)
     return end + (start - end) * (1 + math.cos(math.pi * done)) / 2
-
-
-class Quadratic:
-    """A layer's squared output error as a form of its weights: D G D' + 2 D C + c, D = rounded − float, by groups."""
-
-    def __init__(self, layer: nn.Module):
-        self.layer, self.groups = layer, getattr(layer, "groups", 1)
-        self.weight = self._rows(layer.weight)
-        groups, out, width = self.weight.shape
-        options = {"dtype": torch.float64, "device": layer.weight.device}
-        self.gram, self.cross = torch.zeros(groups, width, width, **options), torch.zeros(groups, out, width, **options)
-        self.rest, self.count = 0.0, 0
-
-    def _rows(self, weight: torch.Tensor) -> torch.Tensor:
-        return weight.reshape(self.groups, -1, weight[0].numel())
-
-    def add(self, x: torch.Tensor, target: torch.Tensor) -> None:
-        """Take in the quantized prefix's inputs *x* and the float outputs *target* of the layer."""
-        each = 1 if isinstance(self.layer, nn.Linear) else self.layer.weight[0, 0].numel()
-        size = max(1, _PATCHES * len(x) // (x.numel() * each))
-        for part, y in zip(x.split(size), target.split(size)):
-            error = _channels_last(self.layer, self.layer(part) - y)
-            patches, error = _patches(self.layer, part), error.reshape(len(error), self.groups, -1)
-            patches = patches.reshape(len(patches), self.groups, -1)
-            self.gram += torch.einsum("mgi,mgj->gij", patches, patches)
-            self.cross += torch.einsum("mgo,mgi->goi", error, patches)
-            self.rest += float(error.double().square().sum())
-            self.count += len(patches)
-
-    def close(self) -> None:
-        """Turn sums into means, in the weights' own type."""
-        kind = self.weight.dtype
-        self.gram, self.cross = (self.gram / self.count).to(kind), (self.cross / self.count).to(kind)
-        self.rest /= self.count
-
-    def __call__(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the error at *weight* and its gradient."""
-        change = self._rows(weight.detach()) - self.weight
-        half = change @ self.gram + self.cross
-        return (change * (half + self.cross)).sum() + self.rest, (2 * half).reshape(weight.shape)
-
-
-def _channels_last(layer: nn.Module, output: torch.Tensor) -> torch.Tensor:
-    """Return one row for each input or position, one column for each output channel."""
-    if isinstance(layer, nn.Linear):
-        return output.reshape(-1, output.shape[-1])
-    if output.ndim == len(layer.kernel_size) + 1:  # without a batch axis
-        output = output[None]
-    return output.movedim(1, -1).reshape(-1, output.shape[1])
-
-
-def _patches(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """Return what each output position of *layer* sees of *x*, one row a position, group by group."""
-    if isinstance(layer, nn.Linear):
-        return x.reshape(-1, x.shape[-1])
-    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    x = nn.functional.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
-    sides = len(layer.kernel_size)
-    for axis, (size, stride, dilation) in enumerate(zip(layer.kernel_size, layer.stride, layer.dilation), 2):
-        x = x.unfold(axis, dilation * (size - 1) + 1, stride)[..., ::dilation]
-    return x.movedim(1, 1 + sides).reshape(-1, math.prod((x.shape[1], *layer.kernel_size)))
 
 
 def learn_by_layer(
@@ -232,40 +179,50 @@ def pair_margin(logits: torch.Tensor, pair: torch.Tensor) -> torch.Tensor:
     return of_pair[:, 0] - of_pair[:, 1]
 
 
+def descend(
+    grids: dict[str, Grid], batch_loss: Callable, begin: dict[str, torch.Tensor] | None, *, steps: int,
+    learning_rate: float, regularization: float, logs: Mapping[str, torch.Tensor] = MappingProxyType({}),
+    bar: tqdm | None = None,
+) -> tuple[dict[str, torch.Tensor], np.ndarray]:  # fmt: skip
+    """
+    Learn the gates of all layers at once, and return their variables and the loss of each step.
+
+    Parameters
+    ----------
+    grids : dict by layer
+    batch_loss : function from weights by layer to the loss on the next batch
+    begin : dict of rounded weights by layer, or None
+        What gates start near; by default the float weights.
+    logs : dict of scalars by layer
+        Logarithms of what step sizes grow by, learned as well.
+    """
+    variables = {
+        name: (grid.near(begin[name]) if begin else grid.start.clone()).requires_grad_() for name, grid in grids.items()
+    }
+    groups: list[dict] = [{"params": list(variables.values())}]
+    groups += [{"params": list(logs.values()), "lr": _STEP_RATE * learning_rate}] if logs else []
+    optimizer = torch.optim.Adam(groups, lr=learning_rate)
+    losses = np.empty(steps)
+    for step in range(steps):
+        gates = {name: gates_of(v) for name, v in variables.items()}
+        weights = {name: grids[name].soft(h) for name, h in gates.items()}
+        weights |= {name: weights[name] * log.exp() for name, log in logs.items()}
+        loss, beta = batch_loss(weights), exponent_at(step, steps)
+        if beta is not None:
+            loss = loss + regularization * sum(grid.penalty(gates[name], beta) for name, grid in grids.items())
+        losses[step] = check_loss(loss.item(), step, "the logits")
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if bar is not None:
+            bar.update()
+    return variables, losses
+
+
 def endless_batches(count: int, size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
     """Yield batches of *size* of *count* indices for ever, each pass over them in another order."""
     while True:
         yield from torch.randperm(count, generator=generator)[: count - count % size].split(size)
-
-
-def logits_of(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
-    """Return the logits of *model* at *inputs*, without gradients, a few inputs at a time."""
-    with torch.no_grad():
-        return torch.cat([model(part) for part in inputs.split(PASS)])
-
-
-class _Reached(Exception):
-    """Ends a forward pass once the layer that is looked for has been seen."""
-
-
-def caught(model: nn.Module, name: str, x: torch.Tensor, *, output: bool) -> torch.Tensor:
-    """Return what goes into the layer *name* of *model* at *x*, or its output."""
-    kept = []
-
-    def keep(module, args, result=None):
-        kept.append(result if output else args[0])
-        raise _Reached
-
-    layer = model.get_submodule(name)
-    handle = layer.register_forward_hook(keep) if output else layer.register_forward_pre_hook(keep)
-    try:
-        with torch.no_grad():
-            model(x)
-    except _Reached:
-        pass
-    finally:
-        handle.remove()
-    return kept[0]
 
 
 def rounding_grids(
@@ -276,11 +233,11 @@ def rounding_grids(
     for name, module in model.named_modules(remove_duplicate=False):
         for parameter in module.parameters(recurse=False):
             owners.setdefault(id(parameter), []).append(name or "model")
-    calls = _calls(model, x)
+    calls = calls_of(model, x)
     modules = sorted(model.named_modules(), key=lambda item: calls.get(item[0], [math.inf])[0])
     grids, skipped = {}, []
     for name, layer in modules:
-        reason = _unfit(layer, owners, len(calls.get(name, [])), on, granularity)
+        reason = unfit(layer, owners, len(calls.get(name, [])), on, granularity)
         if reason and unquantizable == "refuse":
             raise ValueError(f"Layer {name or 'model'!r}: {reason}; unquantizable='skip' leaves it in float.")
         if reason:
@@ -296,43 +253,6 @@ def rounding_grids(
             + (f", with {quoted(skipped)} skipped." if skipped else ".")
         )
     return grids, tuple(skipped)
-
-
-def _unfit(layer: nn.Module, owners: dict[int, list[str]], calls: int, on: str, granularity: str) -> str:
-    """Return why *layer* cannot be quantized, or nothing."""
-    if not isinstance(layer, LAYERS):
-        weights = any(p.ndim > 1 for p in layer.parameters(recurse=False)) and not isinstance(layer, _NORMS)
-        return f"{type(layer).__name__} has weights but is no linear or convolution layer" if weights else ""
-    weight = layer.weight
-    if not isinstance(weight, nn.Parameter):
-        return "its weight is computed from other parameters"
-    if weight.dtype not in (torch.float32, torch.float64):
-        return f"its weights are {weight.dtype}, and gates are learned in float32 or float64"
-    if len(owners[id(weight)]) > 1:
-        return f"its weight is tied, {quoted(owners[id(weight)])} hold it"
-    if calls == 0 or (calls > 1 and on == "layers"):
-        return f"it runs {calls} times in a forward pass, and once is needed"
-    channels = weight.detach().reshape(1 if granularity == "tensor" else len(weight), -1)
-    equal = (channels == channels[:, :1]).all(1).nonzero()[:, 0].tolist() if channels.shape[1] > 1 else []
-    if equal and granularity == "tensor":
-        return f"its {weight.numel()} weights are all equal"
-    return (
-        f"{len(equal)} of {len(channels)} channels hold equal weights only, first channel {equal[0]}" if equal else ""
-    )
-
-
-def _calls(model: nn.Module, x: torch.Tensor) -> dict[str, list[int]]:
-    """Return when each quantizable layer runs in a forward pass at *x*: places in the order of all such calls."""
-    seen, handles = [], []
-    for name, layer in model.named_modules():
-        if isinstance(layer, LAYERS):
-            handles.append(layer.register_forward_pre_hook(lambda *_, name=name: seen.append(name)))
-    try:
-        logits_of(model, x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return {name: [place for place, other in enumerate(seen) if other == name] for name in seen}
 
 
 def check_loss(loss: float, step: int, where: str) -> float:
@@ -364,11 +284,6 @@ def check_inputs(inputs, batch_size: int) -> torch.Tensor:
         )
     check_finite("Inputs", to_numpy(inputs), "clean the data", ("sample",))
     return inputs.detach()
-
-
-def quoted(names: list[str]) -> str:
-    """Return the first three *names* in quotes, and how many more there are."""
-    return ", ".join(map(repr, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 class StepGrid(Grid):

@@ -12,25 +12,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import nn
-from torch.func import functional_call
 from tqdm import tqdm
 
 from .._checks import check_choice, check_integer, check_share
 from .._threads import one_thread
-from ._gates import (
-    Band,
-    Grid,
-    check_inputs,
-    check_loss,
-    check_number,
-    endless_batches,
-    exponent_at,
-    gates_of,
-    learn_by_layer,
-    logits_of,
-    rounding_grids,
-    weights_on,
-)
+from ._gates import Grid, check_inputs, check_number, descend, learn_by_layer, rounding_grids, weights_on
+from ._layers import logits_of
+from .objectives import PLAIN, Task
 from .uniform import GRANULARITIES, level_range
 
 TARGETS = ("layers", "logits")
@@ -159,11 +147,10 @@ def optimize_rounding(
             if on == "layers":
                 found = learn_by_layer(reference, rounded, grids, inputs, **options)
             else:
-                band = Band(reference, inputs, fraction, batch_size, seed) if gap else None
-                found = _on_logits(
-                    reference, rounded, grids, inputs, start=None if start is None else weights_on(start, grids),
-                    batch_size=batch_size, seed=seed, gap=gap, band=band, **options,
-                )  # fmt: skip
+                begin = None if start is None else weights_on(start, grids)
+                task = Task(reference, inputs, "gap" if gap else PLAIN, 0.0, fraction, batch_size, seed)
+                task.eta = gap
+                found = _on_logits(rounded, grids, task, begin, **options)
     for ours, theirs in zip(rounded.parameters(), model.parameters()):
         ours.requires_grad_(theirs.requires_grad)
     counts = {
@@ -174,57 +161,23 @@ def optimize_rounding(
 
 
 def _on_logits(
-    reference,
-    rounded,
-    grids: dict[str, Grid],
-    inputs,
-    *,
-    start: dict[str, torch.Tensor] | None,
-    steps,
-    learning_rate,
-    regularization,
-    batch_size,
-    seed,
-    gap,
-    band,
-    bar,
+    rounded: nn.Module, grids: dict[str, Grid], task: Task, begin: dict[str, torch.Tensor] | None, **options
 ) -> dict:
     """Learn all gates at once against the float logits, and put the weights into *rounded*."""
-    target = logits_of(reference, inputs)
-    variables = {
-        name: (grid.near(start[name]) if start else grid.start.clone()).requires_grad_() for name, grid in grids.items()
-    }
-    optimizer = torch.optim.Adam(variables.values(), lr=learning_rate)
-    batches = endless_batches(len(inputs), batch_size, torch.Generator().manual_seed(seed))
-    losses = np.empty(steps)
+    variables, losses = descend(grids, task.batch_loss, begin, **options)
 
     def measured(weights: dict[str, torch.Tensor]) -> tuple[float, float]:
         with torch.no_grad():
             for name, weight in weights.items():
                 rounded.get_submodule(name).weight.copy_(weight)
-            error = float((logits_of(rounded, inputs) - target).double().square().sum(1).mean())
+            error = float((logits_of(rounded, task.inputs) - task.target).double().square().sum(1).mean())
             return error, float(band.term(logits_of(rounded, band.inputs), slice(None))) if band else math.nan
 
-    for step in range(steps):
-        gates = {name: gates_of(v) for name, v in variables.items()}
-        weights = {f"{name}.weight".lstrip("."): grids[name].soft(h) for name, h in gates.items()}
-        rows = next(batches).to(inputs.device)
-        loss = (functional_call(reference, weights, (inputs[rows],)) - target[rows]).square().sum(1).mean()
-        if band:
-            near = next(band.batches).to(inputs.device)
-            loss = loss + gap * band.term(functional_call(reference, weights, (band.inputs[near],)), near)
-        beta = exponent_at(step, steps)
-        if beta is not None:
-            loss = loss + regularization * sum(grid.penalty(gates[name], beta) for name, grid in grids.items())
-        losses[step] = check_loss(loss.item(), step, "the logits")
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        bar.update()
-    ends = [{name: grid.hard(variables[name]) for name, grid in grids.items()}, *([start] if start else [])]
+    band = task.band
+    ends = [{name: grid.hard(variables[name]) for name, grid in grids.items()}, *([begin] if begin else [])]
     ends.append({name: grid.nearest for name, grid in grids.items()})
     found = [measured(end) for end in ends]
-    totals = [error + (gap * gap_left if band else 0) for error, gap_left in found]
+    totals = [error + (task.eta * gap_left if band else 0) for error, gap_left in found]
     best = totals.index(min(totals))
     (nearest_error, nearest_gap), (error, gap_left) = found[-1], measured(ends[best])
     return {

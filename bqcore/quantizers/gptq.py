@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from .._threads import one_thread
-from . import _gates, uniform
-from ._gates import Quadratic, caught, check_inputs, check_number, step_grids, with_weights
+from . import uniform
+from ._gates import check_inputs, check_number, step_grids, with_weights
+from ._layers import PASS, Quadratic, caught
 
 DAMPING = 0.01  # of GPTQ's Hessian, as a share of its mean diagonal
 
@@ -55,7 +56,7 @@ def gptq(
         for name, grid in grids.items():
             layer = reference.get_submodule(name)
             form = Quadratic(layer)
-            for part in inputs.split(_gates.PASS):
+            for part in inputs.split(PASS):
                 target = caught(reference, name, part, output=True)
                 form.add(caught(rounded, name, part, output=False), target)
             form.close()

@@ -19,11 +19,11 @@ from .._checks import check_choice, check_integer, check_share, to_numpy
 from .._threads import one_thread
 from ..metrics import decisions
 from . import _gates
-from ._gates import check_inputs, check_loss, check_number, gates_of, logits_of, pair_margin, step_grids, with_weights
+from ._gates import check_inputs, check_number, pair_margin, step_grids, with_weights
+from ._layers import logits_of
 
 PLAIN = "mse"
 OBJECTIVES = (PLAIN, "gap", "hinge", "weighted", "kl", "band kl", "boundary")
-_STEP_RATE = 0.1  # of the learning rate, for the logarithm of a step size: a gate has further to go
 _NEWTON = 5  # steps onto the boundary
 
 
@@ -111,28 +111,11 @@ def learn(
         task = Task(reference, inputs, objective, strength, fraction, batch_size, seed)
         task.scale({name: grid.nearest for name, grid in grids.items()}, strength)
         begin = None if start is None else _gates.weights_on(start, grids)
-        variables = {
-            name: (grid.near(begin[name]) if begin else grid.start.clone()).requires_grad_()
-            for name, grid in grids.items()
-        }
         logs = {name: torch.zeros((), dtype=grid.step.dtype, requires_grad=True) for name, grid in grids.items()}
-        groups = [{"params": list(variables.values())}]
-        if step_sizes:
-            groups.append({"params": list(logs.values()), "lr": _STEP_RATE * learning_rate})
-        optimizer = torch.optim.Adam(groups, lr=learning_rate)
-        losses = np.empty(steps)
-        for step in range(steps):
-            gates = {name: gates_of(v) for name, v in variables.items()}
-            weights = {name: grids[name].soft(h) for name, h in gates.items()}
-            if step_sizes:
-                weights = {name: weight * logs[name].exp() for name, weight in weights.items()}
-            loss, beta = task.batch_loss(weights), _gates.exponent_at(step, steps)
-            if beta is not None:
-                loss = loss + regularization * sum(grid.penalty(gates[name], beta) for name, grid in grids.items())
-            losses[step] = check_loss(loss.item(), step, "the logits")
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+        variables, losses = _gates.descend(
+            grids, task.batch_loss, begin, steps=steps, learning_rate=learning_rate, regularization=regularization,
+            logs=logs if step_sizes else {},
+        )  # fmt: skip
         learned = {name: grid.hard(variables[name]) for name, grid in grids.items()}
         growth = {name: float(log.detach().exp()) for name, log in logs.items()}
         nearest = {name: grid.nearest for name, grid in grids.items()}

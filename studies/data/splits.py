@@ -132,7 +132,7 @@ def stopping_split(
         pairs.append(_tensors(archive.test_images[test], archive.test_classes[test]))
         if dataset.startswith(_FULL):
             _standardize([inputs for inputs, _ in pairs], archive.train_images[parts[0]])
-    return StoppingSplit(*sum(pairs, ()))
+    return StoppingSplit(*(tensor for pair in pairs for tensor in pair))
 
 
 def _check_room(dataset: str, sizes: list[int], there: int) -> None:

@@ -23,3 +23,13 @@ def linear():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Linear(12, 4).eval(), torch.randn(300, 12)
+
+
+@pytest.fixture(scope="session")
+def deep():
+    """Give a trained network of four layers with calibration and held-out splits."""
+    split = splits.digits(1)
+    model = networks.mlp((64, 48, 24, 16, 10), 1)
+    x, y = split.train_inputs, split.train_classes
+    training.fit(model, x[:900], y[:900], epochs=15, seed=1)
+    return model, (x[900:], y[900:]), (split.test_inputs, split.test_classes)

@@ -103,6 +103,7 @@ def error_of(*words: str, capsys) -> str:
 # What comes out
 
 
+@pytest.mark.slow
 def test_a_network_with_weights_and_data_makes_a_page_and_numbers(here):
     done = audit(
         here, "--reference", "own_factories:net", "--reference-weights", "z.safetensors", "--candidate",
@@ -125,6 +126,7 @@ def test_a_network_with_weights_and_data_makes_a_page_and_numbers(here):
     assert sorted(path.name for path in Path("here").iterdir()) == ["audit.html", "audit.json", "audit.nc"]
 
 
+@pytest.mark.slow
 def test_logits_alone_are_enough_and_an_exceeded_limit_is_status_1(here):
     words = ["--reference-logits", "z.npy", "--candidate-logits", "q.npy"]
     done = audit(here, *words, "--heldout-classes", "y.npy", "--max-band-flips", "0.001")
@@ -451,6 +453,7 @@ def test_a_missing_package_is_named_with_what_to_do(here, monkeypatch, capsys):
         loading.read_classifier("a.onnx")
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_old_report(here, monkeypatch, capsys):
     words = ["audit", "--reference-logits", "z.npy", "--candidate-logits", "q.npy"]
     assert __main__.main(words) == 0

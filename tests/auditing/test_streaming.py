@@ -17,26 +17,12 @@ import bqcore
 from bqcore.auditing import adapters, streaming
 from bqcore.metrics import decisions, statistics
 from bqcore.quantizers import uniform
-from tests.helpers.audits import GOOD, X, after, before, held, of_logits
+from tests.helpers.audits import GOOD, X, after, before, held, of_logits, pairs_of_logits
 
 # Pooled batches
 
 
-@st.composite
-def pairs_of_logits(draw):
-    n, k = draw(st.integers(5, 60)), draw(st.integers(2, 12))
-    generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    if draw(st.booleans()):  # ties
-        z, q = generator.integers(-2, 3, (2, n, k)).astype(draw(st.sampled_from(["f2", "f4", "f8", "i8"])))
-    else:
-        z = generator.normal(size=(n, k)) * 10.0 ** draw(st.integers(-4, 4))
-        q = z + draw(st.sampled_from([0.0, 0.1, 1.0])) * np.abs(z).max() * generator.normal(size=(n, k))
-    kind = draw(st.sampled_from([None, torch.float16, torch.bfloat16, torch.float32]))
-    if kind is not None:
-        z, q = (torch.from_numpy(np.asarray(x, float)).to(kind) for x in (z, q))
-    return z, q, generator.integers(k, size=n)
-
-
+@pytest.mark.slow
 @given(pairs_of_logits(), st.integers(1, 70), st.floats(0.01, 1))
 def test_batches_of_any_size_give_what_all_logits_give(drawn, size, share):
     z, q, y = drawn
@@ -63,35 +49,6 @@ def test_batches_of_any_size_give_what_all_logits_give(drawn, size, share):
     assert np.array_equal(d.flipped_in_band.values, np.isin(d.flipped_sample.values, band))
 
 
-@settings(max_examples=30)
-@given(pairs_of_logits(), st.integers(1, 70))
-def test_a_generator_a_loader_and_an_array_give_the_same(drawn, size):
-    z, q, y = drawn
-    assume(not any(streaming._are_probabilities(adapters.to_numpy(x)) for x in (z, q)))
-
-    def stream():
-        for start in range(0, len(y), size):
-            part = slice(start, start + size)
-            yield {"before": z[part], "after": q[part]}, y[part]
-
-    whole = of_logits(z, q, y)
-    for split in (stream, stream(), list(stream())):
-        found = bqcore.audit(before, after, None, split, check_order=False)
-        assert found.dataset.equals(whole.dataset) and found.conclusion == whole.conclusion
-
-
-def test_a_pair_may_be_a_list_and_a_loader_may_have_inputs_alone(lively):
-    split, model = lively
-    x, y = split.test_inputs, split.test_classes
-    moved = uniform.quantize_model(model, 3)
-    whole = bqcore.audit(model, moved, None, (x, y), nodes=0)
-    assert bqcore.audit(model, moved, None, [x, y], nodes=0).dataset.equals(whole.dataset)
-    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x), 450)
-    assert bqcore.audit(model, moved, None, loader, nodes=0).dataset.flip_rate.equals(whole.dataset.flip_rate)
-    two = bqcore.audit(model, moved, None, [x[:200], x[200:]], nodes=0)
-    assert int(two.dataset.samples.sel(split="heldout")) == 450
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_models_and_inputs_in_half_precision(lively, dtype):
     split, model = lively
@@ -106,6 +63,7 @@ def test_models_and_inputs_in_half_precision(lively, dtype):
     assert (held(found).flip_rate, held(found).boundary_jaccard.max()) == (0, 0)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_split():
     code = """
 import resource, sys, numpy as np, bqcore
@@ -131,15 +89,6 @@ def test_a_thousand_classes_of_which_most_never_occur():
     d = held(of_logits(z, q, decisions.decide(z)))
     assert d.sizes["class"] == 1000 and d.decided_reference[7] == 600
     assert float(d.flip_rate) == decisions.flips(z, q).rate
-
-
-@pytest.mark.parametrize("dtype", ["u1", "u8", "i4"])
-def test_classes_may_be_integers_of_any_type(dtype):
-    right = GOOD(X).argmax(axis=1)
-    usual = bqcore.audit(GOOD, GOOD, (X, right), (X, right), nodes=0)
-    mixed = [(X[:99], right[:99].astype(dtype)), (X[99:], right[99:])]
-    found = bqcore.audit(GOOD, GOOD, (X, right.astype(dtype)), mixed, nodes=0)
-    assert found.dataset.equals(usual.dataset) and found.notes == usual.notes
 
 
 # Probabilities

@@ -3,6 +3,8 @@
 import numpy as np
 import onnx
 import onnxruntime
+import torch
+from hypothesis import strategies as st
 from torch import nn
 
 import bqcore
@@ -42,3 +44,19 @@ def linear_onnx(linear: nn.Linear, outputs=("logits",), *, takes=onnx.TensorProt
 def linear_session(linear: nn.Linear, *given, **options) -> onnxruntime.InferenceSession:
     """Open :func:`linear_onnx` of a linear layer by ONNX Runtime."""
     return onnxruntime.InferenceSession(linear_onnx(linear, *given, **options), providers=["CPUExecutionProvider"])
+
+
+@st.composite
+def pairs_of_logits(draw):
+    """Draw logits of two classifiers, ties among them, of any type, and classes."""
+    n, k = draw(st.integers(5, 60)), draw(st.integers(2, 12))
+    generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    if draw(st.booleans()):  # ties
+        z, q = generator.integers(-2, 3, (2, n, k)).astype(draw(st.sampled_from(["f2", "f4", "f8", "i8"])))
+    else:
+        z = generator.normal(size=(n, k)) * 10.0 ** draw(st.integers(-4, 4))
+        q = z + draw(st.sampled_from([0.0, 0.1, 1.0])) * np.abs(z).max() * generator.normal(size=(n, k))
+    kind = draw(st.sampled_from([None, torch.float16, torch.bfloat16, torch.float32]))
+    if kind is not None:
+        z, q = (torch.from_numpy(np.asarray(x, float)).to(kind) for x in (z, q))
+    return z, q, generator.integers(k, size=n)

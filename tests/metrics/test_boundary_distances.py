@@ -20,8 +20,8 @@ from bqcore.metrics.boundary_distances import (
 )
 from bqcore.metrics.exact_slices import exact_slice
 from bqcore.metrics.planes import Plane
+from tests.helpers.nets import SEEDS
 
-SEEDS = st.integers(0, 2**32 - 1)
 LINE = np.array([[[0.0, 0.0], [1.0, 0.0]]])
 NONE = np.empty((0, 2, 2))
 

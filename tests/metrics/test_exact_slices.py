@@ -1,128 +1,21 @@
-"""Exact slices: rational arithmetic, closed forms, contours and a fine grid as oracles; degenerate networks; refusals."""
+"""Exact slices: closed forms and rational arithmetic as oracles; degenerate and random networks; refusals."""
 
-import copy
 from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations, product
 
-import contourpy
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from skimage.measure import find_contours
 from torch import nn
 
 from bqcore.metrics import exact_slices
-from bqcore.metrics.boundary_distances import boundary_distances, tolerance_jaccard
-from bqcore.metrics.exact_slices import changed_area, exact_slice, interpolated_slice, shared_areas
-from bqcore.metrics.label_grids import grid_change, label_grid
-from bqcore.metrics.masks import junction_cells
-from bqcore.metrics.planes import Plane, pca_plane
-from bqcore.quantizers.uniform import quantize_model
-from studies.networks import mlp
-
-SEEDS = st.integers(0, 2**32 - 1)
-
-
-def flat_plane(low=(0.0, 0.0), high=(1.0, 1.0)) -> Plane:
-    """Give the plane itself as input space: coordinates are inputs."""
-    return Plane(np.zeros(2), np.eye(2), np.array(low, float), np.array(high, float), np.ones(2) / 2, (2,))
-
-
-def network(*layers) -> nn.Sequential:
-    """Build a ReLU network in float64 from (weight, bias) of each layer."""
-    modules = []
-    for weight, bias in layers:
-        weight, bias = np.array(weight, float), np.array(bias, float)
-        linear = nn.Linear(weight.shape[1], weight.shape[0]).double()
-        with torch.no_grad():
-            linear.weight.copy_(torch.from_numpy(weight)), linear.bias.copy_(torch.from_numpy(bias))
-        modules += [linear, nn.ReLU()]
-    return nn.Sequential(*modules[:-1])
-
-
-def logits_at(model, plane, points) -> np.ndarray:
-    inputs = torch.from_numpy(plane.points(points[:, 0], points[:, 1]).reshape(len(points), *plane.shape))
-    with torch.no_grad():
-        return copy.deepcopy(model).double()(inputs).numpy()
-
-
-def area_of(ring) -> float:
-    return sum(p[0] * q[1] - q[0] * p[1] for p, q in zip(ring, [*ring[1:], *ring[:1]])) / 2
-
-
-def terms(model, plane) -> float:
-    """Bound the terms that the logits are sums of, through all layers: the same map of magnitudes."""
-    absolute = copy.deepcopy(model).double()
-    with torch.no_grad():
-        for p in absolute.parameters():
-            p.abs_()
-    for module in absolute.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.abs_().neg_()
-    corners = np.array([[a, b] for a, b in product(*zip(plane.low, plane.high))])
-    reach = np.abs(plane.points(*corners.T)).max(axis=0).reshape(1, *plane.shape)
-    with torch.no_grad():
-        return float(absolute(torch.from_numpy(reach)).max())
-
-
-def check_slice(model, plane, exact):
-    """
-    Check what holds on every exact slice.
-
-    Margins: within 1e-12 of the terms that the logits are sums of; float64 leaves 1e-16 of each. Areas: within 1e-12 of
-    the box. Segments and regions: by the divergence theorem, class by class, for fields that vanish on the box's sides; a
-    segment too many, too few or of the wrong classes would break it.
-    """
-    sides = plane.high - plane.low
-    box = sides.prod()
-    assert abs(exact.areas.sum() - box) <= 1e-12 * box
-    area = np.array([area_of((ring - ring[0]).tolist()) for ring in exact.polygons])
-    assert (area >= 0).all()
-    np.testing.assert_allclose(np.bincount(exact.classes, area, len(exact.areas)), exact.areas, atol=1e-12 * box)
-    ends = exact.segments.reshape(-1, 2)
-    scale = terms(model, plane)
-    if len(ends):
-        z = logits_at(model, plane, ends)
-        left, right = np.repeat(exact.pairs, 2, axis=0).T
-        row = np.arange(len(z))
-        assert np.abs(z[row, left] - z[row, right]).max() <= 1e-12 * scale
-        assert (z.max(axis=1) - z[row, left]).max() <= 1e-12 * scale
-        assert (exact.pairs[:, 0] < exact.pairs[:, 1]).all()
-    if len(exact.junctions):
-        z = logits_at(model, plane, exact.junctions)
-        for values, classes in zip(z, exact.junction_classes):
-            assert np.ptp(values[classes[classes >= 0]]) <= 1e-12 * scale
-            assert (classes[:3] >= 0).all() and (np.diff(classes[classes >= 0]) > 0).all()
-    centre = (plane.low + plane.high) / 2
-    for axis in (0, 1):
-        # Field u = (low − x)(x − high) along *axis*; its divergence 2 (centre − x) is linear: its mean over a triangle
-        # is its value at the centroid. On a segment u is quadratic: Simpson's rule is exact.
-        inside = np.zeros(len(exact.areas))
-        for ring, label in zip(exact.polygons, exact.classes):
-            for p, q in zip(ring[1:-1], ring[2:]):
-                triangle = ((p - ring[0])[0] * (q - ring[0])[1] - (p - ring[0])[1] * (q - ring[0])[0]) / 2
-                inside[label] += triangle * 2 * (centre[axis] - (ring[0] + p + q)[axis] / 3)
-        along = exact.segments[:, 1] - exact.segments[:, 0]
-        normal = along[:, 1] if axis == 0 else -along[:, 0]  # to the right of the segment: out of the left region
-        three = np.stack([exact.segments[:, 0], exact.segments.mean(axis=1), exact.segments[:, 1]])[..., axis]
-        flux = normal * ([1, 4, 1] @ ((three - plane.low[axis]) * (plane.high[axis] - three))) / 6
-        outward = np.bincount(exact.pairs[:, 0], flux, len(inside)) - np.bincount(exact.pairs[:, 1], flux, len(inside))
-        np.testing.assert_allclose(outward, inside, atol=1e-11 * box * sides[axis])
-
-
-def check_cells(model, plane, exact, seed=0):
-    """Check that every convex piece has the network's own decision at a random point of its inside."""
-    weights = np.random.default_rng(seed).dirichlet(np.ones(exact.polygons.shape[1]), len(exact.polygons))
-    points = (weights[..., None] * exact.polygons).sum(axis=1)
-    z = logits_at(model, plane, points)
-    gap = z.max(axis=1) - z[np.arange(len(z)), exact.classes]
-    assert gap.max() <= 1e-12 * (1 + np.abs(z).max())
-
-
-# --- linear classifiers: closed forms ---
+from bqcore.metrics.exact_slices import exact_slice, shared_areas
+from bqcore.metrics.planes import pca_plane
+from tests.helpers.exact_slices import area_of, check_cells, check_slice, logits_at, network
+from tests.helpers.slices import SEEDS, flat_plane
 
 
 @given(st.integers(2, 7), SEEDS)
@@ -160,9 +53,6 @@ def test_one_hidden_unit_bends_the_boundary():
     assert exact.areas.tolist() == [2.5, 1.5] and exact.pairs.tolist() == [[0, 1]] * len(exact.pairs)
     # Walking along a segment, the smaller class is on the left: class 0 is below, so the walk goes to the left.
     assert (exact.segments[:, 1, 0] < exact.segments[:, 0, 0]).all() and len(exact.junctions) == 0
-
-
-# --- small integers: every degeneracy, against rational arithmetic ---
 
 
 def clip(ring, a, b, c):
@@ -309,9 +199,6 @@ def test_one_class_on_the_slice_is_no_error(layers):
     assert exact.polygons.shape == (1, 4, 2) and exact.classes.tolist() == [0]
 
 
-# --- random networks ---
-
-
 @settings(max_examples=50)
 @given(st.lists(st.integers(1, 12), min_size=0, max_size=3), st.integers(2, 6), SEEDS, st.integers(-8, 8))
 def test_random_networks_of_any_depth_and_scale(hidden, classes, seed, power):
@@ -389,172 +276,6 @@ def test_convolutional_networks(trained, name):
     check_cells(model, plane, exact)
 
 
-# --- trained networks: grids and contours ---
-
-
-@pytest.fixture(scope="module")
-def plane(trained) -> Plane:
-    return pca_plane(trained.split.train_inputs)
-
-
-def test_the_network_is_left_as_found_and_the_slice_repeats(trained, plane):
-    model = copy.deepcopy(trained.model)
-    first, second = exact_slice(model, plane), exact_slice(model, plane)
-    assert all(np.array_equal(x, y) for x, y in zip(first, second))
-    for p, q in zip(model.parameters(), trained.model.parameters()):
-        assert torch.equal(p, q) and p.dtype == torch.float32 and p.requires_grad
-
-
-def deep(trained) -> nn.Sequential:
-    """Give a 64-32-32-10 network whose boundary bends much: four times the trained weights of a random one."""
-    model = mlp((64, 32, 32, 10), 4)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.mul_(4)
-    return model
-
-
-@pytest.mark.parametrize("case", ["float", "4 bits", "deep"])
-def test_a_brute_force_grid_of_4001_nodes_a_side_agrees(trained, plane, case):
-    """
-    Cells of 1/4000 of a side: their nodes give areas within the boundary's length in cells, by far less when it is
-    crossed at random; 20 standard deviations of that stand here. Junction cells: none without a junction within a cell's
-    diagonal, and none missed that has no other one near.
-    """
-    model = {"float": trained.model, "4 bits": quantize_model(trained.model, 4), "deep": deep(trained)}[case]
-    exact = exact_slice(model, plane)
-    check_slice(model, plane, exact)
-    check_cells(model, plane, exact)
-    z = np.sort(logits_at(model, plane, exact.segments.reshape(-1, 2)), axis=1)
-    assert (z[:, -1] - z[:, -2]).max() < 1e-12 * np.abs(z).max()
-    n = 4001
-    labels = label_grid(model, plane, n)
-    step = np.array(plane.steps(n))
-    cells = np.stack([labels[:-1, :-1], labels[:-1, 1:], labels[1:, :-1], labels[1:, 1:]])
-    share = (
-        np.mean([np.bincount(corner.ravel(), minlength=len(exact.areas)) for corner in cells], axis=0) / cells[0].size
-    )
-    box = (plane.high - plane.low).prod()
-    length = np.hypot(*(exact.segments[:, 1] - exact.segments[:, 0]).T / step[:, None]).sum()
-    assert np.abs(share - exact.areas / box).max() < 20 * np.sqrt(length) / cells[0].size
-    row, column = np.nonzero(junction_cells(labels))
-    centres = plane.low + (np.stack([column, row], axis=1) + 0.5) * step
-    apart = (
-        np.hypot(*(exact.junctions[:, None] - centres).transpose(2, 0, 1)) if len(exact.junctions) else np.ones((0, 9))
-    )
-    assert (apart.min(axis=0) < 2 * np.hypot(*step)).all()
-    assert (apart.min(axis=1) < 2 * np.hypot(*step)).mean() > 0.9
-    assert len(exact.junctions) == pytest.approx(len(centres), abs=1 + 0.1 * len(centres))
-
-
-def test_changed_area_is_what_grid_change_tends_to(trained, plane):
-    coarse = quantize_model(trained.model, 4)
-    exact = changed_area(shared_areas(trained.model, coarse, plane))
-    errors = []
-    for n in (101, 1601):
-        one, two = (label_grid(model, plane, n) for model in (trained.model, coarse))
-        errors.append(abs(grid_change(one, two) - exact))
-    assert errors[1] < 2e-4 and errors[1] < errors[0] < 4e-3
-
-
-@pytest.mark.parametrize("pair", [(0, 1), (2, 8)])
-def test_lengths_are_those_of_contours(trained, plane, pair):
-    """
-    The zero contour of the margin of two classes on a fine grid, where these two lead: contourpy's and scikit-image's.
-
-    Both are exact where the margin is linear between nodes; a polygon's corner is cut by less than a cell. Within 0.3 %.
-    """
-    model = trained.model
-    exact = exact_slice(model, plane)
-    counts = np.unique(exact.pairs, axis=0, return_counts=True)
-    pair = counts[0][np.argsort(-counts[1])[pair[0] % 2]]
-    n = 1001
-    a, b = plane.nodes(n)
-    grid = np.stack([x.ravel() for x in np.meshgrid(a, b)], axis=1)
-    z = logits_at(model, plane, grid).reshape(n, n, -1)
-    margin = z[..., pair[0]] - z[..., pair[1]]
-    rest = np.delete(z, pair, axis=2).max(axis=2)
-    step = np.array(plane.steps(n))
-    ours = exact.segments[(exact.pairs == pair).all(axis=1)]
-    length = np.hypot(*(ours[:, 1] - ours[:, 0]).T).sum()
-    lines = contourpy.contour_generator(a, b, margin).lines(0.0)
-    others = [plane.low + line[:, ::-1] * step for line in find_contours(margin, 0.0)]
-    for contours in (lines, others):
-        total = 0.0
-        for line in contours:
-            middle = (line[1:] + line[:-1]) / 2
-            i, j = np.clip(((middle - plane.low) / step).round().astype(int), 0, n - 1).T
-            leads = np.maximum(z[j, i, pair[0]], z[j, i, pair[1]]) >= rest[j, i]
-            total += (np.hypot(*np.diff(line, axis=0).T) * leads).sum()
-        assert total == pytest.approx(length, rel=3e-3)
-
-
-# --- logits interpolated on a grid, for any classifier ---
-
-
-@settings(max_examples=25)  # a second each, for the most nodes
-@given(st.integers(2, 6), st.integers(2, 12), SEEDS)
-def test_for_linear_classifiers_interpolation_is_exact(classes, n, seed):
-    generator = np.random.default_rng(seed)
-    model = network((generator.normal(size=(classes, 2)), 0.3 * generator.normal(size=classes)))
-    plane = flat_plane((-1, -2), (2, 1))
-    exact, found = exact_slice(model, plane), interpolated_slice(model, plane, n)
-    check_slice(model, plane, found)
-    np.testing.assert_allclose(found.areas, exact.areas, atol=1e-11)
-    assert sorted(found.junction_classes.tolist()) == sorted(exact.junction_classes.tolist())
-    assert boundary_distances(exact.segments, found.segments, step=1.0).hausdorff in (0.0, pytest.approx(0, abs=1e-9))
-
-
-def test_interpolated_boundaries_converge_with_the_square_of_the_step(trained, plane):
-    """From 41 to 161 nodes a side the mean distance from the true boundary falls by more than 8, here 16 or so."""
-    coarse = quantize_model(trained.model, 5)
-    one, two = exact_slice(trained.model, plane), exact_slice(coarse, plane)
-    errors = []
-    for n in (41, 161):
-        found, other = (interpolated_slice(model, plane, n) for model in (trained.model, coarse))
-        errors.append(boundary_distances(one.segments, found.segments, step=1e-3).mean)
-    assert errors[1] < errors[0] / 8 and errors[1] < 0.01 * min(plane.steps(161))
-    assert len(found.junctions) == len(one.junctions)
-    np.testing.assert_allclose(found.areas, one.areas, atol=1e-4 * one.areas.sum())
-    truth = tolerance_jaccard(one.segments, two.segments, 0.03)
-    assert tolerance_jaccard(found.segments, other.segments, 0.03) == pytest.approx(truth, abs=0.02)
-
-
-def test_interpolation_takes_any_classifier(trained):
-    """Whether a module with any layers or a callable, and however it is batched."""
-    plane = pca_plane(trained.split.train_inputs.reshape(-1, 1, 8, 8), padding=1)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 5)).eval()
-    with torch.no_grad():
-        model[-1].bias.sub_(torch.from_numpy(logits_at(model, plane, np.zeros((1, 2)))[0]))
-    double = copy.deepcopy(model).double()
-    found = interpolated_slice(model, plane, 21)
-    assert (found.areas > 0).sum() >= 2 and abs(found.areas.sum() / (plane.high - plane.low).prod() - 1) < 1e-12
-    calls = (lambda x: double(torch.from_numpy(x)), lambda x: double(torch.from_numpy(x)).detach().numpy())
-    for call in calls:
-        again = interpolated_slice(call, plane, 21, batch_size=441)
-        np.testing.assert_allclose(again.areas, found.areas, atol=1e-9)
-    assert all(np.array_equal(x, y) for x, y in zip(found, interpolated_slice(model, plane, 21)))
-    labels = label_grid(model, plane, 201)
-    share = np.bincount(labels.ravel(), minlength=5) / labels.size
-    np.testing.assert_allclose(found.areas / found.areas.sum(), share, atol=0.02)
-
-
-def test_what_interpolation_refuses():
-    for classifier, message in (
-        (lambda x: x[1:], "The classifier gave 24 rows for 25 nodes: it must give one row of logits a node"),
-        (lambda x: x[:, :1], "Logits on the slice have K = 1 class"),
-        (lambda x: np.full_like(x, np.nan), "Logits on the slice hold 50 non-finite values of 50, first at sample 0"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            interpolated_slice(classifier, flat_plane(), 5)
-    with pytest.raises(ValueError, match="Nodes a side is 1: give an integer of at least 2"):
-        interpolated_slice(lambda x: x, flat_plane(), 1)
-    with pytest.raises(ValueError, match="The box runs from"):
-        interpolated_slice(lambda x: x, flat_plane((0, 0), (0, 1)), 3)
-
-
 def test_a_line_through_a_corner_of_cells_cuts_no_slivers():
     """Two lines cross at (p, q) and a unit of the next layer is zero on a third line through it: 6 cells, not 7."""
     for p, q, slope in np.random.default_rng(0).uniform(0.1, 1, (50, 3)).tolist():
@@ -562,9 +283,6 @@ def test_a_line_through_a_corner_of_cells_cuts_no_slivers():
         second = ([[0, 0, slope, 1], [0, 0, -slope, -1]], [-slope * (p + 5) - (q + 5), slope * (p + 5) + (q + 5)])
         exact = exact_slice(network(first, second, ([[1, 1], [1, 1]], [0, -1])), flat_plane((-1, -1), (2, 2)))
         assert exact.cells == 6
-
-
-# --- refusals ---
 
 
 class Odd(nn.Module):

@@ -14,8 +14,8 @@ from bqcore._threads import one_thread
 from bqcore.metrics.margins import displacement, local_change, radius, top_margins
 from bqcore.quantizers.uniform import quantize_model
 from studies.networks import mlp
+from tests.helpers.nets import SEEDS
 
-SEEDS = st.integers(0, 2**32 - 1)
 SCALES = st.integers(-8, 8).map(lambda power: 10.0**power)
 
 

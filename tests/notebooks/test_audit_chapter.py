@@ -8,11 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 CHAPTER = (ROOT / "book" / "audit.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(python|sh)\n(.*?)^```", CHAPTER, flags=re.S | re.M)
 
 
+@pytest.mark.slow
 def test_the_code_runs_in_order_as_a_new_user_would_run_it(tmp_path):
     code, commands = [], []
     for language, text in BLOCKS:

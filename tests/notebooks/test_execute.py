@@ -136,6 +136,7 @@ def test_a_notebook_with_parameters_of_its_own_takes_none_of_the_runs(folder, as
     assert "5\\n" in (folder / "executed" / "02_own.ipynb").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_execution(folder):
     done = execute(folder, "01_tiny", "seed=3", "bits=[8, 5]")
     assert done.returncode == 0, done.stderr

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from bqcore.quantizers.batchnorm import fold_batchnorm
-from tests.quantizers.nets import FOLDED, normal, same_bits, with_statistics
+from tests.helpers.nets import FOLDED, normal, same_bits, with_statistics
 
 # --- batch norms ---
 

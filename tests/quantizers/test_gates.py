@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from bqcore.quantizers._gates import Grid, Quadratic, exponent_at, gates_of
+from bqcore.quantizers._gates import Grid, exponent_at, gates_of
+from bqcore.quantizers._layers import Quadratic
 from bqcore.quantizers.adaround import optimize_rounding
 from bqcore.quantizers.uniform import quantize
-from tests.quantizers.nets import SEEDS, normal
+from tests.helpers.nets import SEEDS, normal
 
 
 @given(st.integers(0, 99), st.integers(2, 8))

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from bqcore.quantizers.gptq import error_feedback, gptq
 from bqcore.quantizers.uniform import level_range, quantize, quantize_model, step_size
-from tests.quantizers import nets
-from tests.quantizers.nets import SEEDS, normal
+from tests.helpers import nets
+from tests.helpers.nets import SEEDS, normal
 
 
 @given(seed=SEEDS, bits=st.integers(2, 8))

@@ -6,7 +6,7 @@ import torch
 from bqcore.quantizers import learned_steps
 from bqcore.quantizers.learned_steps import learn_steps
 from bqcore.quantizers.uniform import quantize_model
-from tests.quantizers import nets
+from tests.helpers import nets
 
 
 def test_learned_steps_are_the_best_that_were_passed_and_never_worse_than_ptq():

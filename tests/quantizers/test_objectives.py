@@ -14,8 +14,8 @@ from bqcore.quantizers.learned_steps import learn_steps
 from bqcore.quantizers.objectives import OBJECTIVES, PLAIN, by_layer, divergence, hinge, learn
 from bqcore.quantizers.uniform import level_range, quantize, step_size
 from studies import networks
-from tests.quantizers import nets
-from tests.quantizers.nets import SEEDS, normal, same_bits
+from tests.helpers import nets
+from tests.helpers.nets import SEEDS, normal, same_bits
 
 QUICK = {"steps": 20, "batch_size": 8}
 

@@ -22,9 +22,9 @@ from bqcore.quantizers.uniform import (
     step_size,
 )
 from studies.networks import mlp
+from tests.helpers.nets import SEEDS
 
 BITS = st.integers(2, 16)
-SEEDS = st.integers(0, 2**32 - 1)
 
 
 @st.composite

@@ -41,6 +41,7 @@ def needs(dataset: str) -> None:
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", STOPPING, ids=lambda spec: f"{spec.dataset}-{spec.model}")
 def test_a_published_run_and_an_audit_of_its_network_are_measured_again_from_the_checkpoint(spec):
     needs(spec.dataset)
@@ -81,6 +82,7 @@ def test_a_published_run_and_an_audit_of_its_network_are_measured_again_from_the
             assert int(candidates) == int(measured.junctions.sel(nodes=nodes))
 
 
+@pytest.mark.slow
 def test_an_audit_of_the_published_digits_network_gives_the_first_chapter_to_the_last_digit():
     spec = replace(specs.Levels(), bits=(4,), nodes=(21,), steps=2)
     model = training.load_checkpoint(sweeps._untrained(spec), checkpoint(spec), spec.training())
@@ -127,6 +129,7 @@ def test_checkpoints_say_what_they_were_trained_by_and_are_as_small_as_their_wei
             training.load_checkpoint(model, checkpoint(spec), replace(spec, seed=1).training())
 
 
+@pytest.mark.slow
 def test_a_classifier_comes_from_its_checkpoint_and_else_is_trained_with_a_bar(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     spec = specs.Stopping(width=8, epochs=2)

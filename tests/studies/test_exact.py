@@ -37,11 +37,6 @@ def levels(trained) -> dict:
 
 
 @pytest.fixture(scope="module")
-def plane(trained) -> planes.Plane:
-    return planes.pca_plane(trained.split.train_inputs)
-
-
-@pytest.fixture(scope="module")
 def measured(trained, levels, plane):
     return exact.compare(trained.model, levels, plane, NODES, places=2)
 
@@ -114,6 +109,7 @@ def test_slices_without_a_boundary_are_no_error(trained):
 # --- first order ---
 
 
+@pytest.mark.slow
 @given(
     st.floats(0, 2 * np.pi), st.floats(-0.3, 0.3), st.floats(-0.2, 0.2), st.floats(0.1, 10), st.integers(0, 2**32 - 1)
 )

@@ -4,6 +4,7 @@ import base64
 import copy
 import dataclasses
 import json
+import math
 import re
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bqcore._store import load_dataset
-from bqcore.metrics import decisions, planes
+from bqcore._threads import one_thread
+from bqcore.metrics import decisions, margins, planes
 from bqcore.metrics.masks import boundary_jaccard, boundary_mask
 from bqcore.quantizers import uniform
 from studies import explorer, networks, published, specs, sweeps
@@ -51,7 +53,15 @@ def small(seed: int = 0, *, size: int = 3, hidden: int = 4, classes: int = 3, sa
 def test_digits_network_is_the_baseline_s_first_run(trained):
     found = explorer.digits_network()
     ours, theirs = explorer.model_of(found).state_dict(), trained.model.state_dict()
-    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    kept = sweeps.classifier(specs.Levels()).state_dict()
+    assert all(torch.equal(ours[key], kept[key]) for key in kept)
+    # Another processor sums in another order. Each step of training rounds a weight below 1 to 2^-24, so it is off by
+    # 2^-24 / √12 in the root mean square, in both trainings; over all steps that adds up as a random walk does. Six of
+    # its deviations, 5e-6; 4e-7 to 6e-7 was seen on other processors and from weights that start one rounding apart.
+    steps = 60 * math.ceil(len(trained.split.train_inputs) / 64)
+    for key in theirs:
+        assert theirs[key].abs().max() < 1
+        torch.testing.assert_close(ours[key], theirs[key], rtol=0, atol=6 * 2**-24 * math.sqrt(2 * steps / 12))
     assert torch.equal(explorer.inputs_of(found), trained.split.test_inputs)
     assert np.array_equal(found.target, trained.split.test_classes)
     plane, wanted = explorer.plane_of(found), planes.pca_plane(trained.split.train_inputs)
@@ -94,6 +104,7 @@ def test_a_kept_network_is_the_first_of_the_stopping_chapter(path, monkeypatch):
         np.testing.assert_array_equal(found[f"{name}_bias"], layer.bias.detach().numpy())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
 def test_a_kept_network_is_collected_again_from_the_archives(path, tmp_path, monkeypatch, capsys):
     (status,) = archives.status((path.stem,))
@@ -157,8 +168,20 @@ def test_a_framed_network_s_inputs_have_these_logits_and_distances(name, monkeyp
     plane = dataclasses.replace(explorer.plane_of(found), shape=(1, 28, 28))
     again = explorer.frames(levels, plane, inputs, found.target.values[:40], name=name, nodes=6)
     kept = found.isel(sample=slice(40)).sel(bits=[32, 4])
+    # At 4 bits two values of a pooling window are often equal but for rounding, and the processor chooses which of them
+    # passes the gradient on. Weights changed by 1e-12, far above float64's rounding, choose at random too: by as much as
+    # normals turn between such choices, input by input, they may differ from the file. The float network has no such ties.
+    generator, turned = torch.Generator().manual_seed(0), []
+    with one_thread():
+        for _ in range(8):
+            near = copy.deepcopy(levels[4]).double()
+            for parameter in near.parameters():
+                parameter.data *= 1 + 1e-12 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            turned.append(margins.local_change(copy.deepcopy(model).double(), near, inputs.double()).normal_variation)
+    slack = {"normal_variation": np.stack([np.zeros(40), np.ptp(turned, axis=0)])}  # of 32 bits and of 4
     for key in ("logits", "score", "radius", "displacement", "normal_variation", "reach", "normal"):
-        np.testing.assert_allclose(again[key], kept[key], rtol=1e-5, atol=1e-5)
+        off = abs(again[key] - kept[key]) - slack.get(key, 0)
+        assert (off <= 1e-5 + 1e-5 * abs(kept[key])).all(), key
     assert np.array_equal(again.rival, kept.rival)
     np.testing.assert_array_equal(again.label, kept.label[:, ::16, ::16])
 

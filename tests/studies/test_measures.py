@@ -63,7 +63,8 @@ def test_where_one_level_has_no_exact_boundary_all_are_interpolated(monkeypatch)
     np.testing.assert_allclose(found.tolerance_jaccard.sel(bits=4), [1, 1, 0, 0, 0], atol=1e-6)
 
 
-def test_runs_hold_the_distance_of_exact_boundaries_and_one_tolerance_is_shown():
+def test_runs_hold_the_distance_of_exact_boundaries_and_one_tolerance_is_shown(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a network that another processor trained may be kept in the clone
     spec = specs.Stopping(epochs=4, width=8, bits=(8, 3), nodes=(21, 11), sizes=(500, 300, 400))
     found = sweeps.measure(spec)
     split, model = sweeps.split_of(spec), sweeps.classifier(spec)

@@ -17,6 +17,7 @@ PACKAGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", MODULES)
 def test_a_digest_covers_every_file_that_python_loads(module):
     code = (

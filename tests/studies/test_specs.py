@@ -3,20 +3,12 @@
 import math
 import shlex
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studies import __main__, specs
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch) -> Path:
-    """Work in a folder of its own, so that fresh runs are written there."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.mark.parametrize(

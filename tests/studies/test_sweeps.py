@@ -25,13 +25,6 @@ TINY_COMMAND = ["run", "levels", "digits", "epochs=2", "nodes=[21,11]", "width=8
 STOPPED = "studies run: stopped; finished runs are kept, and the same command goes on."
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch) -> Path:
-    """Work in a folder of its own, so that fresh runs are written there."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 @pytest.fixture(scope="module")
 def tiny() -> xr.Dataset:
     return sweeps.measure(TINY)
@@ -80,6 +73,7 @@ def group_is_gone(process: subprocess.Popen) -> bool:
 # The same bytes
 
 
+@pytest.mark.slow
 def test_the_same_spec_gives_the_same_bytes_in_any_process_and_on_any_number_of_threads(here):
     (here / "there").mkdir()
     code = f"from studies import sweeps, specs; sweeps.run(specs.Levels(**{asdict(TINY)}))"
@@ -131,6 +125,7 @@ def test_another_seed_gives_another_run(tiny):
 # Kept, resumed, replaced
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_resumes_without_redoing_what_is_done(here):
     process = sweep_process(here, "seeds=500")
     wait_for(lambda: len(seed_files(here)) >= 3 or process.poll() is not None)
@@ -153,6 +148,7 @@ def test_a_killed_sweep_resumes_without_redoing_what_is_done(here):
     assert (here / "alone.nc").read_bytes() == sweeps.file(replace(TINY, seed=1)).read_bytes()  # no matter which worker
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["workers start", "runs are made"])
 def test_an_interrupted_sweep_ends_with_one_line(here, moment):
     process = sweep_process(here, "seeds=500")
@@ -173,6 +169,7 @@ def test_an_interrupted_sweep_ends_with_one_line(here, moment):
         _store.load_dataset(path)
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_a_sweep_in_one_line_and_keeps_what_is_done(here):
     sweeps.run(TINY)
     kept = sweeps.file(TINY).read_bytes()
@@ -199,6 +196,7 @@ def test_a_worker_ended_from_outside_is_one_line(here, monkeypatch, capsys):
     )
 
 
+@pytest.mark.slow
 def test_a_run_is_made_once_and_a_damaged_file_is_replaced(here, monkeypatch):
     first = sweeps.run(TINY)
     whole = sweeps.file(TINY).read_bytes()
@@ -213,6 +211,7 @@ def test_a_run_is_made_once_and_a_damaged_file_is_replaced(here, monkeypatch):
         assert sweeps.file(TINY).read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_a_sweep_joins_its_runs_and_replaces_what_is_damaged(here, monkeypatch, capsys):
     spec = replace(TINY, seed=5)
     joined = sweeps.sweep(spec, 3, workers=1)

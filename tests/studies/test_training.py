@@ -1,6 +1,12 @@
 """Data, models and training: what a seed fixes, what is left as found, and every refusal."""
 
+import os
+import platform
 import random
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -118,6 +124,7 @@ def test_training_is_refused(changed, message):
         fit(mlp((64, 8, 10), 0), split.train_inputs, split.train_classes, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shape", "parameters"),
     [("mlp", (1, 28, 28), 101_770), ("cnn", (1, 28, 28), 105_866), ("cnn", (3, 32, 32), 136_874), ("resnet", (3, 32, 32), 78_042)],
@@ -135,6 +142,21 @@ def test_models_have_their_size_and_learn_by_their_seed(name, shape, parameters)
     assert same(weights(models[0]), weights(models[1]))
     assert nn.functional.cross_entropy(models[0](x), y).item() < losses[0]
     assert models[0](x).shape == (40, 10) and not models[0].training
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the settings are those of x86 processors")
+def test_what_make_calls_another_processor_is_one_to_the_libraries():
+    """A library is silent about a setting that it does not know, as NumPy is about "AVX2" since it counts by groups."""
+    makefile = (Path(__file__).resolve().parents[2] / "Makefile").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"^ELSEWHERE = ((?:.*\\\n)*.*)", makefile, flags=re.MULTILINE)
+    settings = {name: value.strip('"') for name, value in re.findall(r'(\w+)=("[^"]*"|\S+)', lines)}
+    code = (
+        "import numpy, scipy.linalg, threadpoolctl, torch\n"
+        "print(numpy.show_config('dicts')['SIMD Extensions'].get('found'), torch.backends.cpu.get_cpu_capability(),"
+        " *(i['architecture'] for i in threadpoolctl.threadpool_info() if i['internal_api'] == 'openblas'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | settings, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("None DEFAULT Nehalem Nehalem\n", "")
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,10 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_archives import BATCHES, FILES, FOLDER, TEST, TRAIN, Made, cifar, dumps, packed, python_2
 
 from studies import __main__
 from studies.data import archives, download
+from tests.helpers.small_archives import BATCHES, FILES, FOLDER, TEST, TRAIN, Made, cifar, dumps, packed, python_2
 
 ROOT = Path(__file__).resolve().parents[3]
 OFFICIAL = yaml.safe_load((ROOT / "data" / "archives.yml").read_text(encoding="utf-8"))
@@ -411,6 +411,7 @@ def needs(name: str):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", archives.NAMES)
 def test_the_official_archive_is_verified(name):
     needs(name)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_archives import batches, dumps, python_2
 
 from studies.data import archives
+from tests.helpers.small_archives import batches, dumps, python_2
 
 
 class Calls:

@@ -114,6 +114,7 @@ def test_the_study_s_tables_and_figure_hold_its_medians(study):
     figure.draw_without_rendering()
 
 
+@pytest.mark.slow
 def test_the_summary_has_no_hole(study, steps):
     text = referee.summary(ledger.ledger(), steps, study).data
     assert "nan" not in text and "inf" not in text and text.count("\n- ") == 4

@@ -1,0 +1,149 @@
+"""The lessons' pictures, driven as a reader would: their numbers compared with Python's."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from bqcore.metrics import label_grids, margins, masks, planes
+from bqcore.quantizers import uniform
+from tests.helpers.browser import LEVELS, Watched, assert_same_labels
+
+SQUARE = planes.Plane(np.zeros(2), np.eye(2), np.full(2, -1.0), np.full(2, 1.0), np.ones(2) / 2, (2,))
+
+
+def classifier(*layers: tuple[list, list]) -> torch.nn.Sequential:
+    """Build the classifier of a lesson from its weights and biases, as the lesson's own solutions do."""
+    out = []
+    for weight, bias in layers:
+        linear = torch.nn.Linear(len(weight[0]), len(weight))
+        linear.load_state_dict({"weight": torch.tensor(weight), "bias": torch.tensor(bias)})
+        out += [linear, torch.nn.ReLU()]
+    return torch.nn.Sequential(*out[:-1])
+
+
+TWO_UNITS = classifier(([[1.0, 0.6], [-0.7, 1.0]], [0.2, -0.1]), ([[1.0, -0.8], [-0.4, 0.9]], [-0.3, 0.0]))
+THREE_CLASSES = classifier(([[1.0, 0.2], [-0.6, 0.9], [-0.3, -1.1]], [0.0, 0.05, 0.0]))
+FOUR_CLASSES = classifier(([[0.55, 0.33], [-0.38, 0.55], [-0.62, 0.32], [0.06, -0.77]], [-0.22, 0.06, 0.41, 0.44]))
+
+
+@pytest.fixture
+def lesson(chromium, book, request):
+    """Give a function that sets the sliders of a lesson's picture and gives what follows."""
+    name = request.param
+    with Watched(chromium, viewport={"width": 1400, "height": 1000}) as watched:
+        watched.page.goto((book / f"book/course/{name}.html").as_uri(), wait_until="load")
+
+        def given(labels: bool = False, **values) -> dict:
+            found = watched.page.evaluate(
+                "([name, values, most]) => { const plain = (v) => ArrayBuffer.isView(v) ? (v.length > most ? [] : [...v])"
+                " : Array.isArray(v) ? v.map(plain) : v && typeof v === 'object'"
+                " ? Object.fromEntries(Object.entries(v).map(([k, w]) => [k, plain(w)])) : v;"
+                " return plain(bqLessons[name].set(values)); }",
+                [name, values, 1e9 if labels else 100],  # grids take long to send
+            )
+            return found | {"said": watched.page.inner_text("table")}
+
+        given.page = watched.page
+        yield given
+        assert not watched.faults
+
+
+def at_level(model, level: int):
+    return uniform.quantize_model(model, LEVELS[level]) if level else model
+
+
+def grid(labels: list) -> np.ndarray:
+    side = round(len(labels) ** 0.5)
+    return np.array(labels).reshape(side, side)
+
+
+@pytest.mark.parametrize("lesson", ["boundary"], indirect=True)
+def test_lesson_boundary_equals_python_s(lesson):
+    for level in range(len(LEVELS)):
+        for x in ([0.5, 0.35], [-0.5, 0.5], [0.0, 0.35], [-1.0, -1.0]):
+            found = lesson(level=level, x1=x[0], x2=x[1])
+            for side, model in (("before", TWO_UNITS), ("after", at_level(TWO_UNITS, level))):
+                logits = copy.deepcopy(model).double()(torch.tensor([x], dtype=torch.float64)).detach()[0]
+                np.testing.assert_allclose(found[side]["logits"], logits, atol=1e-12)
+                assert f"{logits[0] - logits[1]:.3f}".replace("-", "−") in found["said"]
+        found = lesson(labels=True)
+        for side, model in (("before", TWO_UNITS), ("after", at_level(TWO_UNITS, level))):
+            assert_same_labels(grid(found[side]["labels"]), model, SQUARE, f"level {level}, {side}")
+
+
+@pytest.mark.parametrize("lesson", ["displacement"], indirect=True)
+def test_lesson_displacement_equals_python_s(lesson):
+    for level in range(len(LEVELS)):
+        f, q = (copy.deepcopy(m).double() for m in (THREE_CLASSES, at_level(THREE_CLASSES, level)))
+        for x in ([0.5, 0.35], [-0.4, 0.1], [0.3, -0.8]):
+            found = lesson(level=level, x1=x[0], x2=x[1])
+            point = torch.tensor([x], dtype=torch.float64)
+            r, change = margins.radius(f, point), margins.local_change(f, q, point)
+            assert found["radius"] == pytest.approx(r.radius[0], rel=1e-9) and found["rival"] == r.rival[0]
+            assert found["displacement"] == pytest.approx(change.displacement[0], rel=1e-9, abs=1e-12)
+            assert found["normalVariation"] == pytest.approx(change.normal_variation[0], rel=1e-6, abs=1e-12)
+            # Where the lesson says that the quantized boundary is, its margin is zero.
+            place = point + (found["reach"] + found["exact"]) * torch.tensor([found["normal"]], dtype=torch.float64)
+            z = q(place)[0]
+            assert float((z[found["winner"]] - z[found["runnerUp"]]).detach()) == pytest.approx(0, abs=1e-9)
+            assert f"{found['displacement']:.3f}".replace("-", "−") in found["said"]
+        assert_same_labels(grid(lesson(labels=True)["after"]), q, SQUARE, f"level {level}")
+
+
+@pytest.mark.parametrize("lesson", ["junctions"], indirect=True)
+def test_lesson_junctions_equals_python_s(lesson):
+    three, two = (uniform.quantize_model(FOUR_CLASSES, bits) for bits in (3, 2))
+    models = [uniform.interpolate(three, two, step / 10) for step in range(11)]
+    for choice, nodes in enumerate((21, 41, 81, 161)):
+        wanted = masks.transition(np.stack([label_grids.label_grid(model, SQUARE, nodes) for model in models]))
+        for step in range(11):
+            found = lesson(step=step, grid=choice)
+            assert found["here"] == wanted.junctions[step] and found["n"] == nodes
+        found = lesson(labels=True)  # at the last step
+        last = np.stack([grid(path) for path in found["path"][-2:]])
+        assert found["now"] == masks.transition(last).changed == sum(found["moved"])
+        for path, model in zip(found["path"], models):
+            assert_same_labels(grid(path), model, SQUARE, f"{nodes} nodes")
+        assert [found[key] for key in ("union", "changed", "rearranged")] == [
+            wanted.union,
+            wanted.changed,
+            wanted.rearranged,
+        ]
+        shares = [found[key] for key in ("shareNear", "chanceBoundary", "shareRearrangedNear")]
+        np.testing.assert_allclose(
+            shares, [wanted.share_near, wanted.chance_boundary, wanted.share_rearranged_near], rtol=1e-12
+        )
+        assert f"{wanted.share_rearranged_near:.3f}" in found["said"]
+
+
+@pytest.mark.parametrize("lesson", ["ruler"], indirect=True)
+def test_lesson_ruler_equals_python_s(lesson):
+    for choice, nodes in enumerate((11, 21, 41, 81, 161)):
+        a, b = np.meshgrid(np.arange(nodes) / (nodes - 1), np.arange(nodes) / (nodes - 1))
+        for shift in (0.0, 0.004, 0.02, 0.1):
+            for angle in (0, 20, 45, 90):
+                found = lesson(labels=True, shift=shift, angle=angle, grid=choice)
+                distance = (a - 0.47) * np.cos(np.radians(angle)) + (b - 0.51) * np.sin(np.radians(angle))
+                before, after = ((distance > offset).astype(int) for offset in (0.0, shift))
+                assert np.array_equal(grid(found["before"]), before) and np.array_equal(grid(found["after"]), after)
+                j = masks.boundary_jaccard(masks.boundary_mask(before), masks.boundary_mask(after)).distance
+                assert found["jaccard"] == pytest.approx(j, abs=1e-12)
+                h = 1 / (nodes - 1)
+                assert found["effectiveDisplacement"] == pytest.approx(
+                    masks.effective_displacement(j, (h, h)), abs=1e-12
+                )
+                assert f"{j:.3f}" in found["said"]
+
+
+@pytest.mark.parametrize("lesson", ["displacement"], indirect=True)
+def test_lesson_answers_to_keys_and_clicks(lesson):
+    page = lesson.page
+    page.focus("#bq-displacement-x1")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("bqLessons.displacement.values.x1") == 0.55
+    box = page.locator(".bq-lesson canvas").bounding_box()
+    page.mouse.click(box["x"] + box["width"] * 0.25, box["y"] + box["height"] * 0.25)
+    assert page.evaluate("bqLessons.displacement.values") == {"level": 7, "x1": -0.5, "x2": 0.5}
+    page.wait_for_function("document.querySelector('.bq-lesson .bq-summary').textContent.startsWith('2 bits: radius')")
