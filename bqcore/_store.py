@@ -14,7 +14,9 @@ import xarray as xr
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "xarray")  # whose versions results name
 _SEAL = hashlib.sha256().digest_size
 # What stands in a file for its dimensions, beside the attributes of the dataset.
-_DIMENSIONS = {"CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "_Netcdf4Dimid", "_Netcdf4Coordinates", "_NCProperties"}
+_DIMENSIONS = {
+    "CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "_Netcdf4Dimid", "_Netcdf4Coordinates", "_NCProperties",
+}  # fmt: skip
 
 
 def along(dim: str, values: list, rows: list[dict]) -> xr.Dataset:
