@@ -1,5 +1,6 @@
 """Checks of what comes in, with one wording: what is wrong, how much of it, where first, what to do."""
 
+import contextlib
 import importlib
 import numbers
 import sys
@@ -35,8 +36,14 @@ def is_module(value) -> bool:
     return torch is not None and isinstance(value, torch.nn.Module)
 
 
+def without_gradients():
+    """Return a context in which torch keeps nothing for gradients; nothing happens where torch is not imported."""
+    torch = sys.modules.get("torch")
+    return contextlib.nullcontext() if torch is None else torch.inference_mode()
+
+
 def to_numpy(values) -> np.ndarray:
-    """Give *values* (a tensor on any device, an array or nested lists) as a NumPy array, without a copy if possible."""
+    """Return *values* (a tensor on any device, an array or nested lists) as a NumPy array, not copied if possible."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()
         if values.dtype.is_floating_point and values.element_size() == 2 and "bfloat16" in str(values.dtype):
@@ -63,11 +70,11 @@ def check_finite(
         )
 
 
-def check_logits(logits, name: str = "Logits", start: int = 0) -> np.ndarray:
+def check_logits(logits, name: str = "Logits", start: int = 0, *, finite: bool = True) -> np.ndarray:
     """
-    Give *logits* as a finite float array of shape (N, K), N >= 1 and K >= 2, or raise ValueError.
+    Return *logits* as a finite float array of shape (N, K), N >= 1 and K >= 2, or raise ValueError.
 
-    *start* is the index of the first sample, if they are one batch of many.
+    *start* is the index of the first sample, if they are one batch of many; without *finite* any number will do.
     """
     array = to_numpy(logits)
     if array.ndim != 2:
@@ -83,12 +90,13 @@ def check_logits(logits, name: str = "Logits", start: int = 0) -> np.ndarray:
         raise ValueError(f"{name} are of type {array.dtype}: give real numbers.")
     if array.dtype.kind != "f":
         array = array.astype(np.float64)
-    check_finite(name, array, "the model diverged or its input was not scaled", ("sample", "class"), (start,))
+    if finite:
+        check_finite(name, array, "the model diverged or its input was not scaled", ("sample", "class"), (start,))
     return array
 
 
 def check_labels(labels, name: str = "Labels", ndim: int = 1) -> np.ndarray:
-    """Give *labels* as a non-empty integer array of *ndim* dimensions, or raise ValueError."""
+    """Return *labels* as a non-empty integer array of *ndim* dimensions, or raise ValueError."""
     array = to_numpy(labels)
     if array.ndim != ndim:
         raise ValueError(f"{name} have shape {array.shape}: expected {ndim} dimension{'s' if ndim > 1 else ''}.")
@@ -109,7 +117,7 @@ def check_same_shape(name_a: str, a, name_b: str, b) -> None:
 
 
 def check_integer(name: str, value, low: int, high: int | None = None) -> int:
-    """Give *value* as an int in [low, high], or raise ValueError; True and 8.0 are no integers here."""
+    """Return *value* as an int in [low, high], or raise ValueError; True and 8.0 are no integers here."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
         raise ValueError(f"{name} is {value!r}: give an integer.")
     if value < low or (high is not None and value > high):
@@ -119,7 +127,7 @@ def check_integer(name: str, value, low: int, high: int | None = None) -> int:
 
 
 def check_share(name: str, value, low: float = 0.0, high: float = 1.0) -> float:
-    """Give *value* as a float in [low, high], or raise ValueError."""
+    """Return *value* as a float in [low, high], or raise ValueError."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real) or not low <= value <= high:
         raise ValueError(f"{name} is {value!r}: give a number from {low:g} to {high:g}.")
     return float(value)

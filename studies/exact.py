@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 from torch import nn
 
-from bqcore._checks import check_integer, check_labels
+from bqcore._checks import check_integer
 from bqcore._store import along
 from bqcore._threads import one_thread
 from bqcore.metrics import boundary_distances, exact_slices, finite_scale, label_grids, margins, masks, planes
@@ -257,11 +257,8 @@ def crossings(
     models = [doubled(model) for model in (reference, candidate)]
     x = inputs.detach().double()
     change = margins.local_change(*models, x)
-    pair = check_labels(np.stack([change.winner, change.runner_up]), "Pairs", ndim=2)
-    row = torch.arange(len(x))
-    leaf = x.clone().requires_grad_(True)
-    z = models[0](leaf)
-    (gradient,) = torch.autograd.grad((z[row, pair[0]] - z[row, pair[1]]).sum(), leaf)
+    pair = change.winner, change.runner_up
+    _, gradient = margins.margin_gradient(models[0], x, *pair)
     flat = gradient.flatten(1)
     normal = (flat / flat.norm(dim=1, keepdim=True)).reshape(x.shape)
     first, second = (_crossing(model, x, -normal, pair, reach, samples) for model in models)

@@ -17,7 +17,7 @@ import xarray as xr
 from torch import nn
 
 from bqcore._checks import check_choice, check_labels, to_numpy
-from bqcore.metrics import decisions, margins, planes
+from bqcore.metrics import margins, planes
 from bqcore.quantizers import uniform
 
 from . import measures, networks, specs, sweeps
@@ -188,11 +188,7 @@ def frames(
     x = inputs.double()
     r = margins.radius(doubles[specs.FLOAT], x)
     changes = [margins.local_change(doubles[specs.FLOAT], model, x) for model in doubles.values()]
-    asked = x.clone().requires_grad_()
-    z = doubles[specs.FLOAT](asked)
-    a, b = (torch.from_numpy(index)[:, None] for index in decisions.top_pair(z.detach()))
-    margin = (z.gather(1, a) - z.gather(1, b))[:, 0]
-    (gradient,) = torch.autograd.grad(margin.sum(), asked)
+    margin, gradient = margins.margin_gradient(doubles[specs.FLOAT], x, changes[0].winner, changes[0].runner_up)
     slope = gradient.flatten(1).norm(dim=1, keepdim=True)
     with torch.no_grad():
         logits = np.stack([to_numpy(model(inputs)) for model in levels.values()])
@@ -205,7 +201,7 @@ def frames(
             "radius": ("sample", r.radius), "rival": ("sample", r.rival.astype(np.uint8)),
             "displacement": (("bits", "sample"), np.stack([c.displacement for c in changes])),
             "normal_variation": (("bits", "sample"), np.stack([c.normal_variation for c in changes])),
-            "reach": ("sample", (margin.detach() / slope[:, 0]).numpy()),
+            "reach": ("sample", (margin / slope[:, 0]).numpy()),
             "normal": (("sample", "axis"), -(gradient.flatten(1) / slope).numpy() @ plane.axes.T),
             "origin": ("input", plane.origin), "axes": (("axis", "input"), plane.axes),
             "low": ("axis", plane.low), "high": ("axis", plane.high), "explained": ("axis", plane.explained),

@@ -10,7 +10,6 @@ from torch import nn
 
 from bqcore._store import along
 from bqcore.metrics import boundary_distances, decisions, exact_slices, label_grids, margins, masks, planes
-from bqcore.metrics.margins import displacement, top_margins
 
 from . import training
 from .specs import FLOAT
@@ -72,10 +71,10 @@ def of_shifts(model: nn.Module, inputs: torch.Tensor, logits: dict[int, torch.Te
     xarray.Dataset
         Along ``bits`` and ``quantile``.
     """
-    margins = top_margins(model, inputs)
+    known = margins.top_margins(model, inputs)
     rows = []
     for q in logits.values():
-        shift = np.abs(displacement(margins, q))
+        shift = np.abs(known.displacement(q))
         rows.append({
             "displacement": ("quantile", np.nanquantile(shift, _QUANTILES)),
             "logit_error": float((q - logits[FLOAT]).double().square().sum(1).mean()),
@@ -143,7 +142,7 @@ def of_slices(labels: dict[int, dict[int, np.ndarray]], plane: planes.Plane, inp
             })  # fmt: skip
         per_grid.append(along("bits", list(grids), rows).assign(step_a=steps[0], step_b=steps[1]))
     out = xr.concat(per_grid, xr.Variable("nodes", list(labels)), coords="minimal", compat="override")
-    shown = {"explained": ("axis", plane.explained), "outside": planes.share_outside(plane, inputs)}
+    shown = {"explained": ("axis", plane.explained), "outside": planes.fraction_outside(plane, inputs)}
     return out.assign(shown).assign_coords(axis=["a", "b"])
 
 

@@ -68,7 +68,7 @@ def slice_measures(
             exact_slices.interpolated_slice(given, plane, half, batch_size=size).segments for given in points.values()
         ]
         beyond = boundary_distances.tolerance_jaccard(*segments, [tolerance * side for tolerance in TOLERANCES])
-        outside = planes.share_outside(plane, inputs)
+        outside = planes.fraction_outside(plane, inputs)
         per_split.append(part.assign(tolerance_jaccard=("tau", beyond), side=side, outside=outside))
     a, b = plane.nodes(nodes)
     shown = xr.Dataset(

@@ -25,7 +25,7 @@ class Range(NamedTuple):
 
 def mask_width(angles, steps: tuple[float, float]):
     """
-    Give the width of the band of centres of cells that a straight boundary crosses.
+    Return the width of the band of centres of cells that a straight boundary crosses.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def mask_width(angles, steps: tuple[float, float]):
 
 def expected_jaccard(displacements, angles, steps: tuple[float, float], *, weights=None) -> float:
     """
-    Give the boundary-mask Jaccard distance to expect on a grid from the displacement of each piece of a boundary.
+    Return the boundary-mask Jaccard distance to expect on a grid from the displacement of each piece of a boundary.
 
     Feed the pieces of both boundaries, each with its distance from the other
     (:func:`bqcore.metrics.boundary_distances.shifts`): then parts that only one of them has count as they should.
@@ -57,17 +57,24 @@ def expected_jaccard(displacements, angles, steps: tuple[float, float], *, weigh
     angles : float array, shape (N,)
         Direction of the normals, in radians.
     steps : (h_a, h_b)
-        Grid steps, in input units.
+        Grid steps, in input units, above 0.
     weights : float array, shape (N,), optional
-        Lengths of the pieces; equal if left out.
+        Lengths of the pieces, at least 0 and not all 0; equal if left out.
 
     Returns
     -------
     distance : float, 0 to 1
+        By the finite-scale law above.
+
+    Raises
+    ------
+    ValueError
+        If the arrays differ in shape, displacements are NaN, or weights or steps are not as said.
 
     Examples
     --------
-    >>> round(expected_jaccard([0.5], [0.0], (1.0, 1.0)), 4)
+    >>> import bqcore as bq
+    >>> round(bq.expected_jaccard([0.5], [0.0], (1.0, 1.0)), 4)
     0.6667
     """
     displacements, angles = (np.asarray(x, dtype=np.float64) for x in (displacements, angles))
@@ -91,7 +98,7 @@ def expected_jaccard(displacements, angles, steps: tuple[float, float], *, weigh
 
 def isotropic_jaccard(displacement, steps: tuple[float, float]):
     """
-    Give the Jaccard distance of a boundary that runs equally long in every direction and moves by *displacement*.
+    Return the Jaccard distance of a boundary that runs equally long in every direction and moves by *displacement*.
 
     Up to the smaller grid step it is 2 d / (w̄ + d), w̄ = 2 (h_a + h_b) / π, the inverse of
     :func:`bqcore.metrics.masks.effective_displacement`; from the cell's diagonal on it is 1.
@@ -117,7 +124,7 @@ def isotropic_jaccard(displacement, steps: tuple[float, float]):
 
 def implied_displacement(distance: float, steps: tuple[float, float]) -> float:
     """
-    Give the shift that explains a Jaccard distance: :func:`isotropic_jaccard` read backwards.
+    Return the shift that explains a Jaccard distance: :func:`isotropic_jaccard` read backwards.
 
     Equal to :func:`bqcore.metrics.masks.effective_displacement` up to the smaller grid step; beyond it, that function
     is too small. At a distance of 1 any shift of a cell's diagonal or more fits, and the diagonal is given.
@@ -145,7 +152,7 @@ def implied_displacement(distance: float, steps: tuple[float, float]) -> float:
 
 def implied_step(distance: float, displacement: tuple[float, float], *, rounding: float = 0.0) -> Range:
     """
-    Give the grid steps, on square cells, on which shifts in an interval cause a Jaccard distance.
+    Return the grid steps, on square cells, on which shifts in an interval cause a Jaccard distance.
 
     Reads a reported distance backwards: the law fixes the ratio of shift to step, so a step follows from a shift.
 
@@ -181,6 +188,7 @@ def implied_step(distance: float, displacement: tuple[float, float], *, rounding
 
 
 def _check_steps(steps) -> tuple[float, float]:
+    """Return two lengths above 0, or raise ValueError."""
     steps = tuple(check_share("Grid step", step, 0.0, np.inf) for step in steps)
     if len(steps) != 2 or not all(0 < step < np.inf for step in steps):
         raise ValueError(f"Grid steps are {steps}: give two lengths above 0, (h_a, h_b).")

@@ -1,4 +1,8 @@
-"""The label of every node of a grid on a slice, folded and evaluated quickly where the classifier allows it."""
+"""
+The label of every node of a grid on a slice, folded and evaluated quickly where the classifier allows it.
+
+Labels are those of float64.
+"""
 
 import copy
 import math
@@ -6,15 +10,22 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-import torch
-from torch import nn
 
-from .._checks import check_finite, check_integer, check_labels, check_same_shape, to_numpy
+from .._checks import (
+    check_finite,
+    check_integer,
+    check_labels,
+    check_same_shape,
+    is_module,
+    is_tensor,
+    to_numpy,
+    without_gradients,
+)
 from .planes import Plane
 
 _LEAST = 16  # nodes at a time at least: fewer leave a convolution idle
 _CACHED = 2**17  # values of the first layer at a time: 1 MB stays in a core's cache
-# float32 logits are off by some 1e-6 of the largest one; a top-2 gap below this share of it is a close call.
+# float32 logits are off by some 1e-6 of the largest one; a top-2 gap below this fraction of it is a close call.
 _CLOSE = 1e-3
 
 
@@ -40,16 +51,27 @@ def label_grid(classifier: Callable, plane: Plane, n: int, *, batch_size: int | 
     Returns
     -------
     labels : int16 array, shape (n, n)
+        Rows run along b, columns along a; the first class wins a tie.
 
     Raises
     ------
     ValueError
         If the classifier's output is neither finite logits nor labels from 0 to 32767, or it takes other inputs.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import bqcore as bq
+    >>> plane = bq.Plane(np.zeros(2), np.eye(2), np.zeros(2), np.ones(2), np.ones(2) / 2, (2,))
+    >>> bq.label_grid(lambda x: np.stack([x[:, 0], x[:, 1]], axis=1), plane, 3)
+    array([[0, 0, 0],
+           [1, 0, 0],
+           [1, 1, 0]], dtype=int16)
     """
     n = check_integer("Nodes a side", n, 2)
     batch_size = None if batch_size is None else check_integer("Batch size", batch_size, 1)
     out = np.empty((n, n), dtype=np.int16)
-    with torch.inference_mode():
+    with without_gradients():
         evaluate, values = _evaluator(classifier, plane, *plane.nodes(n))
         batch_size = batch_size or max(_LEAST, _CACHED // values)
         height, width = max(1, batch_size // n), min(n, batch_size)
@@ -61,14 +83,36 @@ def label_grid(classifier: Callable, plane: Plane, n: int, *, batch_size: int | 
 
 
 def _evaluator(classifier: Callable, plane: Plane, a: np.ndarray, b: np.ndarray) -> tuple[Callable, int]:
-    """Turn *classifier* into a function of a block of the grid a × b, and give the values a node has there at first."""
+    """Return *classifier* as a function of a block of the grid a × b, and the values that a node has in it at first."""
 
     def points(rows: slice, columns: slice) -> np.ndarray:
         return plane.points(a[columns], b[rows, None]).reshape(-1, *plane.shape)
 
-    if not isinstance(classifier, nn.Module):
+    if not is_module(classifier):
         return lambda rows, columns: classifier(points(rows, columns)), len(plane.origin)
+    import torch
+
     model = copy.deepcopy(classifier).to("cpu", torch.float64)
+    layers, shape = _foldable(model, plane)
+    if not layers:
+        return lambda rows, columns: model(torch.from_numpy(points(rows, columns))), len(plane.origin)
+    first, rest = layers[0], torch.nn.Sequential(*layers[1:])
+    for layer in rest:
+        if isinstance(layer, torch.nn.ReLU):
+            layer.inplace = True  # its input is fresh
+    along_a, along_b, form = _fold(first, plane, shape, a, b)
+    values = along_a.shape[1]
+    if type(first) is torch.nn.Conv2d:
+        quick = copy.deepcopy(rest).to(torch.float32, memory_format=torch.channels_last)
+        # The layers behind a convolution gain from more nodes at a time.
+        return partial(_close_calls_in_float64, rest, quick, along_a, along_b, form), values // 4
+    return _perceptron(rest, along_a, along_b, form), values
+
+
+def _foldable(model, plane: Plane) -> tuple[list, tuple[int, ...]]:
+    """Return the layers of *model* from a first one on that can be folded, with the shape it takes; or no layers."""
+    from torch import nn
+
     # A subclass or a hook may do more than its layers say.
     plain = type(model) is nn.Sequential and not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     layers = list(model) if plain else []
@@ -77,29 +121,39 @@ def _evaluator(classifier: Callable, plane: Plane, a: np.ndarray, b: np.ndarray)
         layers, shape = layers[1:], (len(plane.origin),)
     kind = {1: nn.Linear, 3: nn.Conv2d}.get(len(shape))
     if not layers or type(layers[0]) is not kind:
-        return lambda rows, columns: model(torch.from_numpy(points(rows, columns))), len(plane.origin)
-    first, rest = layers[0], nn.Sequential(*layers[1:])
-    taken = first.in_features if kind is nn.Linear else first.in_channels
+        return [], shape
+    taken = layers[0].in_features if kind is nn.Linear else layers[0].in_channels
     if taken != shape[0]:
         raise ValueError(
             f"The classifier takes {taken} {'values' if kind is nn.Linear else 'channels'} and the plane lies in "
             f"{'×'.join(map(str, plane.shape))}: span the plane by the classifier's own inputs."
         )
-    for layer in rest:
-        if isinstance(layer, nn.ReLU):
-            layer.inplace = True  # its input below is fresh
+    return layers, shape
+
+
+def _fold(first, plane: Plane, shape: tuple[int, ...], a: np.ndarray, b: np.ndarray) -> tuple:
+    """
+    Fold the layer *first* onto the plane: its output at the node (b_i, a_j) is along_b[i] + along_a[j].
+
+    Returned are along_a and along_b, one row a coordinate, and the shape of one output, channels last.
+    """
+    import torch
+
     offset = first(torch.from_numpy(plane.origin).view(1, *shape))
     first.bias = None
     slope_a, slope_b = first(torch.from_numpy(plane.axes).view(2, *shape))
-    if kind is nn.Conv2d:  # channels last, as convolutions in float32 are quicker
+    if len(shape) == 3:  # channels last, as convolutions in float32 are quicker
         offset, slope_a, slope_b = (values.movedim(-3, -1) for values in (offset, slope_a, slope_b))
-    form, offset = offset.shape[1:], offset.ravel()
-    along_b = torch.from_numpy(b)[:, None] * slope_b.ravel() + offset
     along_a = torch.from_numpy(a)[:, None] * slope_a.ravel()
-    if kind is nn.Conv2d:
-        quick = copy.deepcopy(rest).to(torch.float32, memory_format=torch.channels_last)
-        values = len(offset) // 4  # the layers behind the first gain from more nodes at a time
-        return partial(_close_calls_in_float64, rest, quick, along_a, along_b, form), values
+    along_b = torch.from_numpy(b)[:, None] * slope_b.ravel() + offset.ravel()
+    return along_a, along_b, offset.shape[1:]
+
+
+def _perceptron(rest, along_a, along_b, form: tuple[int, ...]) -> Callable:
+    """Return logits of a block of the grid by the layers *rest*, which follow a folded linear layer."""
+    import torch
+    from torch import nn
+
     buffer = torch.empty(0, dtype=torch.float64)  # fresh memory a block would take half the time
 
     def sums(in_a: torch.Tensor, in_b: torch.Tensor) -> torch.Tensor:
@@ -108,28 +162,25 @@ def _evaluator(classifier: Callable, plane: Plane, a: np.ndarray, b: np.ndarray)
             buffer.resize_(math.prod(shape))
         return torch.add(in_a, in_b, out=buffer[: math.prod(shape)].view(shape))
 
-    def folded(rows: slice, columns: slice) -> torch.Tensor:
-        return rest(sums(along_a[columns], along_b[rows, None]).view(-1, *form))
-
     if not all(type(layer) is nn.ReLU or type(layer) is nn.Linear and layer.bias is not None for layer in rest):
-        return folded, len(offset)
+        return lambda rows, columns: rest(sums(along_a[columns], along_b[rows, None]).view(-1, *form))
     # Products that give few classes, and maxima over these, take less time where nodes, not classes, lie side by side.
     turned_a, turned_b = along_a.T.contiguous(), along_b.T.contiguous()
 
-    def folded_and_turned(rows: slice, columns: slice) -> torch.Tensor:
+    def turned(rows: slice, columns: slice) -> torch.Tensor:
         hidden = sums(turned_a[:, None, columns], turned_b[:, rows, None]).flatten(1)
         for layer in rest:
             hidden = hidden.relu_() if type(layer) is nn.ReLU else layer.bias[:, None].addmm(layer.weight, hidden)
         return hidden.T
 
-    return folded_and_turned, len(offset)
+    return turned
 
 
 def _close_calls_in_float64(
-    exact: nn.Module, quick: nn.Module, along_a, along_b, form: tuple[int, ...], rows: slice, columns: slice
-) -> torch.Tensor:
+    exact: Callable, quick: Callable, along_a, along_b, form: tuple[int, ...], rows: slice, columns: slice
+):
     """
-    Give logits of a block of the grid whose largest one is that of *exact*, which is called where *quick* is not sure.
+    Return logits of a block of the grid with the largest one of *exact*, which is called where *quick* is not sure.
 
     Convolutions take four to five times as long in float64. The nodes that both see tell how far *quick* is off; if
     that is anywhere near what counts as close, *exact* does it all.
@@ -150,7 +201,7 @@ def _close_calls_in_float64(
 
 
 def _labels_of(output, shape: tuple[int, int], start: tuple[int, int]) -> np.ndarray:
-    """Turn *output* at a block of nodes, of *shape* and beginning at the row and column *start*, into labels."""
+    """Return *output* at a block of nodes, of *shape* and beginning at the row and column *start*, as labels."""
     count = shape[0] * shape[1]
     array = to_numpy(output)
     if array.ndim == 1 and array.dtype.kind in "iu" and len(array) == count:
@@ -164,18 +215,24 @@ def _labels_of(output, shape: tuple[int, int], start: tuple[int, int]) -> np.nda
         )
     place = ("row", "column", "class")
     check_finite("Logits on the slice", array.reshape(*shape, -1), "the model diverged there", place, start)
-    if isinstance(output, torch.Tensor):
+    if is_tensor(output):
         return output.max(dim=1).indices.numpy().reshape(shape)  # as argmax, ties included, in a third of the time
     return array.argmax(axis=1).reshape(shape)
 
 
 def grid_change(labels_a: np.ndarray, labels_b: np.ndarray) -> float:
     """
-    Give the grid prediction change: the share of nodes whose label differs, in [0, 1].
+    Return the grid prediction change: the fraction of nodes whose label differs, in [0, 1].
 
     Parameters
     ----------
     labels_a, labels_b : int arrays of one shape (n, m)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> grid_change(np.array([[0, 0], [0, 1]]), np.array([[0, 1], [0, 1]]))
+    0.25
     """
     a, b = (check_labels(labels, "Grid labels", ndim=2) for labels in (labels_a, labels_b))
     check_same_shape("The first grid's labels", a, "the second's", b)

@@ -1,15 +1,14 @@
 """
-Two-dimensional slices of a decision boundary: the plane, its label grid, boundary masks, junctions.
+Cells of a label grid: boundary masks, multiclass junctions, and what changes on the way between two label grids.
 
-A slice is the plane x = origin + a · axis_1 + b · axis_2 over a box, with n × n nodes. Label grids have shape (n, n):
-rows run along b, columns along a. Cells lie between four nodes, so cell arrays have shape (n − 1, n − 1). Labels are
-those of float64.
+Label grids have shape (n, n) on a slice: rows run along b, columns along a. Cells lie between four nodes, so arrays of
+cells have shape (n − 1, n − 1).
 """
 
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
+import scipy  # its submodules are imported when first used
 
 from .._checks import check_integer, check_labels, check_same_shape
 
@@ -23,7 +22,7 @@ class Jaccard(NamedTuple):
 
 class Transition(NamedTuple):
     """
-    Cells of a path of label grids between two quantization levels.
+    Count cells of a path of label grids between two bit-widths.
 
     Changed cells, visited cells and their neighbourhoods are taken from one step to the next and pooled over the steps.
     """
@@ -32,12 +31,12 @@ class Transition(NamedTuple):
     union: int  # cells that are a junction cell at some step
     union_changed: int  # of these, the ones inside the changed region
     changed: int  # the changed region: cells with a corner whose label changes at some step
-    share_changed: float  # share of the cells that the boundary visits that change
-    share_near: float  # share of the changed cells within one cell of a junction; NaN if nothing changed
-    chance_boundary: float  # the same share of all cells that the boundary visits: chance along the boundary
-    chance_slice: float  # the same share of all cells: chance anywhere on the slice
+    share_changed: float  # fraction of the cells that the boundary visits that change
+    share_near: float  # fraction of the changed cells within one cell of a junction; NaN if nothing changed
+    chance_boundary: float  # the same fraction of all cells that the boundary visits: chance along the boundary
+    chance_slice: float  # the same fraction of all cells: chance anywhere on the slice
     rearranged: int  # cells, summed over the steps, that stay on the boundary while the set of classes there changes
-    share_rearranged_near: float  # share of these within one cell of a junction; NaN if there is none
+    share_rearranged_near: float  # fraction of these within one cell of a junction; NaN if there is none
 
 
 def corner_classes(labels: np.ndarray) -> np.ndarray:
@@ -60,6 +59,7 @@ def corner_classes(labels: np.ndarray) -> np.ndarray:
 
     Examples
     --------
+    >>> import numpy as np
     >>> corner_classes(np.array([[0, 0, 1], [0, 2, 1]]))
     array([[2, 3]], dtype=uint8)
     """
@@ -81,15 +81,23 @@ def boundary_mask(labels: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    labels : int array, shape (n, m)
+    labels : int array, shape (n, m), n and m >= 2
+        Predicted class at each node.
 
     Returns
     -------
     mask : bool array, shape (n - 1, m - 1)
 
+    Raises
+    ------
+    ValueError
+        As :func:`corner_classes`.
+
     Examples
     --------
-    >>> boundary_mask(np.array([[0, 0, 1], [0, 0, 1]]))
+    >>> import numpy as np
+    >>> import bqcore as bq
+    >>> bq.boundary_mask(np.array([[0, 0, 1], [0, 0, 1]]))
     array([[False,  True]])
     """
     return corner_classes(labels) > 1
@@ -101,15 +109,23 @@ def junction_cells(labels: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    labels : int array, shape (n, m)
+    labels : int array, shape (n, m), n and m >= 2
+        Predicted class at each node.
 
     Returns
     -------
     junctions : bool array, shape (n - 1, m - 1)
 
+    Raises
+    ------
+    ValueError
+        As :func:`corner_classes`.
+
     Examples
     --------
-    >>> junction_cells(np.array([[0, 0, 1], [0, 2, 1]]))
+    >>> import numpy as np
+    >>> import bqcore as bq
+    >>> bq.junction_cells(np.array([[0, 0, 1], [0, 2, 1]]))
     array([[False,  True]])
     """
     return corner_classes(labels) >= 3
@@ -121,29 +137,39 @@ def thickened(mask: np.ndarray, cells: int = 1) -> np.ndarray:
 
     Examples
     --------
+    >>> import numpy as np
     >>> thickened(np.array([[False, False, False, True]]))
     array([[False, False,  True,  True]])
     """
     cells = check_integer("Cells", cells, 1)
-    return ndimage.maximum_filter(np.asarray(mask, dtype=bool), 2 * cells + 1, mode="constant")
+    return scipy.ndimage.maximum_filter(np.asarray(mask, dtype=bool), 2 * cells + 1, mode="constant")
 
 
 def boundary_jaccard(mask_a: np.ndarray, mask_b: np.ndarray) -> Jaccard:
     """
-    Give the boundary-mask Jaccard distance 1 − |A ∩ B| / |A ∪ B|: 0 for equal masks, 1 for disjoint ones.
+    Measure the boundary-mask Jaccard distance 1 − |A ∩ B| / |A ∪ B|: 0 for equal masks, 1 for disjoint ones.
 
     Parameters
     ----------
     mask_a, mask_b : bool arrays of one shape, on the same grid
+        For instance of :func:`boundary_mask`.
 
     Returns
     -------
     Jaccard
-        Distance 0 with ``both_empty`` set if neither mask has a cell; 1 if just one is empty.
+        Distance 0 with ``both_empty`` set if neither mask has a cell; 1 if just one is empty. It grows towards 1 as the
+        grid gets finer: report the grid step with it.
+
+    Raises
+    ------
+    ValueError
+        If the masks differ in shape.
 
     Examples
     --------
-    >>> boundary_jaccard(np.array([[True, True]]), np.array([[True, False]]))
+    >>> import numpy as np
+    >>> import bqcore as bq
+    >>> bq.boundary_jaccard(np.array([[True, True]]), np.array([[True, False]]))
     Jaccard(distance=0.5, both_empty=False)
     """
     a, b = (np.asarray(mask, dtype=bool) for mask in (mask_a, mask_b))
@@ -156,19 +182,28 @@ def boundary_jaccard(mask_a: np.ndarray, mask_b: np.ndarray) -> Jaccard:
 
 def effective_displacement(distance, steps: tuple[float, float]):
     """
-    Turn a boundary-mask Jaccard distance into the straight-line shift that would cause it, d_eff = w J / (2 − J).
+    Return the straight-line shift that would cause a boundary-mask Jaccard distance, d_eff = w J / (2 − J).
 
     w = 2 (h_a + h_b) / π is the mean width of a one-cell mask over all directions (4h/π on square cells). Unlike J,
-    d_eff does not depend on the grid step, as long as the shift is below it.
+    d_eff does not depend on the grid step, as long as the shift is below it. It inverts the law of
+    :mod:`bqcore.metrics.finite_scale` there; :func:`bqcore.metrics.finite_scale.implied_displacement` does everywhere.
 
     Parameters
     ----------
-    distance : float or array in [0, 1]
-    steps : (h_a, h_b) in input units
+    distance : float or array, 0 to 1
+    steps : (h_a, h_b)
+        Grid steps, in input units, above 0; neither is checked.
 
     Returns
     -------
-    d_eff : float or array, input units
+    d_eff : float or array
+        In input units, from 0 to w.
+
+    Examples
+    --------
+    >>> import bqcore as bq
+    >>> round(bq.effective_displacement(0.5, (0.03, 0.03)), 4)
+    0.0127
     """
     width = 2.0 * (steps[0] + steps[1]) / np.pi
     return width * distance / (2.0 - distance)
@@ -176,19 +211,34 @@ def effective_displacement(distance, steps: tuple[float, float]):
 
 def transition(path: np.ndarray) -> Transition:
     """
-    Say where a slice reconfigures along a path of label grids between two quantization levels.
+    Measure where a slice reconfigures along a path of label grids between two bit-widths.
 
-    If visible reconfigurations sit at multiclass junctions, ``share_near`` exceeds ``chance_boundary``, the share to
+    If visible reconfigurations sit at multiclass junctions, ``share_near`` exceeds ``chance_boundary``, the fraction to
     expect if changes fell anywhere along the boundary.
 
     Parameters
     ----------
-    path : int array, shape (S, n, n), S >= 2
+    path : int array, shape (S, n, m), S, n and m >= 2
         Labels at successive interpolation steps, both ends included.
 
     Returns
     -------
     Transition
+        Counts of cells, and fractions from 0 to 1.
+
+    Raises
+    ------
+    ValueError
+        If *path* has another shape or no integer labels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import bqcore as bq
+    >>> before, after = np.zeros((3, 3), int), np.array([[0, 0, 0], [0, 0, 0], [0, 1, 2]])
+    >>> found = bq.transition(np.stack([before, after]))
+    >>> found.junctions, found.changed, found.share_near
+    (array([0, 1]), 2, 1.0)
     """
     path = np.asarray(path)
     if path.ndim != 3 or len(path) < 2:
@@ -199,21 +249,21 @@ def transition(path: np.ndarray) -> Transition:
     changed = moved[:, :-1, :-1] | moved[:, :-1, 1:] | moved[:, 1:, :-1] | moved[:, 1:, 1:]
     visited = masks[1:] | masks[:-1] | changed
     either = junctions[1:] | junctions[:-1]
-    near = ndimage.maximum_filter(either, (1, 3, 3), mode="constant")
+    near = scipy.ndimage.maximum_filter(either, (1, 3, 3), mode="constant")
     union, union_changed = junctions.any(axis=0), changed.any(axis=0)
     rearranged = _rearranged(path, masks)
-    share = [float(near[cells].mean()) if cells.any() else np.nan for cells in (changed, visited, rearranged)]
+    nearby = [float(near[cells].mean()) if cells.any() else np.nan for cells in (changed, visited, rearranged)]
     return Transition(
         junctions=junctions.sum(axis=(1, 2)),
         union=int(union.sum()),
         union_changed=int((union & union_changed).sum()),
         changed=int(union_changed.sum()),
         share_changed=float(changed.sum() / visited.sum()) if visited.any() else 0.0,
-        share_near=share[0],
-        chance_boundary=share[1],
+        share_near=nearby[0],
+        chance_boundary=nearby[1],
         chance_slice=float(near.mean()),
         rearranged=int(rearranged.sum()),
-        share_rearranged_near=share[2],
+        share_rearranged_near=nearby[2],
     )
 
 

@@ -6,8 +6,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import optimize, special
-from scipy import stats as scipy_stats
+import scipy  # its submodules are imported when first used
 
 from .._checks import check_finite, check_integer, check_same_shape, check_share
 
@@ -32,7 +31,7 @@ class Discordant(NamedTuple):
 
 def clopper_pearson(events: int, trials: int, level: float = 0.95) -> Interval:
     """
-    Give the exact interval of a rate from *events* in *trials*.
+    Return the exact interval of a rate from *events* in *trials*.
 
     Examples
     --------
@@ -43,14 +42,14 @@ def clopper_pearson(events: int, trials: int, level: float = 0.95) -> Interval:
     events = check_integer("Events", events, 0, trials)
     tail, misses = (1 - check_share("Level", level)) / 2, trials - events
     # Quantiles of the beta distribution; binomtest finds the same ends as roots, a hundred times slower.
-    low = special.betaincinv(events, misses + 1, tail) if events else 0.0
-    high = special.betainccinv(events + 1, misses, tail) if misses else 1.0
+    low = scipy.special.betaincinv(events, misses + 1, tail) if events else 0.0
+    high = scipy.special.betainccinv(events + 1, misses, tail) if misses else 1.0
     return Interval(events / trials, float(low), float(high))
 
 
 def prediction_interval(runs, means_of: int = 1, level: float = 0.95) -> Interval:
     """
-    Give the interval that the next value falls into with probability *level*, from independent *runs*.
+    Return the interval that the next value falls into with probability *level*, from independent *runs*.
 
     The next value is one run, or the mean of *means_of* runs. For one run, and runs enough for it, the interval is
     free of a distribution: the run of rank (n + 1) p, which the next one undercuts with probability p. Otherwise it is
@@ -87,25 +86,25 @@ def prediction_interval(runs, means_of: int = 1, level: float = 0.95) -> Interva
     if k == 1 and rank >= 1:
         low, high = np.interp([rank, n + 1 - rank], np.arange(1, n + 1), np.sort(runs))
         return Interval(float(np.median(runs)), float(low), float(high))
-    half = scipy_stats.t.isf(tail, n - 1) * runs.std(ddof=1) * math.sqrt(1 / k + 1 / n)
+    half = scipy.stats.t.isf(tail, n - 1) * runs.std(ddof=1) * math.sqrt(1 / k + 1 / n)
     return Interval(float(runs.mean()), float(runs.mean() - half), float(runs.mean() + half))
 
 
 def percentile(runs, value: float) -> float:
     """
-    Give the percentile of *value* among *runs*, 0 to 100; ties count half.
+    Return the percentile of *value* among *runs*, 0 to 100; ties count half.
 
     Examples
     --------
     >>> percentile([0.0, 0.0, 1.0, 2.0], 0.0)
     25.0
     """
-    return float(scipy_stats.percentileofscore(_runs(runs, least=1), value, kind="mean"))
+    return float(scipy.stats.percentileofscore(_runs(runs, least=1), value, kind="mean"))
 
 
 def paired_difference(first, second, level: float = 0.95) -> Interval:
     """
-    Give the mean of first − second over paired seeds with its Student interval.
+    Return the mean of first − second over paired seeds with its Student interval.
 
     Parameters
     ----------
@@ -113,13 +112,13 @@ def paired_difference(first, second, level: float = 0.95) -> Interval:
         One value a seed, in the same order of seeds.
     """
     d = _differences(first, second)
-    half = scipy_stats.t.isf((1 - check_share("Level", level)) / 2, len(d) - 1) * d.std(ddof=1) / math.sqrt(len(d))
+    half = scipy.stats.t.isf((1 - check_share("Level", level)) / 2, len(d) - 1) * d.std(ddof=1) / math.sqrt(len(d))
     return Interval(float(d.mean()), float(d.mean() - half), float(d.mean() + half))
 
 
 def paired_bootstrap(first, second, *, rng: int, resamples: int = 10_000, level: float = 0.95) -> Interval:
     """
-    Give the mean of first − second over paired seeds with an interval from drawing seeds with replacement.
+    Return the mean of first − second over paired seeds with an interval from drawing seeds with replacement.
 
     Quantiles of the resampled means, taken as far out as Student's t asks: at the usual 2.5 and 97.5 % such intervals
     are short by a factor of sqrt((n − 1)/n) · z/t, and those of 5 seeds hold the truth 84 % of the time (Hesterberg
@@ -139,8 +138,8 @@ def paired_bootstrap(first, second, *, rng: int, resamples: int = 10_000, level:
     d, level = _differences(first, second), check_share("Level", level)
     rng, resamples = check_integer("Seed of the resampling", rng, 0), check_integer("Resamples", resamples, 1000)
     n = len(d)
-    tail = float(scipy_stats.norm.sf(math.sqrt(n / (n - 1)) * scipy_stats.t.isf((1 - level) / 2, n - 1)))
-    found = scipy_stats.bootstrap(
+    tail = float(scipy.stats.norm.sf(math.sqrt(n / (n - 1)) * scipy.stats.t.isf((1 - level) / 2, n - 1)))
+    found = scipy.stats.bootstrap(
         (d,), np.mean, n_resamples=resamples, confidence_level=1 - 2 * tail, method="percentile", rng=rng
     ).confidence_interval
     return Interval(float(d.mean()), float(found.low), float(found.high))
@@ -148,7 +147,7 @@ def paired_bootstrap(first, second, *, rng: int, resamples: int = 10_000, level:
 
 def detectable_difference(first, second, *, seeds: int | None = None, level: float = 0.95, power: float = 0.8) -> float:
     """
-    Give the smallest mean difference that a paired t test would probably have seen: its power, read backwards.
+    Return the smallest mean difference that a paired t test would probably have seen: its power, read backwards.
 
     Where a comparison finds nothing, this says how large an effect it leaves possible.
 
@@ -179,15 +178,15 @@ def detectable_difference(first, second, *, seeds: int | None = None, level: flo
         raise ValueError(
             f"Level is {level:g} and power {power:g}: give power between (1 − level) / 2 and 1, level below 1."
         )
-    cut, far = scipy_stats.t.isf(tail, n - 1), 8.0
+    cut, far = scipy.stats.t.isf(tail, n - 1), 8.0
 
     def lacking(centre):
         # The chance of a finding in the right direction; scipy has no value for the far tail of the other one.
-        return scipy_stats.nct.sf(cut, n - 1, centre) - power
+        return scipy.stats.nct.sf(cut, n - 1, centre) - power
 
     while lacking(far) < 0:
         far *= 2
-    return float(optimize.brentq(lacking, 0, far) * d.std(ddof=1) / math.sqrt(n))
+    return float(scipy.optimize.brentq(lacking, 0, far) * d.std(ddof=1) / math.sqrt(n))
 
 
 def mcnemar(first, second) -> Discordant:
@@ -215,12 +214,12 @@ def mcnemar(first, second) -> Discordant:
     first, second = _changes(first, "First"), _changes(second, "Second")
     check_same_shape("First", first, "second", second)
     one, two = int((first & ~second).sum()), int((second & ~first).sum())
-    return Discordant(one, two, float(scipy_stats.binomtest(one, one + two).pvalue) if one + two else 1.0)
+    return Discordant(one, two, float(scipy.stats.binomtest(one, one + two).pvalue) if one + two else 1.0)
 
 
 def correlation(first, second, *, level: float = 0.95) -> Interval:
     """
-    Give Pearson's correlation with Fisher's interval, as if all pairs of values were independent.
+    Return Pearson's correlation with Fisher's interval, as if all pairs of values were independent.
 
     They are not if a seed gives several: put :func:`seed_correlation` beside it.
 
@@ -238,13 +237,13 @@ def correlation(first, second, *, level: float = 0.95) -> Interval:
     if first.size < 4:
         raise ValueError(f"A correlation's interval needs at least 4 pairs of values, and there are {first.size}.")
     r = float(_pearson(first.ravel()[:, None], second.ravel()[:, None]))
-    half = scipy_stats.norm.isf((1 - check_share("Level", level)) / 2) / math.sqrt(first.size - 3)
+    half = scipy.stats.norm.isf((1 - check_share("Level", level)) / 2) / math.sqrt(first.size - 3)
     return _around(r, half)
 
 
 def seed_correlation(first, second, *, level: float = 0.95) -> Interval:
     """
-    Give Pearson's correlation over seeds and levels with an interval that takes the seeds as clusters.
+    Return Pearson's correlation over seeds and levels with an interval that takes the seeds as clusters.
 
     Each seed is left out in turn with all its levels, and Student's t on Fisher's z turns the spread into an interval
     (a jackknife over clusters). Quantiles of resampled seeds are the usual way, but come out too short for few seeds:
@@ -265,7 +264,7 @@ def seed_correlation(first, second, *, level: float = 0.95) -> Interval:
 
 def within_level_correlation(first, second, *, level: float = 0.95) -> Interval:
     """
-    Give the correlation of what is left when each level's mean is taken off: of networks, not of bit-widths.
+    Return the correlation of what is left when each level's mean is taken off: of networks, not of bit-widths.
 
     Bits drive both axes of a plot over all levels, so its correlation is large whatever else holds. The interval is
     that of :func:`seed_correlation`; its levels are centred anew without each seed. Exponential seed effects, which
@@ -280,7 +279,7 @@ def within_level_correlation(first, second, *, level: float = 0.95) -> Interval:
 
 def correlation_gain(first, other, second, *, within: bool = False, level: float = 0.95) -> Interval:
     """
-    Give by how much *first* correlates better with *second* than *other* does: the difference of Fisher's z.
+    Measure by how much *first* correlates better with *second* than *other* does: the difference of Fisher's z.
 
     The interval leaves out one seed at a time, as that of :func:`seed_correlation` does: both correlations are of the
     same networks, so that their own intervals cannot tell whether they differ.
@@ -306,14 +305,14 @@ def _clustered(first, second, level: float, *, centred: bool) -> Interval:
 
 
 def _left_out(first, second, *, centred: bool) -> np.ndarray:
-    """Give Fisher's z without each of the seeds."""
+    """Return Fisher's z without each of the seeds."""
     rest = ~np.eye(len(first), dtype=bool)
     return _fisher_z([_pearson(first[keep], second[keep], centred=centred) for keep in rest])
 
 
 def _jackknife_half(left: np.ndarray, level: float) -> float:
     tail = (1 - check_share("Level", level)) / 2
-    return scipy_stats.t.isf(tail, len(left) - 1) * math.sqrt((len(left) - 1) * left.var())
+    return scipy.stats.t.isf(tail, len(left) - 1) * math.sqrt((len(left) - 1) * left.var())
 
 
 def _fisher_z(r) -> np.ndarray:
@@ -326,7 +325,7 @@ def _around(r: float, half: float) -> Interval:
 
 
 def _pearson(first: np.ndarray, second: np.ndarray, *, centred: bool = False) -> float:
-    """Give r over all values of two arrays (seeds, levels), about each level's mean if *centred*."""
+    """Return r over all values of two arrays (seeds, levels), about each level's mean if *centred*."""
     parts = []
     for name, values in (("First", first), ("Second", second)):
         rest = values - values.mean(axis=0 if centred else None)

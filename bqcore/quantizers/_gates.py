@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from .._checks import check_finite, to_numpy
 from ..metrics.decisions import boundary_band, top_pair
+from ..metrics.margins import margin_gradient
 from . import uniform
 from ._layers import PASS, Quadratic, calls_of, caught, logits_of, quoted, unfit
 from .uniform import LAYERS, level_range, quantize, step_size
@@ -135,12 +136,9 @@ class Band:
         band = torch.from_numpy(boundary_band(logits_of(reference, inputs), fraction).copy()).to(inputs.device)
         x, rows = inputs[band], []
         for part in x.split(PASS):
-            leaf = part.clone().requires_grad_()
-            logits = reference(leaf)
-            pair = torch.from_numpy(np.stack(top_pair(logits), 1)).to(part.device)
-            margin = pair_margin(logits, pair)
-            (gradient,) = torch.autograd.grad(margin.sum(), leaf)
-            rows.append((pair, margin.detach(), torch.linalg.vector_norm(gradient.flatten(1), dim=1)))
+            pair = torch.from_numpy(np.stack(top_pair(logits_of(reference, part)), 1)).to(part.device)
+            margin, gradient = margin_gradient(reference, part, *pair.T)
+            rows.append((pair, margin, torch.linalg.vector_norm(gradient.flatten(1), dim=1)))
         pair, margin, length = (torch.cat(column) for column in zip(*rows))
         check_finite("Margin gradients", to_numpy(length), "move or rescale that input", ("input of the band",))
         steep = length > 0

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from .._checks import check_choice, check_integer, check_share, to_numpy
 from .._threads import one_thread
 from ..metrics import decisions
+from ..metrics.margins import margin_gradient
 from . import _gates
 from ._gates import check_inputs, check_number, pair_margin, step_grids, with_weights
 from ._layers import logits_of
@@ -211,16 +212,12 @@ def onto_boundary(model: nn.Module, inputs: torch.Tensor, pair: torch.Tensor, *,
     """
     best, x = inputs.clone(), inputs.clone()
     least = torch.full((len(inputs),), math.inf, dtype=inputs.dtype)
-    for step in range(steps + 1):
-        leaf = x.detach().requires_grad_()
-        margin = pair_margin(model(leaf), pair)
-        better = margin.detach().abs() < least
-        best[better], least[better] = x[better], margin.detach().abs()[better]
-        if step == steps:
-            break
-        (gradient,) = torch.autograd.grad(margin.sum(), leaf)
+    for _ in range(steps + 1):
+        margin, gradient = margin_gradient(model, x, *pair.T)
+        better = margin.abs() < least
+        best[better], least[better] = x[better], margin.abs()[better]
         square = gradient.flatten(1).square().sum(1)
-        length = torch.where(square > 0, margin.detach() / square, 0.0)
+        length = torch.where(square > 0, margin / square, 0.0)
         x = x - length.view(-1, *[1] * (x.ndim - 1)) * gradient
     return best
 

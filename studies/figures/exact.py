@@ -110,7 +110,7 @@ def outside_figure(network: nn.Sequential, plane: planes.Plane, inputs: torch.Te
         )
         axes.set(
             xlim=(plane.low[0], plane.high[0]), ylim=(plane.low[1], plane.high[1]), aspect="equal", xticks=[],
-            yticks=[], title=f"{planes.share_outside(plane, inputs):.0%} of the slice lies outside",
+            yticks=[], title=f"{planes.fraction_outside(plane, inputs):.0%} of the slice lies outside",
         )  # fmt: skip
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.01), frameon=False, ncols=2, fontsize=8)
         for axes, (name, point) in zip(panels[1:], points.items()):

@@ -226,8 +226,8 @@ def test_bands_are_refused():
             boundary_band(np.zeros((n, 2)))
         with pytest.raises(ValueError, match=f"A boundary band needs at least 5 inputs, and there are {n}"):
             band_flip_rate(np.zeros((n, 2)), np.zeros((n, 2)))
-    with pytest.raises(ValueError, match="Band share is 0: the boundary band would be empty"):
+    with pytest.raises(ValueError, match="Band fraction is 0: the boundary band would be empty"):
         boundary_band(np.zeros((10, 2)), 0)
     for share in (-0.1, 1.1, float("nan"), True, "0.2", None):
-        with pytest.raises(ValueError, match=f"Band share is {share!r}: give a number from 0 to 1"):
+        with pytest.raises(ValueError, match=f"Band fraction is {share!r}: give a number from 0 to 1"):
             boundary_band(np.zeros((10, 2)), share)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from bqcore.metrics import exact_slices
+from bqcore.metrics import _mesh
 from bqcore.metrics.exact_slices import exact_slice, shared_areas
 from bqcore.metrics.planes import pca_plane
 from tests.helpers.exact_slices import area_of, check_cells, check_slice, logits_at, network
@@ -331,7 +331,7 @@ def test_boxes_cells_and_pairs_of_networks_are_refused(trained, plane, monkeypat
             exact_slice(model, flat_plane(low, high))
     with pytest.raises(ValueError, match="The slice has more than 99 cells: raise most_cells or shrink the box"):
         exact_slice(trained.model, plane, most_cells=99)
-    monkeypatch.setattr(exact_slices, "_MOST_VALUES", 9999)
+    monkeypatch.setattr(_mesh, "_MOST_VALUES", 9999)
     with pytest.raises(ValueError, match=r"64 units of a layer at \d+ corners of cells take over 2 GB: shrink the box"):
         exact_slice(trained.model, plane)
     for wrong in (0, 2.0, True):

@@ -11,63 +11,18 @@ from hypothesis import strategies as st
 from torch import nn
 
 from bqcore._threads import one_thread
-from bqcore.metrics.margins import displacement, local_change, radius, top_margins
+from bqcore.metrics.margins import (
+    displacement,
+    local_change,
+    normal_variation,
+    radius,
+    signed_distance_change,
+    top_margins,
+)
 from bqcore.quantizers.uniform import quantize_model
 from studies.networks import mlp
+from tests.helpers.margins import SCALES, Wavy, linear, linear_cases, measures, radius_one_by_one
 from tests.helpers.nets import SEEDS
-
-SCALES = st.integers(-8, 8).map(lambda power: 10.0**power)
-
-
-def linear(weight, bias) -> nn.Linear:
-    layer = nn.Linear(len(weight[0]), len(weight)).double()
-    with torch.no_grad():
-        layer.weight.copy_(torch.from_numpy(np.array(weight)))
-        layer.bias.copy_(torch.from_numpy(np.array(bias)))
-    return layer
-
-
-@st.composite
-def linear_cases(draw, least=2):
-    """Draw a linear classifier's weights and biases and a batch of inputs, of any scale."""
-    k, d, n = draw(st.integers(2, 9)), draw(st.integers(least, 8)), draw(st.integers(1, 20))
-    generator = np.random.default_rng(draw(SEEDS))
-    scale = draw(SCALES)
-    return generator.normal(size=(k, d)) * scale, generator.normal(size=k) * scale, generator.normal(size=(n, d))
-
-
-class Wavy(nn.Module):
-    """Smooth, not piecewise linear, on inputs of shape (1, 4, 4): every gradient differs from every other."""
-
-    def __init__(self, classes: int):
-        super().__init__()
-        generator = torch.Generator().manual_seed(classes)
-        self.body = nn.Conv2d(1, 4, 3).double()
-        self.head = nn.Linear(16, classes).double()
-        with torch.no_grad():
-            for parameter in self.parameters():
-                parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
-
-    def forward(self, x):
-        return self.head(torch.tanh(self.body(x)).flatten(1))
-
-
-def radius_one_by_one(classifier, inputs) -> list[tuple[float, int]]:
-    """DEFINITIONS' formula, read aloud: one input, one rival, one gradient at a time."""
-    found = []
-    for x in inputs:
-        x = x[None].clone().requires_grad_(True)
-        z = classifier(x)[0]
-        c = int(z.argmax())
-        best = (float("inf"), -1)
-        for j in range(len(z)):
-            if j != c:
-                gap = z[c] - z[j]
-                (gradient,) = torch.autograd.grad(gap, x, retain_graph=True)
-                best = min(best, (gap.item() / gradient.norm().item(), j))
-        found.append(best)
-    return found
-
 
 # --- radius ---
 
@@ -170,6 +125,46 @@ def test_a_boundary_moved_by_hand():
     assert found.displacement.tolist() == [2, -2] and found.normal_variation.tolist() == [0, 0]
     assert found.winner.tolist() == [0, 1] and found.runner_up.tolist() == [1, 0]
     assert found.third_class.tolist() == [False, False]
+    # The same boundary from logits of twice the scale: it is as far, and displacement reads scale as well as shift.
+    doubled = linear([[0.0, 0.0], [4.0, 0.0]], [12.0, 0.0])
+    found = local_change(reference, doubled, torch.tensor([[0.0, 7.0], [5.0, 7.0]], dtype=torch.float64))
+    assert found.signed_distance_change.tolist() == [2, -2] and found.displacement.tolist() == [5, 0]
+
+
+@given(linear_cases(), st.floats(1e-3, 1e3))
+def test_a_change_of_scale_moves_nothing_and_displaces_by_c_minus_1_radii_of_the_pair(case, c):
+    weight, bias, inputs = case
+    reference, inputs = linear(weight, bias), torch.from_numpy(inputs)
+    found = local_change(reference, linear(c * weight, c * bias), inputs)
+    known = top_margins(reference, inputs)
+    distance, scale = known.margin / known.length, np.abs(weight @ inputs.numpy().T).max() + np.abs(bias).max()
+    slack = 1e-13 * scale / known.length.min()  # a margin is a difference of logits of this size
+    np.testing.assert_allclose(found.signed_distance_change, 0, atol=slack)
+    np.testing.assert_allclose(found.displacement, (c - 1) * distance, rtol=1e-9, atol=(1 + c) * slack)
+    np.testing.assert_allclose(found.normal_variation, 0, atol=1e-20)
+
+
+@given(st.integers(2, 9), SEEDS, st.floats(1e-6, 0.3))
+def test_on_the_boundary_displacement_is_the_change_of_distance_to_first_order(dimensions, seed, size):
+    """There m_f = 0, so that one is ‖∇m_q‖ / ‖∇m_f‖ times the other: they differ by its product with a small number."""
+    generator = np.random.default_rng(seed)
+    weight, bias = generator.normal(size=(2, dimensions)), generator.normal(size=2)
+    moved = size * generator.normal(size=weight.shape)
+    inputs, normal = generator.normal(size=(5, dimensions)), weight[0] - weight[1]
+    inputs -= ((inputs @ normal + bias[0] - bias[1]) / (normal @ normal))[:, None] * normal
+    found = local_change(linear(weight, bias), linear(weight + moved, bias + size), torch.from_numpy(inputs))
+    turned = np.linalg.norm(moved[0] - moved[1]) / np.linalg.norm(normal + moved[0] - moved[1])
+    apart = np.abs(found.signed_distance_change - found.displacement)
+    assert (apart <= turned * np.abs(found.displacement) + 1e-12).all() and (apart > 0).any()
+
+
+def test_each_measure_alone_is_that_of_all_at_once(trained):
+    reference = copy.deepcopy(trained.model).double()
+    given = reference, quantize_model(reference, 4), trained.split.test_inputs[:60].double()
+    found = local_change(*given)
+    for measure in (displacement, normal_variation, signed_distance_change):
+        np.testing.assert_array_equal(measure(*given, batch_size=60), getattr(found, measure.__name__))
+    assert np.abs(found.displacement - found.signed_distance_change).max() > 0.01
 
 
 @given(linear_cases(), SEEDS, st.integers(1, 30))
@@ -200,7 +195,7 @@ def test_displacement_from_logits_alone_is_that_of_the_two_classifiers(case, see
     expected = local_change(reference, candidate, inputs)
     assert margins.first.tolist() == expected.winner.tolist()
     assert margins.second.tolist() == expected.runner_up.tolist()
-    found = displacement(margins, candidate(inputs))
+    found = margins.displacement(candidate(inputs))
     # the same differences, taken in another order
     scale = np.abs(candidate(inputs).detach().numpy()).max() + np.abs(reference(inputs).detach().numpy()).max()
     np.testing.assert_allclose(found, expected.displacement, rtol=1e-12, atol=1e-13 * scale / margins.length.min())
@@ -210,16 +205,16 @@ def test_a_flat_margin_has_no_displacement_from_logits_either():
     margins = top_margins(lambda x: x * torch.tensor([0.0, 2.0]), torch.tensor([[1.0, 1.0], [3.0, -4.0]]))
     assert margins.length.tolist() == [2, 2] and margins.margin.tolist() == [2, 8]
     flat = margins._replace(length=np.array([0.0, 2.0]))
-    assert np.array_equal(displacement(flat, [[0, 3], [0, -9]]), [np.nan, 0.5], equal_nan=True)
+    assert np.array_equal(flat.displacement([[0, 3], [0, -9]]), [np.nan, 0.5], equal_nan=True)
 
 
 @pytest.mark.parametrize("logits", [np.zeros((3, 2)), np.zeros((2, 1)), np.full((2, 2), np.nan), np.zeros((2, 2, 2))])
 def test_logits_of_other_inputs_have_no_displacement(logits):
     margins = top_margins(lambda x: x, torch.eye(2))
     with pytest.raises(ValueError, match=r"^Candidate logits (have shape|have K = 1|hold 4 non-finite)"):
-        displacement(margins, logits)
+        margins.displacement(logits)
     with pytest.raises(ValueError, match=r"shape \(2, 2\): 2 inputs and more than 2 classes"):
-        displacement(margins._replace(second=np.array([2, 0])), np.zeros((2, 2)))
+        margins._replace(second=np.array([2, 0])).displacement(np.zeros((2, 2)))
 
 
 @given(st.integers(2, 9), st.floats(0, np.pi), SEEDS, SCALES, SCALES)
@@ -258,6 +253,8 @@ def test_local_change_of_a_quantized_digits_model_read_aloud(trained):
         assert found.displacement[i] == pytest.approx(((m_q - m_f) / g_f.norm()).item(), rel=1e-9)
         cosine = nn.functional.cosine_similarity(g_f, g_q).item()
         assert found.normal_variation[i] == pytest.approx(1 - cosine, rel=1e-9)
+        distances = m_f.item() / g_f.norm().item(), m_q.item() / g_q.norm().item()
+        assert found.signed_distance_change[i] == pytest.approx(distances[1] - distances[0], rel=1e-9)
         assert found.third_class[i] == (z_q.argmax().item() not in (a, b))
 
 
@@ -266,76 +263,15 @@ def test_flat_margins_are_not_a_number_and_counted():
     x = torch.ones(3, 2, dtype=torch.float64)
     found = local_change(flat, slope, x)
     assert np.isnan(found.displacement).all() and np.isnan(found.normal_variation).all()
+    assert np.isnan(found.signed_distance_change).all()
     assert (found.flat_reference, found.flat_candidate) == (3, 0)
     found = local_change(slope, flat, x)
     assert found.displacement.tolist() == [0] * 3 and np.isnan(found.normal_variation).all()
+    assert np.isnan(found.signed_distance_change).all()
     assert (found.flat_reference, found.flat_candidate) == (0, 3)
 
 
 # --- both ---
-
-
-@st.composite
-def perceptrons(draw):
-    """Draw a ReLU network of any depth and width, and its inputs: with dead units, ties and classes without a gradient."""
-    sizes = draw(st.lists(st.integers(1, 12), min_size=1, max_size=4)) + [draw(st.integers(2, 7))]
-    generator = torch.Generator().manual_seed(draw(SEEDS))
-    dtype = draw(st.sampled_from([torch.float32, torch.float64]))
-    layers = []
-    for into, out in zip(sizes, sizes[1:]):
-        layer = nn.Linear(into, out, bias=draw(st.booleans())).to(dtype)
-        with torch.no_grad():
-            layer.weight.copy_(torch.randn(out, into, generator=generator, dtype=dtype))
-            layer.weight[torch.rand(out, generator=generator) < draw(st.sampled_from([0, 0.4]))] = 0  # dead, or flat
-            if draw(st.booleans()):
-                layer.weight.round_()  # many ties, and units at zero exactly
-        layers += [layer, nn.ReLU(inplace=draw(st.booleans()))]
-    layers = layers if draw(st.booleans()) else layers[:-1]
-    inputs = torch.randn(draw(st.integers(1, 20)), sizes[0], generator=generator, dtype=dtype)
-    if draw(st.booleans()):
-        layers, inputs = [nn.Flatten(), *layers], inputs[:, None]
-    return nn.Sequential(*layers), inputs.round() if draw(st.booleans()) else inputs
-
-
-@given(perceptrons(), st.sampled_from([1, 7, 4096]))
-def test_layer_by_layer_gradients_are_autograd_s_to_the_last_bit(case, batch_size):
-    """The same operations in the same order; published results were made by autograd."""
-    model, inputs = case
-    other = copy.deepcopy(model)
-    with torch.no_grad():
-        for weight in other.parameters():
-            weight.copy_(0.7 * weight.flip(0))
-    expected = measures(lambda x: model(x), lambda x: other(x), inputs, batch_size=batch_size)
-    before = inputs.clone()
-    for x, y in zip(measures(model, other, inputs, batch_size=batch_size), expected):
-        np.testing.assert_array_equal(x, y)
-    assert torch.equal(inputs, before)
-
-
-class Doubled(nn.Sequential):
-    """More than its layers say."""
-
-    def forward(self, x):
-        return super().forward(x) ** 2
-
-
-def test_what_is_no_plain_perceptron_goes_through_autograd():
-    inputs = torch.randn(20, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    layers = mlp((6, 8, 4), 0).double()
-    hooked, curved = copy.deepcopy(layers), nn.Sequential(*layers, nn.Tanh())
-    hooked[1].register_forward_hook(lambda module, given, output: output**2)
-    for model in (Doubled(*layers), hooked, curved, nn.Sequential(layers, layers[1])):
-        found, (expected, rivals) = radius(model, inputs), zip(*radius_one_by_one(model, inputs))
-        np.testing.assert_allclose(found.radius, expected, rtol=1e-10)
-        assert found.rival.tolist() == list(rivals)
-    maps = torch.randn(5, 3, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    with pytest.raises(ValueError, match=r"Logits have shape \(5, 3, 4\): give one row a sample"):
-        radius(layers, maps)
-
-
-def measures(classifier, candidate, inputs, **kind) -> list[np.ndarray]:
-    first, second = radius(classifier, inputs, **kind), local_change(classifier, candidate, inputs, **kind)
-    return [*first, *second]
 
 
 @given(linear_cases(least=3), SEEDS)
@@ -348,7 +284,7 @@ def test_renaming_the_classes_renames_them_and_changes_no_measure(case, seed):
     first = measures(linear(weight, bias), linear(other, bias), inputs)
     second = measures(linear(weight[order], bias[order]), linear(other[order], bias[order]), inputs)
     for i, (x, y) in enumerate(zip(first, second)):
-        if i in (1, 2, 6, 7):  # classes
+        if i in (1, 2, 7, 8):  # classes
             assert x.tolist() == order[y].tolist()
         else:
             np.testing.assert_allclose(x, y, rtol=1e-8, atol=1e-9 * np.nanmax(np.abs(x)))

@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 from torch import nn
 
 from bqcore.metrics.label_grids import label_grid
-from bqcore.metrics.planes import data_region, pca_plane, share_outside
+from bqcore.metrics.planes import data_region, fraction_outside, pca_plane
 from tests.helpers.slices import SEEDS, flat_plane
 
 
@@ -98,16 +98,16 @@ def test_the_region_of_the_data_read_aloud():
     plane = flat_plane((0, 0), (4, 4))
     corners = data_region(plane, np.array([[1.0, 1.0], [3.0, 3.0]]))
     np.testing.assert_allclose(corners[corners[:, 0].argsort()][:, 0], [1, 1, 3, 3], atol=1e-8)
-    assert share_outside(plane, torch.tensor([[1.0, 1.0], [3.0, 3.0]])) == pytest.approx(0.75, abs=1e-8)
-    assert share_outside(plane, np.array([[-1.0, -1.0], [9.0, 9.0]])) == 0
-    assert share_outside(plane, np.array([[5.0, 1.0], [6.0, 3.0]])) == 1
+    assert fraction_outside(plane, torch.tensor([[1.0, 1.0], [3.0, 3.0]])) == pytest.approx(0.75, abs=1e-8)
+    assert fraction_outside(plane, np.array([[-1.0, -1.0], [9.0, 9.0]])) == 0
+    assert fraction_outside(plane, np.array([[5.0, 1.0], [6.0, 3.0]])) == 1
     # Beside the box; a line, a point in it.
     for data in ([[5.0, 1.0], [6.0, 3.0]], [[2.0, 1.0], [2.0, 3.0]], [[2.0, 2.0]]):
         assert data_region(plane, np.array(data)).shape == (0, 2)
 
 
 @given(SEEDS, st.sampled_from([0.0, 0.5]))
-def test_the_share_outside_is_that_of_the_nodes_outside(seed, padding):
+def test_the_fraction_outside_is_that_of_the_nodes_outside(seed, padding):
     """Values that never change, which rounding alone puts outside their range, among those that do."""
     generator = np.random.default_rng(seed)
     inputs = generator.normal(size=(12, 7)) ** 3
@@ -116,11 +116,11 @@ def test_the_share_outside_is_that_of_the_nodes_outside(seed, padding):
     points = plane.points(*np.meshgrid(*plane.nodes(n)))
     beyond = np.maximum(points - inputs.max(0), inputs.min(0) - points).max(-1)
     # The polygon's edge crosses at most 4 n cells.
-    assert share_outside(plane, inputs) == pytest.approx((beyond > 1e-9).mean(), abs=4 / n)
+    assert fraction_outside(plane, inputs) == pytest.approx((beyond > 1e-9).mean(), abs=4 / n)
 
 
 def test_data_of_another_plane_or_not_finite_have_no_region():
     with pytest.raises(ValueError, match="Inputs have 3 values and the plane 2: give inputs like its own"):
         data_region(flat_plane(), np.zeros((4, 3)))
     with pytest.raises(ValueError, match="Inputs hold 1 non-finite values of 8, first at sample 3, value 1"):
-        share_outside(flat_plane(), np.array([[0.0, 0.0]] * 3 + [[0.0, np.nan]]))
+        fraction_outside(flat_plane(), np.array([[0.0, 0.0]] * 3 + [[0.0, np.nan]]))

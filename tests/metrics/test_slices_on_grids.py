@@ -12,7 +12,14 @@ from skimage.measure import find_contours
 from torch import nn
 
 from bqcore.metrics.boundary_distances import boundary_distances, tolerance_jaccard
-from bqcore.metrics.exact_slices import changed_area, exact_slice, interpolated_slice, shared_areas
+from bqcore.metrics.exact_slices import (
+    changed_area,
+    exact_slice,
+    interpolate,
+    interpolated_slice,
+    logits_on,
+    shared_areas,
+)
 from bqcore.metrics.label_grids import grid_change, label_grid
 from bqcore.metrics.masks import junction_cells
 from bqcore.metrics.planes import pca_plane
@@ -176,3 +183,11 @@ def test_what_interpolation_refuses():
         interpolated_slice(lambda x: x, flat_plane(), 1)
     with pytest.raises(ValueError, match="The box runs from"):
         interpolated_slice(lambda x: x, flat_plane((0, 0), (0, 1)), 3)
+
+
+def test_logits_are_interpolated_where_they_are_and_left_as_found(trained, plane):
+    logits = logits_on(trained.model, plane, 21)
+    logits[5, 5, 3] = 1e-300  # what counts as 0
+    kept = logits.copy()
+    found = interpolate(logits, plane)
+    assert np.array_equal(logits, kept) and len(found.segments) > 20

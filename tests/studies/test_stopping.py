@@ -58,7 +58,7 @@ def test_both_splits_are_measured_each_on_its_own_slice(many):
                     assert float(found.thick_boundary_jaccard.sel(nodes=n)) == boundary_jaccard(*thick).distance
                     assert float(found.step_a.sel(nodes=n)) == plane.steps(n)[0]
                     assert bool(found.few_classes.sel(nodes=n)) == (len(np.unique(grids[1])) < 3)
-                    assert float(found.outside) == planes.share_outside(plane, inputs)
+                    assert float(found.outside) == planes.fraction_outside(plane, inputs)
     assert (many.boundary_jaccard.sel(split="calibration") != many.boundary_jaccard.sel(split="held-out")).any()
     assert float(many.flip_rate.sel(bits=2).min()) > 0  # something was measured
 

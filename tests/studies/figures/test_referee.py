@@ -148,7 +148,7 @@ def test_the_picture_of_what_lies_outside_is_drawn(trained):
     plane = planes.pca_plane(trained.split.train_inputs)
     figure = exact.outside_figure(trained.model, plane, trained.split.train_inputs)
     axes, *images = figure.axes
-    share = planes.share_outside(plane, trained.split.train_inputs)
+    share = planes.fraction_outside(plane, trained.split.train_inputs)
     assert axes.get_title() == f"{share:.0%} of the slice lies outside"
     corners = axes.lines[-1].get_xydata()
     np.testing.assert_array_equal(corners[:-1], planes.data_region(plane, trained.split.train_inputs))
