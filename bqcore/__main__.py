@@ -1,23 +1,31 @@
-"""The command line, ``bqcore COMMAND`` or ``python -m bqcore COMMAND``: audit a classifier of one's own."""
+"""The command line, ``bqcore COMMAND`` or ``python -m bqcore COMMAND``: a classifier of one's own, from files."""
 
 import argparse
+import json
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+_LIMITS = {
+    "flips": ("flip_rate", "decisions changed"),
+    "band-flips": ("band_flip_rate", "decisions changed in the low-margin boundary band"),
+    "right-to-wrong": ("right_to_wrong", "decisions changed from right to wrong"),
+    "pair-order-flips": ("pair_order_flip_rate", "float top-2 pairs reversed"),
+    "band-pair-order-flips": ("band_pair_order_flip_rate", "the same in the band"),
+    "accuracy-loss": ("accuracy_loss", "accuracy lost"),
+}
+_SAFE = "The status is 2 after an error. Nothing is unpickled."
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; give 0, 1 if an audit passes a stated limit, 2 after a one-line error, 130 if it was stopped."""
+    """Run one command; return 0, 1 if an audit exceeds a stated limit, 2 after a one-line error, 130 if stopped."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(
-        prog="bqcore", description="Measure how quantization moves a classifier's decision boundary."
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _audit_options(commands)
-    options = parser.parse_args(arguments, argparse.Namespace(words=arguments))
+    options = _parser().parse_args(arguments, argparse.Namespace(words=arguments))
     command = f"bqcore {options.command}"
     try:
-        return {"audit": _audit}[options.command](options)
+        return {"audit": _audit, "sweep": _sweep, "blame": _blame, "plan": _plan}[options.command](options)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"{command}: {error}", file=sys.stderr)
         return 2
@@ -26,9 +34,80 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def _audit_options(commands) -> None:
+# The options. Nothing that a command runs is imported for them: numpy, xarray and torch take seconds.
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bqcore", description="Measure how quantization moves a classifier's decision boundary."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    heldout, both, model, measures, gradients = _shared()
+    _audit_options(commands, [both, measures, gradients])
+    sweep = commands.add_parser(
+        "sweep", parents=[model, both, measures], help="to how few bits can a torch model be quantized?",
+        description="Quantize the weights of a torch model to every bit-width, and recommend the fewest bits that keep "
+        f"a limit on the calibration split. {_SAFE}",
+    )  # fmt: skip
+    rule = sweep.add_argument_group("rule")
+    rule.add_argument("--rule", default="band_flips", help="accuracy, flips or band_flips (default: %(default)s)")
+    rule.add_argument(
+        "--limit", type=float, metavar="FRACTION",
+        help="largest value of the rule's measure (default: 0 for accuracy, 0.01 for flips, 0.05 for band_flips)",
+    )  # fmt: skip
+    blame = commands.add_parser(
+        "blame", parents=[model, heldout, measures, gradients], help="which layer changes decisions most?",
+        description=f"Quantize one layer of a torch model at a time, and rank the layers, the worst first. {_SAFE}",
+    )  # fmt: skip
+    plan = commands.add_parser(
+        "plan", parents=[model, both, measures], help="which bits for which layer, within a budget of bytes?",
+        description="Choose the bits of each layer on the calibration split, within a budget of bytes, and compare the "
+        f"plan with uniform bits. {_SAFE}",
+    )  # fmt: skip
+    plan.add_argument("--budget", type=int, metavar="BYTES", help="of the whole model, what stays in float as float32")
+    for command in (sweep, plan):
+        command.add_argument(
+            "--bits", type=_numbers(int, "8,6,4"), default=[8, 7, 6, 5, 4, 3, 2], metavar="B,B,…",
+            help="bit-widths, 2 to 16 (default: 8,7,6,5,4,3,2)",
+        )  # fmt: skip
+    blame.add_argument("--bits", type=int, default=4, help="2 to 16 (default: %(default)s)")
+    for name, command in {"sweep": sweep, "blame": blame, "plan": plan}.items():
+        command.add_argument("--out", type=Path, metavar="FOLDER", help=f"where to write {name}.json and {name}.nc")
+    return parser
+
+
+def _shared() -> list[argparse.ArgumentParser]:
+    """Return the options that commands have in common: held-out data, both splits, a model, measures, gradients."""
+    heldout, both, model, measures, gradients = (argparse.ArgumentParser(add_help=False) for _ in range(5))
+    for parser in (heldout, both):
+        on = parser.add_argument_group("data", ".npz with inputs and classes, .npy, or a folder of images by class")
+        if parser is both:
+            on.add_argument("--calibration", metavar="DATA", help="the split that quantizers are fitted or chosen on")
+            on.add_argument("--calibration-classes", metavar="FILE", help=".npy")
+        on.add_argument("--heldout", metavar="DATA", help="the split that decides")
+        on.add_argument("--heldout-classes", metavar="FILE", help=".npy")
+        on.add_argument("--size", type=_numbers(), metavar="H,W", help="resize images")
+        on.add_argument("--mean", type=_numbers(), metavar="R,G,B", help="taken off images scaled to 0 to 1")
+        on.add_argument("--std", type=_numbers(), metavar="R,G,B", help="that they are then divided by")
+    of = model.add_argument_group("classifier")
+    of.add_argument(
+        "--model", metavar="MODULE:FACTORY", help="a function without arguments that returns a torch module"
+    )
+    of.add_argument("--weights", metavar="FILE", help="its .safetensors")
+    of.add_argument("--scheme", default="narrow", help="of the levels: narrow or full (default: %(default)s)")
+    of.add_argument("--granularity", default="tensor", help="a step per tensor or channel (default: %(default)s)")
+    how = measures.add_argument_group("measures")
+    how.add_argument("--fraction", type=float, default=0.2, help="of the boundary band (default: %(default)s)")
+    how.add_argument("--batch-size", type=int, metavar="N", help="samples at once")
+    gradients.add_argument_group("measures").add_argument(
+        "--gradient-samples", type=int, default=1000, metavar="N", help="0: none (default: %(default)s)"
+    )
+    return [heldout, both, model, measures, gradients]
+
+
+def _audit_options(commands, parents: list[argparse.ArgumentParser]) -> None:
     audit = commands.add_parser(
-        "audit", help="would a quantized classifier of your own decide as the float one does?",
+        "audit", parents=parents, help="would a quantized classifier of your own decide as the float one does?",
         description="Compare the decisions of two classifiers; write a page, JSON and NetCDF. The status is 1 if a "
         "stated limit is exceeded, 2 after an error. Nothing is unpickled.",
     )  # fmt: skip
@@ -39,71 +118,53 @@ def _audit_options(commands) -> None:
     of.add_argument("--candidate-weights", metavar="FILE", help=".safetensors")
     of.add_argument("--bits", type=int, help="in place of --candidate: PTQ-W of the reference, 2 to 16 bits")
     of.add_argument("--probabilities", action="store_true", help="both give probabilities: take their logarithms")
-    plain = audit.add_argument_group("or their held-out logits", ".npy, one row a sample and one column a class")
+    plain = audit.add_argument_group(
+        "or their held-out logits", ".npy, one row a sample and one column a class, with or without --heldout-classes"
+    )
     plain.add_argument("--reference-logits", metavar="FILE")
     plain.add_argument("--candidate-logits", metavar="FILE")
-    on = audit.add_argument_group("data", ".npz with inputs and classes, .npy, or a folder of images by class")
-    on.add_argument("--calibration", metavar="DATA", help="the split that the quantizer was fitted on, if any")
-    on.add_argument("--calibration-classes", metavar="FILE", help=".npy")
-    on.add_argument("--heldout", metavar="DATA", help="the split that decides")
-    on.add_argument("--heldout-classes", metavar="FILE", help=".npy; also beside logits")
-    on.add_argument("--size", type=_numbers, metavar="H,W", help="resize images")
-    on.add_argument("--mean", type=_numbers, metavar="R,G,B", help="taken off images scaled to 0 to 1")
-    on.add_argument("--std", type=_numbers, metavar="R,G,B", help="that they are then divided by")
-    on.add_argument("--no-order-check", action="store_true", help="accept decisions that look shuffled")
-    how = audit.add_argument_group("measures")
-    how.add_argument("--share", type=float, default=0.2, help="of the boundary band (default: %(default)s)")
-    how.add_argument("--nodes", type=int, default=101, help="a side of the slice grid; 0: none (default: %(default)s)")
-    how.add_argument("--gradient-samples", type=int, default=1000, metavar="N", help="0: none (default: %(default)s)")
-    how.add_argument("--batch-size", type=int, metavar="N", help="samples at once")
-    limits = audit.add_argument_group("limits", "on the held-out split: shares, such as 0.1")
+    audit.add_argument("--no-order-check", action="store_true", help="accept decisions that look shuffled")
+    audit.add_argument(
+        "--nodes", type=int, default=101, help="a side of the slice grid; 0: none (default: %(default)s)"
+    )
+    limits = audit.add_argument_group("limits", "on the held-out split: fractions, such as 0.1")
     for option, (_, says) in _LIMITS.items():
-        limits.add_argument(f"--max-{option}", type=float, metavar="SHARE", help=says)
+        limits.add_argument(f"--max-{option}", type=float, metavar="FRACTION", help=says)
     audit.add_argument(
         "--out", type=Path, default=Path("audit"), metavar="FOLDER",
         help="for audit.html, audit.json and audit.nc (default: %(default)s)",
     )  # fmt: skip
 
 
-_LIMITS = {
-    "flips": ("flip_rate", "decisions changed"),
-    "band-flips": ("band_flip_rate", "decisions changed in the low-margin boundary band"),
-    "right-to-wrong": ("right_to_wrong", "decisions changed from right to wrong"),
-    "pair-order-flips": ("pair_order_flip_rate", "float top-2 pairs reversed"),
-    "band-pair-order-flips": ("band_pair_order_flip_rate", "the same in the band"),
-    "accuracy-loss": ("accuracy_loss", "accuracy lost"),
-}
+def _numbers(kind: type = float, example: str = "0.5,0.5,0.5"):
+    def parse(text: str) -> list:
+        try:
+            return [kind(number) for number in text.split(",")]
+        except ValueError:
+            says = f"{text!r}: give numbers with commas between, such as {example}"
+            raise argparse.ArgumentTypeError(says) from None
+
+    return parse
 
 
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(number) for number in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: give numbers with commas between, such as 0.5,0.5,0.5") from None
+# The commands
 
 
 def _audit(options) -> int:
-    from ._store import save_bytes, save_dataset
-    from .auditing.adapters import batches
-    from .auditing.comparison import audit, check_limits, exceeded
+    from ._store import save_bytes
+    from .auditing.batching import batches
+    from .auditing.comparison import audit
+    from .auditing.limits import check_limits, exceeded
     from .auditing.report import page
 
     stated = {name: getattr(options, f"max_{option.replace('-', '_')}") for option, (name, _) in _LIMITS.items()}
     limits = {name: limit for name, limit in stated.items() if limit is not None}
-    try:
-        given, sure = _given(options)
+    with _one_line():
+        given, sure = _pair(options)
         if limits:  # one that cannot be judged would be refused after hours
             check_limits(limits, labelled=next(batches(given[-1], "Held-out split")).classes is not None)
         found = audit(*given, **sure)
-    except (ValueError, OSError):
-        raise
-    except Exception as error:  # of a classifier that is not ours; a status of 1 would say that a limit is exceeded
-        says = (str(error).strip() or "no message").splitlines()[0]
-        raise RuntimeError(f"a classifier or its factory failed with {type(error).__name__}: {says}") from None
-    words = shlex.join(["python", "-m", "bqcore", *options.words])
-    found.dataset.attrs["command"] = words
-    save_dataset(found.dataset, options.out / "audit.nc")
-    save_bytes(found.to_json().encode(), options.out / "audit.json")
+    words = _save(options, found.dataset, found.to_json())
     lines = exceeded(found.dataset, limits)
     html = page(found, "Audit", limits=limits, exceeded=tuple(lines), command=words)
     save_bytes(html.encode(), options.out / "audit.html")
@@ -114,13 +175,62 @@ def _audit(options) -> int:
     return 1 if lines else 0
 
 
-def _given(options) -> tuple[tuple, dict]:
-    """Give the classifiers and splits that an audit takes, and its settings."""
+def _sweep(options) -> int:
+    from . import sweep
+
+    with _one_line():
+        found = sweep(
+            *_model(options, "calibration", "heldout"), rule=options.rule, limit=options.limit, **_how(options)
+        )
+    _save(options, found.dataset, found.to_json())
+    _show(found.dataset.sel(split="heldout"), ["bytes", "flip_rate", "band_flip_rate", "accuracy"])
+    print(found)
+    return 0
+
+
+def _blame(options) -> int:
+    from . import blame_layers
+
+    with _one_line():
+        found = blame_layers(*_model(options, "heldout"), gradient_samples=options.gradient_samples, **_how(options))
+    from .auditing.sensitivity import ranking
+
+    _save(options, found, json.dumps({"layers": ranking(found)}, indent=1))
+    median = found.assign(median_margin_change=found.margin_change.sel(quantile=0.5, drop=True))
+    _show(median, ["bytes", "flip_rate", "band_flip_rate", "median_margin_change"])
+    return 0
+
+
+def _plan(options) -> int:
+    from . import plan_bits
+
+    with _one_line():
+        _check_given(options, "budget")
+        found = plan_bits(*_model(options, "calibration", "heldout"), budget=options.budget, **_how(options))
+    _save(options, found.dataset, found.to_json())
+    _show(found.dataset.layer_bits.to_dataset("way"), ["plan", "uniform"])
+    print(found)
+    return 0
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Turn what a classifier that is not ours raises into an error of one line; its status is 2, whatever it was."""
+    try:
+        yield
+    except (ValueError, OSError):
+        raise
+    except Exception as error:
+        says = (str(error).strip() or "no message").splitlines()[0]
+        raise RuntimeError(f"a classifier or its factory failed with {type(error).__name__}: {says}") from None
+
+
+def _pair(options) -> tuple[tuple, dict]:
+    """Return the classifiers and splits that an audit takes, and its settings."""
     from .auditing import loading
-    from .quantizers import uniform
 
     sure = {
-        "share": options.share, "nodes": options.nodes, "gradient_samples": options.gradient_samples,
+        "fraction": options.fraction, "nodes": options.nodes, "gradient_samples": options.gradient_samples,
         "probabilities": options.probabilities, "check_order": not options.no_order_check,
         "batch_size": options.batch_size,
     }  # fmt: skip
@@ -134,22 +244,47 @@ def _given(options) -> tuple[tuple, dict]:
         sure |= {"nodes": 0, "gradient_samples": 0}
         columns = (lambda batch, key=key: batch[key] for key in ("reference", "candidate"))
         return (*columns, None, pair), sure
-    for name in ("reference", "heldout"):
-        if not getattr(options, name):
-            raise ValueError(f"--{name} is missing: give classifiers and data, or logits of both (--help).")
+    _check_given(options, "reference", "heldout", advice="give classifiers and data, or logits of both (--help)")
     if bool(options.candidate) == (options.bits is not None):
         raise ValueError("Give either --candidate or --bits, the PTQ-W of the reference.")
-    images = {"size": _size(options.size), "mean": options.mean, "std": options.std}
-    heldout = loading.read_split(options.heldout, options.heldout_classes, **images)
-    calibration = loading.read_split(options.calibration, options.calibration_classes, **images)
+    splits = _splits(options, "calibration", "heldout")
     reference = loading.read_classifier(options.reference, options.reference_weights)
     if options.bits is None:
         candidate = loading.read_classifier(options.candidate, options.candidate_weights)
     elif hasattr(reference, "named_modules"):
-        candidate = uniform.quantize_model(reference, options.bits)
+        from .quantizers.uniform import quantize_model
+
+        candidate = quantize_model(reference, options.bits)
     else:
         raise ValueError(f"--bits quantizes torch modules, and {options.reference} is {type(reference).__name__}.")
-    return (reference, candidate, calibration, heldout), sure
+    return (reference, candidate, *splits), sure
+
+
+def _model(options, *splits: str) -> list:
+    """Return the torch model and the splits that a sweep, a ranking or a plan takes."""
+    from .auditing.loading import read_classifier
+
+    _check_given(options, "model", *splits)
+    given = _splits(options, *splits)
+    return [read_classifier(options.model, options.weights), *given]
+
+
+def _how(options) -> dict:
+    """Return the settings that a sweep, a ranking and a plan have in common."""
+    return {name: getattr(options, name) for name in ("bits", "scheme", "granularity", "fraction", "batch_size")}
+
+
+def _check_given(options, *names: str, advice: str = "see --help") -> None:
+    for name in names:
+        if getattr(options, name) is None:
+            raise ValueError(f"--{name} is missing: {advice}.")
+
+
+def _splits(options, *names: str) -> list:
+    from .auditing.loading import read_split
+
+    images = {"size": _size(options.size), "mean": options.mean, "std": options.std}
+    return [read_split(getattr(options, name), getattr(options, f"{name}_classes"), **images) for name in names]
 
 
 def _size(numbers: list[float] | None) -> tuple[int, int] | None:
@@ -158,6 +293,24 @@ def _size(numbers: list[float] | None) -> tuple[int, int] | None:
     if len(numbers) not in (1, 2) or any(number != int(number) or number < 1 for number in numbers):
         raise ValueError(f"--size is {numbers}: give height and width, such as 32,32.")
     return int(numbers[0]), int(numbers[-1])
+
+
+def _save(options, dataset, text: str) -> str:
+    """Write the numbers as NetCDF and as JSON, if a folder is given; return the command that made them."""
+    from ._store import save_bytes, save_dataset
+
+    words = shlex.join(["python", "-m", "bqcore", *options.words])
+    dataset.attrs["command"] = words
+    if options.out is not None:
+        save_dataset(dataset, options.out / f"{options.command}.nc")
+        save_bytes(text.encode(), options.out / f"{options.command}.json")
+    return words
+
+
+def _show(dataset, names: list[str]) -> None:
+    """Print variables along their one dimension as a table, without those that were not measured."""
+    table = dataset[names].reset_coords(drop=True).to_dataframe().dropna(axis="columns")
+    print(table.rename(columns=lambda name: name.replace("_", " ")).to_string(float_format="{:.4g}".format))
 
 
 if __name__ == "__main__":

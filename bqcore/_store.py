@@ -1,16 +1,22 @@
 """Results: rows joined; files whole or not at all, of the same bytes for the same content, refused when damaged."""
 
 import hashlib
+import io
 import os
 import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import h5py
 import numpy as np
 import xarray as xr
 
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "xarray")  # whose versions results name
 _SEAL = hashlib.sha256().digest_size
+# What stands in a file for its dimensions, beside the attributes of the dataset.
+_DIMENSIONS = {
+    "CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "_Netcdf4Dimid", "_Netcdf4Coordinates", "_NCProperties",
+}  # fmt: skip
 
 
 def along(dim: str, values: list, rows: list[dict]) -> xr.Dataset:
@@ -99,18 +105,34 @@ def load_dataset(path: str | Path) -> xr.Dataset:
             f"{path} is not a whole result file ({len(content)} bytes, and they do not end in their digest): "
             "delete it and run the command again."
         )
-    with xr.open_dataset(path, engine="netcdf4") as dataset:
-        return dataset.load()
+    with h5py.File(io.BytesIO(content[:-_SEAL])) as file:
+        variables = {name: found for name, values in file.items() if (found := _variable(file, name, values))}
+        return xr.decode_cf(xr.Dataset(variables, attrs=_attributes(file))).load()
+
+
+def _variable(file: h5py.File, name: str, values: h5py.Dataset) -> tuple | None:
+    """Return dimensions, values and attributes of a variable; h5netcdf does so too, in five times as long."""
+    if values.attrs.get("NAME", b"").startswith(b"This is a netCDF dimension but not a netCDF variable"):
+        return None
+    own = [name] if "CLASS" in values.attrs else []  # a coordinate is the scale of its own dimension
+    dims = [file[scale].name.strip("/") for (scale, *_) in values.attrs.get("DIMENSION_LIST", [])] or own
+    return dims, (values.asstr() if h5py.check_string_dtype(values.dtype) else values)[()], _attributes(values)
+
+
+def _attributes(of) -> dict:
+    """Return the attributes of a file or a variable; NetCDF keeps a single number as an array of one."""
+    found = {name: value for name, value in of.attrs.items() if name not in _DIMENSIONS}
+    return {name: value[0] if np.shape(value) == (1,) else value for name, value in found.items()}
 
 
 def digest(path: str | Path) -> str:
-    """Give the SHA-256 of a file's bytes."""
+    """Return the SHA-256 of a file's bytes."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def largest_difference(first: xr.Dataset, second: xr.Dataset) -> tuple[float, str]:
     """
-    Give the largest absolute difference between two result sets over the values that both hold, and its variable.
+    Return the largest absolute difference between two result sets over the values that both hold, and its variable.
 
     Equal infinities, or NaN on both sides, differ by 0; NaN on one side only differs by infinity.
 

@@ -2,9 +2,6 @@
 
 from contextlib import contextmanager
 
-import torch
-from threadpoolctl import threadpool_limits
-
 
 @contextmanager
 def one_thread():
@@ -13,6 +10,9 @@ def one_thread():
 
     One thread rounds the same way everywhere, and is faster at this size: two of them wait for each other.
     """
+    import torch
+    from threadpoolctl import threadpool_limits
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -55,7 +55,7 @@ model, cal, held = cases[0]
 
 # %%
 candidate = uniform.quantize_model(model, bits)
-found = bqcore.audit(model, candidate, cal, held, nodes=nodes, share=share)
+found = bqcore.audit(model, candidate, cal, held, nodes=nodes, fraction=share)
 found
 
 # %% tags=["hide-input"]
@@ -75,7 +75,7 @@ audit.margins_figure(found)
 # says what came of it. The choice by accuracy alone stands beside it.
 
 # %%
-sweep = bqcore.sweep(model, cal, held, rule="band_flips", limit=0.05, share=share)
+sweep = bqcore.sweep(model, cal, held, rule="band_flips", limit=0.05, fraction=share)
 sweep
 
 # %% tags=["hide-input"]
@@ -87,7 +87,7 @@ Table(audit.sweep_table(sweep), "PTQ-W of one network by bits.", "table-audit-sw
 # One layer at a time goes to the same bits while the others stay in float.
 
 # %% tags=["hide-input"]
-blame = bqcore.blame_layers(model, held, bits=bits, share=share)
+blame = bqcore.blame_layers(model, held, bits=bits, fraction=share)
 Table(
     audit.blame_table(blame),
     "One layer quantized at a time, held-out, the worst first.",

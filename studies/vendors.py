@@ -16,9 +16,9 @@ import torch
 import xarray as xr
 from torch import nn
 
+from bqcore._checks import needed
 from bqcore._store import digest
 from bqcore.auditing import bit_plan, sensitivity, vendors
-from bqcore.auditing.loading import optional
 from bqcore.auditing.streaming import decide_split, logits_functions, measures
 from bqcore.quantizers.mixed_precision import layers, mixed, model_bytes, spend
 
@@ -182,13 +182,13 @@ def make_plans(model: nn.Module, calibration: tuple, share: float) -> tuple[dict
     for b in BUDGETS:
         budget = model_bytes(model, b)
         plans[b, "uniform"] = dict.fromkeys(layers(model), b)
-        plans[b, "margin noise"] = bit_plan.least_noise(model, noise, calibration, budget, share=share)
+        plans[b, "margin noise"] = bit_plan.least_noise(model, noise, calibration, budget, fraction=share)
         plans |= {(b, name): spend(model, cost, budget) for name, cost in costs.items()}
     return plans, reasons
 
 
 def _debugger():
-    return optional("onnxruntime.quantization.qdq_loss_debug", "onnxruntime", "ONNX Runtime's debugging")
+    return needed("onnxruntime.quantization.qdq_loss_debug", "ONNX Runtime's debugging")
 
 
 def _noise(decibels: float) -> float:
@@ -218,7 +218,7 @@ def onnx_activation_costs(model: nn.Module, inputs: torch.Tensor, levels) -> dic
     Both are augmented and run by ``modify_model_output_intermediate_tensors`` and ``collect_activations``.
     """
     debugger = _debugger()
-    onnx = optional("onnx", "onnx", "ONNX Runtime's debugging")
+    onnx = needed("onnx", "ONNX Runtime's debugging")
     order = _order(model, inputs[:1])
     with vendors.quiet(), tempfile.TemporaryDirectory(prefix="bq-") as name:
         source, augmented = Path(name, "model.onnx"), Path(name, "augmented.onnx")

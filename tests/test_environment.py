@@ -55,9 +55,11 @@ def test_every_version_is_exact():
 
 @pytest.mark.parametrize("requirement", LIBRARY)
 def test_the_studies_versions_lie_in_the_library_s_ranges(requirement):
-    name, oldest = requirement.split(">=")
+    name, oldest, beyond = re.fullmatch(r"([\w-]+)>=([\d.]+)(?:,<(\d+))?", requirement).groups()
     (exact,) = {r.split("==")[1] for group in ("studies", "book") for r in GROUPS[group] if key(r) == key(name)}
-    assert [int(x) for x in exact.split(".")] >= [int(x) for x in oldest.split(".")]
+    exact = [int(x) for x in exact.split(".")]
+    assert exact >= [int(x) for x in oldest.split(".")]
+    assert exact[0] < int(beyond) <= exact[0] + 1 if beyond else name == "xarray"
 
 
 def test_the_extra_all_has_every_other():

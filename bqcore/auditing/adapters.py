@@ -1,46 +1,28 @@
 """
-Classifiers of every kind as functions from a batch of inputs to logits, and inputs of every kind as batches.
+Classifiers of every kind as functions from a batch of inputs to logits.
 
 A classifier is a torch module in eval mode, an ONNX Runtime session, a scikit-learn estimator or pipeline, or any
-callable. Inputs are an array, a tensor or a data frame with one row a sample, or a dictionary of such; a split is
-inputs, or the pair (inputs, classes), or something that gives batches of either, such as a torch DataLoader.
+callable.
 """
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
 
 import numpy as np
-import torch
-from torch import nn
 
-from .._checks import check_integer, check_labels, check_logits, to_numpy
+from .._checks import is_module, is_tensor, to_numpy
 
 _ONNX_TYPES = {
     "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16,
     "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(uint8)": np.uint8, "tensor(int8)": np.int8,
 }  # fmt: skip
-_MODAL = (
-    nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.RReLU,
-    nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm,
-)  # fmt: skip
-COLUMNS = "for scikit-learn np.searchsorted(model.classes_, classes)"
 TINY = float(np.finfo(np.float64).tiny)  # stands for a probability of 0, whose logarithm is −∞
-_BATCH, _VALUES = 4096, 1 << 24  # samples at a time, fewer if one batch would hold more values than this
-
-
-class Batch(NamedTuple):
-    """Samples that go through a classifier at once."""
-
-    start: int  # index of the first one in its split
-    inputs: object
-    classes: np.ndarray | None
 
 
 def logits_function(model, name: str = "The model") -> Callable:
     """
-    Give *model* as a function from a batch of inputs to logits (N, K), an array or tensor.
+    Return *model* as a function from a batch of inputs to logits (N, K), an array or tensor.
 
     A torch module gets tensors of its own floating-point type on its own device, a dictionary as keyword arguments. An
     ONNX Runtime session gets arrays of the types it declares, integers only where they hold the values, a dictionary by
@@ -59,8 +41,14 @@ def logits_function(model, name: str = "The model") -> Callable:
     ValueError
         If it is none of these, a torch module in training mode, a session of several outputs, none ``logits``, or a
         scikit-learn estimator that scores pairs of classes.
+
+    Examples
+    --------
+    >>> logits_function(lambda x: {"logits": x @ [[1, 0], [0, 2]]})(np.eye(2))
+    array([[1., 0.],
+           [0., 2.]])
     """
-    if isinstance(model, nn.Module):
+    if is_module(model):
         return _of_torch(model, name)
     if isinstance(model, type):
         raise ValueError(f"{name} is the class {model.__name__}: give an object made and trained of it.")
@@ -81,9 +69,16 @@ def logits_function(model, name: str = "The model") -> Callable:
     )
 
 
-def _of_torch(model: nn.Module, name: str) -> Callable:
+def _of_torch(model, name: str) -> Callable:
+    import torch
+    from torch import nn
+
+    modal = (
+        nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.RReLU,
+        nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm,
+    )  # fmt: skip
     # The module of an exported program always says that it trains, and so do converted layers inside of others.
-    known = [module for module in model.modules() if module is model or isinstance(module, _MODAL)]
+    known = [module for module in model.modules() if module is model or isinstance(module, modal)]
     training = [module for module in known if module.training and not isinstance(module, torch.fx.GraphModule)]
     if training:
         raise ValueError(
@@ -107,15 +102,17 @@ def _of_torch(model: nn.Module, name: str) -> Callable:
     return logits
 
 
-def tensors(batch, model: nn.Module):
-    """Give a batch as tensors on the device of *model*, floating-point values in the type of its parameters."""
+def tensors(batch, model):
+    """Return a batch as tensors on the device of a torch module, floating-point values in its parameters' type."""
+    import torch
+
     if isinstance(batch, Mapping):
         return {key: tensors(value, model) for key, value in batch.items()}
     values = [*model.parameters(), *model.buffers()]
     device = values[0].device if values else None
     dtype = next((value.dtype for value in values if value.is_floating_point()), None)
     # Arrays mapped from files are read-only, which torch does not know: they are copied.
-    tensor = batch if isinstance(batch, torch.Tensor) else torch.from_numpy(np.array(to_numpy(batch)))
+    tensor = batch if is_tensor(batch) else torch.from_numpy(np.array(to_numpy(batch)))
     return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
 
 
@@ -144,7 +141,7 @@ def _of_onnx(session, name: str) -> Callable:
 
 
 def _cast(values, dtype, name: str) -> np.ndarray:
-    """Give *values* in the type that a session declares, unless that is of integers and would change them."""
+    """Return *values* in the type that a session declares, unless that is of integers and would change them."""
     array = to_numpy(values)
     with np.errstate(invalid="ignore"):  # NaN and what is out of range are refused below
         out = np.asarray(array, dtype=dtype)
@@ -170,7 +167,7 @@ def _of_scikit_learn(estimator, name: str) -> Callable:
     scores = getattr(estimator, "decision_function", None)
 
     def logits(batch):
-        batch = to_numpy(batch) if isinstance(batch, torch.Tensor) else batch
+        batch = to_numpy(batch) if is_tensor(batch) else batch
         if scores is None:
             with np.errstate(divide="ignore"):  # forests take logarithms of 0
                 return np.maximum(estimator.predict_log_proba(batch), np.log(TINY))
@@ -181,22 +178,22 @@ def _of_scikit_learn(estimator, name: str) -> Callable:
 
 
 def _last(estimator):
-    """Give the estimator whose scores come out: the last one of a pipeline, the best one of a search."""
+    """Return the estimator whose scores come out: the last one of a pipeline, the best one of a search."""
     if hasattr(estimator, "best_estimator_"):
         return _last(estimator.best_estimator_)
     return _last(estimator.steps[-1][1]) if hasattr(estimator, "steps") else estimator
 
 
 def opened(output):
-    """Give the logits of an output that carries them as its attribute or key ``logits``, else the output."""
+    """Return the logits of an output that carries them as its attribute or key ``logits``, else the output."""
     if isinstance(output, Mapping):
         return output["logits"] if "logits" in output else output
     return getattr(output, "logits", output)
 
 
-def double(model, inputs) -> nn.Module | None:
+def double(model, inputs):
     """
-    Give a float64 copy of a torch module that gives the same logits as it, or None if there is none.
+    Return a float64 copy of a torch module that gives the same logits as it, or None if there is none.
 
     Kernels for quantized weights know no float64; such a module stays as it is.
 
@@ -205,8 +202,10 @@ def double(model, inputs) -> nn.Module | None:
     model : any classifier
     inputs : a few samples
     """
-    if not isinstance(model, nn.Module) or isinstance(inputs, Mapping):
+    if not is_module(model) or isinstance(inputs, Mapping):
         return None
+    import torch
+
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of foreign modules that are not used to being copied
@@ -217,125 +216,3 @@ def double(model, inputs) -> nn.Module | None:
         return None
     span = np.ptp(own, axis=1, keepdims=True)
     return twin if own.shape == theirs.shape and (np.abs(own - theirs) <= 1e-3 * span).all() else None
-
-
-def read(logits, batch: Batch, name: str) -> np.ndarray:
-    """Give what a classifier returned for *batch* as checked logits, one row for each of its samples."""
-    if isinstance(logits, (tuple, Mapping)):
-        raise ValueError(f"{name} are a {type(logits).__name__}: give a classifier that returns them alone.")
-    array = check_logits(logits, name, batch.start)
-    if len(array) != length(batch.inputs):
-        raise ValueError(
-            f"{name} have {len(array)} rows for {length(batch.inputs)} inputs: the classifier must give one row each."
-        )
-    return array
-
-
-def length(inputs, name: str = "Inputs") -> int:
-    """Give the number of samples, which all arrays of a dictionary must share."""
-    if not isinstance(inputs, Mapping):
-        return len(inputs)
-    lengths = {key: len(value) for key, value in inputs.items()}
-    if len(set(lengths.values())) != 1:
-        found = ", ".join(f"{key}: {count}" for key, count in lengths.items())
-        raise ValueError(f"{name} hold arrays of different lengths ({found}): give one row a sample in each.")
-    return next(iter(lengths.values()))
-
-
-def take(inputs, part: slice):
-    """Give a range of samples."""
-    if isinstance(inputs, Mapping):
-        return {key: value[part] for key, value in inputs.items()}
-    return inputs[part]
-
-
-def join(parts: list):
-    """Put batches of inputs behind one another."""
-    if len(parts) == 1:
-        return parts[0]
-    if isinstance(parts[0], Mapping):
-        return {key: join([part[key] for part in parts]) for key in parts[0]}
-    if isinstance(parts[0], torch.Tensor):
-        return torch.cat(parts)
-    return np.concatenate([np.asarray(part) for part in parts])
-
-
-def width(inputs) -> int:
-    """Give the number of values of one sample."""
-    if isinstance(inputs, Mapping):
-        return sum(width(value) for value in inputs.values())
-    return int(np.prod(inputs.shape[1:], dtype=np.int64))
-
-
-def batches(split, name: str, size: int | None = None) -> Iterator[Batch]:
-    """
-    Go through a split batch by batch.
-
-    Parameters
-    ----------
-    split : inputs, (inputs, classes), an iterable of either, or a function that gives such an iterable
-        Inputs: array, tensor or data frame with one row a sample, or a dictionary of them. Classes: ints (N,).
-    name : str
-        Of the split, for errors.
-    size : int, optional
-        Samples at once, by default 4096 or as many as hold 2^24 values; an iterable brings its own batches.
-
-    Raises
-    ------
-    ValueError
-        If it holds no samples, numbers of samples differ, or some batches have classes and others have none.
-    """
-    if size is not None:
-        size = check_integer("Batch size", size, 1)
-    whole = _whole(split)
-    source = [split] if whole else split() if callable(split) else split
-    if not hasattr(source, "__iter__") or isinstance(source, (str, bytes)):
-        raise ValueError(f"{name} is {type(split).__name__}: give inputs, (inputs, classes) or batches of them.")
-    start, labelled = 0, None
-    for item in source:
-        parts = item if isinstance(item, (tuple, list)) and len(item) in (1, 2) else (item,)
-        inputs, classes = (*parts, None)[:2]
-        if not _is_inputs(inputs):
-            raise ValueError(
-                f"{name}: inputs are {type(inputs).__name__}: give an array, a tensor, a data frame or a dictionary."
-            )
-        count = length(inputs, f"{name}: inputs")
-        if count and classes is not None:
-            if to_numpy(classes).dtype.kind in "OSU":
-                first = str(to_numpy(classes).flat[0])
-                raise ValueError(
-                    f"{name}: classes are names, such as {first!r}: give each as the index of its column, {COLUMNS}."
-                )
-            classes = check_labels(classes, f"{name}: classes")
-            if len(classes) != count:
-                raise ValueError(f"{name} has {count} inputs and {len(classes)} classes: give one class an input.")
-        if labelled not in (None, classes is not None):
-            raise ValueError(f"{name}: some batches have classes and others have none: give classes with all or none.")
-        labelled = classes is not None
-        step = (size or max(1, min(_BATCH, _VALUES // max(1, width(inputs))))) if whole else max(1, count)
-        for first in range(0, count, step):
-            part = slice(first, min(first + step, count))
-            yield Batch(start + first, take(inputs, part), classes[part] if labelled else None)
-        start += count
-    if start == 0:
-        raise ValueError(f"{name} holds no samples: give at least five.")
-
-
-def _is_inputs(value) -> bool:
-    if isinstance(value, Mapping):
-        return bool(value) and all(_is_inputs(part) for part in value.values())
-    return hasattr(value, "shape") and hasattr(value, "__getitem__") and len(value.shape) > 0
-
-
-def _whole(split) -> bool:
-    """Tell a split that is there as a whole from one that comes in batches."""
-    if (
-        isinstance(split, list)
-        and len(split) == 2
-        and all(map(_is_inputs, split))
-        and not isinstance(split[1], Mapping)
-    ):
-        # Inputs and classes, not two batches of inputs: one row of whole numbers for as many samples.
-        classes = to_numpy(split[1])
-        return classes.ndim == 1 and classes.dtype.kind in "iu" and length(split[0]) == len(classes)
-    return _is_inputs(split) or (isinstance(split, tuple) and len(split) == 2)

@@ -1,7 +1,7 @@
 """
-PTQ-W of a torch module of one's own: which bit-width, which layer is to blame, and which bits for which layer.
+The bit-width for a torch module of one's own: every one measured, and one recommended by a rule.
 
-Levels and plans are chosen on the calibration split alone; the held-out split only says what came of the choice.
+It is chosen on the calibration split alone; the held-out split only says what came of the choice.
 """
 
 import json
@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
-from torch import nn
 
 from .._checks import check_choice, check_integer, check_share
 from .._store import along
@@ -26,7 +25,7 @@ RULES = {"accuracy": "accuracy lost", "flips": "flip rate", "band_flips": "band 
 
 
 class Choice(NamedTuple):
-    """A bit-width, and whether it keeps the limit; if no level does, it is the one of most bits."""
+    """A bit-width, and whether it keeps the limit; if none does, it is the largest."""
 
     bits: int
     kept: bool
@@ -34,7 +33,7 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """Every level of a sweep with the recommended one; see :func:`sweep`."""
+    """Every bit-width of a sweep with the recommended one; see :func:`sweep`."""
 
     dataset: xr.Dataset
     recommended: Choice
@@ -42,106 +41,136 @@ class Sweep:
     conclusion: str
 
     def to_dataset(self) -> xr.Dataset:
-        """Give every number as an xarray.Dataset."""
+        """Return every number as an xarray.Dataset."""
         return self.dataset
 
     def to_json(self) -> str:
-        """Give the choices and the numbers of every level as JSON."""
+        """Return the choices and the numbers of every bit-width as JSON."""
         chosen = {"recommended": self.recommended, "by_accuracy": self.by_accuracy}
         chosen = {name: choice and choice._asdict() for name, choice in chosen.items()}
-        levels = [
-            {"bits": int(b), "bytes": int(part.bytes)} | {split: _rates(part.sel(split=split)) for split in SPLITS}
-            for b, part in ((b, self.dataset.sel(bits=b)) for b in self.dataset.bits.values)
-        ]
+        levels = by_split(self.dataset, "bits")
         return json.dumps({"conclusion": self.conclusion, **chosen, "levels": levels}, indent=1, ensure_ascii=False)
 
     def __repr__(self) -> str:
         return self.conclusion
 
 
-def _rates(part: xr.Dataset) -> dict:
+def by_split(dataset: xr.Dataset, dim: str) -> list[dict]:
+    """Return, for each of the models along *dim*, its bytes and on each split the rates that were measured."""
+    models = [dataset.isel({dim: i}) for i in range(dataset.sizes[dim])]
+    return [
+        {dim: one[dim].item(), "bytes": int(one.bytes)} | {split: rates(one.sel(split=split)) for split in SPLITS}
+        for one in models
+    ]
+
+
+def rates(part: xr.Dataset) -> dict[str, float]:
+    """Return the rates of one model on one split that were measured."""
     return {name: float(part[name]) for name in RATES if np.isfinite(part[name])}
 
 
 def sweep(
-    model: nn.Module, calibration, heldout, *, bits: tuple[int, ...] = BITS, rule: str = "band_flips",
-    limit: float | None = None, scheme: str = "narrow", granularity: str = "tensor", share: float = 0.2,
+    model, calibration, heldout, *, bits: tuple[int, ...] = BITS, rule: str = "band_flips",
+    limit: float | None = None, scheme: str = "narrow", granularity: str = "tensor", fraction: float = 0.2,
     batch_size: int | None = None,
 ) -> Sweep:  # fmt: skip
     """
     Quantize a model to every bit-width and recommend one by a rule.
 
-    The recommended level is the fewest bits reached, going down, before the rule's measure first passes its limit on
-    the calibration split; if even the most bits pass it, these are given with ``kept`` False. The choice by accuracy
-    alone (no calibration accuracy lost) stands beside it.
+    The recommendation is the fewest bits reached, going down, before the rule's measure first exceeds its limit on the
+    calibration split. If even the most bits exceed it, these are recommended with ``kept`` False. The choice by
+    accuracy alone (no calibration accuracy lost) is reported beside it.
 
     Parameters
     ----------
     model : torch module in eval mode
+        Its linear and convolution layers are quantized.
     calibration, heldout : as for :func:`bqcore.audit`
-    bits : tuple of int
-        Levels, 2 to 16.
+    bits : sequence of int
+        Bit-widths, 2 to 16.
     rule : {"accuracy", "flips", "band_flips"}
         Measure that decides: accuracy lost, flip rate, or flip rate in the boundary band.
     limit : float, optional
-        Largest value of the measure; by default 0 for accuracy, 0.01 for flips, 0.05 for band flips.
-    scheme, granularity
-        As in :func:`bqcore.quantizers.uniform.quantize`.
-    share, batch_size
+        Largest value of the measure, in [0, 1]; by default 0 for accuracy, 0.01 for flips, 0.05 for band flips.
+    scheme, granularity : str
+        As in :func:`bqcore.quantize`.
+    fraction, batch_size
         As in :func:`bqcore.audit`.
+
+    Returns
+    -------
+    Sweep
+        ``recommended`` and ``by_accuracy`` (bits, kept), ``conclusion`` in words, and ``dataset`` with the rates of
+        :func:`bqcore.audit` along ``split`` and ``bits``, and ``bytes`` of the packed model.
 
     Raises
     ------
     ValueError
         As :func:`bqcore.audit`; if the rule is accuracy and there are no classes, or the model is no torch module.
+
+    Examples
+    --------
+    >>> import bqcore, torch
+    >>> model = torch.nn.Linear(2, 2, bias=False).eval()
+    >>> _ = model.load_state_dict({"weight": torch.tensor([[1.0, 0.1], [0.2, 1.0]])})
+    >>> x = torch.linspace(-1, 1, 100)[:, None] * torch.tensor([1.0, 2.0]) + torch.tensor([0.0, 0.3])
+    >>> found = bqcore.sweep(model, x, x, bits=(8, 4, 2))
+    >>> found.recommended, found.dataset.bytes.values.tolist()
+    (Choice(bits=8, kept=True), [8, 6, 5])
     """
     check_choice("Rule", rule, tuple(RULES))
     limit = {"accuracy": 0.0, "flips": 0.01, "band_flips": 0.05}[rule] if limit is None else check_share("Limit", limit)
-    levels = check_levels(bits)
+    bits = check_bits(bits)
     names = list(layers(model))
     options = {"scheme": scheme, "granularity": granularity}
-    candidates = {f"{b}-bit candidate": mixed(model, dict.fromkeys(names, b), **options) for b in levels}
+    candidates = {f"{b}-bit candidate": mixed(model, dict.fromkeys(names, b), **options) for b in bits}
     splits = {"calibration": calibration, "heldout": heldout}
-    found = measure_candidates(model, candidates, splits, levels, "bits", share, batch_size)
-    found["bytes"] = "bits", [model_bytes(model, b, granularity=granularity) for b in levels]
+    found = measure_candidates(model, candidates, splits, "bits", bits, fraction=fraction, batch_size=batch_size)
+    found["bytes"] = "bits", [model_bytes(model, b, granularity=granularity) for b in bits]
     on = found.sel(split="calibration")
-    lost = dict(zip(levels, (on.accuracy_reference - on.accuracy).values.tolist()))
-    values = {"accuracy": lost, "flips": on.flip_rate, "band_flips": on.band_flip_rate}[rule]
     known = bool(np.isfinite(on.accuracy).all())
     if rule == "accuracy" and not known:
         raise ValueError("The rule is accuracy, and the calibration split has no classes: give (inputs, classes).")
-    values = values if isinstance(values, dict) else dict(zip(levels, values.values.tolist()))
-    recommended, by_accuracy = choose_bits(values, limit), choose_bits(lost, 0.0) if known else None
+    measured = {"accuracy": on.accuracy_reference - on.accuracy, "flips": on.flip_rate, "band_flips": on.band_flip_rate}
+    values = {name: dict(zip(bits, measure.values.tolist())) for name, measure in measured.items()}
+    recommended = choose_bits(values[rule], limit)
+    by_accuracy = choose_bits(values["accuracy"], 0.0) if known else None
     conclusion = _sentence(found, recommended, by_accuracy, rule, limit)
-    says = {"title": "PTQ-W of a model by bits", "conclusion": conclusion, "rule": rule, "limit": limit, "share": share}
+    says = {
+        "title": "PTQ-W of a model by bits",
+        "conclusion": conclusion,
+        "rule": rule,
+        "limit": limit,
+        "share": fraction,
+    }
     describe(found, says)
     return Sweep(found, recommended, by_accuracy, conclusion)
 
 
-def check_levels(bits) -> list[int]:
-    """Give the bit-widths of a sweep or a plan, each once, from the most bits down."""
-    levels = sorted({check_integer("Bit-width", b, 2, 16) for b in bits}, reverse=True)
-    if not levels:
+def check_bits(bits) -> list[int]:
+    """Return the bit-widths of a sweep or a plan, each once, from the most bits down."""
+    found = sorted({check_integer("Bit-width", b, 2, 16) for b in bits}, reverse=True)
+    if not found:
         raise ValueError("There are no bit-widths: give some, such as (8, 6, 4).")
-    return levels
+    return found
 
 
 def choose_bits(values: Mapping[int, float], limit: float) -> Choice:
-    """Give the fewest bits reached, going down, before the value first passes *limit*; none: the most bits, flagged."""
-    levels = sorted(values, reverse=True)
-    found = last_before([[values[bits] for bits in levels]], [limit])
-    return Choice(levels[int(found.level)], not found.fallback)
+    """Return the fewest bits reached, going down, before the value first exceeds *limit*, or the most, not ``kept``."""
+    bits = sorted(values, reverse=True)
+    found = last_before([[values[b] for b in bits]], [limit])
+    return Choice(bits[int(found.level)], not found.fallback)
 
 
 def measure_candidates(
-    model, candidates: Mapping, splits: Mapping, values: list, dim: str, share: float, batch_size: int | None
+    model, candidates: Mapping, splits: Mapping, dim: str, values: list, *, fraction: float, batch_size: int | None
 ) -> xr.Dataset:
-    """Measure every candidate on every split, with one pass over each."""
+    """Measure the rates of every candidate, named by *values* along *dim*, with one pass over each split."""
     functions = logits_functions(model, candidates, False)
     out = []
     for name, split in splits.items():
         decided, _, _ = decide_split(functions, split, name, batch_size=batch_size)
-        out.append(along(dim, values, [measures(part, share) for part in decided.values()]))
+        out.append(along(dim, values, [measures(part, fraction) for part in decided.values()]))
     return xr.concat(out, xr.Variable("split", list(splits)))
 
 

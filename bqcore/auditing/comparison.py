@@ -1,6 +1,4 @@
-"""
-Audit any classifier: would this candidate (quantized, pruned, converted) decide as the reference does?
-"""
+"""Audit any classifier: would this candidate (quantized, pruned, converted) decide as the reference does?"""
 
 import json
 from collections.abc import Mapping
@@ -10,16 +8,13 @@ import numpy as np
 import xarray as xr
 
 from .. import _vocabulary
-from .._checks import check_choice, check_integer, check_share
+from .._checks import check_integer, check_share
 from .._store import along, package_versions
 from .geometry import gradient_measures, slice_measures
 from .streaming import RATES, Decided, check_same_order, decide_split, logits_functions, measures
 
 SPLITS = ("calibration", "heldout")
 ENDS = {"events": "count", "low": "lower end of the 95 % interval", "high": "upper end of the 95 % interval"}
-LIMITS = (*RATES, "accuracy_loss")
-_BY_CLASSES = {name for name in LIMITS if name.startswith(("right_", "wrong_", "accuracy"))}
-_ROUNDING = 1e-12  # shares of N and decimals differ in their last digits: 0.9 - 0.89 > 0.01
 SLICE_ROW = "nodes step_a step_b boundary_jaccard effective_displacement grid_change junctions".split()
 
 
@@ -32,7 +27,7 @@ class Audit:
     notes: tuple[str, ...]  # what could not be measured, and what to know when reading the numbers
 
     def to_dataset(self) -> xr.Dataset:
-        """Give every number as an xarray.Dataset; conclusion and notes are attributes."""
+        """Return every number as an xarray.Dataset; conclusion and notes are attributes."""
         return self.dataset
 
     def to_dict(self, samples: int = 100) -> dict:
@@ -54,8 +49,8 @@ class Audit:
 
 
 def audit(
-    reference, candidate, calibration, heldout, *, share: float = 0.2, nodes: int = 101, gradient_samples: int = 1000,
-    probabilities: bool = False, check_order: bool = True, batch_size: int | None = None,
+    reference, candidate, calibration, heldout, *, fraction: float = 0.2, nodes: int = 101,
+    gradient_samples: int = 1000, probabilities: bool = False, check_order: bool = True, batch_size: int | None = None,
 ) -> Audit:  # fmt: skip
     """
     Compare the decisions of two classifiers on the same inputs.
@@ -68,8 +63,8 @@ def audit(
     calibration, heldout : inputs, (inputs, classes), an iterable of batches of either, or a function that gives one
         Two disjoint splits; classes are column indices of the logits. *calibration* may be None. Inputs are arrays,
         tensors, data frames, or dictionaries of them.
-    share : float
-        Of the inputs that make the low-margin boundary band.
+    fraction : float
+        Of the inputs that make the low-margin boundary band, in (0, 1].
     nodes : int
         Nodes a side of the slice grid, with every second and every fourth of them as coarser grids; between every
         second one logits are interpolated, for the tolerance Jaccard distance. At least 2, or 0, which leaves slices
@@ -87,32 +82,36 @@ def audit(
     Returns
     -------
     Audit
+        ``conclusion`` in words, ``notes`` on what was left out and what to doubt, and ``dataset``; each variable says
+        in its ``long_name`` what it is. Rates are fractions in [0, 1] with 95 % Clopper–Pearson intervals, lengths are
+        in the units of the inputs.
 
     Raises
     ------
     ValueError
-        If *share* is not in (0, 1] or *nodes* is 1; the classifiers differ in their classes; a classifier gives logits
-        that are not finite, or probabilities, is in training mode, takes integers where the data hold others, or
-        answers one batch twice with logits that differ by more than 1e-5 of their range; if a split has fewer than five
-        samples, or its decisions or classes are in another order, by the rule of
+        If *fraction* is not in (0, 1] or *nodes* is 1; the classifiers differ in their classes; one gives logits that
+        are not finite, or probabilities, is in training mode, takes integers where the data hold others, or answers
+        one batch twice with logits that differ by more than 1e-5 of their range; a split has fewer than five samples,
+        or its decisions or classes are in another order, by the rule of
         :func:`bqcore.auditing.streaming.check_same_order`. What stops slices or gradients alone becomes a note.
 
     Examples
     --------
+    >>> import bqcore
     >>> float_model = lambda x: np.stack([3 * x[:, 0], 1 - x[:, 0]], axis=1)
     >>> rounded = lambda x: float_model(x + 0.01)
-    >>> print(audit(float_model, rounded, None, np.linspace(0, 1, 401)[:, None], nodes=0).conclusion)
+    >>> print(bqcore.audit(float_model, rounded, None, np.linspace(0, 1, 401)[:, None], nodes=0).conclusion)
     The candidate changes 4 of 401 held-out decisions (1.0 %, 95 % interval 0.3 to 2.5 %), 4 of them among the 81 of
     lowest float margin (4.9 %).
     """
-    share = check_share("Band share", share)
+    fraction = check_share("Band fraction", fraction)
     nodes, gradient_samples = (
         check_integer("Nodes a side", nodes, 0),
         check_integer("Gradient samples", gradient_samples, 0),
     )
     # What would be refused once all decisions are measured is refused before.
-    if share == 0:
-        raise ValueError("Band share is 0: the boundary band would be empty.")
+    if fraction == 0:
+        raise ValueError("Band fraction is 0: the boundary band would be empty.")
     if nodes == 1:
         raise ValueError("Nodes a side is 1: give at least 2, or 0 to leave slices out.")
     functions = logits_functions(reference, {"candidate": candidate}, probabilities)
@@ -125,10 +124,10 @@ def audit(
         notes += remarks
         if check_order:
             check_same_order(decided["candidate"], name)
-        parts[name] = measures(decided["candidate"], share)
+        parts[name] = measures(decided["candidate"], fraction)
     out = along("split", list(parts), list(parts.values()))
     decided, head = found["heldout"]
-    out = out.merge(_moved(decided, decided.band(share)))
+    out = out.merge(_moved(decided, decided.band(fraction)))
     models, heads = {"reference": reference, "candidate": candidate}, {name: head for name, (_, head) in found.items()}
     sliced = slice_measures(models, functions, heads, nodes, probabilities=probabilities)
     wanted, classes = gradient_samples, decided.classes
@@ -140,7 +139,7 @@ def audit(
             notes.append(f"{says} are left out: {measure}.")
     notes += _remarks(out) + _chance(decided)
     notes, conclusion = list(dict.fromkeys(notes)), conclude(out.sel(split="heldout"))
-    says = {"title": "Audit: decisions of a candidate against a reference", "conclusion": conclusion, "share": share}
+    says = {"title": "Audit: decisions of a candidate against a reference", "conclusion": conclusion, "share": fraction}
     describe(out, says | {"notes": json.dumps(notes, ensure_ascii=False)})
     return Audit(out, conclusion, tuple(notes))
 
@@ -178,7 +177,7 @@ def _moved(decided: Decided, band: np.ndarray) -> xr.Dataset:
 
 
 def _remarks(out: xr.Dataset) -> list[str]:
-    """Give what to know when reading the numbers, from the numbers."""
+    """Return what to know when reading the numbers, from the numbers."""
     held, notes = out.sel(split="heldout"), []
     high, count = float(held.flip_rate_high), int(held.samples)
     if high - float(held.flip_rate) > 0.05:
@@ -238,7 +237,7 @@ def conclude(held: xr.Dataset) -> str:
 
 
 def describe(dataset: xr.Dataset, attributes: Mapping) -> xr.Dataset:
-    """Give every variable its long name, and the data set *attributes* and the versions of what made it."""
+    """Write its long name into every variable, and *attributes* and the versions of what made it into the dataset."""
     _vocabulary.describe(dataset)
     for name, variable in dataset.variables.items():
         base, _, end = name.rpartition("_")
@@ -247,54 +246,6 @@ def describe(dataset: xr.Dataset, attributes: Mapping) -> xr.Dataset:
     versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
     dataset.attrs = {**attributes, "versions": versions}
     return dataset
-
-
-def check_limits(limits: Mapping[str, float], *, labelled: bool = True) -> None:
-    """
-    Refuse limits that cannot be judged; it takes no audit, only whether held-out classes are given (*labelled*).
-
-    Parameters
-    ----------
-    limits : dict
-        As for :func:`exceeded`.
-    labelled : bool
-
-    Raises
-    ------
-    ValueError
-        If a name is not in :data:`LIMITS`, a limit not in [-1, 1], or one needs classes that are not given.
-    """
-    for name, limit in limits.items():
-        check_share(f"Limit of {check_choice('A limit', name, LIMITS)}", limit, -1.0)
-        if name in _BY_CLASSES and not labelled:
-            raise ValueError(
-                f"A limit is stated for {name}, which is not measured without classes: give them with the held-out "
-                "inputs."
-            )
-
-
-def exceeded(dataset: xr.Dataset, limits: Mapping[str, float]) -> list[str]:
-    """
-    Return a line for each limit that the held-out numbers exceed; a rate at its limit does not exceed it.
-
-    Parameters
-    ----------
-    dataset : of an :class:`Audit`
-    limits : dict
-        Largest rate by name of :data:`LIMITS`.
-
-    Raises
-    ------
-    ValueError
-        As :func:`check_limits`.
-    """
-    held, lines = dataset.sel(split="heldout"), []
-    check_limits(limits, labelled=bool(np.isfinite(held.accuracy)))
-    for name, limit in limits.items():
-        value = float(held.accuracy_reference - held.accuracy if name == "accuracy_loss" else held[name])
-        if value > limit + _ROUNDING:
-            lines.append(f"{RATES.get(name, 'loss of accuracy')}: {value:.4f} exceeds the limit {limit:g}")
-    return lines
 
 
 def _plain(found: Audit, samples: int) -> dict:
@@ -330,7 +281,7 @@ def _plain(found: Audit, samples: int) -> dict:
 
 
 def _rows(ds: xr.Dataset, columns: dict, dim: str) -> list[dict]:
-    """Give the variables *columns* along *dim* as a list of objects."""
+    """Return the variables *columns* along *dim* as a list of objects."""
     values = {key: ds[name].values.tolist() for key, name in columns.items()}
     return [dict(zip(values, row)) for row in zip(*values.values())] if ds.sizes[dim] else []
 

@@ -5,24 +5,22 @@ import warnings
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import torch
 import xarray as xr
-from torch import nn
 
-from .._checks import to_numpy
+from .._checks import is_module, is_tensor, to_numpy
 from ..metrics import boundary_distances, exact_slices, label_grids, margins, masks, planes
-from . import adapters
+from . import adapters, batching
 from .streaming import QUANTILES
 
 # Points at a time: what convolutions make of many leaves a core's cache, and takes twice the time and memory.
 _VALUES, _LEAST = 1 << 18, 16
-# Tolerances in shares of the slice's longer side, which need no knowledge of the inputs' units.
+# Tolerances as fractions of the slice's longer side, which need no knowledge of the inputs' units.
 TOLERANCES = (0.001, 0.01, 0.1)
 _RADIUS_PAIRS = 20_000  # (sample, class) pairs that the radius is taken on: each costs a backward pass
 
 
 def _or_note(measure: Callable) -> Callable:
-    """Give what *measure* gives, or in one line why it fails: decisions are measured by then, and must not be lost."""
+    """Return what *measure* does, or in one line why it fails: decisions are measured by then, and must not be lost."""
 
     @functools.wraps(measure)
     def measured(*given, **options):
@@ -55,7 +53,7 @@ def slice_measures(
     per_split = []
     for inputs in heads.values():
         plane = planes.pca_plane(inputs)
-        size = max(_LEAST, min(2048, _VALUES // max(1, adapters.width(inputs))))
+        size = max(_LEAST, min(2048, _VALUES // max(1, batching.width(inputs))))
         points = {key: _on_points(model, functions[key], inputs, probabilities) for key, model in models.items()}
         grids = {key: label_grids.label_grid(given, plane, nodes, batch_size=size) for key, given in points.items()}
         strides = [stride for stride in (1, 2, 4) if (nodes - 1) % stride == 0 and (nodes - 1) // stride >= 1]
@@ -64,12 +62,12 @@ def slice_measures(
         ]
         part = xr.concat(rows, xr.Variable("nodes", [(nodes - 1) // s + 1 for s in strides]))
         side = float((plane.high - plane.low).max())
-        # Half the nodes a side: interpolated between them, a boundary is off by a share of the step's square.
+        # Half the nodes a side: interpolated between them, a boundary is off by a fraction of the step's square.
         half = (nodes - 1) // strides[:2][-1] + 1
         segments = [
             exact_slices.interpolated_slice(given, plane, half, batch_size=size).segments for given in points.values()
         ]
-        beyond = boundary_distances.tolerance_jaccard(*segments, [share * side for share in TOLERANCES])
+        beyond = boundary_distances.tolerance_jaccard(*segments, [tolerance * side for tolerance in TOLERANCES])
         outside = planes.fraction_outside(plane, inputs)
         per_split.append(part.assign(tolerance_jaccard=("tau", beyond), side=side, outside=outside))
     a, b = plane.nodes(nodes)
@@ -81,27 +79,29 @@ def slice_measures(
 
 
 def _is_floating(inputs) -> bool:
-    return isinstance(inputs, (np.ndarray, torch.Tensor)) and to_numpy(inputs[:1]).dtype.kind == "f"
+    return (isinstance(inputs, np.ndarray) or is_tensor(inputs)) and to_numpy(inputs[:1]).dtype.kind == "f"
 
 
 def _on_points(model, function, inputs, probabilities: bool) -> Callable:
     """
-    Give a classifier as :func:`bqcore.metrics.label_grids.label_grid` wants it: points in float64 to logits, both
+    Return a classifier as :func:`bqcore.metrics.label_grids.label_grid` wants it: points in float64 to logits, both
     NumPy's.
     """
+    if is_module(model) or is_tensor(inputs):
+        import torch
     twin = adapters.double(model, inputs[:64])
     if twin is not None and all(value.device.type == "cpu" for value in twin.parameters()):
-        if type(twin) is nn.Sequential and not probabilities:
+        if type(twin) is torch.nn.Sequential and not probabilities:
             return twin  # its first layer is folded onto the plane
         return lambda points: to_numpy(_logits(twin(torch.from_numpy(points)), probabilities))
-    if isinstance(inputs, torch.Tensor):
+    if is_tensor(inputs):
         return lambda points: to_numpy(function(torch.from_numpy(points).to(inputs)))
     return lambda points: to_numpy(function(points.astype(inputs.dtype)))
 
 
-def _logits(output, probabilities: bool) -> torch.Tensor:
+def _logits(output, probabilities: bool):
     """
-    Give the logits in an output, as the functions of :func:`bqcore.auditing.streaming.logits_functions` do, with
+    Return the logits in an output, as the functions of :func:`bqcore.auditing.streaming.logits_functions` do, with
     gradients.
     """
     z = adapters.opened(output)
@@ -141,7 +141,7 @@ def gradient_measures(
         return "the reference has no gradient with respect to these inputs"
     (reference, x), candidate = given["reference"], given["candidate"]
     after = candidate[0] if candidate else _constant(functions["candidate"], inputs)
-    few, size = x[: max(1, _RADIUS_PAIRS // classes)], max(_LEAST, min(4096, _VALUES // adapters.width(x)))
+    few, size = x[: max(1, _RADIUS_PAIRS // classes)], max(_LEAST, min(4096, _VALUES // batching.width(x)))
     change = margins.local_change(reference, after, x, batch_size=size)
     known = {key: margins.radius(pair[0], few, batch_size=size) for key, pair in given.items() if pair and radii}
     none = margins.Radius(*[np.array([])] * 3, -1)
@@ -168,15 +168,17 @@ def _quantiles(values: np.ndarray) -> np.ndarray:
 
 
 def _differentiable(model, inputs, probabilities: bool):
-    """Give a classifier and its inputs as tensors if its logits have gradients there, in float64 where possible."""
-    x = adapters.tensors(inputs, model) if isinstance(model, nn.Module) else inputs
-    if not isinstance(x, torch.Tensor) or not x.is_floating_point() or x.ndim < 2 or not callable(model):
+    """Return a classifier and its inputs as tensors if its logits have gradients there, in float64 where possible."""
+    x = adapters.tensors(inputs, model) if is_module(model) else inputs
+    if not is_tensor(x) or not x.is_floating_point() or x.ndim < 2 or not callable(model):
         return None
+    import torch
+
     twin = adapters.double(model, inputs[:64])
     call, own = (model, x.dtype) if twin is None else (twin, torch.float64)
     x = x.double() if x.device.type == "cpu" else x.float()
 
-    def logits(batch: torch.Tensor) -> torch.Tensor:
+    def logits(batch):
         # The batch is the reference's, and a candidate may lie on another device.
         return _logits(call(batch.to(x.device, own)), probabilities).to(batch)
 
@@ -191,10 +193,11 @@ def _differentiable(model, inputs, probabilities: bool):
 
 
 def _constant(function, inputs):
-    """Give a classifier without gradients as one whose gradient is zero, so that its margins can be compared."""
+    """Return a classifier without gradients as one whose gradient is zero, so that its margins can be compared."""
+    import torch
 
-    def logits(x: torch.Tensor) -> torch.Tensor:
-        given = x.detach().to(inputs) if isinstance(inputs, torch.Tensor) else to_numpy(x).astype(inputs.dtype)
+    def logits(x):
+        given = x.detach().to(inputs) if is_tensor(inputs) else to_numpy(x).astype(inputs.dtype)
         z = torch.from_numpy(np.array(to_numpy(function(given)))).to(x)
         return z + 0.0 * x.flatten(1).sum(1, keepdim=True)
 

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from torch import nn
+
+from .._checks import is_module, needed
 
 INPUT_KEYS, CLASS_KEYS = ("inputs", "x", "images", "data"), ("classes", "y", "labels", "targets")
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
@@ -19,14 +20,6 @@ _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 _PICKLES = (".pt", ".pth", ".pt2", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib", ".skops")
 _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 _AT_ONCE = 256  # images
-
-
-def optional(module: str, package: str, use: str):
-    """Import a package that only some users need, or say in one line how to get it."""
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise ValueError(f"{use} needs the package {package}, which is not installed: pip install {package}.") from None
 
 
 def read_classifier(given: str, weights: str | None = None):
@@ -59,7 +52,7 @@ def read_classifier(given: str, weights: str | None = None):
     if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", given):
         raise ValueError(f"{given!r} is no classifier: give module:factory or the path of an .onnx file.")
     model = _made(given)
-    if isinstance(model, nn.Module):
+    if is_module(model):
         if weights:
             _load(model, weights)
         return model.eval()
@@ -71,7 +64,7 @@ def read_classifier(given: str, weights: str | None = None):
 
 
 def _session(path: Path):
-    runtime = optional("onnxruntime", "onnxruntime", "An .onnx file")
+    runtime = needed("onnxruntime", "An .onnx file")
     if not path.is_file():
         raise ValueError(f"There is no file {path}.")
     options = runtime.SessionOptions()
@@ -93,12 +86,12 @@ def _made(given: str):
         raise ValueError(f"{given}: the module cannot be imported from here ({_line(error)}).") from None
     except AttributeError:
         raise ValueError(f"{given}: the module {module} has no {name}.") from None
-    if isinstance(factory, nn.Module) or not callable(factory):
+    if is_module(factory) or not callable(factory):
         return factory
     return factory()
 
 
-def _load(model: nn.Module, weights: str) -> None:
+def _load(model, weights: str) -> None:
     path = Path(weights)
     if path.suffix.lower() != ".safetensors":
         raise ValueError(
@@ -106,7 +99,7 @@ def _load(model: nn.Module, weights: str) -> None:
         )
     if not path.is_file():
         raise ValueError(f"There is no file {weights}.")
-    safetensors = optional("safetensors.torch", "safetensors", "A .safetensors file")
+    safetensors = needed("safetensors.torch", "A .safetensors file")
     try:
         missing, surplus = safetensors.load_model(model, path, strict=False)
     except RuntimeError as error:  # shapes
@@ -177,7 +170,7 @@ def read_split(given: str | None, classes: str | None = None, *, size=None, mean
 
 
 def read_logits(reference: str | None, candidate: str | None, classes: str | None = None):
-    """Give the logits of both classifiers, ``.npy`` files left on the disk, as a split of two named inputs."""
+    """Read the logits of both classifiers, ``.npy`` files left on the disk, as a split of two named inputs."""
     if not reference or not candidate:
         raise ValueError("The logits of one classifier are missing: give --reference-logits and --candidate-logits.")
     pair = {"reference": read_array(Path(reference)), "candidate": read_array(Path(candidate))}
@@ -216,11 +209,11 @@ def _numbers(array, name: str) -> np.ndarray:
 
 def image_batches(folder: Path, *, size=None, mean=None, std=None) -> Callable:
     """
-    Give a function that goes through a folder of images: float32 (N, channels, height, width), scaled to [0, 1].
+    Return a function that goes through a folder of images: float32 (N, channels, height, width), scaled to [0, 1].
 
     One channel if every image is gray, else three.
     """
-    pillow = optional("PIL.Image", "pillow", "A folder of images")
+    pillow = needed("PIL.Image", "A folder of images")
     names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     places = [(folder / name, label) for label, name in enumerate(names)] or [(folder, None)]
     files = [
@@ -233,7 +226,7 @@ def image_batches(folder: Path, *, size=None, mean=None, std=None) -> Callable:
         raise ValueError(f"{folder} holds no images ({', '.join(IMAGES)}): put them into one folder for each class.")
 
     def of(file: Path, use: Callable):
-        """Give what *use* makes of an image, or name the file."""
+        """Return what *use* makes of an image, or name the file."""
         try:
             with pillow.open(file, formats=_FORMATS) as image:
                 if image.mode[0] in "IF":  # converted, all above 255 would be 255
@@ -279,6 +272,6 @@ def image_batches(folder: Path, *, size=None, mean=None, std=None) -> Callable:
 
 
 def _line(error: Exception, which: int = 0) -> str:
-    """Give one line of what an exception says."""
+    """Return one line of what an exception says."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return lines[which].rstrip(".") + "."

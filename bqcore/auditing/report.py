@@ -37,7 +37,7 @@ def page(
     title : str
     limits : dict, optional
         Stated limits by measure, shown as kept unless one is exceeded.
-    exceeded : lines of :func:`bqcore.auditing.comparison.exceeded`
+    exceeded : lines of :func:`bqcore.auditing.limits.exceeded`
     command : str
         That made it, shown at the end.
     """

@@ -1,8 +1,7 @@
-"""Which layer is to blame: each quantized alone, ranked by what that does to the decisions."""
+"""The sensitivity of decisions to each layer: quantized alone, the layers are ranked by what that changes."""
 
 import numpy as np
 import xarray as xr
-from torch import nn
 
 from ..quantizers.mixed_precision import layers, mixed
 from .comparison import describe
@@ -11,19 +10,19 @@ from .streaming import Decided, decide_split, logits_functions, measures
 
 
 def blame_layers(
-    model: nn.Module, split, *, bits: int = 4, scheme: str = "narrow", granularity: str = "tensor", share: float = 0.2,
+    model, split, *, bits: int = 4, scheme: str = "narrow", granularity: str = "tensor", fraction: float = 0.2,
     gradient_samples: int = 1000, batch_size: int | None = None,
 ) -> xr.Dataset:  # fmt: skip
     """
-    Quantize one layer at a time and rank the layers by what that does to the decisions.
+    Quantize one layer at a time and rank the layers by how many decisions that changes.
 
     Parameters
     ----------
     model : torch module in eval mode
     split : inputs, (inputs, classes) or batches, as for :func:`bqcore.audit`
     bits : int
-        2 to 16.
-    scheme, granularity, share, gradient_samples, batch_size
+        Bit-width of the one layer, 2 to 16.
+    scheme, granularity, fraction, gradient_samples, batch_size
         As in :func:`bqcore.sweep` and :func:`bqcore.audit`.
 
     Returns
@@ -33,6 +32,21 @@ def blame_layers(
         pair. The rates with their intervals, ``margin_change``, ``displacement`` and ``normal_variation`` (median and
         95th percentile, if the inputs are one array of floating-point numbers), ``weights`` and ``bytes``, packed with
         their steps.
+
+    Raises
+    ------
+    ValueError
+        As :func:`bqcore.audit`, or if the model is no torch module or has no linear or convolution layer.
+
+    Examples
+    --------
+    >>> import bqcore, torch
+    >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False), torch.nn.Linear(2, 2, bias=False)).eval()
+    >>> weights = {"0.weight": torch.eye(2), "1.weight": torch.tensor([[1.0, 0.1], [0.2, 1.0]])}  # the first is exact
+    >>> _ = model.load_state_dict(weights)
+    >>> x = torch.linspace(-1, 1, 100)[:, None] * torch.tensor([1.0, 2.0]) + torch.tensor([0.0, 0.3])
+    >>> bqcore.blame_layers(model, x, bits=2).layer.values.tolist()
+    ['1', '0']
     """
     found = layers(model)
     candidates = {
@@ -43,7 +57,7 @@ def blame_layers(
     decided, head, _ = decide_split(functions, split, "heldout", batch_size=batch_size)
     rows = []
     for key, part in decided.items():
-        row = xr.Dataset(measures(part, share))
+        row = xr.Dataset(measures(part, fraction))
         pair = {"reference": model, "candidate": candidates[key]}
         both = {"reference": functions["reference"], "candidate": functions[key]}
         local = gradient_measures(pair, both, head, gradient_samples, part.classes, radii=False)
@@ -54,22 +68,30 @@ def blame_layers(
     steps = [len(weight) if granularity == "channel" else 1 for weight in weights]
     out["bytes"] = "layer", [-(-weight.numel() * bits // 8) + 4 * n for weight, n in zip(weights, steps)]
     order = np.lexsort((-out.margin_change.sel(quantile=0.5).values, -out.band_flip_rate.values))
-    return describe(out.isel(layer=order), {"title": "One layer quantized at a time", "bits": bits, "share": share})
+    return describe(out.isel(layer=order), {"title": "One layer quantized at a time", "bits": bits, "share": fraction})
+
+
+def ranking(found: xr.Dataset) -> list[dict]:
+    """Return the layers of :func:`blame_layers`, the worst first, each with its numbers but not their intervals."""
+    names = [name for name in found.data_vars if not name.endswith(("_events", "_low", "_high"))]
+    names = [name for name in names if "layer" in found[name].dims and np.isfinite(found[name]).all()]
+    each = [found[names].isel(layer=i) for i in range(found.sizes["layer"])]
+    return [{"layer": one.layer.item()} | {name: one[name].values.tolist() for name in names} for one in each]
 
 
 def one_at_a_time(
-    model: nn.Module, split, levels, *, scheme: str = "narrow", granularity: str = "tensor",
+    model, split, bits, *, scheme: str = "narrow", granularity: str = "tensor",
     batch_size: int | None = None,
 ) -> dict[tuple[str, int], Decided]:  # fmt: skip
-    """Give the decisions on *split* with each layer alone quantized to each level, by layer name and bits."""
+    """Return the decisions on *split* with each layer alone quantized to each bit-width, by (layer name, bits)."""
     options = {"scheme": scheme, "granularity": granularity}
-    candidates = {(name, b): mixed(model, {name: b}, **options) for name in layers(model) for b in levels}
+    candidates = {(name, b): mixed(model, {name: b}, **options) for name in layers(model) for b in bits}
     functions = logits_functions(model, {f"candidate {key}": one for key, one in candidates.items()}, False)
     decided, _, _ = decide_split(functions, split, "calibration", batch_size=batch_size)
     return dict(zip(candidates, decided.values()))
 
 
-def margin_noise(part: Decided, share: float) -> float:
-    """Give the mean square by which the margins of the boundary band move."""
-    band = part.band(share)
+def margin_noise(part: Decided, fraction: float) -> float:
+    """Return the mean square by which the margins of the boundary band move, in squared logits."""
+    band = part.band(fraction)
     return float(np.square(part.moved[band] - part.margin[band]).mean())

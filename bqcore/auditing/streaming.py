@@ -14,7 +14,7 @@ import numpy as np
 from .._checks import to_numpy
 from .._vocabulary import LONG_NAMES
 from ..metrics import decisions, statistics
-from . import adapters
+from . import adapters, batching
 
 TITLES = {"calibration": "Calibration split", "heldout": "Held-out split"}
 RATES = {
@@ -25,11 +25,14 @@ RATES = {
     )
 }  # fmt: skip
 QUANTILES = [0.5, 0.95]
-_REPEAT = 1e-5  # two passes over one batch may differ by this share of the logits' range: sums in another order
+_REPEAT = 1e-5  # two passes over one batch may differ by this fraction of the logits' range: sums in another order
 # How far from one a row of probabilities may sum. A softmax in 16 bits rounds exponentials, their sum, part by part,
 # and quotients by up to 2^-11 in float16 and 2^-8 in bfloat16: twenty of these. In wider types only probabilities that
 # are written with few digits are as far off.
 _SUM, _SUM_16_BITS = 1e-3, {"float16": 1e-2, "bfloat16": 8e-2}
+# One row of logits may look like probabilities, as (1, 0) does. So many rows are judged, whatever the batch size: a
+# long split is refused once they are read, a shorter one at its end.
+_JUDGED = 1000
 _HEAD, _HEAD_VALUES = 2000, 20_000_000
 
 
@@ -48,14 +51,14 @@ class Decided(NamedTuple):
         """Mark the samples whose decision changes."""
         return self.winner != self.decision
 
-    def band(self, share: float) -> np.ndarray:
-        """Give the indices of the low-margin boundary band, by growing margin."""
+    def band(self, fraction: float) -> np.ndarray:
+        """Return the indices of the low-margin boundary band, by growing margin."""
         # Two logits m and 0 have the top-2 margin m: the rule stays in one place.
-        return decisions.boundary_band(np.stack([self.margin, np.zeros_like(self.margin)], axis=1), share)
+        return decisions.boundary_band(np.stack([self.margin, np.zeros_like(self.margin)], axis=1), fraction)
 
 
 def logits_functions(reference, candidates: Mapping, probabilities: bool) -> dict:
-    """Give the reference and every candidate as functions to logits, of log-probabilities if *probabilities*."""
+    """Return the reference and every candidate as functions to logits, of log-probabilities if *probabilities*."""
     named = {"reference": reference} | dict(candidates)
     functions = {name: adapters.logits_function(model, f"The {name}") for name, model in named.items()}
     if not probabilities:
@@ -87,12 +90,12 @@ def _are_probabilities(output) -> bool:
 
 def decide_split(functions: Mapping, split, name: str, *, batch_size: int | None = None):
     """
-    Go once through a split and keep what :class:`Decided` lists, for each candidate.
+    Measure a split in one pass: keep what :class:`Decided` lists, for each candidate.
 
     Parameters
     ----------
     functions : dict of functions, inputs -> logits; the first is the reference
-    split : see :func:`bqcore.auditing.adapters.batches`
+    split : see :func:`bqcore.auditing.batching.batches`
     name : {"calibration", "heldout"}
 
     Returns
@@ -101,22 +104,35 @@ def decide_split(functions: Mapping, split, name: str, *, batch_size: int | None
     head : inputs
         The first samples, up to 2,000 and 2 · 10^7 values.
     notes : list of str
+        On classifiers whose answer depends on the rest of the batch.
+
+    Raises
+    ------
+    ValueError
+        If logits are not finite, differ in their classes or look like probabilities, one batch is answered twice in
+        two ways, or there are fewer than five samples, or classes that are no columns of the logits.
     """
     title = TITLES[name]
     reference, *candidates = functions
-    rows, targets, head, notes, held, classes = [], [], [], [], 0, 0
-    for batch in adapters.batches(split, title, batch_size):
-        logits = {key: adapters.read(f(batch.inputs), batch, _name(title, key)) for key, f in functions.items()}
+    rows, targets, head, notes, held, classes, suspects = [], [], [], [], 0, 0, list(functions)
+    for batch in batching.batches(split, title, batch_size):
+        outputs = {key: function(batch.inputs) for key, function in functions.items()}
+        logits = {key: batching.read(output, batch, _name(title, key)) for key, output in outputs.items()}
+        judged = slice(0, max(0, _JUDGED - batch.start))
+        suspects = [key for key in suspects if _are_probabilities(outputs[key][judged])]
+        if batch.start + len(logits[reference]) >= _JUDGED:
+            _refuse_probabilities(suspects)
         if batch.start == 0:
             notes = [note for key, z in logits.items() for note in _first_look(functions[key], batch, z, key)]
-            wanted = max(3, min(_HEAD, _HEAD_VALUES // max(1, adapters.width(batch.inputs))))
+            wanted = max(3, min(_HEAD, _HEAD_VALUES // max(1, batching.width(batch.inputs))))
             classes = logits[reference].shape[1]
         _check_classes(logits, classes, batch)
         if held < wanted:
-            head.append(adapters.take(batch.inputs, slice(0, wanted - held)))
-            held += adapters.length(head[-1])
+            head.append(batching.take(batch.inputs, slice(0, wanted - held)))
+            held += batching.length(head[-1])
         rows.append(_kept(logits))
         targets.append(batch.classes)
+    _refuse_probabilities(suspects)
     columns = [np.concatenate(column) for column in zip(*rows)]
     if len(columns[0]) < 5:
         raise ValueError(
@@ -127,11 +143,11 @@ def decide_split(functions: Mapping, split, name: str, *, batch_size: int | None
         if y.min() < 0 or y.max() >= classes:
             raise ValueError(
                 f"{title}: classes run from {y.min()} to {y.max()}, but the logits have columns 0 to {classes - 1}: "
-                f"give each class as the index of its column, {adapters.COLUMNS}."
+                f"give each class as the index of its column, {batching.COLUMNS}."
             )
         y = y.astype(np.int64)  # batches of signed and of unsigned integers join to floats
     out = {key: Decided(*columns[:3], *columns[3 + 2 * i : 5 + 2 * i], y, classes) for i, key in enumerate(candidates)}
-    return out, adapters.join(head), notes
+    return out, batching.join(head), notes
 
 
 def _name(title: str, key: str) -> str:
@@ -139,7 +155,7 @@ def _name(title: str, key: str) -> str:
 
 
 def _kept(logits: Mapping) -> list[np.ndarray]:
-    """Give winner, runner-up and margin of a batch, then decision and pair margin of each candidate."""
+    """Return winner, runner-up and margin of a batch, then decision and pair margin of each candidate."""
     before, *after = logits.values()
     a, b = decisions.top_pair(before)
     row = np.arange(len(a))
@@ -149,7 +165,7 @@ def _kept(logits: Mapping) -> list[np.ndarray]:
     return out
 
 
-def _check_classes(logits: Mapping, classes: int, batch: adapters.Batch) -> None:
+def _check_classes(logits: Mapping, classes: int, batch: batching.Batch) -> None:
     for key, z in logits.items():
         if z.shape[1] != classes:
             other = "the reference" if batch.start == 0 else "its first batch"
@@ -159,16 +175,19 @@ def _check_classes(logits: Mapping, classes: int, batch: adapters.Batch) -> None
             )
 
 
-def _first_look(function, batch: adapters.Batch, z: np.ndarray, key: str) -> list[str]:
-    """Refuse probabilities and chance in a classifier's first batch; note an answer that depends on the batch."""
-    output = function(batch.inputs)
-    if _are_probabilities(output):
+def _refuse_probabilities(suspects: list[str]) -> None:
+    """Refuse the first of the classifiers whose rows all looked like probabilities."""
+    if suspects:
         raise ValueError(
-            f"The {key} seems to give probabilities (non-negative rows that sum to 1), whose margins mean something "
-            "else: give logits, or say probabilities=True (--probabilities), which takes their logarithms."
+            f"The {suspects[0]} seems to give probabilities (non-negative rows that sum to 1), whose margins mean "
+            "something else: give logits, or say probabilities=True (--probabilities), which takes their logarithms."
         )
+
+
+def _first_look(function, batch: batching.Batch, z: np.ndarray, key: str) -> list[str]:
+    """Refuse chance in a classifier's first batch; note an answer that depends on the batch."""
     span = float(np.ptp(z.astype(np.float64))) or 1.0
-    again = adapters.read(output, batch, f"The {key}'s logits")
+    again = batching.read(function(batch.inputs), batch, f"The {key}'s logits")
     gap = np.abs(again.astype(np.float64) - z).max(axis=1)
     apart = int((gap > _REPEAT * span).sum())
     if apart:
@@ -179,8 +198,8 @@ def _first_look(function, batch: adapters.Batch, z: np.ndarray, key: str) -> lis
     half = len(z) // 2
     if half == 0:
         return []
-    part = batch._replace(inputs=adapters.take(batch.inputs, slice(0, half)))
-    alone = adapters.read(function(part.inputs), part, f"The {key}'s logits")
+    part = batch._replace(inputs=batching.take(batch.inputs, slice(0, half)))
+    alone = batching.read(function(part.inputs), part, f"The {key}'s logits")
     gap = float(np.abs(alone.astype(np.float64) - z[:half]).max())
     if gap <= 100 * _REPEAT * span:
         return []
@@ -218,35 +237,44 @@ def check_same_order(decided: Decided, name: str) -> None:
         return
     # With three lists, the one that agrees with neither of the others is the one out of order.
     odd = [key for key in keys if all(key in pair for pair in apart)]
-    (first, second), (share, chance, overlap) = next(iter(apart.items()))
+    (first, second), (agreement, chance, overlap) = next(iter(apart.items()))
     who = f"{odd[0]} {'are' if odd else 'is'} in another order" if len(odd) == 1 else "one of them is in another order"
     raise ValueError(
-        f"{title}: {first} and {second} agree on {share:.1%} of the samples, as shuffled ones would ({chance:.1%}), "
-        f"though they hold the same classes equally often (overlap {overlap:.0%}): {who}; evaluate both on the "
-        "same rows without shuffling, or say check_order=False (--no-order-check) if the model really is that bad."
+        f"{title}: {first} and {second} agree on {agreement:.1%} of the samples, as shuffled ones would "
+        f"({chance:.1%}), though they hold the same classes equally often (overlap {overlap:.0%}): {who}; evaluate "
+        "both on the same rows without shuffling, or say check_order=False (--no-order-check) if the model really is "
+        "that bad."
     )
 
 
 def _agreement(first: np.ndarray, second: np.ndarray, classes: int) -> tuple[float, float, float] | None:
-    """Give agreement, chance and overlap of two lists of classes if they look shuffled, else None."""
+    """Return agreement, chance and overlap of two lists of classes if they look shuffled, else None."""
     n = len(first)
     p, q = (np.bincount(values, minlength=classes) / n for values in (first, second))
-    chance, overlap, share = float(p @ q), float(np.minimum(p, q).sum()), float((first == second).mean())
-    shuffled = share < chance + 4 * np.sqrt(chance * (1 - chance) / n)
-    return (share, chance, overlap) if n >= 50 and shuffled and overlap - chance >= 0.2 and overlap >= 0.7 else None
+    chance, overlap, agreement = float(p @ q), float(np.minimum(p, q).sum()), float((first == second).mean())
+    shuffled = agreement < chance + 4 * np.sqrt(chance * (1 - chance) / n)
+    alike = overlap - chance >= 0.2 and overlap >= 0.7
+    return (agreement, chance, overlap) if n >= 50 and shuffled and alike else None
 
 
-def measures(decided: Decided, share: float) -> dict:
+def measures(decided: Decided, fraction: float) -> dict:
     """
-    Count decisions of a split, as :mod:`bqcore.metrics.decisions` does on its logits, each rate with its 95 % interval.
+    Measure the rates of a split, as :mod:`bqcore.metrics.decisions` does on its logits, each with its 95 % interval.
+
+    Parameters
+    ----------
+    decided : Decided
+    fraction : float
+        Of the samples that make the low-margin boundary band, in (0, 1].
 
     Returns
     -------
     dict
-        By name of :data:`RATES` the share, and with ``_events``, ``_low``, ``_high`` its count and Clopper–Pearson
-        interval; also ``samples``, ``band_samples``, ``near_ties``, ``unchanged``, ``band_margin``, ``margin_change``.
+        By name of :data:`RATES` the rate in [0, 1], NaN where it needs classes that are not given, and with
+        ``_events``, ``_low``, ``_high`` its count and Clopper–Pearson interval; also ``samples``, ``band_samples``,
+        ``flips_in_band``, ``near_ties``, ``unchanged``, ``band_margin``, ``margin_change``.
     """
-    n, flipped, band, y = len(decided.margin), decided.flipped(), decided.band(share), decided.targets
+    n, flipped, band, y = len(decided.margin), decided.flipped(), decided.band(fraction), decided.targets
     reversed_pair = decided.moved < 0
     events = {
         "flip_rate": flipped, "band_flip_rate": flipped[band],

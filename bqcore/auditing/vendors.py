@@ -19,14 +19,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import nn
 
-from .._checks import check_choice, to_numpy
+from .._checks import check_choice, needed, to_numpy
 from ..quantizers import uniform
 from ..quantizers.mixed_precision import layers, model_bytes
 from .adapters import tensors
-from .loading import optional
 
 
 class Candidate(NamedTuple):
@@ -37,13 +34,13 @@ class Candidate(NamedTuple):
     stored: int
 
 
-def ptq_w(model: nn.Module, bits: int, granularity: str = "tensor") -> Candidate:
+def ptq_w(model, bits: int, granularity: str = "tensor") -> Candidate:
     """Quantize by :func:`bqcore.quantizers.uniform.quantize_model`."""
     out = uniform.quantize_model(model, bits, granularity=granularity)
     return Candidate(out, model_bytes(model, bits, granularity=granularity), _saved(out))
 
 
-def torchao_weights(model: nn.Module, bits: int, *, group: int | None = None) -> Candidate:
+def torchao_weights(model, bits: int, *, group: int | None = None) -> Candidate:
     """
     Quantize the weights of linear layers by torchao: symmetric, each output channel or group of inputs by its own step.
 
@@ -61,6 +58,9 @@ def torchao_weights(model: nn.Module, bits: int, *, group: int | None = None) ->
     ValueError
         If torchao is not installed, *bits* is another, or a weight of a linear layer would stay in float.
     """
+    import torch
+    from torch import nn
+
     check_choice("Bit-width", bits, (8, 4))
     for name, layer in layers(model).items():
         if group is not None and isinstance(layer, nn.Linear) and layer.in_features % group:
@@ -68,8 +68,8 @@ def torchao_weights(model: nn.Module, bits: int, *, group: int | None = None) ->
                 f"Layer {name or 'model'!r} has {layer.in_features} inputs, which groups of {group} do not divide."
             )
     with quiet():
-        ao = optional("torchao.quantization", "torchao", "torchao's quantizer")
-        steps = optional("torchao.quantization.granularity", "torchao", "torchao's quantizer")
+        ao = needed("torchao.quantization", "torchao's quantizer")
+        steps = needed("torchao.quantization.granularity", "torchao's quantizer")
         granularity = steps.PerAxis(0) if group is None else steps.PerGroup(group)
         out = copy.deepcopy(model)
         kind = {8: torch.int8, 4: torch.int4}[bits]
@@ -85,11 +85,13 @@ def torchao_weights(model: nn.Module, bits: int, *, group: int | None = None) ->
     return Candidate(out, total, _saved(out))
 
 
-def brevitas_weights(model: nn.Module, bits: int) -> Candidate:
+def brevitas_weights(model, bits: int) -> Candidate:
     """Quantize linear and convolution layers by brevitas: symmetric weights, a step for each output channel."""
+    from torch import nn
+
     with quiet():
-        brevitas = optional("brevitas.nn", "brevitas", "brevitas' quantizer")
-        channel = optional("brevitas.quant", "brevitas", "brevitas' quantizer").Int8WeightPerChannelFloat
+        brevitas = needed("brevitas.nn", "brevitas' quantizer")
+        channel = needed("brevitas.quant", "brevitas' quantizer").Int8WeightPerChannelFloat
         options = {"weight_quant": channel, "weight_bit_width": bits}
         out = nn.ModuleDict({"model": copy.deepcopy(model)})  # a model may be one layer, which has no parent
         for name, layer in layers(out).items():
@@ -108,15 +110,19 @@ def brevitas_weights(model: nn.Module, bits: int) -> Candidate:
     return Candidate(out, model_bytes(model, bits, granularity="channel"), _saved(out))
 
 
-def torch_dynamic(model: nn.Module) -> Candidate:
+def torch_dynamic(model) -> Candidate:
     """Quantize linear layers by PyTorch's own dynamic quantization: int8 weights, activations by each batch's range."""
+    import torch
+
     with quiet():
-        out = torch.ao.quantization.quantize_dynamic(copy.deepcopy(model), {nn.Linear}, dtype=torch.qint8)
+        out = torch.ao.quantization.quantize_dynamic(copy.deepcopy(model), {torch.nn.Linear}, dtype=torch.qint8)
     return Candidate(out, _torch_bytes(out), _saved(out))
 
 
-def torch_static(model: nn.Module, calibration: torch.Tensor) -> Candidate:
+def torch_static(model, calibration) -> Candidate:
     """Quantize by PyTorch's own static quantization: int8 weights, activations by the range seen on *calibration*."""
+    import torch
+
     with quiet(), torch.no_grad():
         from torch.ao.quantization import quantize_fx as fx
 
@@ -128,8 +134,10 @@ def torch_static(model: nn.Module, calibration: torch.Tensor) -> Candidate:
     return Candidate(out, _torch_bytes(out), _saved(out))
 
 
-def _torch_bytes(model: nn.Module) -> int:
-    """Count a model quantized by PyTorch: its packed layers give weight and bias by a call."""
+def _torch_bytes(model) -> int:
+    """Count the bytes of a model quantized by PyTorch: its packed layers give weight and bias by a call."""
+    import torch
+
     total = 4 * sum(t.numel() for t in [*model.parameters(), *model.buffers()] if t.is_floating_point())
     for layer in model.modules():
         if callable(getattr(layer, "weight", None)) and callable(getattr(layer, "bias", None)):
@@ -140,36 +148,38 @@ def _torch_bytes(model: nn.Module) -> int:
     return total
 
 
-def _saved(model: nn.Module) -> int:
-    """Give the bytes that the model's tensors take in a file of torch's."""
+def _saved(model) -> int:
+    """Return the bytes that the model's tensors take in a file of torch's."""
+    import torch
+
     file = io.BytesIO()
     with quiet():
         torch.save(model.state_dict(), file)
     return file.tell()
 
 
-def onnx_dynamic(model: nn.Module, example: torch.Tensor) -> Candidate:
+def onnx_dynamic(model, example) -> Candidate:
     """Quantize by ONNX Runtime's dynamic quantization: int8 weights, activations by the range of each batch."""
 
     def convert(source: Path, target: Path):
-        ort = optional("onnxruntime.quantization", "onnxruntime", "ONNX quantization")
+        ort = needed("onnxruntime.quantization", "ONNX quantization")
         ort.quantize_dynamic(source, target, weight_type=ort.QuantType.QInt8)
 
     return _on_disk(model, example, convert)
 
 
-def onnx_static(model: nn.Module, calibration: torch.Tensor, *, per_channel: bool = False) -> Candidate:
+def onnx_static(model, calibration, *, per_channel: bool = False) -> Candidate:
     """Quantize by ONNX Runtime's static quantization: int8 weights, activations by the range seen on *calibration*."""
 
     def convert(source: Path, target: Path):
-        ort = optional("onnxruntime.quantization", "onnxruntime", "ONNX quantization")
+        ort = needed("onnxruntime.quantization", "ONNX quantization")
 
         class Reader(ort.CalibrationDataReader):
             def __init__(self):
                 self.left = iter([{"x": calibration.numpy()}])
 
             def get_next(self):
-                """Give all of it once."""
+                """Return all of it once."""
                 return next(self.left, None)
 
         ort.quantize_static(source, target, Reader(), quant_format=ort.QuantFormat.QDQ, per_channel=per_channel)
@@ -177,7 +187,7 @@ def onnx_static(model: nn.Module, calibration: torch.Tensor, *, per_channel: boo
     return _on_disk(model, calibration, convert)
 
 
-def nncf_static(model: nn.Module, calibration: torch.Tensor, classes: torch.Tensor | None = None) -> Candidate:
+def nncf_static(model, calibration, classes=None) -> Candidate:
     """
     Quantize by NNCF: int8 weights and activations, ranges and biases by *calibration*.
 
@@ -186,7 +196,7 @@ def nncf_static(model: nn.Module, calibration: torch.Tensor, classes: torch.Tens
 
     def convert(source: Path, target: Path):
         os.environ.setdefault("NNCF_CI", "1")  # read when it is imported: it would report its use to its makers
-        nncf, onnx = optional("nncf", "nncf", "NNCF's quantizer"), optional("onnx", "onnx", "NNCF's quantizer")
+        nncf, onnx = needed("nncf", "NNCF's quantizer"), needed("onnx", "NNCF's quantizer")
         before = onnx.load(source)
         batches = [{"x": part.numpy()} for part in calibration.split(_NNCF_BATCH)]
         size = {"subset_size": len(batches)}
@@ -205,13 +215,13 @@ _NNCF_BATCH = 50
 
 
 def _accuracy(model, batches) -> tuple[float, list[float]]:
-    """Give an ONNX model's accuracy, and that of each batch."""
+    """Measure an ONNX model's accuracy, and that of each batch."""
     session = _session(model.SerializeToString())
     right = [session.run(["logits"], inputs)[0].argmax(axis=1) == classes for inputs, classes in batches]
     return float(np.concatenate(right).mean()), [float(part.mean()) for part in right]
 
 
-def _on_disk(model: nn.Module, example: torch.Tensor, convert: Callable) -> Candidate:
+def _on_disk(model, example, convert: Callable) -> Candidate:
     """Export to a folder that is removed, convert there, and open the result."""
     with quiet(), tempfile.TemporaryDirectory(prefix="bq-") as folder:
         source, target = Path(folder, "float.onnx"), Path(folder, "quantized.onnx")
@@ -222,15 +232,17 @@ def _on_disk(model: nn.Module, example: torch.Tensor, convert: Callable) -> Cand
 
 def _session(content: bytes):
     """Open an ONNX model on one thread: its sums then have one order, and its threads do not wait by spinning."""
-    runtime = optional("onnxruntime", "onnxruntime", "An ONNX model")
+    runtime = needed("onnxruntime", "An ONNX model")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 1
     return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def export_onnx(model: nn.Module, example: torch.Tensor, path: Path) -> None:
+def export_onnx(model, example, path: Path) -> None:
     """Write a torch module to an ONNX file whose input is ``x`` and whose output is ``logits``, for any batch."""
-    optional("onnx", "onnx", "The export to ONNX")
+    import torch
+
+    needed("onnx", "The export to ONNX")
     axes = {"x": {0: "n"}, "logits": {0: "n"}}
     names = {"input_names": ["x"], "output_names": ["logits"], "dynamic_axes": axes}
     with quiet():
@@ -239,7 +251,7 @@ def export_onnx(model: nn.Module, example: torch.Tensor, path: Path) -> None:
 
 def _onnx_bytes(path: Path) -> int:
     """Count the constants of an ONNX file: weights, biases, steps and zero points."""
-    onnx = optional("onnx", "onnx", "The size of an ONNX model")
+    onnx = needed("onnx", "The size of an ONNX model")
     return sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in onnx.load(path).graph.initializer)
 
 
@@ -256,7 +268,7 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _needed(classes):
+def _given(classes):
     if classes is None:
         raise ValueError("It needs the classes of the calibration inputs.")
     return classes
@@ -274,7 +286,7 @@ QUANTIZERS = {
     "ONNX Runtime static, int8": (8, lambda m, x, y: onnx_static(m, x)),
     "ONNX Runtime static, int8, a step per channel": (8, lambda m, x, y: onnx_static(m, x, per_channel=True)),
     "NNCF static, int8": (8, lambda m, x, y: nncf_static(m, x)),
-    "NNCF static, int8, accuracy control": (8, lambda m, x, y: nncf_static(m, x, _needed(y))),
+    "NNCF static, int8, accuracy control": (8, lambda m, x, y: nncf_static(m, x, _given(y))),
     "PTQ-W, 4 bits, a step per tensor": (4, lambda m, x, y: ptq_w(m, 4)),
     "PTQ-W, 4 bits, a step per channel": (4, lambda m, x, y: ptq_w(m, 4, "channel")),
     "brevitas, int4, a step per channel": (4, lambda m, x, y: brevitas_weights(m, 4)),
@@ -283,7 +295,7 @@ QUANTIZERS = {
 }
 
 
-def shelf(model: nn.Module, inputs, classes=None) -> dict[str, Candidate | str]:
+def shelf(model, inputs, classes=None) -> dict[str, Candidate | str]:
     """
     Quantize a classifier by every quantizer here.
 
@@ -299,6 +311,7 @@ def shelf(model: nn.Module, inputs, classes=None) -> dict[str, Candidate | str]:
     dict by name
         A Candidate, or the reason why there is none: a package that is missing, a layer that a tool does not take.
     """
+    torch = needed("torch", "A shelf of quantized models")
     out, inputs = {}, tensors(inputs, model)
     classes = None if classes is None else torch.from_numpy(to_numpy(classes).astype(np.int64))
     for name, (_, make) in QUANTIZERS.items():

@@ -22,6 +22,10 @@ def fold_batchnorm(model: nn.Module) -> nn.Module:
     ----------
     model : torch module
 
+    Returns
+    -------
+    torch module of the type of *model*, with the same outputs but for rounding
+
     Raises
     ------
     ValueError

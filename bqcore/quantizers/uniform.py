@@ -32,6 +32,16 @@ def level_range(bits: int, scheme: str = "narrow") -> tuple[int, int]:
         ``narrow``: ±(2^(b−1) − 1), as brevitas, quanto and TensorRT. ``full``: −2^(b−1) … 2^(b−1) − 1, as torch.ao
         and torchao.
 
+    Returns
+    -------
+    lowest, highest : int
+        In steps.
+
+    Raises
+    ------
+    ValueError
+        If *bits* or *scheme* is another.
+
     Examples
     --------
     >>> import bqcore as bq
@@ -139,6 +149,10 @@ def quantize_model(model: nn.Module, bits: int, *, scheme: str = "narrow", granu
     bits, scheme, granularity
         As in :func:`step_size`.
 
+    Returns
+    -------
+    torch module of the type of *model*
+
     Raises
     ------
     ValueError
@@ -239,6 +253,11 @@ def model_bytes(model: nn.Module, bits: int | Mapping[str, int], *, granularity:
         2 to 16, or 32 for float32; layers that a dictionary does not name are float32.
     granularity : {"tensor", "channel"}
 
+    Returns
+    -------
+    bytes : int
+        Weights packed, with their steps, and the rest.
+
     Raises
     ------
     ValueError
@@ -283,6 +302,10 @@ def interpolate(model_a: nn.Module, model_b: nn.Module, t: float) -> nn.Module:
     model_a, model_b : torch modules with equally named and shaped parameters
     t : float
         0 to 1.
+
+    Returns
+    -------
+    torch module of the type of *model_a*
 
     Raises
     ------

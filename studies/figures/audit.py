@@ -142,7 +142,7 @@ def plans(of: list[Case], levels: tuple[int, ...], *, share: float) -> xr.DataAr
     rates = []
     for level in levels:
         made = (
-            bit_plan.plan_bits(*one, budget=mixed_precision.model_bytes(one.model, level), share=share) for one in of
+            bit_plan.plan_bits(*one, budget=mixed_precision.model_bytes(one.model, level), fraction=share) for one in of
         )
         rates.append([one.dataset.band_flip_rate.sel(split="heldout", way=ways).values for one in made])
     return xr.DataArray(rates, {"bits": list(levels), "way": ways}, ("bits", "network", "way"), "band_flip_rate")
@@ -195,7 +195,7 @@ def shelf(of: list[Case], *, share: float) -> tuple[pd.DataFrame, dict[str, str]
                 if isinstance(other, str):
                     absent[name] = other
                     continue
-                found = comparison.audit(model, other.model, None, heldout, nodes=0, share=share).dataset
+                found = comparison.audit(model, other.model, None, heldout, nodes=0, fraction=share).dataset
                 d = found.sel(split="heldout")
                 rows.append({
                     "network": network, "quantizer": name, "bytes": other.bytes,

@@ -19,7 +19,7 @@ from torch import nn
 
 import bqcore
 from bqcore import __main__, _store
-from bqcore.auditing import comparison, loading
+from bqcore.auditing import comparison, limits, loading
 from bqcore.quantizers import uniform
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -437,7 +437,7 @@ def test_what_was_measured_is_kept_before_it_is_judged(here, monkeypatch, capsys
     def exceeded(*given):
         raise ValueError("no judge")
 
-    monkeypatch.setattr(comparison, "exceeded", exceeded)
+    monkeypatch.setattr(limits, "exceeded", exceeded)
     assert "no judge" in error_of("--reference-logits", "z.npy", "--candidate-logits", "q.npy", capsys=capsys)
     content = json.loads(Path("audit/audit.json").read_text(encoding="utf-8"))
     assert content["conclusion"] == _store.load_dataset("audit/audit.nc").conclusion
@@ -447,7 +447,8 @@ def test_a_missing_package_is_named_with_what_to_do(here, monkeypatch, capsys):
     Path("a.onnx").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(
-        ValueError, match="An .onnx file needs the package onnxruntime, which is not installed: pip install onnxruntime"
+        ValueError,
+        match=r"An .onnx file needs the package onnxruntime, which is not installed: pip install 'bqcore\[onnx\]'\.",
     ):
         loading.read_classifier("a.onnx")
 
@@ -472,6 +473,7 @@ def test_a_full_disk_leaves_the_old_report(here, monkeypatch, capsys):
     ("program", "words", "says"),
     [
         ("bqcore", ["audit"], "the same command begins anew"),
+        ("bqcore", ["plan"], "the same command begins anew"),
         ("studies", ["explorer", "mnist"], "the same command begins anew"),
         ("studies", ["data"], "what came is kept, and the same command goes on"),
         ("studies", ["run", "vendors"], "finished runs are kept, and the same command goes on"),
@@ -489,4 +491,4 @@ def test_ctrl_c_is_answered_by_what_is_kept(monkeypatch, capsys, program, words,
 
 def test_every_limit_of_the_command_line_is_a_measure():
     names = {name for name, _ in __main__._LIMITS.values()}
-    assert names <= set(comparison.LIMITS)
+    assert names <= set(limits.LIMITS)

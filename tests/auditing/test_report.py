@@ -131,7 +131,7 @@ def test_a_case_worked_by_hand():
     z = np.array([[3.0, 2, 0], [3, 2, 0], [3, 2, 0], [3, 2, 0], [0, 1, 0.5]])
     q = np.array([[3.0, 2, 0], [2, 3, 0], [2, 1, 4], [1, 2, 4], [0, 1, 1]])
     y = np.array([0, 0, 2, 1, 1])
-    rows = rows_of(of_logits(z, q, y, calibration={"a": z, "b": z[[1, 2, 3, 0, 0]]}, share=0.4).to_html())
+    rows = rows_of(of_logits(z, q, y, calibration={"a": z, "b": z[[1, 2, 3, 0, 0]]}, fraction=0.4).to_html())
     assert rows[0] == ["measure", "held-out", "calibration"]
     assert rows[1] == ["flip rate: decisions changed", "0.6000 [0.1466, 0.9473] (3)", "0.2000 [0.0051, 0.7164] (1)"]
     # What only one of the splits has classes for is left out.

@@ -1,0 +1,153 @@
+"""
+Inputs of every kind as batches.
+
+Inputs are an array, a tensor or a data frame with one row a sample, or a dictionary of such; a split is inputs, or the
+pair (inputs, classes), or something that gives batches of either, such as a torch DataLoader.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from .._checks import check_integer, check_labels, check_logits, is_tensor, to_numpy
+
+COLUMNS = "for scikit-learn np.searchsorted(model.classes_, classes)"
+_BATCH, _VALUES = 4096, 1 << 24  # samples at a time, fewer if one batch would hold more values than this
+
+
+class Batch(NamedTuple):
+    """Samples that go through a classifier at once."""
+
+    start: int  # index of the first one in its split
+    inputs: object
+    classes: np.ndarray | None
+
+
+def read(logits, batch: Batch, name: str) -> np.ndarray:
+    """Check what a classifier returned for *batch* and return it as logits, one row for each of its samples."""
+    if isinstance(logits, (tuple, Mapping)):
+        raise ValueError(f"{name} are a {type(logits).__name__}: give a classifier that returns them alone.")
+    array = check_logits(logits, name, batch.start)
+    if len(array) != length(batch.inputs):
+        raise ValueError(
+            f"{name} have {len(array)} rows for {length(batch.inputs)} inputs: the classifier must give one row each."
+        )
+    return array
+
+
+def length(inputs, name: str = "Inputs") -> int:
+    """Return the number of samples, which all arrays of a dictionary must share."""
+    if not isinstance(inputs, Mapping):
+        return len(inputs)
+    lengths = {key: len(value) for key, value in inputs.items()}
+    if len(set(lengths.values())) != 1:
+        found = ", ".join(f"{key}: {count}" for key, count in lengths.items())
+        raise ValueError(f"{name} hold arrays of different lengths ({found}): give one row a sample in each.")
+    return next(iter(lengths.values()))
+
+
+def take(inputs, part: slice):
+    """Return a range of samples."""
+    if isinstance(inputs, Mapping):
+        return {key: value[part] for key, value in inputs.items()}
+    return inputs[part]
+
+
+def join(parts: list):
+    """Join batches of inputs, one behind the other."""
+    if len(parts) == 1:
+        return parts[0]
+    if isinstance(parts[0], Mapping):
+        return {key: join([part[key] for part in parts]) for key in parts[0]}
+    if is_tensor(parts[0]):
+        import torch
+
+        return torch.cat(parts)
+    return np.concatenate([np.asarray(part) for part in parts])
+
+
+def width(inputs) -> int:
+    """Return the number of values of one sample."""
+    if isinstance(inputs, Mapping):
+        return sum(width(value) for value in inputs.values())
+    return int(np.prod(inputs.shape[1:], dtype=np.int64))
+
+
+def batches(split, name: str, size: int | None = None) -> Iterator[Batch]:
+    """
+    Yield a split batch by batch.
+
+    Parameters
+    ----------
+    split : inputs, (inputs, classes), an iterable of either, or a function that gives such an iterable
+        Inputs: array, tensor or data frame with one row a sample, or a dictionary of them. Classes: ints (N,).
+    name : str
+        Of the split, for errors.
+    size : int, optional
+        Samples at once, by default 4096 or as many as hold 2^24 values; an iterable brings its own batches.
+
+    Raises
+    ------
+    ValueError
+        If it holds no samples, numbers of samples differ, or some batches have classes and others have none.
+
+    Examples
+    --------
+    >>> [(batch.start, batch.classes.tolist()) for batch in batches((np.eye(3), np.arange(3)), "A split", 2)]
+    [(0, [0, 1]), (2, [2])]
+    """
+    if size is not None:
+        size = check_integer("Batch size", size, 1)
+    whole = _whole(split)
+    source = [split] if whole else split() if callable(split) else split
+    if not hasattr(source, "__iter__") or isinstance(source, (str, bytes)):
+        raise ValueError(f"{name} is {type(split).__name__}: give inputs, (inputs, classes) or batches of them.")
+    start, labelled = 0, None
+    for item in source:
+        parts = item if isinstance(item, (tuple, list)) and len(item) in (1, 2) else (item,)
+        inputs, classes = (*parts, None)[:2]
+        if not _is_inputs(inputs):
+            raise ValueError(
+                f"{name}: inputs are {type(inputs).__name__}: give an array, a tensor, a data frame or a dictionary."
+            )
+        count = length(inputs, f"{name}: inputs")
+        if count and classes is not None:
+            if to_numpy(classes).dtype.kind in "OSU":
+                first = str(to_numpy(classes).flat[0])
+                raise ValueError(
+                    f"{name}: classes are names, such as {first!r}: give each as the index of its column, {COLUMNS}."
+                )
+            classes = check_labels(classes, f"{name}: classes")
+            if len(classes) != count:
+                raise ValueError(f"{name} has {count} inputs and {len(classes)} classes: give one class an input.")
+        if labelled not in (None, classes is not None):
+            raise ValueError(f"{name}: some batches have classes and others have none: give classes with all or none.")
+        labelled = classes is not None
+        step = (size or max(1, min(_BATCH, _VALUES // max(1, width(inputs))))) if whole else max(1, count)
+        for first in range(0, count, step):
+            part = slice(first, min(first + step, count))
+            yield Batch(start + first, take(inputs, part), classes[part] if labelled else None)
+        start += count
+    if start == 0:
+        raise ValueError(f"{name} holds no samples: give at least five.")
+
+
+def _is_inputs(value) -> bool:
+    if isinstance(value, Mapping):
+        return bool(value) and all(_is_inputs(part) for part in value.values())
+    return hasattr(value, "shape") and hasattr(value, "__getitem__") and len(value.shape) > 0
+
+
+def _whole(split) -> bool:
+    """Tell a split that is there as a whole from one that comes in batches."""
+    if (
+        isinstance(split, list)
+        and len(split) == 2
+        and all(map(_is_inputs, split))
+        and not isinstance(split[1], Mapping)
+    ):
+        # Inputs and classes, not two batches of inputs: one row of whole numbers for as many samples.
+        classes = to_numpy(split[1])
+        return classes.ndim == 1 and classes.dtype.kind in "iu" and length(split[0]) == len(classes)
+    return _is_inputs(split) or (isinstance(split, tuple) and len(split) == 2)

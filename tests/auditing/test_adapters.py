@@ -1,0 +1,170 @@
+"""Classifiers of every kind give what the same classifier gives in any other form, or say what is wrong with them."""
+
+import warnings
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+import torch
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, LinearSVC
+from torch import nn
+
+import bqcore
+from bqcore.auditing import adapters
+from bqcore.metrics import decisions
+from bqcore.quantizers import uniform
+from tests.helpers.audits import held, linear_session
+
+
+class Rows(nn.Module):
+    """A linear classifier whose inputs come as an image and a row, by name."""
+
+    def __init__(self, linear):
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, image, row):
+        return {"logits": self.linear(torch.cat([image.flatten(1), row], dim=1))}
+
+
+def test_the_same_classifier_in_every_form_gives_the_same(linear):
+    layer, x = linear
+    moved = uniform.quantize_model(layer, 3)
+    twin = LogisticRegression()
+    twin.classes_, twin.coef_, twin.intercept_ = np.arange(4), *(p.detach().numpy() for p in (moved.weight, moved.bias))
+    pipeline = make_pipeline("passthrough", twin)
+    weight, bias = moved.weight.detach(), moved.bias.detach()
+    forms = {
+        "torch": moved, "session": linear_session(moved), "session of two": linear_session(moved, ("other", "logits")),
+        "scikit-learn": pipeline, "function": lambda batch: batch @ weight.T + bias,
+    }  # fmt: skip
+    found = {name: bqcore.audit(layer, model, x[:100], x[100:], nodes=21) for name, model in forms.items()}
+    found["double"] = bqcore.audit(layer, moved, x[:100].double(), x[100:].double(), nodes=21)
+    rate = decisions.flips(layer(x[100:]), moved(x[100:])).rate
+    assert rate > 0
+    for name, result in found.items():
+        d = held(result)
+        assert float(d.flip_rate) == rate, name
+        # float32 sums in another order move a displacement by 1e-6 of a logit
+        np.testing.assert_allclose(d.displacement, held(found["torch"]).displacement, rtol=1e-4)
+        assert float(d.boundary_jaccard.sel(nodes=21)) == float(held(found["torch"]).boundary_jaccard.sel(nodes=21))
+        has_gradients = name not in ("session", "session of two", "scikit-learn")
+        assert np.isfinite(d.normal_variation).all() == has_gradients, name
+        assert np.isfinite(d.radius.sel(model="candidate")).all() == has_gradients
+
+
+def test_inputs_by_name_reach_a_torch_module_and_a_session(linear):
+    layer, x = linear
+    moved = uniform.quantize_model(layer, 3)
+    inputs = {"image": x[:, :8].reshape(-1, 2, 2, 2).numpy(), "row": x[:, 8:].numpy()}
+    found = bqcore.audit(Rows(layer).eval(), Rows(moved).eval(), None, inputs)
+    assert float(held(found).flip_rate) == decisions.flips(layer(x), moved(x)).rate
+    assert "Slices are left out: the inputs are a dictionary, and a slice needs one array." in found.notes
+    says = "Radius and displacement are left out: the inputs are a dictionary, and gradients are taken of one array."
+    assert says in found.notes
+    found = bqcore.audit(linear_session(layer), linear_session(moved), None, {"x": x})
+    assert float(held(found).flip_rate) == decisions.flips(layer(x), moved(x)).rate
+    with pytest.raises(ValueError, match="The reference takes the inputs x, and the data hold y"):
+        bqcore.audit(linear_session(layer), linear_session(moved), None, {"y": x})
+
+
+def test_scikit_learn_estimators_with_scores_with_probabilities_of_zero_and_on_data_frames():
+    x, y = np.random.default_rng(0).normal(size=(400, 3)), np.random.default_rng(1).integers(2, size=400)
+    frame = pd.DataFrame(x, columns=list("abc"))
+    two = make_pipeline(StandardScaler(), LinearSVC(random_state=0)).fit(frame, y)
+    forest = RandomForestClassifier(10, max_depth=4, random_state=0).fit(frame, y)
+    found = bqcore.audit(two, forest, None, (frame, y), check_order=False)
+    assert float(held(found).accuracy_reference) == two.score(frame, y)
+    assert float(held(found).accuracy) == pytest.approx(
+        forest.score(frame, y), abs=0.01
+    )  # argmax and predict break ties
+    assert any("would lie; .to_numpy() makes one of a data frame" in note for note in found.notes)
+    few = RandomForestClassifier(2, random_state=0).fit(frame, y)  # of which both trees often agree: a logarithm of 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isfinite(bqcore.audit(few, few, None, (frame, y), check_order=False).dataset.accuracy).all()
+    labels = np.array([0, 1])[adapters.logits_function(two)(frame).argmax(1)]
+    assert np.array_equal(labels, two.predict(frame))
+
+
+def test_scores_far_below_any_logarithm_of_a_probability_stay_apart(linear):
+    layer, x = linear
+    steep = LogisticRegression()
+    steep.classes_, steep.intercept_ = np.arange(4), np.zeros(4)
+    steep.coef_ = 1e4 * layer.weight.detach().numpy()
+    scores = steep.decision_function(x.numpy())
+    assert (np.sort(scores, axis=1)[:, 1] < np.log(adapters.TINY)).any()  # two of a row
+    assert np.array_equal(adapters.logits_function(steep)(x), scores)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4])
+def test_scores_of_pairs_of_classes_are_no_scores_of_classes(classes):
+    x, y = np.random.default_rng(0).normal(size=(120, 2)), np.arange(120) % classes
+    for wrap in (lambda model: model, make_pipeline, lambda model: GridSearchCV(model, {"C": [1.0]}, cv=2)):
+        usual, pairs = (wrap(SVC(decision_function_shape=shape)).fit(x, y) for shape in ("ovr", "ovo"))
+        assert adapters.logits_function(usual)(x).shape == (120, classes)
+        if classes == 2:  # one pair, one score
+            assert np.array_equal(adapters.logits_function(pairs)(x), adapters.logits_function(usual)(x))
+            continue
+        says = r"The candidate scores pairs of classes \(decision_function_shape='ovo'\), not classes: say set_params"
+        with pytest.raises(ValueError, match=says):
+            bqcore.audit(usual, pairs, None, x)
+
+
+@pytest.mark.parametrize(
+    ("takes", "values", "first"),
+    [
+        ("UINT8", [3.5, -1.0], "uint8, which would change 2 of 2400 values of type float32, first 3.5: give whole"),
+        ("UINT8", [300.0, 2.0], "uint8, which would change 1 of 2400 values of type float32, first 300: give whole"),
+        ("INT64", [7.0, np.nan], "int64, which would change 1 of 2400 values of type float32, first nan: give whole"),
+        ("INT32", [-3.0, 7.0], None),
+    ],
+)
+def test_a_session_that_takes_integers_gets_the_values_that_are_given(linear, takes, values, first):
+    layer, _ = linear
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 12)).astype(np.float32)
+    session = linear_session(uniform.quantize_model(layer, 3), takes=getattr(onnx.TensorProto, takes))
+    found = bqcore.audit(layer, session, None, pixels, nodes=11)  # whole numbers are fine, points between them are not
+    assert float(held(found).flip_rate) > 0 and np.isfinite(held(found).displacement).all()
+    says = f"Slices are left out: The candidate's input x takes {takes.lower()}, which would change "
+    assert any(note.startswith(says) for note in found.notes)
+    pixels[17, 3:5] = values
+    if first is None:
+        assert np.array_equal(
+            adapters.logits_function(session)(pixels), adapters.logits_function(session)(pixels.astype(int))
+        )
+        return
+    with pytest.raises(ValueError, match=f"The model's input x takes {first} numbers, such as unscaled pixels"):
+        adapters.logits_function(session)(pixels)
+
+
+def test_the_device_is_that_of_the_model(linear):
+    """On a machine with a GPU the model lies there; elsewhere the meta device says where batches would go."""
+    layer, x = linear
+    device = "cuda" if torch.cuda.is_available() else "meta"
+    assert adapters.tensors(x.double().numpy(), nn.Linear(12, 4, device=device)).device.type == device
+    assert adapters.tensors({"a": x}, nn.Linear(12, 4, device=device))["a"].device.type == device
+
+
+def test_a_session_of_a_fixed_number_of_rows_keeps_its_decisions(linear):
+    layer, x = linear
+    moved = uniform.quantize_model(layer, 3)
+    found = bqcore.audit(layer, linear_session(moved, rows=1), None, x, nodes=11, batch_size=1)
+    assert float(held(found).flip_rate) == decisions.flips(layer(x), moved(x)).rate
+    for measure, shape in (("Slices", "(121, 12)"), ("Radius and displacement", "(300, 12)")):
+        (note,) = (note for note in found.notes if note.startswith(f"{measure} are left out: "))
+        assert f"The candidate fails on x {shape} (" in note and note.endswith("give shapes that it was exported for.")
+    with pytest.raises(ValueError, match=r"The candidate fails on x \(300, 12\) \(.*\): give shapes that it was"):
+        bqcore.audit(layer, linear_session(moved, rows=1), None, x)
+
+
+def test_a_session_of_several_outputs_needs_one_named_logits(linear):
+    session = linear_session(linear[0], ("scores", "labels"))
+    with pytest.raises(ValueError, match=r"The candidate gives 2 outputs \(scores, labels\): name one of them logits"):
+        bqcore.audit(linear[0], session, None, linear[1])

@@ -1,0 +1,160 @@
+"""The commands sweep, blame and plan: the numbers of the functions, what they print and write, and one line for an error."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import bqcore
+from bqcore import __main__, _store
+from bqcore.auditing import loading
+
+FACTORIES = """
+import torch
+
+def net():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return torch.nn.Sequential(torch.nn.Linear(12, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+
+def plain():
+    return lambda x: x[:, :3]
+
+def broken():
+    raise KeyError("no such layer")
+"""
+MODEL = ["--model", "own_nets:net", "--weights", "net.safetensors"]
+BOTH = ["--calibration", "cal.npz", "--heldout", "x.npy", "--heldout-classes", "y.npy"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Work in a folder with a module of factories, other weights for its network, and data."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.delitem(sys.modules, "own_nets", raising=False)
+    Path("own_nets.py").write_text(FACTORIES, encoding="utf-8")
+    model = loading.read_classifier("own_nets:net")
+    save_file({name: 2 * tensor for name, tensor in model.state_dict().items()}, "net.safetensors")
+    x = np.random.default_rng(0).normal(size=(300, 12)).astype(np.float32)
+    with torch.no_grad():
+        y = loading.read_classifier("own_nets:net", "net.safetensors")(torch.from_numpy(x)).numpy().argmax(1)
+    np.savez("cal.npz", inputs=x[:150], classes=y[:150])
+    np.save("x.npy", x[150:])
+    np.save("y.npy", y[150:])
+
+
+def given() -> tuple:
+    return loading.read_classifier(*MODEL[1::2]), loading.read_split("cal.npz"), loading.read_split("x.npy", "y.npy")
+
+
+def said(capsys, *words: str) -> str:
+    """Run the command in this process, expect status 0, and return what it says."""
+    assert __main__.main(list(words)) == 0
+    out, error = capsys.readouterr()
+    assert error == ""
+    return out
+
+
+def written(name: str, dataset) -> dict:
+    """Return what stands in the JSON file, and check that the NetCDF file beside it holds *dataset*."""
+    assert sorted(path.name for path in Path("out").iterdir()) == [f"{name}.json", f"{name}.nc"]
+    kept = _store.load_dataset(f"out/{name}.nc")
+    assert kept.equals(dataset) and kept.command.startswith(f"python -m bqcore {name} --model own_nets:net")
+    return json.loads(Path(f"out/{name}.json").read_text(encoding="utf-8"))
+
+
+def test_a_sweep_prints_every_bit_width_and_the_recommendation(here, capsys):
+    options = ["--bits", "8,3,2", "--rule", "flips", "--limit", "0.03", "--fraction", "0.3", "--granularity", "channel"]
+    out = said(capsys, "sweep", *MODEL, *BOTH, *options, "--out", "out")
+    found = bqcore.sweep(*given(), bits=(8, 3, 2), rule="flips", limit=0.03, fraction=0.3, granularity="channel")
+    held = found.dataset.sel(split="heldout")
+    table, conclusion = out.splitlines()[:-1], out.splitlines()[-1]
+    assert conclusion == found.conclusion and table[0].split() == [
+        "bytes",
+        "flip",
+        "rate",
+        "band",
+        "flip",
+        "rate",
+        "accuracy",
+    ]
+    assert [line.split() for line in table[2:]] == [
+        [str(b), str(int(held.bytes.sel(bits=b))), *(f"{float(held[name].sel(bits=b)):.4g}" for name in ("flip_rate", "band_flip_rate", "accuracy"))]
+        for b in (8, 3, 2)
+    ]  # fmt: skip
+    content = written("sweep", found.dataset)
+    assert content == json.loads(found.to_json())
+    for split, rates in (
+        ("calibration", content["levels"][2]["calibration"]),
+        ("heldout", content["levels"][2]["heldout"]),
+    ):
+        assert rates["flip_rate"] == float(found.dataset.flip_rate.sel(split=split, bits=2))
+    assert content["levels"][2]["calibration"] != content["levels"][2]["heldout"]
+
+
+def test_a_ranking_prints_the_layers_the_worst_first(here, capsys):
+    split = ["--heldout", "x.npy", "--heldout-classes", "y.npy"]
+    out = said(capsys, "blame", *MODEL, *split, "--bits", "3", "--gradient-samples", "40", "--out", "out")
+    model, _, held = given()
+    found = bqcore.blame_layers(model, held, bits=3, gradient_samples=40)
+    assert [line.split()[0] for line in out.splitlines()[2:]] == found.layer.values.tolist()
+    layers = written("blame", found)["layers"]
+    assert [one["layer"] for one in layers] == found.layer.values.tolist()
+    first = found.isel(layer=0)
+    assert layers[0]["band_flip_rate"] == float(first.band_flip_rate) > 0 and layers[0]["bytes"] == int(first.bytes)
+    assert layers[0]["displacement"] == first.displacement.values.tolist() and "flip_rate_low" not in layers[0]
+
+
+def test_a_plan_prints_the_bits_of_each_layer_and_what_they_change(here, capsys):
+    budget = bqcore.model_bytes(given()[0], 4)
+    out = said(capsys, "plan", *MODEL, *BOTH, "--budget", str(budget), "--bits", "8,4,3,2", "--out", "out")
+    plan = bqcore.plan_bits(*given(), budget=budget, bits=(8, 4, 3, 2))
+    assert out.splitlines()[-1] == plan.conclusion
+    assert {row[0]: int(row[1]) for row in map(str.split, out.splitlines()[2:-1])} == plan.bits
+    content = written("plan", plan.dataset)
+    assert (content["bits"], content["uniform"], content["conclusion"]) == (plan.bits, plan.uniform, plan.conclusion)
+    assert [way["way"] for way in content["ways"]] == ["plan", "uniform"] and content["ways"][1]["bytes"] == budget
+    rate = float(plan.dataset.flip_rate.sel(way="plan", split="heldout"))
+    assert content["ways"][0]["heldout"]["flip_rate"] == rate
+
+
+def test_without_a_folder_nothing_is_written_and_without_classes_there_is_no_accuracy(here, capsys):
+    before = sorted(Path().iterdir())
+    out = said(capsys, "sweep", *MODEL, "--calibration", "x.npy", "--heldout", "x.npy", "--bits", "8")
+    assert "accuracy" not in out and sorted(Path().iterdir()) == before
+
+
+REFUSED = [
+    (["sweep", *BOTH], "--model is missing: see --help"),
+    (["sweep", *MODEL, "--heldout", "x.npy"], "--calibration is missing: see --help"),
+    (["sweep", *MODEL, *BOTH, "--bits", "8,1"], "Bit-width is 1: give an integer from 2 to 16"),
+    (["sweep", *MODEL, *BOTH, "--rule", "jaccard"], "Rule is 'jaccard': choose one of 'accuracy', 'flips', 'band_flips'"),
+    (["sweep", "--model", "own_nets:plain", *BOTH], "The model is function: PTQ-W needs a torch module"),
+    (["sweep", "--model", "own_nets:broken", *BOTH], "a classifier or its factory failed with KeyError: 'no such layer'"),
+    (["blame", *MODEL], "--heldout is missing: see --help"),
+    (["blame", "--model", "net.pt", "--heldout", "x.npy"], "net.pt is read by unpickling, which can run any code"),
+    (["blame", *MODEL, "--heldout", "x.npy", "--scheme", "wide"], "Scheme is 'wide': choose one of 'narrow', 'full'"),
+    (["plan", *MODEL, *BOTH], "--budget is missing: see --help"),
+    (["plan", *MODEL, *BOTH, "--budget", "10"], "The budget is 10 bytes, and 2 bits for all take "),
+    (["plan", *MODEL, *BOTH, "--budget", "1000", "--size", "4"], "cal.npz holds arrays, which are taken as they are"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "message"), REFUSED)
+def test_what_is_wrong_is_named_in_one_line_with_status_2(here, capsys, words, message):
+    assert __main__.main([*words, "--out", "out"]) == 2
+    out, error = capsys.readouterr()
+    assert out == "" and error.startswith(f"bqcore {words[0]}: ") and error.count("\n") == 1 and message in error
+    assert not Path("out").exists()
+
+
+def test_a_list_of_bits_that_is_no_numbers_is_refused_with_an_example(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        __main__.main(["sweep", "--bits", "8,four"])
+    assert "argument --bits: '8,four': give numbers with commas between, such as 8,6,4" in capsys.readouterr().err
