@@ -109,7 +109,7 @@ def test_bytes_and_rankings_by_hand(kept):
         says.format(0) + "decisions at 0 and more at 0."
     )  # there is none
     assert quantizers.source(kept).data.splitlines() == [
-        "Fresh, by `python -m studies quantizers`, in `data/runs`. Nothing is published yet.", "", "Packages: numpy 2.0.", "",
+        "Fresh, by `python -m studies run vendors all`, in `data/runs`. Nothing is published yet.", "", "Packages: numpy 2.0.", "",
         f"- Left out on b: {OTHER}. It has no such layer.", "- Left out everywhere: none such. A package is missing.",
     ]  # fmt: skip
 
@@ -117,7 +117,7 @@ def test_bytes_and_rankings_by_hand(kept):
 def test_the_published_tables_are_full():
     found = published.load_published(published.QUANTIZERS)
     assert quantizers.source(found).data.startswith(
-        "Published: `data/results/quantizers.nc`, by `python -m studies quantizers`.\n"
+        "Published: `data/results/quantizers.nc`, by `python -m studies run vendors all`.\n"
     )
     quantizer, network, budget, ranking = (found.sizes[dim] for dim in ("quantizer", "network", "budget", "ranking"))
     tables = {
