@@ -26,12 +26,12 @@ class Spec:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The study, the data set and the model, if there is one, as far as a reader needs them."""
+        """Return the study, the data set and the model, if there is one: what names a sweep."""
         return (self.study, self.dataset, *([self.model] if hasattr(self, "model") else []))
 
     @property
     def units(self) -> str:
-        """The units of the inputs of the data set."""
+        """Return the units of the inputs of the data set."""
         return _UNITS.get(self.dataset, "input units (pixel / 255)")
 
     def text(self) -> str:
@@ -234,7 +234,7 @@ class Multiverse(Spec):
 
     @property
     def units(self) -> str:
-        """The units of the inputs, which differ by scale."""
+        """Return the units of the inputs, which differ by scale."""
         return "input units of the scale"
 
     def shared(self) -> str:

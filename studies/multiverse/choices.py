@@ -56,7 +56,7 @@ class Network(NamedTuple):
 
     @property
     def units(self) -> str:
-        """The units of the inputs, on their scale."""
+        """Return the units of the inputs, on their scale."""
         return "input units of the scale"
 
     def text(self) -> str:
