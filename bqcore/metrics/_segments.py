@@ -73,7 +73,7 @@ def pieces_of(segments: np.ndarray, step: float, count: int | None = None) -> np
 
 
 def piece_counts(segments: np.ndarray, step: float) -> np.ndarray:
-    """Return into how many equal pieces of at most *step* each segment is cut."""
+    """Return into how many pieces, of *step* at most, each segment is cut."""
     return np.maximum(np.ceil(lengths(segments) / step), 1).astype(np.intp)
 
 
