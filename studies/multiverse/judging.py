@@ -46,7 +46,7 @@ def measured(many: xr.Dataset) -> dict[str, Measured]:
     Parameters
     ----------
     many : xarray.Dataset
-        Of :func:`studies.multiverse.sweep.sweep`.
+        Of :func:`studies.catalogue.sweep`, of a multiverse.
 
     Returns
     -------
