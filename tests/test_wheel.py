@@ -22,7 +22,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 EXTRAS = ("onnx", "sklearn")
 RANGES = PROJECT["dependencies"] + [r for extra in EXTRAS for r in PROJECT["optional-dependencies"][extra]]
 SAID = "audits: functions, saved logits, scikit-learn, ONNX Runtime; torch: False"
-OFFLINE = re.compile("connection broken by|Max retries exceeded|Failed to establish|NameResolution|Could not fetch URL")
+OFFLINE = re.compile(
+    "from versions: none|connection broken by|Max retries exceeded"
+)  # what pip says without a registry
 # Outside of an environment's packages nothing of the clone is to be found.
 ENVIRON = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
 
@@ -59,7 +61,18 @@ def environment(folder: Path, *packages) -> Path:
 
 def install(python: Path, *packages) -> None:
     # Not compiled: of the thousands of modules that torch has few are imported here.
-    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-compile", "--only-binary", ":all:"]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        python,
+        "install",
+        "--quiet",
+        "--no-compile",
+        "--only-binary",
+        ":all:",
+    ]
     run(*pip, *packages)
 
 
