@@ -63,6 +63,19 @@ assert not {"torch", "sklearn", "netCDF4"} & set(sys.modules)"""
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
+def test_without_torch_names_say_what_to_install_when_they_are_called():
+    code = """import pydoc, sys
+sys.modules["torch"] = None  # what Python takes for a package that is not there
+import bqcore
+assert "quantize(*given, **options)" in pydoc.plain(pydoc.render_doc(bqcore))
+try: bqcore.quantize([1.0], 4)
+except ValueError as error: print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    says = "bqcore.quantize needs the package torch, which is not installed: pip install 'bqcore[torch]'."
+    assert done.stdout == f"{says}\n"
+
+
 def test_no_module_hides_a_public_name():
     """Python would put a submodule in the place of a function of its name once that is imported."""
     for module in pkgutil.walk_packages(bqcore.__path__, "bqcore."):
