@@ -41,7 +41,7 @@ def name_of(spec: Spec, variants: bool = False) -> str:
 
 def publications() -> dict[str, Callable[[], xr.Dataset]]:
     """Return the names of all published result files, each with a function that loads its fresh counterpart."""
-    out = {}
+    out: dict[str, Callable[[], xr.Dataset]] = {}
     for spec, seeds in specs.BASELINES.items():
         out[name_of(spec)] = partial(_kept, spec, seeds)
         if spec.study == "levels":

@@ -3,7 +3,7 @@
 import json
 import shlex
 from dataclasses import asdict, dataclass, fields, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bqcore._checks import check_choice, check_integer, check_share
 from bqcore.quantizers import uniform
@@ -23,6 +23,11 @@ class Spec:
     study: ClassVar[str]
     unit: ClassVar[str] = "run"  # what a job is called
     dataset: ClassVar[str]
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Return a setting that some studies have."""
 
     @property
     def words(self) -> tuple[str, ...]:

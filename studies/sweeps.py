@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 from torch import nn
@@ -92,7 +93,7 @@ class Study:
             found = load_dataset(path)
         return found
 
-    def measured(self, job: Hashable, *, checkpoint: Path | None = None) -> xr.Dataset:
+    def measured(self, job: Any, *, checkpoint: Path | None = None) -> xr.Dataset:
         """
         Measure one job now, and say what it is; see :meth:`run`.
 

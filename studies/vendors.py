@@ -24,7 +24,7 @@ from bqcore.quantizers.mixed_precision import layers, mixed, model_bytes, spend
 
 from . import specs, sweeps
 from .data import splits
-from .specs import Stopping, Vendors
+from .specs import Vendors
 from .sweeps import Study
 
 LEVELS = (8, 7, 6, 5, 4, 3, 2)
@@ -48,7 +48,7 @@ def measure(spec: Vendors) -> xr.Dataset:
     return out.expand_dims(network=[name])
 
 
-def network_spec(network: str) -> Stopping:
+def network_spec(network: str) -> specs.Spec:
     """Return the spec of the study whose published checkpoint a network is."""
     return specs.baseline("stopping", *network.split())
 

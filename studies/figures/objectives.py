@@ -154,7 +154,7 @@ def front_figure(sets: dict[str, xr.Dataset]) -> Figure:
                 x.estimate, y.estimate, xerr=bars[0], yerr=bars[1], fmt=mark, color=colour, ms=6, lw=0.7, alpha=0.85,
                 mfc="white" if family in objectives.BASELINES_OF else colour, label=NAMES[family],
             )  # fmt: skip
-            row = {"data_set": title, "family": family}
+            row: dict = {"data_set": title, "family": family}
             for name, found in zip(names, (x, y)):
                 row |= {name: found.estimate, f"{name}_low": found.low, f"{name}_high": found.high}
             drawn.append(row)

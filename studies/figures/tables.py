@@ -143,11 +143,11 @@ def frame(lines: dict[str, dict[str, Cell | str]] | list[tuple[str, dict]], inde
         of the cells is one of the table where all have the same, one of the rows where each row has its own, and an
         attribute of the variables where each column has its own.
     """
-    names, lines = zip(*(lines.items() if isinstance(lines, dict) else lines))
-    columns = {title: [line.get(title, "") for line in lines] for line in lines for title in line}
+    names, rows = zip(*(lines.items() if isinstance(lines, dict) else lines))
+    columns = {title: [row.get(title, "") for row in rows] for row in rows for title in row}
     text = {title: [_text(cell) for cell in cells] for title, cells in columns.items()}
     first = {identifier(index): ("row", np.array(names, str), {"long_name": index})}
-    data = xr.Dataset(coords=first | _places(lines))
+    data = xr.Dataset(coords=first | _places(rows))
     for title, cells in columns.items():
         data = data.assign(_variables(title, cells, set(data.variables)))
     numeric = frozenset(title for title, cells in columns.items() if any(isinstance(cell, Cell) for cell in cells))

@@ -111,6 +111,7 @@ def test_right_parameters_pass_the_check_and_run_nothing(folder, ask):
     assert not (folder / "executed").exists()
 
 
+@pytest.mark.slow
 def test_a_notebook_takes_only_what_it_declares_if_it_is_told_so(folder, ask):
     (folder / "02_other.py").write_text('# %% tags=["parameters"]\nkind = "a"\n\n# %%\nprint(kind)\n', encoding="utf-8")
     assert ask("--check", "seed=3").returncode == 0  # the one does not declare it, the other does
@@ -125,6 +126,7 @@ def test_a_notebook_takes_only_what_it_declares_if_it_is_told_so(folder, ask):
     assert "b\\n" in (folder / "executed" / "02_other.ipynb").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_notebook_with_parameters_of_its_own_takes_none_of_the_runs(folder, ask):
     own = '# %% tags=["parameters", "own-parameters"]\nbits = 4\n\n# %%\nprint(bits)\n'
     (folder / "02_own.py").write_text(own, encoding="utf-8")

@@ -44,6 +44,7 @@ def test_a_layer_is_no_worse_than_nearest_and_no_better_than_the_best_of_all_rou
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on", TARGETS)
 def test_the_logit_error_is_on_average_far_below_that_of_nearest(on):
     """On the logits it is never above; layer by layer that is so of each layer's error, and of the logits' on average."""
@@ -119,6 +120,7 @@ def test_layers_are_taken_in_the_order_in_which_they_run():
 # --- the boundary-gap term ---
 
 
+@pytest.mark.slow
 @given(st.integers(0, 99), st.integers(2, 5))
 @settings(max_examples=10)
 def test_without_a_gap_weight_it_is_plain_optimized_rounding_to_the_last_bit(seed, bits):
@@ -189,6 +191,7 @@ def test_the_gap_is_the_mean_squared_displacement_in_the_band():
     assert not same_bits(*(optimize_rounding(model, inputs, 3, gap=gap, **longer)[0] for gap in (10.0, 0.0)))
 
 
+@pytest.mark.slow
 def test_a_gap_weight_lowers_the_gap_on_average():
     gaps = {1e-30: [], 1e4: []}  # the logits alone, and next to nothing of them
     for gap, found in gaps.items():

@@ -9,6 +9,7 @@ from bqcore.quantizers.uniform import quantize_model
 from tests.helpers import nets
 
 
+@pytest.mark.slow
 def test_learned_steps_are_the_best_that_were_passed_and_never_worse_than_ptq():
     for seed in range(6):
         model, inputs = nets.net("mlp", seed, 40)

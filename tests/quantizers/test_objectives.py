@@ -28,6 +28,7 @@ def strength_of(objective: str) -> float:
     return 0.0 if objective == PLAIN else 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("started", [False, True])
 @pytest.mark.parametrize("kind", ["mlp", "cnn"])
 def test_plain_and_the_papers_term_are_optimized_rounding_to_the_last_bit(kind, started):

@@ -144,6 +144,7 @@ def test_models_have_their_size_and_learn_by_their_seed(name, shape, parameters)
     assert models[0](x).shape == (40, 10) and not models[0].training
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the settings are those of x86 processors")
 def test_what_make_calls_another_processor_is_one_to_the_libraries():
     """A library is silent about a setting that it does not know, as NumPy is about "AVX2" since it counts by groups."""

@@ -107,6 +107,7 @@ def test_official_sets_are_split_into_disjoint_stratified_parts_of_the_right_ori
         assert_stratified(classes, origin)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, sizes, shape", [
     ("mnist", {}, (1, 28, 28)), ("fashion-mnist", {}, (1, 28, 28)), ("cifar-10", {}, (3, 32, 32)),
     ("cifar-10", {"train": 45_000, "calibration": 5_000, "held_out": 10_000}, (3, 32, 32)),

@@ -144,6 +144,7 @@ def test_elsewhere_a_multiverse_holds_what_the_baseline_measures(tmp_path, monke
     assert (bool(found.holds), bool(found.inside)) == (interval.low > 0, interval.high > 0)
 
 
+@pytest.mark.slow
 def test_the_published_multiverses_cross_what_interacts(published_sets, stated):
     shares, crossed = {}, set()
     for dataset, many in published_sets.items():
