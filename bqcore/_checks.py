@@ -4,8 +4,12 @@ import contextlib
 import importlib
 import numbers
 import sys
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
 
 # What to install for a package that only some users need; where nothing is said, the package of that name.
 _INSTALL = {
@@ -24,13 +28,13 @@ def needed(module: str, use: str):
         raise ValueError(f"{use} needs the package {package}, which is not installed: pip install {install}.") from None
 
 
-def is_tensor(value) -> bool:
+def is_tensor(value) -> "TypeGuard[torch.Tensor]":
     """Tell a torch tensor from other values; where torch is not imported there is none."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
 
 
-def is_module(value) -> bool:
+def is_module(value) -> "TypeGuard[torch.nn.Module]":
     """Tell a torch module from other values; where torch is not imported there is none."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.nn.Module)

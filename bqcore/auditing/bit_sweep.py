@@ -5,7 +5,7 @@ It is chosen on the calibration split alone; the held-out split only says what c
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -163,14 +163,14 @@ def choose_bits(values: Mapping[int, float], limit: float) -> Choice:
 
 
 def measure_candidates(
-    model, candidates: Mapping, splits: Mapping, dim: str, values: list, *, fraction: float, batch_size: int | None
+    model, candidates: Mapping, splits: Mapping, dim: str, values: Sequence, *, fraction: float, batch_size: int | None
 ) -> xr.Dataset:
     """Measure the rates of every candidate, named by *values* along *dim*, with one pass over each split."""
     functions = logits_functions(model, candidates, False)
     out = []
     for name, split in splits.items():
         decided, _, _ = decide_split(functions, split, name, batch_size=batch_size)
-        out.append(along(dim, values, [measures(part, fraction) for part in decided.values()]))
+        out.append(along(dim, list(values), [measures(part, fraction) for part in decided.values()]))
     return xr.concat(out, xr.Variable("split", list(splits)))
 
 
