@@ -25,6 +25,12 @@ def test_gates_start_at_the_float_weights_and_end_at_the_nearest_if_nothing_move
     assert torch.equal(grid.soft(torch.zeros(7, 5)), grid.lower * grid.step)
 
 
+def test_a_gate_halfway_goes_up():
+    grid = Grid(torch.tensor([3.0, 0.5, -1.25]), 3, "narrow", "tensor")
+    halfway = torch.zeros(3)
+    assert gates_of(halfway).tolist() == [0.5] * 3 and grid.hard(halfway).tolist() == [3, 1, -1]
+
+
 def test_a_weight_on_the_grid_stays_there():
     weight = torch.tensor([[3.0, 0.0, -1.0, 0.4], [-3.0, 2.0, 1.0, 0.6]])
     layer = nn.Linear(4, 2, bias=False)

@@ -72,6 +72,10 @@ def test_the_table_of_limits_ticks_what_is_inside(many):
     assert len(table) == 11 and len(crossed) == 28
     row = table.loc["jaccard ≤ 0.4"]
     assert row["all agree"] == "yes" and row.str.contains("✓").sum() == 2
+    values = at.flip_rate.sel(split="held-out").values
+    for end in statistics.prediction_interval(values, 3)[1:3]:  # an end is inside
+        ends = stopping_figures.limits_table(many, choices, 3, {"flip_rate": float(end)}, 41, crossed=False).text
+        assert ends.loc["jaccard ≤ 0.4", "all agree"] == "yes"
     far = stopping_figures.limits_table(many, choices, 3, {"flip_rate": 0.9, "chosen_bits": 99}, 41, crossed=True).text
     assert not (far["all agree"] == "yes").any() and not far["bits (paper 99)"].str.contains("✓").any()
 
