@@ -29,6 +29,8 @@ def test_every_public_name_has_one_entry_and_is_in_the_list_by_the_same_topics()
     assert sorted(name for names in entries.values() for name in names) == sorted(bqcore.__all__)
     _, *topics = re.split(r"^## \[.*\]\(api/(\w+)\)$", (ROOT / "book/api.md").read_text(encoding="utf-8"), flags=re.M)
     assert {page: LISTED.findall(text) for page, text in zip(topics[::2], topics[1::2])} == entries
+    shown = [re.findall(r"\w+", line) for line in re.findall(r"^    (.*)$", bqcore.__doc__, re.M)]  # by help(bqcore)
+    assert sorted(map(sorted, shown)) == sorted(map(sorted, entries.values()))
     toc = (ROOT / "_toc.yml").read_text(encoding="utf-8")
     assert re.findall(r"- file: book/api/(\w+)", toc) == topics[::2]
 
