@@ -29,6 +29,8 @@ def test_every_public_name_has_one_entry_and_is_in_the_list_by_the_same_topics()
     assert sorted(name for names in entries.values() for name in names) == sorted(bqcore.__all__)
     _, *topics = re.split(r"^## \[.*\]\(api/(\w+)\)$", (ROOT / "book/api.md").read_text(encoding="utf-8"), flags=re.M)
     assert {page: LISTED.findall(text) for page, text in zip(topics[::2], topics[1::2])} == entries
+    shown = [re.findall(r"\w+", line) for line in re.findall(r"^    (.*)$", bqcore.__doc__, re.M)]  # by help(bqcore)
+    assert sorted(map(sorted, shown)) == sorted(map(sorted, entries.values()))
     toc = (ROOT / "_toc.yml").read_text(encoding="utf-8")
     assert re.findall(r"- file: book/api/(\w+)", toc) == topics[::2]
 
@@ -115,7 +117,9 @@ def test_an_entry_has_signature_result_and_files_and_leads_nowhere_else(page):
             .partition('<div class="sphinxsidebar"')[0]
         )
         assert body and 'href="http' not in body
-    assert "|A ∩ B|" in (page / "out/names/slices.html").read_text(encoding="utf-8")  # no substitution of rST
+    slices = html.unescape(re.sub(r"<.*?>", "", (page / "out/names/slices.html").read_text(encoding="utf-8")))
+    assert "|A ∩ B|" in slices  # no substitution of rST
+    assert slices.count("low: (2,) smallest a and b") == 1  # a field of Plane, and not again where pca_plane returns it
     text = html.unescape(re.sub(r"<.*?>", "", (page / "out/names/decisions.html").read_text(encoding="utf-8")))
     flips = " ".join(text.partition("flips(")[2].partition("boundary_band(")[0].split())
     assert flips.startswith("reference, candidate, targets=None, ) → Flips")
