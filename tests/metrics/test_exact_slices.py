@@ -180,6 +180,8 @@ def test_four_regions_in_one_point_are_one_junction_of_four_classes():
     model = network(([[1, 1], [-1, 1], [-1, -1], [1, -1]], [0, 0, 0, 0]))
     exact = exact_slice(model, flat_plane((-1, -1), (1, 1)))
     assert exact.junctions.tolist() == [[0, 0]] and exact.junction_classes.tolist() == [[0, 1, 2, 3]]
+    for ring in exact.polygons.tolist():  # which lists each corner once, then the first one to its end
+        assert len({*map(tuple, ring)}) == (ring[1:] + ring[:1]).index(ring[0]) + 1
     mixed = exact_slice(
         network(([[1, 1], [-1, 1], [-1, -1], [1, -1], [3, 0]], [0, 0, 0, 0, -1])), flat_plane((-1, -1), (1, 1))
     )
