@@ -25,23 +25,32 @@ SHORTER = {r"np\.": "numpy.", r"xr\.|xarray\.core\.\w+\.": "xarray.", r"nn\.|tor
 
 
 def results(function) -> list[type]:
-    """Return the classes of bqcore that the signature of a function names as what it returns."""
-    if inspect.isclass(function):
-        return []
+    """Return the classes that a function returns, by its signature, if they are ours and have no entry of their own."""
     returned = inspect.formatannotation(inspect.signature(function).return_annotation)
     named = [vars(sys.modules[function.__module__]).get(word) for word in re.findall(r"\w+", returned)]
-    return [part for part in named if inspect.isclass(part) and part.__module__.startswith("bqcore.")]
+    classes = [part for part in named if inspect.isclass(part) and part.__module__.startswith("bqcore.")]
+    return [part for part in classes if part.__name__ not in bqcore.__all__]
 
 
-def described(result: type) -> list[str]:
-    """Return a class's summary, its fields with what the comments behind them say, and its methods, as lines of rST."""
-    known = FIELD.findall(inspect.getsource(result).partition("    def ")[0])
-    for name, method in vars(result).items():
-        if inspect.isfunction(method) and name[0] != "_":
-            called = str(inspect.signature(method)).replace("(self, ", "(").replace("(self)", "()")
-            known.append((f"{name}{called.partition(' -> ')[0]}", summary(method)))
-    lines = [f"* ``{name}``" + (f": {says}" if says else "") for name, says in known]
-    return [f".. rubric:: {result.__name__}", "", summary(result), "", *lines, ""]
+def fields(result: type) -> list[tuple[str, str]]:
+    """Return the names of a class's fields, each with what the comment behind it says."""
+    return FIELD.findall(inspect.getsource(result).partition("    def ")[0])
+
+
+def methods(result: type) -> list[tuple[str, str]]:
+    """Return a class's public methods as they are called, each with its summary."""
+    public = {name: method for name, method in vars(result).items() if inspect.isfunction(method) and name[0] != "_"}
+    called = {
+        name: re.sub(r"^\(self(?:, )?(.*?)\)(?: ->.*)?$", r"(\1)", str(inspect.signature(public[name])))
+        for name in public
+    }
+    return [(name + called[name], summary(method)) for name, method in public.items()]
+
+
+def listed(title: str, parts: list[tuple[str, str]], about: str = "") -> list[str]:
+    """Return a list with a title as lines of rST."""
+    lines = [f"* ``{name}``" + (f": {says}" if says else "") for name, says in parts]
+    return ["", f".. rubric:: {title}", "", about, "", *lines, ""]
 
 
 def summary(thing) -> str:
@@ -57,11 +66,13 @@ def files(thing) -> str:
 
 def finish(app: Sphinx, what: str, name: str, thing, options, lines: list[str]) -> None:
     """Put the above below a docstring, which is rST by now; its |A ∩ B| are magnitudes, which rST would replace."""
-    lines[:] = [line if line.lstrip().startswith(">>>") else line.replace("|", "\\|") for line in lines]
+    if what == "class":
+        lines += listed("Fields", fields(thing))
+    for result in results(thing) if what == "function" else ():
+        lines += listed(result.__name__, fields(result) + methods(result), summary(result))
     if what in ("function", "class"):
-        for result in results(thing):
-            lines += ["", *described(result)]
         lines += ["", ".. container:: behind", "", f"   {files(thing)}", ""]
+    lines[:] = [line if line.lstrip().startswith((">>>", "* ``")) else line.replace("|", "\\|") for line in lines]
 
 
 @functools.cache

@@ -117,7 +117,9 @@ def test_an_entry_has_signature_result_and_files_and_leads_nowhere_else(page):
             .partition('<div class="sphinxsidebar"')[0]
         )
         assert body and 'href="http' not in body
-    assert "|A ∩ B|" in (page / "out/names/slices.html").read_text(encoding="utf-8")  # no substitution of rST
+    slices = html.unescape(re.sub(r"<.*?>", "", (page / "out/names/slices.html").read_text(encoding="utf-8")))
+    assert "|A ∩ B|" in slices  # no substitution of rST
+    assert slices.count("low: (2,) smallest a and b") == 1  # a field of Plane, and not again where pca_plane returns it
     text = html.unescape(re.sub(r"<.*?>", "", (page / "out/names/decisions.html").read_text(encoding="utf-8")))
     flips = " ".join(text.partition("flips(")[2].partition("boundary_band(")[0].split())
     assert flips.startswith("reference, candidate, targets=None, ) → Flips")
