@@ -25,7 +25,7 @@ SHORTER = {r"np\.": "numpy.", r"xr\.|xarray\.core\.\w+\.": "xarray.", r"nn\.|tor
 
 
 def results(function) -> list[type]:
-    """Return the classes that a function returns, by its signature, if they are bqcore's and have no entry."""
+    """Return the classes that a function returns, by its signature, if they are ours and have no entry of their own."""
     returned = inspect.formatannotation(inspect.signature(function).return_annotation)
     named = [vars(sys.modules[function.__module__]).get(word) for word in re.findall(r"\w+", returned)]
     classes = [part for part in named if inspect.isclass(part) and part.__module__.startswith("bqcore.")]
