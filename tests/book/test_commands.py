@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,12 @@ def papermill(clone, words):
     assert "injected-parameters" in (clone / words[-1]).read_text(encoding="utf-8")
 
 
+def library(clone, words):
+    """Leave the installation of the library to tests/test_wheel.py, which does it, but for the extras' names."""
+    project = tomllib.loads((clone / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert words[2].startswith(".") and set(re.findall(r"\w+", words[2])) <= set(project["optional-dependencies"])
+
+
 def of_others(clone, words):
     """Leave a command of another program alone, but for the files that it names."""
     assert all((clone / word).is_file() for word in words if "." in word)
@@ -157,6 +164,7 @@ CHECKS = {
     r"python notebooks/execute.py \w+( .*)?": notebook,
     r"jupytext .*": jupytext,
     r"papermill .*": papermill,
+    r"pip install \S+": library,
     r"(conda env create|apt-get install) .*": of_others,
 }
 
