@@ -8,8 +8,7 @@ import xarray as xr
 import bqcore
 from bqcore.auditing import vendors
 from bqcore.metrics import statistics
-from studies import published
-from studies import vendors as vendor_study
+from studies import published, specs
 from studies.figures import audit, quantizers
 from studies.figures.audit import Case
 from studies.figures.quantizers import RULER, at_equal_bytes
@@ -60,7 +59,7 @@ def kept() -> xr.Dataset:
             "plan_missing": (("network", "ranking"), [["", "", "A package is missing."]] * 2),
         },
         {"network": ["a", "b"], "quantizer": NAMES, "budget": [4], "ranking": ["uniform", "margin noise", "none such"]},
-        {"command": "python -m studies quantizers", "spec": '{"study": "made up"}', "versions": '{"numpy": "2.0", "nncf": null}'},
+        {"command": "python -m studies run vendors all", "spec": '{"study": "made up"}', "versions": '{"numpy": "2.0", "nncf": null}'},
     )  # fmt: skip
 
 
@@ -129,7 +128,7 @@ def test_the_published_tables_are_full():
         table = make(found).text
         cells = table.to_numpy().ravel()
         assert table.shape == shape and not [cell for cell in cells if "nan" in cell or not cell.strip(" *()")]
-    assert list(found.quantizer.values) == list(vendors.QUANTIZERS) and network == len(vendor_study.NETWORKS)
+    assert list(found.quantizer.values) == list(vendors.QUANTIZERS) and network == len(specs.Vendors().networks)
     flips_table = quantizers.flips_table(found).text
     assert all(flips_table[name].str.contains(r"\*").any() for name in flips_table)  # the fewest is always marked
     marks = sum(line.get_xdata().size for axes in quantizers.flips_figure(found).axes for line in axes.lines
