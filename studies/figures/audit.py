@@ -46,21 +46,10 @@ def cases(
     reference: str, weights: str, calibration: str, heldout: str, *, seed: int, seeds: int, width: int, epochs: int
 ) -> list[Case]:
     """
-    Return the classifier that a reader names or, where none is, digits networks that are trained here.
+    Return the classifier that a reader names, with its files as ``python -m bqcore audit`` takes them.
 
-    Parameters
-    ----------
-    reference, weights, calibration, heldout : str
-        A classifier and its files, as ``python -m bqcore audit`` takes them. Without *reference* the others are unused.
-    seed, seeds : int
-        First seed, and number of digits networks.
-    width, epochs : int
-        Hidden units of a digits network, and passes over its training set.
-
-    Raises
-    ------
-    ValueError
-        If there is to be no network, or a file cannot be read.
+    Where *reference* is empty, it returns *seeds* digits networks of *width* hidden units, which are trained here. A
+    file that cannot be read, or no network at all, raises ValueError.
     """
     if reference:
         splits = (loading.read_split(given) for given in (calibration, heldout))
@@ -122,21 +111,9 @@ def blame_table(found: xr.Dataset) -> tables.Frame:
 
 def plans(of: list[Case], levels: tuple[int, ...], *, share: float) -> xr.DataArray:
     """
-    Measure bits by layer against uniform bits within the same bytes.
-
-    Parameters
-    ----------
-    of : list of Case
-        Networks, of torch modules.
-    levels : tuple of int
-        Uniform bits whose bytes are the budgets.
-    share : float
-        Of the inputs in the boundary band.
-
-    Returns
-    -------
-    xarray.DataArray
-        Held-out band flip rate along ``bits``, ``network`` and ``way`` ("plan", "uniform").
+    Return held-out band flip rates along ``bits``, ``network`` and ``way`` ("plan", "uniform"): bits by layer against
+    uniform bits within the same bytes, those of *levels*. Networks are torch modules; *share* of the inputs is the
+    boundary band.
     """
     ways = ["plan", "uniform"]
     rates = []
@@ -170,21 +147,11 @@ def plans_table(rates: xr.DataArray) -> tables.Frame:
 
 def shelf(of: list[Case], *, share: float) -> tuple[pd.DataFrame, dict[str, str]]:
     """
-    Audit every quantizer of :data:`bqcore.auditing.vendors.QUANTIZERS` on networks.
+    Audit every quantizer of :data:`bqcore.auditing.vendors.QUANTIZERS` on networks; *share* of the inputs is the band.
 
-    Parameters
-    ----------
-    of : list of Case
-    share : float
-        Of the inputs in the boundary band.
-
-    Returns
-    -------
-    found : pandas.DataFrame
-        A row for each network and quantizer: network (a count), quantizer, bytes, and held-out loss (of accuracy),
-        flips, band (flips in the band) and displacement (median, input units).
-    absent : dict of str
-        By name of a quantizer that some network is without, the reason.
+    Return a row for each network (a count) and quantizer, with bytes and what is held out: loss (of accuracy), flips,
+    band (flips in it) and displacement (median, input units); and by name of a quantizer that some network is without,
+    why.
     """
     rows, absent = [], {}
     # torch prints the traceback of any error inside a converted model, also of one that the audit expects and tells of.
@@ -224,18 +191,7 @@ def absent_lines(absent: dict[str, str]) -> Markdown:
 def summary(
     found: comparison.Audit, sweep: bit_sweep.Sweep, rates: xr.DataArray, shelves: pd.DataFrame, kept: xr.Dataset
 ) -> Markdown:
-    """
-    Say what was seen.
-
-    Parameters
-    ----------
-    found, sweep
-        Of :func:`bqcore.audit` and :func:`bqcore.sweep`: their conclusions.
-    rates, shelves
-        Of :func:`plans` and :func:`shelf`: what several networks tell; of one there is nothing to say.
-    kept : xarray.Dataset
-        Of :func:`studies.catalogue.sweep`.
-    """
+    """Say what was seen in an audit, a sweep, :func:`plans`, :func:`shelf` and the published quantizers, *kept*."""
     lines = [found.conclusion, sweep.conclusion, *_shelf_lines(shelves), *_plan_lines(plan_gaps(rates))]
     return Markdown("\n".join(f"- {line}" for line in [*lines, *quantizers.lines(kept)]))
 

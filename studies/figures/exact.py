@@ -59,16 +59,9 @@ def boundaries_figure(
     reference: nn.Sequential, levels: dict[int, nn.Sequential], plane: planes.Plane, *, nodes: int, cells: int = 12
 ) -> Figure:
     """
-    Draw the exact boundary of the float network and of its levels, then a part of one grid's masks under both.
+    Draw the exact boundary of the float network and of its levels, a panel each, then one grid's masks under both.
 
-    Parameters
-    ----------
-    reference, levels, plane
-        As in :func:`studies.exact.compare`; one panel a level.
-    nodes : int
-        Nodes a side of the grid that the last panel enlarges, around a float junction at the middle of the slice.
-    cells : int
-        Cells a side of the enlarged part.
+    The last panel enlarges *cells* cells of the grid, around the float junction nearest to the middle of the slice.
     """
     exact = exact_slice(reference, plane)
     others = {bits: exact_slice(model, plane) for bits, model in levels.items()}
@@ -121,12 +114,7 @@ def outside_figure(network: nn.Sequential, plane: planes.Plane, inputs: torch.Te
     """
     Draw which part of a slice lies in the data's range, with the data, and points of the slice as images.
 
-    Parameters
-    ----------
-    network : nn.Sequential
-    plane : Plane
-    inputs : tensor (N, D), D a square
-        Those that the slice is fitted on.
+    The *inputs* (N, D), D a square, are those that the slice is fitted on.
     """
     corners, middle, scores = planes.data_region(plane, inputs), (plane.low + plane.high) / 2, plane.project(inputs)
     points = {"A": np.zeros(2), "B": (plane.low[0], middle[1]), "C": plane.high}
@@ -163,16 +151,7 @@ def outside_figure(network: nn.Sequential, plane: planes.Plane, inputs: torch.Te
 
 @style.styled
 def first_order_figure(data: xr.Dataset, bits: list[int]) -> Figure:
-    """
-    Draw first-order against true displacement in the plane, a dot for each piece of the float boundary.
-
-    Parameters
-    ----------
-    data : xarray.Dataset
-        Of :func:`studies.exact.compare`.
-    bits : list of int
-        Levels to draw, a panel each.
-    """
+    """Draw first-order against true displacement in the plane by level, a dot for each piece of the float boundary."""
     shown = data[["piece_displacement", "piece_first_order"]].sel(bits=bits)
     figure, panels = style.panels(len(bits), len(bits), (3, 3.2))
     for axes, one in zip(panels, bits):
@@ -218,16 +197,8 @@ def interpolated_table(
     """
     Tabulate distances between boundaries from interpolated logits beside the exact ones: what other classifiers get.
 
-    Parameters
-    ----------
-    reference, levels, plane, data
-        As in :func:`studies.exact.compare`, and what it gave.
-    nodes : tuple of int
-        Nodes a side of the grids of logits.
-    tau : float
-        One of its tolerances.
-    step : float
-        Longest piece for the mean distance, in input units.
+    *nodes* are those of the grids of logits; *tau* is a tolerance of *data*; *step* is the longest piece for the mean
+    distance, in input units.
     """
     exact = data.sel(bits=list(levels))
     distance, beyond = exact.mean_distance, exact.tolerance_jaccard.sel(tau=tau)

@@ -21,16 +21,7 @@ _READ = {"D2": 8, "D4": 4, "C6": 8, "C3": 6, "R1": 4}  # claims that are read ba
 
 @style.styled
 def convergence_figure(data: xr.Dataset, bits: list[int]) -> Figure:
-    """
-    Draw what grid measures do as the grid is refined, beside what they stand for: two converge, two do not.
-
-    Parameters
-    ----------
-    data : xarray.Dataset
-        Of :func:`studies.exact.compare`.
-    bits : list of int
-        Levels to draw.
-    """
+    """Draw what grid measures do as the grid is refined, beside what they stand for: two converge, two do not."""
     shown = _ratios(data.sel(bits=bits))
     h = shown.step
     figure, panels = plt.subplots(2, 2, figsize=(9, 6.6), sharex=True)
@@ -84,14 +75,7 @@ def _range(axes: Axes, h: xr.DataArray, values: xr.DataArray, colour: str, label
 
 @style.styled
 def law_figure(data: xr.Dataset) -> Figure:
-    """
-    Draw the finite-scale law against measured J at all levels and resolutions, and J against shift over step.
-
-    Parameters
-    ----------
-    data : xarray.Dataset
-        Of :func:`studies.exact.compare`.
-    """
+    """Draw the finite-scale law against measured J at all levels and resolutions, and J against shift over step."""
     shown = data[["law_jaccard", "pooled_jaccard", "mean_distance"]]
     shown = shown.assign(shift_over_step=data.mean_distance / ((data.step_a + data.step_b) / 2))
     marks = dict(zip(data.nodes.values, "os^Dv<>ph*"))
@@ -121,15 +105,6 @@ def implied_table(
 
     A reported value stands for an interval half a unit of its last digit either way. For digits the law of this
     network's own boundaries at those bits is inverted; elsewhere the ratio is for a boundary in all directions.
-
-    Parameters
-    ----------
-    claims : list of dict
-        Of :func:`studies.ledger.load_claims`; those named above are read.
-    data : xarray.Dataset
-        Of :func:`studies.exact.compare`, on digits.
-    shifts : dict, optional
-        For claims on other data, by their id, the interval of the shift in input units, from runs of one's own.
     """
     known, lines = {claim["id"]: claim for claim in claims}, {}
     for name, bits in _READ.items():
@@ -163,11 +138,6 @@ def _implied_shifts(reported: float) -> list[float]:
 def implied_ratio(claims: list[dict]) -> tuple[finite_scale.Range, float]:
     """
     Return the ratio of shifts at 6 and 8 bits that the paper's CIFAR-10 subset values imply, and that of weight steps.
-
-    Parameters
-    ----------
-    claims : list of dict
-        Of :func:`studies.ledger.load_claims`.
     """
     value = {claim["id"]: claim["reported"] for claim in claims}
     eight, six = (_implied_shifts(value[name]) for name in ("C6", "C3"))

@@ -28,19 +28,10 @@ class Settings(NamedTuple):
 
 def settings(declared: str, study: str = "levels", dataset: str = "digits") -> Settings:
     """
-    Collect a notebook's parameters from its namespace and check them before anything runs.
+    Return a notebook's parameters, *declared* as names with blanks between, from its namespace.
 
-    Parameters
-    ----------
-    declared : str
-        Names of the notebook's parameters, separated by spaces.
-    study, dataset : str
-        Whose parameters they are.
-
-    Raises
-    ------
-    ValueError
-        If a value is ill-typed or out of range, or a name was injected that the notebook does not declare.
+    Raise ValueError, before anything runs, for a value that is ill-typed or out of range, or an injected name that is
+    not declared.
     """
     names, space = declared.split(), checked_names(declared)
     return Settings(*specs.parse([f"{name}={specs.text(space[name])}" for name in names], study, dataset))

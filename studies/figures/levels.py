@@ -45,14 +45,7 @@ _SLICE_COLUMNS = {
 
 @style.styled
 def levels_figure(run: xr.Dataset) -> Figure:
-    """
-    Draw Figure 1: decision regions, boundary masks and junctions of one run, float and each level side by side.
-
-    Parameters
-    ----------
-    run : xarray.Dataset
-        Of :func:`studies.catalogue.run`.
-    """
+    """Draw Figure 1: decision regions, boundary masks and junctions of one run, float and each level side by side."""
     levels = [int(bits) for bits in run.bits]
     count = len(levels) + 1
     figure, (*panels, last) = style.panels(count, 3 if len(levels) > 3 else count, (3.1, 2.9))
@@ -100,16 +93,7 @@ def headline(run: xr.Dataset) -> bytes:
 
 @style.styled
 def resolution_figure(runs: xr.Dataset, reported: dict[tuple[str, int], float]) -> Figure:
-    """
-    Draw boundary Jaccard and d_eff by bits over the seeds, at each grid resolution.
-
-    Parameters
-    ----------
-    runs : xarray.Dataset
-        Of :func:`studies.catalogue.sweep`.
-    reported : dict
-        The paper's values by measure and bits.
-    """
+    """Draw boundary Jaccard and d_eff by bits over the seeds, at each grid resolution, beside the paper's values."""
     names = ["boundary_jaccard", "effective_displacement"]
     shown = runs[names].sel(bits=runs.bits != FLOAT).sortby("nodes")
     order = shown.bits.values.tolist()
@@ -128,16 +112,7 @@ def resolution_figure(runs: xr.Dataset, reported: dict[tuple[str, int], float]) 
 
 @style.styled
 def spread_figure(runs: xr.Dataset, reported: dict[tuple[str, int], float]) -> Figure:
-    """
-    Draw what each level does to accuracy, decisions and displacement over the seeds, a dot a run.
-
-    Parameters
-    ----------
-    runs : xarray.Dataset
-        Of :func:`studies.catalogue.sweep`.
-    reported : dict
-        The paper's values by measure and bits.
-    """
+    """Draw what each level does to accuracy, decisions and displacement over the seeds, a dot a run."""
     order = [int(bits) for bits in runs.bits if bits != FLOAT]
     names = ["accuracy", "flip_rate", "band_flip_rate", "displacement"]
     data = shown = runs[names].sel(bits=order, quantile=0.5)

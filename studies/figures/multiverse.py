@@ -45,17 +45,7 @@ def readings_table(judged: dict[str, xr.Dataset]) -> tables.Frame:
 def claims_table(
     judged: dict[str, xr.Dataset], claims: list[dict], splits: dict[str, dict[str, float]]
 ) -> tables.Frame:
-    """
-    Tabulate for each claim: specifications, where it holds, is inconclusive and fails, and what moves it most.
-
-    Parameters
-    ----------
-    judged : dict
-        Of :func:`studies.multiverse.judging.judge`.
-    claims : list of dict
-    splits : dict
-        Of :func:`variance_splits`.
-    """
+    """Tabulate for each claim: specifications, where it holds, is inconclusive and fails, and what moves it most."""
     stated = {claim["id"]: claim["reported"] for claim in claims}
     lines = {}
     for name, found in judged.items():
@@ -188,14 +178,10 @@ def curve_figure(judged: dict[str, xr.Dataset], claims: list[dict], names: list[
 
 def _curve(found: xr.Dataset) -> xr.Dataset:
     """
-    Return a claim's specification curve.
+    Return a claim's specification curve: ``estimate`` at the ``place`` of specifications in order.
 
-    Returns
-    -------
-    xarray.Dataset
-        ``estimate`` at the ``place`` of specifications in the order of their estimates; and in each ``part`` of that
-        order, whose ``middle`` is a place, the medians of the interval's ends, ``low`` and ``high``, and the
-        ``fraction`` of specifications that have each value of a ``choice``.
+    In each ``part`` of the order, whose ``middle`` is a place, are the medians of the interval's ends, ``low`` and
+    ``high``, and the ``fraction`` of specifications that have each value of a ``choice``.
     """
     found = found.transpose(*found.estimate.dims)
     order = np.argsort(found.estimate.values.ravel(), kind="stable")
@@ -327,11 +313,6 @@ def summary(
 def load(results: str, seeds: int) -> xr.Dataset:
     """
     Return the multiverse on digits: the published one, or a fresh one of *seeds* seeds, which is made if it is missing.
-
-    Parameters
-    ----------
-    results : "published" or "fresh"
-    seeds : int
     """
     check_choice("results", results, ("published", "fresh"))
     if results == "published":

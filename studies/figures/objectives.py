@@ -49,14 +49,7 @@ def held_out(picked: xr.Dataset, measure: str) -> xr.DataArray:
 
 
 def means_table(picked: xr.Dataset) -> tables.Frame:
-    """
-    Tabulate the held-out means of every family over the seeds.
-
-    Parameters
-    ----------
-    picked : xarray.Dataset
-        Of :func:`studies.objectives.chosen`.
-    """
+    """Tabulate the held-out means of every family over the seeds."""
     shown = [(held_out(picked, name), title, form) for name, title, form in _columns(picked)]
     lines = {}
     for family in picked.family.values.tolist():
@@ -83,13 +76,8 @@ def _strengths(values: xr.DataArray) -> Cell:
 
 def differences_table(picked: xr.Dataset) -> tables.Frame:
     """
-    Tabulate each family less plain optimized rounding: mean of paired differences, its 95 % interval, and in brackets
-    the smallest difference that the seeds would have seen four times in five.
-
-    Parameters
-    ----------
-    picked : xarray.Dataset
-        Of :func:`studies.objectives.chosen`, at least two seeds.
+    Tabulate each family less plain optimized rounding, over at least two seeds: mean of paired differences, its 95 %
+    interval, and in brackets the smallest difference that the seeds would have seen four times in five.
     """
     lines = {}
     for family in picked.family.values.tolist():
@@ -120,11 +108,8 @@ def beats_plain(picked: xr.Dataset, family: str) -> dict[str, bool]:
     """
     Say what a family does against plain optimized rounding, by the rule written before the runs.
 
-    Returns
-    -------
-    dict
-        "band flips" and "J": fewer, sure for all families at once (Bonferroni's 95 %); "accuracy kept": the 95 %
-        interval of the difference does not lie below 0; "beats": all three.
+    "band flips" and "J": fewer, sure for all families at once (Bonferroni's 95 %); "accuracy kept": the 95 % interval
+    of the difference does not lie below 0; "beats": all three.
     """
     fewer = {title: compared(picked, family, name).strict.high < 0 for name, title, _ in _JUDGED[1:]}
     kept = compared(picked, family, "accuracy").difference.high >= 0
@@ -136,10 +121,7 @@ def front_figure(sets: dict[str, xr.Dataset]) -> Figure:
     """
     Draw the change of accuracy against that of band flips, held out, relative to plain optimized rounding by seed.
 
-    Parameters
-    ----------
-    sets : dict of xarray.Dataset
-        Of :func:`studies.objectives.chosen`, by title. Bars are 95 % intervals of the paired means.
+    Bars are 95 % intervals of the paired means.
     """
     figure, panels = style.panels(len(sets), 2, (4.4, 3.6), (0, 1))
     drawn = []
@@ -167,8 +149,8 @@ def front_figure(sets: dict[str, xr.Dataset]) -> Figure:
 
 def summary(sets: dict[str, xr.Dataset]) -> Markdown:
     """
-    Say in Markdown which objectives beat plain optimized rounding on each data set and by how much, what comes nearest
-    to it, what the paper's term does, and how small a change the seeds would have seen.
+    Say which objectives beat plain optimized rounding on each data set and by how much, what comes nearest to it, what
+    the paper's term does, and how small a change the seeds would have seen.
     """
     lines, winners = [], []
     for title, picked in sets.items():

@@ -28,20 +28,11 @@ _MARKERS = "osD^v<>"
 
 def at_equal_bytes(kept: xr.Dataset) -> xr.Dataset:
     """
-    Say, among quantizers of as many bits, which are at equal bytes on a network and which of these flip fewest.
+    Return ``equal`` and ``fewest``, bool along ``quantizer`` and ``network``; what is missing is neither.
 
-    At equal bytes is what takes at most a tenth more than PTQ-W with a step per channel. Fewest is the one of fewest
-    flips, and every one that the same held-out inputs cannot tell from it: McNemar's exact test at 5 %, pair by pair.
-
-    Parameters
-    ----------
-    kept : xarray.Dataset
-        Of :func:`studies.catalogue.sweep`.
-
-    Returns
-    -------
-    xarray.Dataset
-        ``equal`` and ``fewest``, bool along ``quantizer`` and ``network``. What is missing is neither.
+    At equal bytes is what takes at most a tenth more than PTQ-W of as many bits with a step per channel. Fewest is the
+    one of fewest flips among these, and every one that the same held-out inputs cannot tell from it: McNemar's exact
+    test at 5 %, pair by pair.
     """
     dims = ("quantizer", "network")
     none = np.zeros([kept.sizes[dim] for dim in dims], bool)

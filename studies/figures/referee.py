@@ -30,16 +30,8 @@ def positions(claims: list[dict]) -> pd.DataFrame:
     """
     Return where each reported number lies among our runs: 0 is their middle, ±1 the ends of the 95 % interval.
 
-    Parameters
-    ----------
-    claims : list of dict
-        Of :func:`studies.ledger.ledger`; those with a reported number and an interval are kept.
-
-    Returns
-    -------
-    pandas.DataFrame
-        By claim: reported, estimate, low, high, position, runs, verdict. The position is infinite where the interval
-        has no width on that side.
+    Rows of the ledger with a reported number and an interval are kept. The position is infinite where the interval has
+    no width on that side.
     """
     kept = {}
     for row in claims:
@@ -75,24 +67,11 @@ def positions_figure(claims: list[dict]) -> Figure:
 
 def implied_steps(many: xr.Dataset, reported: dict[int, float]) -> pd.DataFrame:
     """
-    Return the grid step that reported Jaccard distances imply, with an interval, if the networks were like ours.
+    Return by level the grid step that reported Jaccard distances imply, if the networks were like ours.
 
     Shifts come from our own distances on the coarsest grid, where the law can be read backwards, seed by seed; the next
     seed's shift falls into a 95 % interval, taken of its logarithm since a shift is above 0. The law turns shift and
-    reported distance into a step.
-
-    Parameters
-    ----------
-    many : xarray.Dataset
-        Joined runs of the stopping study.
-    reported : dict
-        The paper's held-out Jaccard distance by bits.
-
-    Returns
-    -------
-    pandas.DataFrame
-        By level: bits, reported, nodes (of the coarsest grid), ours (median distance there), the shift and the step
-        with their ends, and the nodes a side that a slice of the median size would have at that step, fewest and most.
+    reported distance into a step; at it, a slice of the median size has so many nodes a side, fewest and most.
     """
     lines = {}
     for bits, value in reported.items():
@@ -133,16 +112,7 @@ def implied_table(steps: pd.DataFrame) -> tables.Frame:
 
 @style.styled
 def steps_figure(many: xr.Dataset, steps: pd.DataFrame) -> Figure:
-    """
-    Draw J against the grid step by the law, our measured medians, and where the reported values meet the law.
-
-    Parameters
-    ----------
-    many : xarray.Dataset
-        As in :func:`implied_steps`.
-    steps : pandas.DataFrame
-        Of it.
-    """
+    """Draw J against the grid step by the law, our measured medians, and where the reported values meet the law."""
     figure, axes = plt.subplots(figsize=(7, 4.2))
     here = many[["step_a", "step_b", "boundary_jaccard"]].sel(split="held-out", bits=steps.bits.tolist())
     h = np.maximum(here.step_a, here.step_b)
@@ -179,12 +149,7 @@ def power_table(sets: dict[str, xr.Dataset], chosen: dict[str, xr.Dataset], *, r
     """
     Tabulate what boundary-aware stopping saves over accuracy, and the smallest saving that so many seeds could see.
 
-    Parameters
-    ----------
-    sets, chosen : dict of xarray.Dataset
-        Joined runs and their usual choices, by title.
-    rng : int
-        Seed of the paired bootstrap.
+    *rng* is the seed of the paired bootstrap.
     """
     lines = {}
     for name, many in sets.items():
@@ -208,13 +173,6 @@ def power_table(sets: dict[str, xr.Dataset], chosen: dict[str, xr.Dataset], *, r
 def correlation_table(sets: dict[str, xr.Dataset], *, quantized: list[int]) -> tables.Frame:
     """
     Tabulate the correlation of calibration and held-out Jaccard in three readings, and that of d_eff within levels.
-
-    Parameters
-    ----------
-    sets : dict of xarray.Dataset
-        Joined runs by title.
-    quantized : list of int
-        The levels that count.
     """
     lines = {}
     for name, many in sets.items():
@@ -233,11 +191,6 @@ def correlation_table(sets: dict[str, xr.Dataset], *, quantized: list[int]) -> t
 def outside_table(sets: dict[str, xr.Dataset]) -> tables.Frame:
     """
     Tabulate what the slices show: variance, the fraction outside the data, and levels with fewer than three classes.
-
-    Parameters
-    ----------
-    sets : dict of xarray.Dataset
-        Joined runs of the stopping study by title.
     """
     lines = {}
     for name, many in sets.items():

@@ -40,10 +40,7 @@ def full_table(sets: dict[str, xr.Dataset]) -> tables.Frame:
     """
     Tabulate what each bit-width moves on the held-out split (Table 5): means over seeds, with the lowest and highest.
 
-    Parameters
-    ----------
-    sets : dict of xarray.Dataset
-        Joined runs of the stopping study by granularity.
+    *sets* are by granularity.
     """
     lines, (beyond, tau) = {}, beyond_column(next(iter(sets.values())).tolerance_jaccard)
     for title, many in sets.items():
@@ -63,12 +60,6 @@ def rounding_table(many: xr.Dataset, bits: int) -> tables.Frame:
 
     The last row is what the gap term that calibration data pick changes against none, with the 95 % interval of the
     mean difference over the seeds.
-
-    Parameters
-    ----------
-    many : xarray.Dataset
-        Joined runs of the rounding study.
-    bits : int
     """
     beyond, tau = beyond_column(many.tolerance_jaccard)
     held_out = _of_split(many).sel(bits=bits, tau=tau)
@@ -155,15 +146,7 @@ def _three(found: tuple) -> dict[str, Cell]:
 
 def seen_changes(many: xr.Dataset, bits: int, power: float = 0.8) -> list[str]:
     """
-    Say measure by measure what the gap term changed and how small a change these seeds would have seen.
-
-    Parameters
-    ----------
-    many : xarray.Dataset
-        Joined runs of the rounding study, at least two seeds.
-    bits : int
-    power : float
-        The chance of seeing it.
+    Say, of at least two seeds, what the gap term changed and how small a change they would have seen with that power.
     """
     held_out, chosen = _of_split(many).sel(bits=bits), correlations.chosen_gap(many, bits)
     lines = []

@@ -24,14 +24,9 @@ _attached = WeakKeyDictionary()
 
 def attach(figure: Figure, data: xr.Dataset | pd.DataFrame) -> Figure:
     """
-    Keep with a figure the numbers that it shows, and return the figure.
+    Keep with a figure the numbers that it shows, in full precision, with long names and units; return the figure.
 
-    Parameters
-    ----------
-    figure : matplotlib Figure
-    data : xarray.Dataset or pandas.DataFrame
-        In full precision, with long names and units in the attributes of its variables. The rows of a frame are those
-        of one thing each, without an index of meaning.
+    The rows of a frame are those of one thing each, without an index of meaning.
     """
     _attached[figure] = rows(data) if isinstance(data, pd.DataFrame) else data
     return figure

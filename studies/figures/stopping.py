@@ -60,16 +60,9 @@ def stopping_table(many: xr.Dataset, choices: xr.Dataset, nodes: int | None = No
     """
     Tabulate what each choice gives: bits, flips, band flips, Jaccard, d_eff and accuracy on both splits, and bytes.
 
-    Means over the seeds, calibration → held-out; "beyond τ" is the tolerance Jaccard distance; "saved at equal bits"
-    compares held-out flips with networks that all have the same bits, on average as many, paired by seed, with the
-    95 % interval of the mean difference.
-
-    Parameters
-    ----------
-    many, choices : xarray.Dataset
-        Joined runs, and of these :func:`usual_choices` or :func:`studies.stopping.choose`.
-    nodes : int, optional
-        Whose Jaccard is shown; the first by default.
+    Means over the seeds, calibration → held-out, Jaccard at *nodes* or else the first; "beyond τ" is the tolerance
+    Jaccard distance; "saved at equal bits" compares held-out flips with networks that all have the same bits, on
+    average as many, paired by seed, with the 95 % interval of the mean difference.
     """
     beyond, tau = beyond_column(many.tolerance_jaccard)
     equal = stopping.at_equal_bits(many, choices, "flip_rate")
@@ -96,20 +89,8 @@ def limits_table(
     """
     Tabulate every limit of the boundary-aware rules, with prediction intervals where the paper has a number.
 
-    Mean d_eff and tolerance Jaccard distance stand beside the Jaccard distance: the paper has none to compare with.
-
-    Parameters
-    ----------
-    many, choices : xarray.Dataset
-        Joined runs, and of these :func:`studies.stopping.choose`.
-    means_of : int
-        Runs that the paper's numbers are a mean of.
-    reported : dict
-        The paper's held-out values by measure: chosen_bits, flip_rate, boundary_jaccard.
-    nodes : int
-        Whose Jaccard is compared.
-    crossed : bool
-        Show the limits on two measures at once, or those on one.
+    Mean d_eff and tolerance Jaccard distance stand beside the Jaccard distance: the paper has none to compare with. Its
+    values, *reported* by measure, are a mean of *means_of* runs; *crossed* shows limits on two measures at once.
     """
     columns = {"chosen_bits": ("bits", ".1f"), "flip_rate": ("flips", ".4f"), "boundary_jaccard": ("J", ".3f")}
     beyond, tau = beyond_column(many.tolerance_jaccard)
@@ -137,14 +118,7 @@ def variants_table(variants: xr.Dataset, spare: float, limits: dict, reported: d
     """
     Tabulate the held-out measures of the choices by accuracy and by Jaccard in each variant of the baseline.
 
-    Parameters
-    ----------
-    variants : xarray.Dataset
-        Of :func:`studies.stopping.sweep_variants`.
-    spare, limits
-        As of :func:`usual_choices`.
-    reported : dict
-        The paper's numbers by column; they make the first row.
+    The paper's numbers, *reported* by column, make the first row.
     """
     lines = {"the paper": {title: Cell(f"{value:g}", {"": value}) for title, value in reported.items()}}
     beyond, tau = beyond_column(variants.tolerance_jaccard)
@@ -165,14 +139,7 @@ def variants_table(variants: xr.Dataset, spare: float, limits: dict, reported: d
 
 @style.styled
 def transfer_figure(sets: dict[str, xr.Dataset]) -> Figure:
-    """
-    Draw calibration against held-out boundary Jaccard, a dot for every seed and level, a panel for each data set.
-
-    Parameters
-    ----------
-    sets : dict of xarray.Dataset
-        Joined runs by title.
-    """
+    """Draw calibration against held-out boundary Jaccard, a dot for every seed and level, a panel for each data set."""
     figure, panels = style.panels(len(sets), 3, (3.2, 3.4))
     shown = {}
     for axes, (title, many) in zip(panels, sets.items()):
@@ -198,14 +165,7 @@ def transfer_figure(sets: dict[str, xr.Dataset]) -> Figure:
 
 @style.styled
 def front_figure(sets: dict[str, xr.Dataset], chosen: dict[str, xr.Dataset]) -> Figure:
-    """
-    Draw held-out flips against model bytes: the same bits for all networks as a line, each rule as a mark.
-
-    Parameters
-    ----------
-    sets, chosen : dict of xarray.Dataset
-        Joined runs, and their choices, by title.
-    """
+    """Draw held-out flips against model bytes: the same bits for all networks as a line, each rule as a mark."""
     figure, panels = style.panels(len(sets), 3, (3.3, 3.4))
     shown = {}
     for axes, (title, many) in zip(panels, sets.items()):
@@ -249,16 +209,7 @@ def _draw_rules(axes, rules: list[xr.Dataset]) -> None:
 
 @style.styled
 def ruler_figure(many: xr.Dataset, reported: dict[int, float]) -> Figure:
-    """
-    Draw held-out boundary Jaccard against the grid, thin masks and thick ones, beside the paper's values.
-
-    Parameters
-    ----------
-    many : xarray.Dataset
-        Joined runs.
-    reported : dict
-        The paper's Jaccard by bits.
-    """
+    """Draw held-out boundary Jaccard against the grid, thin masks and thick ones, beside the paper's values by bits."""
     names = {"boundary_jaccard": "one-cell mask", "thick_boundary_jaccard": "thickened by a cell on every side"}
     shown = many[list(names)].sel(bits=list(reported), split="held-out").sortby("nodes")
     nodes = shown.nodes.values.tolist()

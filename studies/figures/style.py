@@ -32,11 +32,7 @@ STYLE = {
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """
-    Have a function draw in the book's style, and close its figure.
-
-    Figures are closed before they are returned: a notebook shows what a cell returns, and any open figure again.
-    """
+    """Have a function draw in the book's style, and close its figure: a notebook would show an open one again."""
 
     @functools.wraps(draw)
     def drawn(*args, **options) -> Figure:
@@ -50,15 +46,9 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
 def panels(count: int, most: int, size: tuple[float, float], extra: tuple[float, float] = (0, 0)) -> tuple:
     """
-    Return a figure with *count* panels, and a list of them.
+    Return a figure with *count* panels, at most so many side by side, and a list of them; spare ones are empty.
 
-    Parameters
-    ----------
-    count : int
-    most : int
-        Panels side by side; those that a last row has to spare are empty.
-    size, extra : tuple of float
-        Width and height in inches: of a panel, and of what the figure has beside them.
+    *size* and *extra* are width and height in inches: of a panel, and of what the figure has beside them.
     """
     columns = min(count, most)
     rows = -(-count // columns)

@@ -18,16 +18,9 @@ from .source_data import identifier, rows
 
 class Cell(NamedTuple):
     """
-    What a table shows in one place, and the numbers behind it.
+    What a table shows in one place, and the numbers behind it, in full precision.
 
-    Attributes
-    ----------
-    text : str
-    numbers : dict of float
-        In full precision, by part: "" is the estimate, others are such as "low" and "high".
-    units : str
-    at : dict of scalar arrays
-        The coordinates that it was measured at, by name.
+    Of ``numbers``, "" is the estimate, others are parts such as "low" and "high"; ``at`` are the coordinates by name.
     """
 
     text: str
@@ -127,21 +120,12 @@ def beyond_column(distances: xr.DataArray) -> tuple[str, float]:
 
 def frame(lines: dict[str, dict[str, Cell | str]] | list[tuple[str, dict]], index: str) -> Frame:
     """
-    Make a table of lines of cells.
+    Return a table of lines, each a cell or words by the title of the column; *index* is the title of the first.
 
-    Parameters
-    ----------
-    lines : dict of dict, or list of pairs where lines begin alike
-        By what begins the line, by the title of the column: a cell, or words. What a line lacks stays empty.
-    index : str
-        Title of the first column.
-
-    Returns
-    -------
-    Frame
-        In its dataset, a column of numbers is a variable for each part, with the title as its long name. A coordinate
-        of the cells is one of the table where all have the same, one of the rows where each row has its own, and an
-        attribute of the variables where each column has its own.
+    What a line lacks stays empty; lines that begin alike come as pairs. In the dataset, a column of numbers is a
+    variable for each part, with the title as its long name. A coordinate of the cells is one of the table where all
+    have the same, one of the rows where each row has its own, and an attribute of the variables where each column has
+    its own.
     """
     names, rows = zip(*(lines.items() if isinstance(lines, dict) else lines))
     columns = {title: [row.get(title, "") for row in rows] for row in rows for title in row}
@@ -156,19 +140,10 @@ def frame(lines: dict[str, dict[str, Cell | str]] | list[tuple[str, dict]], inde
 
 def along(dim: str, columns: dict[str, tuple[xr.DataArray, str]], write=number, *, index="level", name=level) -> Frame:
     """
-    Make a table with a line for each place of a dimension, by default for each bit-width.
+    Return a table with a line for each place of a dimension, by default for each bit-width.
 
-    Parameters
-    ----------
-    dim : str
-    columns : dict
-        By title: values along *dim*, and the form of their numbers.
-    write : function
-        Makes a cell of the values at one place and of the form.
-    index : str
-        Title of the first column.
-    name : function
-        Writes what a line begins with.
+    *columns* are, by title, values and the form of their numbers, of which *write* makes a cell; *name* writes what a
+    line begins with.
     """
     places = next(iter(columns.values()))[0][dim].values.tolist()
     lines = {
@@ -180,16 +155,9 @@ def along(dim: str, columns: dict[str, tuple[xr.DataArray, str]], write=number, 
 
 class Table:
     """
-    A table with a caption and a name, numbered by the book and plain HTML elsewhere.
+    A table with a caption and a name for cross-references, numbered by the book and plain HTML elsewhere.
 
-    Parameters
-    ----------
-    cells : Frame or pandas.DataFrame
-        Of :func:`frame`; or text and numbers as they should read, which are then the data as well. The index becomes
-        the first column.
-    caption : str
-    name : str
-        For cross-references.
+    Its cells are of :func:`frame`, or text and numbers as they should read; the index becomes the first column.
     """
 
     def __init__(self, cells: Frame | pd.DataFrame, caption: str, name: str):

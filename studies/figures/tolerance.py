@@ -19,14 +19,8 @@ def without_ruler(sets: dict[str, xr.Dataset], name: str, method_name: Callable[
     """
     Show for each of some joined runs its boundaries' distances with and without a grid, and return the lines below.
 
-    Parameters
-    ----------
-    sets : dict of xarray.Dataset
-        Joined runs by title; of the rounding study, a table for each bit-width.
-    name : str
-        What the tables' names begin with.
-    method_name : function
-        How roundings are named for readers.
+    Tables' names begin with *name*. Of the rounding study, there is a table for each bit-width; *method_name* names
+    roundings.
     """
     of = []
     sets = {title[:1].upper() + title[1:]: many for title, many in sets.items()}
@@ -48,15 +42,8 @@ def tolerance_table(
     """
     Tabulate J and d_eff on two grids beside the tolerance Jaccard distance, which has none: means over seeds.
 
-    Parameters
-    ----------
-    many : xarray.Dataset
-        Joined runs: a row for each level, or for each rounding at the one bit-width that is left. Tolerances that no
-        piece of the boundaries moves beyond are left out.
-    split : str
-        Whose slice.
-    method_name : function
-        How roundings are named for readers.
+    A row is a level, or a rounding at the one bit-width that is left. Tolerances that no piece of the boundaries moves
+    beyond are left out.
     """
     here = _quantized(many.sel(split=split))
     two = sorted({int(here.nodes.min()), int(here.nodes.max())}, reverse=True)

@@ -35,14 +35,7 @@ _COMPARED = {
 
 @style.styled
 def transitions_figure(run: xr.Dataset) -> Figure:
-    """
-    Draw Figure 2: the junction cells along the interpolation between adjacent levels of one run.
-
-    Parameters
-    ----------
-    run : xarray.Dataset
-        Of :func:`studies.catalogue.run`, with at least one transition.
-    """
+    """Draw Figure 2: the junction cells along the interpolation between adjacent levels of one run."""
     levels = [int(bits) for bits in run.bits if bits != FLOAT]
     figure, panels = style.panels(run.sizes["transition"], 3, (3.1, 2.9), (0.7, 0))
     masks = np.stack([boundary_mask(run.labels.sel(bits=bits).values) for bits in levels])
@@ -65,14 +58,7 @@ def transitions_figure(run: xr.Dataset) -> Figure:
 
 @style.styled
 def junction_test_figure(runs: xr.Dataset) -> Figure:
-    """
-    Draw claim J1 as a test: the fraction of cells near a junction, changed and rearranged, against chance.
-
-    Parameters
-    ----------
-    runs : xarray.Dataset
-        Of :func:`studies.catalogue.sweep`, with at least one transition.
-    """
+    """Draw claim J1 as a test: the fraction of cells near a junction, changed and rearranged, against chance."""
     frame = pd.concat(
         runs[name].to_dataframe(name="share").reset_index().assign(of=label) for name, label in _COMPARED.items()
     )
