@@ -16,13 +16,14 @@ from torch import nn
 from bqcore.metrics import boundary_distances, label_grids, masks, planes
 from bqcore.metrics.exact_slices import ExactSlice, exact_slice, interpolated_slice
 
-from ..formats import level, number, percent
+from ..formats import level, number, percent, span
 from ..specs import FLOAT
 from . import finite_scale, style, tables
 from .source_data import attach
 from .style import BOTH_COLOUR, CLASS_COLOURS, FLOAT_COLOUR, QUANTIZED_COLOUR
 
 _LETTER = {"boxstyle": "circle", "facecolor": "white", "edgecolor": "black", "pad": 0.2}
+_BELOW = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.01), "frameon": False, "ncols": 2}
 _UNITS = {"units": "input units"}
 
 
@@ -35,10 +36,13 @@ def draw_exact(axes: Axes, exact: ExactSlice, colour: str, *, regions: bool = Fa
         size = (x[:, :-1] * y[:, 1:] - x[:, 1:] * y[:, :-1]).sum(axis=1) / 2
         for label in np.flatnonzero(exact.areas > 0.01 * exact.areas.sum()):
             largest = np.where(exact.classes == label, size, -1).argmax()
-            axes.text(*np.unique(exact.polygons[largest], axis=0).mean(axis=0), str(label), ha="center", va="center",
-                      fontsize=9, color="#333333")  # fmt: skip
+            style.write_class(axes, *np.unique(exact.polygons[largest], axis=0).mean(axis=0), label)
     axes.add_collection(LineCollection(exact.segments, colors=colour, linewidths=1.0))
     axes.plot(*exact.junctions.T, "o", ms=4, mfc="white", mec=colour, mew=1.0)
+
+
+def _frame(axes: Axes, low: np.ndarray, high: np.ndarray, title: str) -> None:
+    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal", xticks=[], yticks=[], title=title)
 
 
 def _pieces(slices: dict[int, ExactSlice]) -> xr.Dataset:
@@ -69,7 +73,7 @@ def boundaries_figure(
     for axes, (bits, other) in zip(panels, others.items()):
         draw_exact(axes, exact, FLOAT_COLOUR, regions=True)
         draw_exact(axes, other, QUANTIZED_COLOUR)
-        axes.set(xlim=(plane.low[0], plane.high[0]), ylim=(plane.low[1], plane.high[1]), title=level(bits))
+        _frame(axes, plane.low, plane.high, level(bits))
     axes, bits = panels[-1], next(iter(levels))
     grids = {FLOAT: reference, bits: levels[bits]}
     labels = np.stack([label_grids.label_grid(model, plane, nodes) for model in grids.values()])
@@ -77,17 +81,10 @@ def boundaries_figure(
     draw_exact(axes, exact, FLOAT_COLOUR)
     draw_exact(axes, others[bits], QUANTIZED_COLOUR)
     reach = cells / 2 * np.array(plane.steps(nodes))
-    low, high = (_middle_point(exact, plane) + sign * reach for sign in (-1, 1))
-    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), title=f"{level(bits)}, {nodes} nodes a side, enlarged")
-    for axes in panels:
-        axes.set(aspect="equal", xticks=[], yticks=[])
-    panels[0].legend(
-        handles=[
-            Line2D([], [], color=FLOAT_COLOUR, label="float"),
-            Line2D([], [], color=QUANTIZED_COLOUR, label="quantized"),
-        ],
-        loc="upper center", bbox_to_anchor=(0.5, -0.01), frameon=False, ncols=2,
-    )  # fmt: skip
+    middle = _middle_point(exact, plane)
+    _frame(axes, middle - reach, middle + reach, f"{level(bits)}, {nodes} nodes a side, enlarged")
+    colours = {"float": FLOAT_COLOUR, "quantized": QUANTIZED_COLOUR}
+    panels[0].legend(handles=[Line2D([], [], color=colour, label=name) for name, colour in colours.items()], **_BELOW)
     a, b = plane.nodes(nodes)
     data = _pieces({FLOAT: exact, **others}).assign_coords(a=a, b=b, bits=list(grids))
     about = {"long_name": "predicted class at each node of the grid that is enlarged", "units": "class"}
@@ -128,14 +125,10 @@ def outside_figure(network: nn.Sequential, plane: planes.Plane, inputs: torch.Te
     axes = panels[0]
     draw_exact(axes, exact, FLOAT_COLOUR, regions=True)
     axes.plot(*scores.T, ".", color="black", ms=1.5, label="training inputs")
-    axes.plot(
-        *np.append(corners, corners[:1], axis=0).T, color=QUANTIZED_COLOUR, lw=1.8, label="every pixel in its range"
-    )
-    axes.set(
-        xlim=(plane.low[0], plane.high[0]), ylim=(plane.low[1], plane.high[1]), aspect="equal", xticks=[],
-        yticks=[], title=f"{percent(outside)} of the slice lies outside",
-    )  # fmt: skip
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.01), frameon=False, ncols=2, fontsize=8)
+    look = {"color": QUANTIZED_COLOUR, "lw": 1.8, "label": "every pixel in its range"}
+    axes.plot(*np.append(corners, corners[:1], axis=0).T, **look)
+    _frame(axes, plane.low, plane.high, f"{percent(outside)} of the slice lies outside")
+    axes.legend(**_BELOW, fontsize=8)
     for axes, (name, point), image in zip(panels[1:], points.items(), images):
         panels[0].text(*point, name, weight="bold", ha="center", va="center", clip_on=False, bbox=_LETTER)
         drawn = axes.imshow(image, cmap=shades, vmin=black - slack, vmax=white + slack)
@@ -160,7 +153,7 @@ def first_order_figure(data: xr.Dataset, bits: list[int]) -> Figure:
         reach = 1.1 * float(np.nanmax(np.abs(here.piece_displacement), initial=1e-9))
         axes.plot([-reach, reach], [-reach, reach], color="black", lw=0.8, ls=":")
         axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", title=level(one))
-        axes.set(xlabel="true displacement, input units")
+        axes.set_xlabel("true displacement, input units")
     panels[0].set_ylabel("first order, input units")
     return attach(figure, shown)
 
@@ -201,16 +194,15 @@ def interpolated_table(
     distance, in input units.
     """
     exact = data.sel(bits=list(levels))
-    distance, beyond = exact.mean_distance, exact.tolerance_jaccard.sel(tau=tau)
-    columns = {"mean distance": (distance, ".4f"), f"beyond {tau:g}": (beyond, ".3f")}
+    beyond = exact.tolerance_jaccard.sel(tau=tau)
+    columns = {"mean distance": (exact.mean_distance, ".4f"), f"beyond {tau:g}": (beyond, ".3f")}
     for n in nodes:
         one = interpolated_slice(reference, plane, n).segments
         others = [interpolated_slice(model, plane, n).segments for model in levels.values()]
         means = [boundary_distances.boundary_distances(one, other, step=step).mean for other in others]
         shares = [boundary_distances.tolerance_jaccard(one, other, tau) for other in others]
-        for title, like, values, form in (
-            ("mean distance", distance, means, ".4f"), (f"beyond {tau:g}", beyond, shares, ".3f"),
-        ):  # fmt: skip
+        for title, values in (("mean distance", means), (f"beyond {tau:g}", shares)):
+            like, form = columns[title]
             columns[f"{title} ({n} nodes)"] = like.copy(data=values).assign_coords(nodes=n), form
     return tables.along("bits", columns)
 
@@ -218,30 +210,23 @@ def interpolated_table(
 def first_order_table(agreement: xr.Dataset) -> tables.Frame:
     """Tabulate by level how far the first-order displacement can be trusted, from `first_order.compare`."""
     shown = (("median", "true", ".4f"), ("ratio", "ratio", ".2f"), ("within 10 %", "within", ".0%"))
-    return tables.along(
-        "bits",
-        {
-            f"{where}: {title}": (agreement[name].sel(where=where), form)
-            for where in agreement["where"].values
-            for title, name, form in shown
-        },
-    )
+    places = ((where, *column) for where in agreement["where"].values for column in shown)
+    columns = {f"{where}: {title}": (agreement[name].sel(where=where), form) for where, title, name, form in places}
+    return tables.along("bits", columns)
 
 
 def summary(data: xr.Dataset, agreement: xr.Dataset, claims: list[dict]) -> Markdown:
     """Say in words what the chapter shows; every number comes from its arguments."""
-    coarse, fine = int(data.nodes.min()), int(data.nodes.max())
+    coarse, fine, bits = int(data.nodes.min()), int(data.nodes.max()), data.bits.values.tolist()
     miss = np.abs(data.law_jaccard - data.pooled_jaccard)
-    own = data.boundary_jaccard.isel(place=0)
-    bits = [int(b) for b in data.bits.values]
+    alone = np.abs(data.law_jaccard - data.boundary_jaccard.isel(place=0))
     first, last = bits[0], bits[len(bits) // 2]
     ratio, within = agreement.ratio.isel(where=0), agreement.within.isel(where=2)
     lines = [
         f"- **The law holds.** Over {len(bits)} levels and {data.sizes['nodes']} grids from {coarse} to {fine} nodes, "
         f"J predicted from exact distances differs from J measured by {number(miss.mean(), '.3f')} on average and "
         f"{number(miss.max(), '.3f')} at most, cells pooled over {data.sizes['place']} places of the grid. One grid "
-        f"alone differs by up to {number(np.abs(data.law_jaccard - own).max(), '.3f')}: where on the slice it starts "
-        "is luck.",
+        f"alone differs by up to {number(alone.max(), '.3f')}: where on the slice it starts is luck.",
         f"- **The first-order displacement** is the true one in the plane to a median ratio of "
         f"{number(ratio.sel(bits=first), '.3f')} at {first} bits and {number(ratio.sel(bits=last), '.3f')} at {last}; "
         f"for test inputs, off the boundary, it is within 10 % for {percent(within.sel(bits=first))} and "
@@ -254,14 +239,13 @@ def summary(data: xr.Dataset, agreement: xr.Dataset, claims: list[dict]) -> Mark
 
 def _convergence_lines(data: xr.Dataset, first: int, last: int, coarse: int, fine: int) -> list[str]:
     d_eff, mean = data.effective_displacement.sel(nodes=fine), data.mean_distance
-    own = data.boundary_jaccard.isel(place=0)
+    own = data.boundary_jaccard.isel(place=0).sel(bits=first, nodes=[coarse, fine])
     change = np.abs(data.grid_change / data.changed_area - 1).max("place")
     return [
-        f"- **J does not converge.** At {first} bits it goes from {number(own.sel(bits=first, nodes=coarse), '.2f')} "
-        f"to {number(own.sel(bits=first, nodes=fine), '.2f')} while the boundaries stay a mean distance of "
-        f"{number(mean.sel(bits=first))} input units apart. d_eff gives {number(d_eff.sel(bits=first))} on "
-        f"the finest grid there, but at {last} bits {number(d_eff.sel(bits=last))} for a mean distance of "
-        f"{number(mean.sel(bits=last))}: beyond a grid step it is a lower bound.",
+        f"- **J does not converge.** At {first} bits it goes from {span(*own.values, '.2f')} while the boundaries stay "
+        f"a mean distance of {number(mean.sel(bits=first))} input units apart. d_eff gives "
+        f"{number(d_eff.sel(bits=first))} on the finest grid there, but at {last} bits {number(d_eff.sel(bits=last))} "
+        f"for a mean distance of {number(mean.sel(bits=last))}: beyond a grid step it is a lower bound.",
         f"- **Grid prediction change converges**: within {percent(change.sel(nodes=fine).max(), 1)} of the changed "
         f"area on {fine} nodes, {percent(change.sel(nodes=coarse).max())} on {coarse}.",
     ]

@@ -26,11 +26,13 @@ AXES = {
     "path": "stopping: which level", "rule": "stopping rule",
 }  # fmt: skip
 _MOST_VALUES = 8  # an axis of more, that of the stopping rules, is left out of what shows single values
-_BINS = 80
-_POINTS = 2000  # of a curve
+_BINS, _POINTS = 80, 2000  # of a curve
+
+Judged = dict[str, xr.Dataset]  # by claim, of :func:`studies.multiverse.judging.judge`
+Splits = dict[str, dict[str, float]]  # by claim, of :func:`variance_splits`
 
 
-def readings_table(judged: dict[str, xr.Dataset]) -> tables.Frame:
+def readings_table(judged: Judged) -> tables.Frame:
     """Tabulate every axis: its values, the baseline's first, and the claims that are crossed with it."""
     lines = {}
     for axis, title in AXES.items():
@@ -42,22 +44,20 @@ def readings_table(judged: dict[str, xr.Dataset]) -> tables.Frame:
     return tables.frame(lines, "choice")
 
 
-def claims_table(
-    judged: dict[str, xr.Dataset], claims: list[dict], splits: dict[str, dict[str, float]]
-) -> tables.Frame:
+def claims_table(judged: Judged, claims: list[dict], splits: Splits) -> tables.Frame:
     """Tabulate for each claim: specifications, where it holds, is inconclusive and fails, and what moves it most."""
     stated = {claim["id"]: claim["reported"] for claim in claims}
     lines = {}
     for name, found in judged.items():
         low, middle, high = np.nanquantile(found.estimate, [0.05, 0.5, 0.95])
         ours = {"": middle, "5 %": low, "95 %": high}
-        holds, inside = float(found.holds.mean()), float(found.inside.mean())
-        reported = stated[name]
+        reported, holds, inside = stated[name], float(found.holds.mean()), float(found.inside.mean())
         lines[name] = {
             "reported": reported if isinstance(reported, str) else Cell(str(reported), {"": reported}),
             "specifications": Cell(f"{found.holds.size:,}", {"": found.holds.size}),
-            "ours": Cell(f"{number(middle, '.3g')} ({span(low, high, '.3g')})", ours), "holds": _percent(holds, 1),
-            "inconclusive": _percent(inside - holds, 1), "fails": _percent(1 - inside, 1),
+            "ours": Cell(f"{number(middle, '.3g')} ({span(low, high, '.3g')})", ours),
+            "holds": tables.number(holds, ".1%"), "inconclusive": tables.number(inside - holds, ".1%"),
+            "fails": tables.number(1 - inside, ".1%"),
         }  # fmt: skip
         if name in splits:
             axis, share = largest(splits[name])
@@ -65,17 +65,11 @@ def claims_table(
     return tables.frame(lines, "claim")
 
 
-def _percent(value: float, digits: int) -> Cell:
-    return Cell(percent(value, digits), {"": value})
-
-
-def variance_splits(many: xr.Dataset) -> dict[str, dict[str, float]]:
+def variance_splits(many: xr.Dataset) -> Splits:
     """Split the variance of each claim's measure; a measure that several claims share stands for each of them."""
-    out = {}
-    for name, (values, _) in judging.measured(many).items():
-        if np.isfinite(values.values).all() and float(values.std()) > 0:
-            out[name] = judging.variance_split(values)
-    return {name: out[name] for name in judging.CLAIMS if name in out}
+    values = {name: found[0] for name, found in judging.measured(many).items()}
+    vary = [name for name, one in values.items() if np.isfinite(one.values).all() and float(one.std()) > 0]
+    return {name: judging.variance_split(values[name]) for name in judging.CLAIMS if name in vary}
 
 
 def largest(split: dict[str, float]) -> tuple[str, float]:
@@ -85,11 +79,9 @@ def largest(split: dict[str, float]) -> tuple[str, float]:
     return axis, mains[axis]
 
 
-def variance_figure(splits: dict[str, dict[str, float]]) -> Figure:
+def variance_figure(splits: Splits) -> Figure:
     """Draw the share of each claim's variance that each choice alone explains, that of interactions and of networks."""
-    columns = {
-        "J2, J3, J4" if name == "J2" else name: split for name, split in splits.items() if name not in ("J3", "J4")
-    }
+    columns = {{"J2": "J2, J3, J4"}.get(name, name): splits[name] for name in splits if name not in ("J3", "J4")}
     titles = AXES | {"interactions": "interactions of choices", "networks": "networks (seeds)"}
     crossed = {axis for split in columns.values() for axis in split}
     rows = {row: title for row, title in titles.items() if row not in AXES or row in crossed}
@@ -97,23 +89,17 @@ def variance_figure(splits: dict[str, dict[str, float]]) -> Figure:
     return _heat_map(np.array(values), list(rows.values()), list(columns), "share of variance")
 
 
-def choices_figure(judged: dict[str, xr.Dataset], kind: str = "inside") -> Figure:
+def choices_figure(judged: Judged, kind: str = "inside") -> Figure:
     """Draw the share of specifications that agree with each claim, or in which it holds, choice by choice."""
     of_choice = {name: judging.by_choice(found[kind]) for name, found in judged.items()}
-    titles, rows = [], []
+    rows = {}
     for axis, title in AXES.items():
-        having = [found for found in judged.values() if axis in found.dims]
-        values = list(dict.fromkeys(value for found in having for value in found[axis].values.tolist()))
-        if not having or len(values) > _MOST_VALUES:
-            continue
-        for value in values:
-            titles.append(f"{title}: {value}")
-            rows.append([
-                float(shares[axis].sel({axis: value})) if axis in shares and value in shares[axis][axis] else np.nan
-                for shares in of_choice.values()
-            ])  # fmt: skip
+        having = [shares[axis].to_series() if axis in shares else {} for shares in of_choice.values()]
+        values = dict.fromkeys(value for shares in having for value in shares.keys())
+        if len(values) <= _MOST_VALUES:
+            rows |= {f"{title}: {value}": [shares.get(value, np.nan) for shares in having] for value in values}
     title = {"inside": "share that agrees", "holds": "share that holds"}[kind]
-    return _heat_map(np.array(rows), titles, list(judged), title)
+    return _heat_map(np.array(list(rows.values())), list(rows), list(judged), title)
 
 
 @style.styled
@@ -124,10 +110,9 @@ def _heat_map(values: np.ndarray, rows: list[str], columns: list[str], title: st
         if np.isfinite(value):
             colour = "white" if value > 0.6 else "#1a1a1a"
             axes.text(j, i, number(100 * value, ".0f"), ha="center", va="center", fontsize=7.5, color=colour)
-    axes.set_xticks(range(len(columns)), columns)
+    axes.set(xticks=range(len(columns)), xticklabels=columns, title=f"{title}, %")
     axes.set_yticks(range(len(rows)), rows, fontsize=8)
     axes.tick_params(length=0)
-    axes.set_title(f"{title}, %")
     axes.xaxis.tick_top()
     for spine in axes.spines.values():
         spine.set_visible(False)
@@ -136,7 +121,7 @@ def _heat_map(values: np.ndarray, rows: list[str], columns: list[str], title: st
 
 
 @style.styled
-def curve_figure(judged: dict[str, xr.Dataset], claims: list[dict], names: list[str]) -> Figure:
+def curve_figure(judged: Judged, claims: list[dict], names: list[str]) -> Figure:
     """
     Draw the specification curve of each claim in *names*: all estimates in order, and which choices lie where.
 
@@ -151,9 +136,9 @@ def curve_figure(judged: dict[str, xr.Dataset], claims: list[dict], names: list[
         gridspec_kw={"height_ratios": [2.6, 0.16 * height]},
     )  # fmt: skip
     for (upper, lower), (name, curve) in zip(panels.T, curves.items()):
-        count = judged[name].estimate.size
-        band = {"color": "#cccccc", "lw": 0, "label": "95 % interval (median)"}
-        upper.fill_between(curve.middle, curve.low, curve.high, **band)
+        count, rows = judged[name].estimate.size, _values_of(judged[name])
+        look = {"color": "#cccccc", "lw": 0, "label": "95 % interval (median)"}
+        upper.fill_between(curve.middle, curve.low, curve.high, **look)
         upper.plot(curve.place, curve.estimate, color=FLOAT_COLOUR, label="ours")
         if isinstance(stated[name], str):
             upper.axhline(0, color="#767676", lw=1, ls=":", label="no difference")
@@ -165,7 +150,6 @@ def curve_figure(judged: dict[str, xr.Dataset], claims: list[dict], names: list[
             curve.fraction, aspect="auto", cmap="Greys", vmin=0, vmax=1,
             extent=(0, count, curve.sizes["choice"] - 0.5, -0.5), interpolation="nearest",
         )  # fmt: skip
-        rows = _values_of(judged[name])
         lower.set_yticks(range(len(rows)), [str(value) for _, value in rows], fontsize=7)
         for i in range(1, len(rows)):
             if rows[i][0] != rows[i - 1][0]:
@@ -183,19 +167,18 @@ def _curve(found: xr.Dataset) -> xr.Dataset:
     In each ``part`` of the order, whose ``middle`` is a place, are the medians of the interval's ends, ``low`` and
     ``high``, and the ``fraction`` of specifications that have each value of a ``choice``.
     """
-    found = found.transpose(*found.estimate.dims)
+    found, rows = found.transpose(*found.estimate.dims), _values_of(found)
     order = np.argsort(found.estimate.values.ravel(), kind="stable")
-    parts = _parts(order)
-    ends = {end: [np.median(found[end].values.ravel()[part]) for part in parts] for end in ("low", "high")}
+    parts, places = (np.array_split(one, min(_BINS, len(order))) for one in (order, np.arange(len(order))))
+    ends = {end: ("part", [np.median(found[end].values.ravel()[part]) for part in parts]) for end in ("low", "high")}
     # Of a hundred thousand specifications, some in equal steps draw the same.
     some = np.unique(np.linspace(0, len(order) - 1, min(_POINTS, len(order))).round().astype(int))
-    rows = _values_of(found)
+    having = [(found[axis] == value).broadcast_like(found.estimate).values.ravel() for axis, value in rows]
     return xr.Dataset(
         {
             "estimate": ("point", found.estimate.values.ravel()[order[some]]), "place": ("point", some),
-            "middle": ("part", [part.mean() for part in _parts(np.arange(len(order)))]),
-            **{end: ("part", values) for end, values in ends.items()},
-            "fraction": (("choice", "part"), _densities(found.estimate, order, rows)),
+            "middle": ("part", [part.mean() for part in places]), **ends,
+            "fraction": (("choice", "part"), [[has[part].mean() for part in parts] for has in having]),
         },
         {
             "point": np.arange(len(some)), "part": np.arange(len(parts)),
@@ -209,20 +192,7 @@ def _values_of(found: xr.Dataset) -> list[tuple[str, object]]:
     return [(axis, value) for axis in axes for value in found[axis].values.tolist()]
 
 
-def _parts(order: np.ndarray) -> list[np.ndarray]:
-    return np.array_split(order, min(_BINS, len(order)))
-
-
-def _densities(estimate: xr.DataArray, order: np.ndarray, rows: list[tuple[str, object]]) -> np.ndarray:
-    """Return, for each value and each of many parts of the order, the fraction of specifications that have it."""
-    bins, out = _parts(order), []
-    for axis, value in rows:
-        has = (estimate[axis] == value).broadcast_like(estimate).transpose(*estimate.dims).values.ravel()
-        out.append([has[part].mean() for part in bins])
-    return np.array(out)
-
-
-def region_table(judged: dict[str, xr.Dataset]) -> tables.Frame:
+def region_table(judged: Judged) -> tables.Frame:
     """Tabulate the agreeing region: of all numbers, and of all but one."""
     lines = {}
     for without in (None, *judging.NUMBERS):
@@ -249,39 +219,33 @@ def largest_cells(region: xr.DataArray, count: int = 5) -> tables.Frame:
     """Tabulate the cells in which the largest shares of the remaining choices agree, the largest first."""
     flat = region.stack(cell=region.dims)
     order = [i for i in np.argsort(-flat.values, kind="stable")[:count] if flat.values[i] > 0]
-    first, *others = region.dims
     lines = []
-    for i in order:
-        cell = flat.isel(cell=int(i))
-        line = {AXES[axis]: str(cell[axis].item()) for axis in others}
-        line["share of the rest"] = tables.number(float(cell), ".2g")
-        lines.append((str(cell[first].item()), line))
-    return tables.frame(lines, AXES[first])
+    for cell in (flat.isel(cell=int(i)) for i in order):
+        first, *others = (str(cell[axis].item()) for axis in region.dims)
+        line = {AXES[axis]: value for axis, value in zip(region.dims[1:], others)}
+        lines.append((first, line | {"share of the rest": tables.number(float(cell), ".2g")}))
+    return tables.frame(lines, AXES[region.dims[0]])
 
 
-def _claim_lines(judged: dict[str, xr.Dataset], splits: dict[str, dict[str, float]], kind: str = "inside") -> list[str]:
+def _claim_lines(judged: Judged, splits: Splits, kind: str = "inside") -> list[str]:
     """Say in a line of each claim in how many specifications it holds and which choice moves it most."""
     which = {"inside": "agree", "holds": "hold"}[kind]
     holds, lines = judging.shares(judged), []
-    for name, found in judged.items():
-        if name not in splits:
-            continue
+    for name, found in ((name, found) for name, found in judged.items() if name in splits):
         axis, share = largest(splits[name])
         values = judging.by_choice(found[kind])[axis]
-        low, high = int(np.argmin(values.values)), int(np.argmax(values.values))
+        low, high = values[int(values.argmin(axis))], values[int(values.argmax(axis))]
         lines.append(
             f"- **{name}** holds in {percent(holds[name], 1)} of its specifications and agrees in "
             f"{percent(found.inside.mean(), 1)}. What moves it most is *{AXES[axis]}*, with {percent(share)} of the "
-            f"variance: from {percent(values[low])} that {which} ({values[axis].values[low]}) to "
-            f"{percent(values[high])} ({values[axis].values[high]}). Networks of one specification make "
+            f"variance: from {percent(low)} that {which} ({low[axis].item()}) to "
+            f"{percent(high)} ({high[axis].item()}). Networks of one specification make "
             f"{percent(splits[name]['networks'])} of it."
         )
     return lines
 
 
-def summary(
-    many: xr.Dataset, judged: dict[str, xr.Dataset], splits: dict[str, dict[str, float]], rule: dict
-) -> Markdown:
+def summary(many: xr.Dataset, judged: Judged, splits: Splits, rule: dict) -> Markdown:
     """Say in words what the multiverse shows; every number comes from the runs."""
     inside = {name: float(found.inside.mean()) for name, found in judged.items()}
     most, least = max(inside, key=inside.get), min(inside, key=inside.get)
@@ -292,16 +256,13 @@ def summary(
         f"often for {least} ({percent(inside[least])}).",
     ]
     lines += _claim_lines({name: judged[name] for name in ("D2", "D4", "D5", "J2", "S3", "S4")}, splits)
-    size = judging.region_size(judging.region(judged))
-    strict = judging.region_size(judging.region(judged, "holds"))
+    size, strict = (judging.region_size(judging.region(judged, kind)) for kind in ("inside", "holds"))
     numbers = judging.NUMBERS
-    chance = rule["level"] ** len(numbers)
     lines.append(
         f"- **All {len(numbers)} numbers at once** agree in {size['cells']} of {size['of']} cells, "
-        f"{number(size['share'], '.2g')} of all full specifications; where no interval may be too "
-        f"wide, in {strict['cells']} cells. Numbers that came from one of our specifications would "
-        f"all lie in their intervals there with a probability of about "
-        f"{number(chance, '.2f')}, if they were independent."
+        f"{number(size['share'], '.2g')} of all full specifications; where no interval may be too wide, in "
+        f"{strict['cells']} cells. Numbers that came from one of our specifications would all lie in their intervals "
+        f"there with a probability of about {number(rule['level'] ** len(numbers), '.2f')}, if they were independent."
     )
     alone = {name: judging.region_size(judging.region(judged, "inside", name)) for name in numbers}
     free = [name for name, without in alone.items() if without["cells"] > size["cells"]]
@@ -325,6 +286,6 @@ def load_elsewhere() -> list[xr.Dataset]:
     return [published.load_published(name) for dataset, name in published.MULTIVERSES.items() if dataset != "digits"]
 
 
-def elsewhere_summary(judged: dict[str, xr.Dataset], splits: dict[str, dict[str, float]]) -> Markdown:
+def elsewhere_summary(judged: Judged, splits: Splits) -> Markdown:
     """Say in words what the multiverses of the other data sets show."""
     return Markdown("\n".join(_claim_lines(judged, splits, "holds")))

@@ -20,10 +20,8 @@ from .tables import Cell, median_range
 
 _REACH = 3  # half-widths of an interval that the figure of positions shows
 _VERDICTS = {
-    "reproduced": ("#009e73", "o"),
-    "inconclusive": ("#777777", "s"),
-    "not reproduced": (QUANTIZED_COLOUR, "D"),
-}
+    "reproduced": ("#009e73", "o"), "inconclusive": ("#777777", "s"), "not reproduced": (QUANTIZED_COLOUR, "D")
+}  # fmt: skip
 
 
 def positions(claims: list[dict]) -> pd.DataFrame:
@@ -33,13 +31,12 @@ def positions(claims: list[dict]) -> pd.DataFrame:
     Rows of the ledger with a reported number and an interval are kept. The position is infinite where the interval has
     no width on that side.
     """
-    kept = {}
+    names, kept = ["dataset", "reported", "estimate", "low", "high", "runs", "verdict"], {}
     for row in claims:
         if isinstance(row["reported"], int | float) and row["low"] is not None:
             off = row["reported"] - row["estimate"]
             side = row["high"] - row["estimate"] if off > 0 else row["estimate"] - row["low"]
             position = 0.0 if off == 0 else off / side if side > 0 else np.copysign(np.inf, off)
-            names = ("dataset", "reported", "estimate", "low", "high", "runs", "verdict")
             kept[row["id"]] = {name: row[name] for name in names} | {"position": position}
     return pd.DataFrame.from_dict(kept, orient="index").rename_axis("claim")
 
@@ -51,13 +48,13 @@ def positions_figure(claims: list[dict]) -> Figure:
     figure, axes = plt.subplots(figsize=(8.4, 0.3 * len(table) + 1.3))
     axes.axvspan(-1, 1, color="#e6eef4", lw=0)
     axes.axvline(0, color=FLOAT_COLOUR, lw=1)
-    for height, row in enumerate(table.iloc[::-1].itertuples()):
+    rows = list(table.iloc[::-1].itertuples())
+    for height, row in enumerate(rows):
         colour, mark = _VERDICTS[row.verdict]
         axes.plot(np.clip(row.position, -_REACH, _REACH), height, mark, color=colour, ms=7, clip_on=False)
         words = f"{row.reported:g} among {span(row.low, row.high, '.3g')}, {row.runs} runs"
         axes.text(_REACH + 0.2, height, words, va="center", fontsize=8)
-    names = [f"{row.Index}, {row.dataset}" for row in table.iloc[::-1].itertuples()]
-    axes.set_yticks(range(len(table)), names)
+    axes.set_yticks(range(len(rows)), [f"{row.Index}, {row.dataset}" for row in rows])
     axes.set(xlim=(-_REACH, _REACH), xlabel="position among our runs: 0 their middle, ±1 the ends of the interval")
     for verdict, (colour, mark) in _VERDICTS.items():
         axes.plot([], [], mark, color=colour, label=verdict)
@@ -77,10 +74,8 @@ def implied_steps(many: xr.Dataset, reported: dict[int, float]) -> pd.DataFrame:
     for bits, value in reported.items():
         here = many.sel(split="held-out", bits=bits, nodes=int(many.nodes.min()))
         steps = np.broadcast_arrays(here.step_a, here.step_b, here.boundary_jaccard)[:2]
-        shifts = np.array([
-            finite_scale.implied_displacement(float(j), (float(a), float(b)))
-            for j, a, b in zip(here.boundary_jaccard.values, *steps)
-        ])  # fmt: skip
+        runs = zip(here.boundary_jaccard.values, *steps)
+        shifts = np.array([finite_scale.implied_displacement(float(j), (float(a), float(b))) for j, a, b in runs])
         if not (shifts > 0).all():
             raise ValueError(f"{int((shifts == 0).sum())} of {len(shifts)} runs do not move at {bits} bits: no step.")
         shift = statistics.Interval(*np.exp(statistics.prediction_interval(np.log(shifts))))
@@ -115,9 +110,8 @@ def steps_figure(many: xr.Dataset, steps: pd.DataFrame) -> Figure:
     """Draw J against the grid step by the law, our measured medians, and where the reported values meet the law."""
     figure, axes = plt.subplots(figsize=(7, 4.2))
     here = many[["step_a", "step_b", "boundary_jaccard"]].sel(split="held-out", bits=steps.bits.tolist())
-    h = np.maximum(here.step_a, here.step_b)
+    h, laws = np.maximum(here.step_a, here.step_b), []
     h = h.median([dim for dim in h.dims if dim not in ("nodes", "bits")])
-    laws = []
     for row, colour in zip(steps.itertuples(), (FLOAT_COLOUR, QUANTIZED_COLOUR, BOTH_COLOUR)):
         j = here.boundary_jaccard.sel(bits=row.bits).transpose("nodes", ...)
         style.draw_range(axes, h.values, j, "seed", fmt="o", ms=4, color=colour, label=f"{row.Index}, ours")
@@ -126,10 +120,9 @@ def steps_figure(many: xr.Dataset, steps: pd.DataFrame) -> Figure:
         law = {name: [finite_scale.isotropic_jaccard(shift, (x, x)) for x in grid] for name, shift in shifts.items()}
         axes.plot(grid, law["law"], color=colour, lw=1)
         axes.fill_between(grid, law["law_low"], law["law_high"], color=colour, alpha=0.12, lw=0)
-        axes.plot(
-            [row.step_low, row.step_high], [row.reported] * 2, color=colour, lw=3.5, solid_capstyle="butt",
-            label=f"{row.Index}, steps that the paper's {row.reported:g} implies",
-        )  # fmt: skip
+        words = f"{row.Index}, steps that the paper's {row.reported:g} implies"
+        look = {"color": colour, "lw": 3.5, "solid_capstyle": "butt", "label": words}
+        axes.plot([row.step_low, row.step_high], [row.reported] * 2, **look)
         laws.append(pd.DataFrame({"law_bits": row.bits, "law_step": grid, **law}))
     axes.set(xscale="log", xlabel="grid step h, input units", ylabel="boundary-mask Jaccard distance", ylim=(0, 1))
     axes.legend(frameon=False, fontsize=8)
@@ -137,8 +130,7 @@ def steps_figure(many: xr.Dataset, steps: pd.DataFrame) -> Figure:
     found = steps.set_index("bits").to_xarray().rename(nodes="coarsest_nodes").drop_vars("ours")
     for name in ("shift", "shift_low", "shift_high", "step_low", "step_high"):
         found[name].attrs = lengths
-    data = here.assign(step=h, **found).merge(rows(pd.concat(laws), law_step=lengths))
-    return attach(figure, data)
+    return attach(figure, here.assign(step=h, **found).merge(rows(pd.concat(laws), law_step=lengths)))
 
 
 def _by_data_set(lines: dict[str, dict]) -> tables.Frame:
@@ -236,8 +228,7 @@ def first_order_figure(study: xr.Dataset) -> Figure:
         for i, (where, (colour, mark)) in enumerate(zip(study["where"].values, looks)):
             look = {"fmt": mark, "color": colour, "ms": 4, "label": where}
             style.draw_range(axes, order + 0.12 * (i - 1.5), values.sel(where=where), "seed", **look)
-        axes.set_xticks(order, [str(b) for b in study.bits.values])
-        axes.set_xlabel("bits")
+        axes.set(xticks=order, xticklabels=study.bits.values, xlabel="bits")
     panels[0].set(ylabel="share within a tenth of the truth", ylim=(-0.02, 1.02))
     panels[1].set(ylabel="median relative error", yscale="log")
     panels[1].legend(frameon=False, fontsize=8)
@@ -246,21 +237,17 @@ def first_order_figure(study: xr.Dataset) -> Figure:
 
 def summary(claims: list[dict], steps: pd.DataFrame, study: xr.Dataset) -> Markdown:
     """Say in words what a referee needs to know; every number comes from the arguments."""
-    table = positions(claims)
-    inside = table[table.position.abs() <= 1]
+    table, bits = positions(claims), int(study.bits.values[0])
+    inside, whole, here = table[table.position.abs() <= 1], table[table.estimate != 0], study.sel(bits=bits)
     together = inside.index[inside.verdict.eq("not reproduced")].tolist()
-    whole = table[table.estimate != 0]
-    width = (whole.high - whole.low) / whole.estimate.abs()
-    bits = int(study.bits.values[0])
-    here = study.sel(bits=bits)
-    jaccard = number(here.boundary_jaccard.median(), ".2f")
+    width, jaccard = (whole.high - whole.low) / whole.estimate.abs(), number(here.boundary_jaccard.median(), ".2f")
     at, far = (here.within.sel(where=where).median() for where in ("at the boundary", "outside the band"))
     lines = [
         f"- Of {len(table)} reported numbers that our runs can be held against, {len(inside)} lie where the next run "
         f"could{f', {listed(together)} among them, which fail only together with others' if together else ''}; the "
         f"median interval is {number(width.median(), '.1f')} times as wide as its estimate is large.",
-        f"- At {bits} bits the median network of the exact study has J = {jaccard} while "
-        f"its boundaries lie a mean distance of {number(here.mean_distance.median())} input units apart and "
+        f"- At {bits} bits the median network of the exact study has J = {jaccard} while its boundaries lie a mean "
+        f"distance of {number(here.mean_distance.median())} input units apart and "
         f"{percent(here.changed_area.median(), 2)} of the slice changes class.",
         *(
             f"- A Jaccard distance of {row.reported:g} at {row.Index} asks for a grid step of "

@@ -1,5 +1,7 @@
 """Tables, figure and words of the full CIFAR-10, of rounding at fixed bits, and of correlations over all variants."""
 
+from collections.abc import Callable
+
 import matplotlib.pyplot as plt
 import xarray as xr
 from IPython.display import Markdown
@@ -14,8 +16,7 @@ from . import style, tables
 from .source_data import attach
 from .tables import Cell, beyond_column, mean_range
 
-# Measures that tables show, with their titles and forms; of masks on the first grid, of boundaries at the usual
-# tolerance.
+# Measures that tables show, with titles and forms; of masks on the first grid, of boundaries at the usual tolerance.
 _SHOWN = (
     ("flip_rate", "flips", ".4f"), ("band_flip_rate", "band flips", ".3f"),
     ("band_pair_order_flip_rate", "band pair-order flips", ".3f"), ("boundary_jaccard", "J", ".3f"),
@@ -25,10 +26,8 @@ _SHOWN = (
 _ACCURACY = ("accuracy", "accuracy", ".4f")
 NAMES = {"nearest": "nearest", "layers": "optimized, layer by layer", "logits": "optimized, on the logits"}
 _BITS = {4: ("#0072b2", "o"), 3: ("#d55e00", "s")}  # colour and mark
-_SWEPT = {
-    "boundary_jaccard": "boundary Jaccard", "band_flip_rate": "band flips",
-    "band_pair_order_flip_rate": "band pair-order flips", "accuracy": "accuracy",
-}  # fmt: skip
+_SWEPT = {"boundary_jaccard": "boundary Jaccard"}
+_SWEPT |= {name: title for name, title, _ in (*_SHOWN[1:3], _ACCURACY)}
 
 
 def method_name(method: str) -> str:
@@ -44,13 +43,12 @@ def full_table(sets: dict[str, xr.Dataset]) -> tables.Frame:
     """
     lines, (beyond, tau) = {}, beyond_column(next(iter(sets.values())).tolerance_jaccard)
     for title, many in sets.items():
-        held_out = _of_split(many).sel(tau=tau)
+        held_out = _held_out(many).sel(tau=tau)
         for bits in many.bits.values[many.bits.values != FLOAT]:
             at = held_out.sel(bits=bits)
             lost = (held_out.accuracy.sel(bits=FLOAT, drop=True) - at.accuracy).assign_attrs(units="share")
-            line = {"accuracy lost": mean_range(lost)}
-            line |= {name or beyond: mean_range(at[measure], form) for measure, name, form in _SHOWN}
-            lines[f"{level(bits)}, per {title}"] = line
+            cells = {name or beyond: mean_range(at[measure], form) for measure, name, form in _SHOWN}
+            lines[f"{level(bits)}, per {title}"] = {"accuracy lost": mean_range(lost)} | cells
     return tables.frame(lines, "levels")
 
 
@@ -62,23 +60,23 @@ def rounding_table(many: xr.Dataset, bits: int) -> tables.Frame:
     mean difference over the seeds.
     """
     beyond, tau = beyond_column(many.tolerance_jaccard)
-    held_out = _of_split(many).sel(bits=bits, tau=tau)
+    held_out = _held_out(many).sel(bits=bits, tau=tau)
     shown = [(m, name or beyond, form) for m, name, form in (_ACCURACY, *_SHOWN, ("logit_error", "logit error", ".3g"))]
-    lines = {}
-    for method in held_out["method"].values.tolist():
-        if method != "float":
-            at = held_out.sel({"method": method})
-            lines[method_name(method)] = {title: mean_range(at[name], form) for name, title, form in shown}
+    each = {name: held_out.sel({"method": name}) for name in held_out["method"].values.tolist() if name != "float"}
+    lines = {
+        method_name(method): {title: mean_range(at[name], form) for name, title, form in shown}
+        for method, at in each.items()
+    }
     if many.sizes["seed"] > 1:
         chosen = correlations.chosen_gap(many, bits)
-        gap, without = held_out.sel({"method": chosen}), held_out.sel({"method": "logits"})
-        last = {title: tables.difference(gap[name], without[name], form) for name, title, form in shown}
+        pairs = ((title, *(each[m][name] for m in (chosen, "logits")), form) for name, title, form in shown)
+        last = {title: tables.difference(gap, without, form) for title, gap, without, form in pairs}
         lines[f"gap, η = {rounding.eta_of(chosen):g}, less none"] = last
     return tables.frame(lines, "rounding")
 
 
-def _of_split(many: xr.Dataset, split: str = "held-out") -> xr.Dataset:
-    return many.sel(split=split).isel(nodes=0).sel(quantile=0.5)
+def _held_out(many: xr.Dataset) -> xr.Dataset:
+    return many.sel(split="held-out", quantile=0.5).isel(nodes=0)
 
 
 @style.styled
@@ -90,9 +88,8 @@ def sweep_figure(many: xr.Dataset) -> Figure:
     change = change.assign_coords(eta=("eta", list(gaps.values()), {"long_name": "weight of the gap term, η"}))
     figure, panels = plt.subplots(1, len(_SWEPT), figsize=(12.5, 3.2))
     for axes, (name, title) in zip(panels, _SWEPT.items()):
-        change[name].attrs = many[name].attrs | {
-            "long_name": f"{many[name].attrs.get('long_name', name)}, less at η = 0"
-        }
+        about = many[name].attrs
+        change[name].attrs = about | {"long_name": f"{about.get('long_name', name)}, less at η = 0"}
         for bits in change.bits.values.tolist():
             colour, mark = _BITS.get(bits, ("#666666", "^"))
             for split, line in (("calibration", "--"), ("held-out", "-")):
@@ -110,12 +107,11 @@ def sweep_figure(many: xr.Dataset) -> Figure:
 
 def correlations_table(sets: dict[str, xr.Dataset]) -> tables.Frame:
     """Tabulate the correlation of calibration and held-out Jaccard of every variant on every data set."""
-    lines = {}
+    lines, names = {}, NAMES | {"gap": "optimized + gap, η by calibration"}
     for title, many in sets.items():
+        seeds = {"seeds": tables.number(many.sizes["seed"], ".0f")}
         for variant, found in correlations.correlations(many).items():
-            name = {"gap": "optimized + gap, η by calibration"}.get(variant, NAMES.get(variant, variant))
-            seeds = tables.number(many.sizes["seed"], ".0f")
-            lines[f"{title}: {name}"] = {"seeds": seeds} | _three(found)
+            lines[f"{title}: {names.get(variant, variant)}"] = seeds | _three(found)
     return tables.frame(lines, "variant")
 
 
@@ -148,29 +144,23 @@ def seen_changes(many: xr.Dataset, bits: int, power: float = 0.8) -> list[str]:
     """
     Say, of at least two seeds, what the gap term changed and how small a change they would have seen with that power.
     """
-    held_out, chosen = _of_split(many).sel(bits=bits), correlations.chosen_gap(many, bits)
+    held_out, chosen = _held_out(many).sel(bits=bits), correlations.chosen_gap(many, bits)
     lines = []
     for measure, name, form in (_ACCURACY, *_SHOWN[:4]):
         pair = [held_out[measure].sel({"method": method}).values for method in (chosen, "logits")]
-        found = statistics.paired_difference(*pair)
-        least = statistics.detectable_difference(*pair, power=power)
-        lines.append(
-            f"{name} {interval(found, form, signed)}, where {number(least, form)} would have been seen with a chance "
-            f"of {percent(power)}"
-        )
+        found, least = statistics.paired_difference(*pair), statistics.detectable_difference(*pair, power=power)
+        seen = f"{number(least, form)} would have been seen with a chance of {percent(power)}"
+        lines.append(f"{name} {interval(found, form, signed)}, where {seen}")
     return lines
 
 
 def gap_summary(many: xr.Dataset, power: float) -> Markdown:
     """Say in words what the boundary-gap term changes at each bit-width; every number comes from *many*."""
-    lines = []
-    for bits in many.bits.values.tolist():
-        eta, changes = rounding.eta_of(correlations.chosen_gap(many, bits)), seen_changes(many, bits, power)
-        lines.append(
-            f"- **{level(bits)}**, η = {eta:g} by calibration, against none, in pairs over {many.sizes['seed']} seeds: "
-            f"{'; '.join(changes)}."
-        )
-    return Markdown("\n".join(lines))
+    return Markdown("\n".join(
+        f"- **{level(bits)}**, η = {rounding.eta_of(correlations.chosen_gap(many, bits)):g} by calibration, against "
+        f"none, in pairs over {many.sizes['seed']} seeds: {'; '.join(seen_changes(many, bits, power))}."
+        for bits in many.bits.values.tolist()
+    ))  # fmt: skip
 
 
 def full_summary(tensor: xr.Dataset, rounded: xr.Dataset, everywhere: dict, stopping: dict) -> Markdown:
@@ -203,27 +193,16 @@ def full_summary(tensor: xr.Dataset, rounded: xr.Dataset, everywhere: dict, stop
 def _best_predictors(stopping: dict[str, xr.Dataset]) -> str:
     """Say which calibration measure is best on which data set, and which are certainly better than J."""
     ranked = {name: correlations.rank_predictors(many) for name, many in stopping.items()}
-    first = {
-        title: [found for found, rows in ranked.items() if next(iter(rows)) == name]
-        for name, title in correlations.PREDICTORS.items()
-    }
-    best = "; ".join(f"{title} on {_sets(found, ranked)}" for title, found in first.items() if found)
-    gains = ((3, "over all bit-widths"), (4, "within them"))
-    better = "; ".join(_surely_better(ranked, i, where) for i, where in gains)
+
+    def where(holds: Callable[[dict, str], bool]) -> list[str]:
+        """Name the measures of which something holds, with the data sets on which it does."""
+        sets = {name: [key for key, rows in ranked.items() if holds(rows, name)] for name in correlations.PREDICTORS}
+        said = {name: "every data set" if len(on) == len(ranked) > 1 else listed(on) for name, on in sets.items() if on}
+        return [f"{correlations.PREDICTORS[name]} on {on}" for name, on in said.items()]
+
+    best = where(lambda rows, name: next(iter(rows)) == name)
+    overall, within = (where(lambda rows, name, i=i: rows[name][i].low > 0) for i in (3, 4))  # gains over J
     return (
-        f"- The calibration measure that correlates best with held-out flips is {best}. Surely better than J (95 %, "
-        f"each by itself), {better}."
+        f"- The calibration measure that correlates best with held-out flips is {'; '.join(best)}. Surely better than "
+        f"J (95 %, each by itself), over all bit-widths: {listed(overall)}; within them: {listed(within)}."
     )
-
-
-def _sets(found: list[str], ranked: dict) -> str:
-    return "every data set" if len(found) == len(ranked) > 1 else listed(found)
-
-
-def _surely_better(ranked: dict[str, dict], i: int, where: str) -> str:
-    """Name the measures whose *i*-th gain over J lies above 0, with their data sets."""
-    better = {
-        title: [found for found, rows in ranked.items() if rows[name][i].low > 0]
-        for name, title in correlations.PREDICTORS.items()
-    }
-    return f"{where}: {listed([f'{title} on {_sets(found, ranked)}' for title, found in better.items() if found])}"

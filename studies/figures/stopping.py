@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 from bqcore.metrics import statistics
 
 from .. import stopping
-from ..formats import ends, interval, listed, number, percent, signed
+from ..formats import ends, interval, listed, number, signed
 from ..specs import FLOAT
 from . import style, tables
 from .source_data import attach, joined
 from .style import DATASETS, level_colour
-from .tables import Cell, beyond_column, difference, frame, mean
+from .tables import arrow, beyond_column, difference, frame, mean
 
 # One colour and one mark for each rule, everywhere; told apart without colour too.
 RULES = {
@@ -69,18 +69,15 @@ def stopping_table(many: xr.Dataset, choices: xr.Dataset, nodes: int | None = No
     lines = {}
     for i, at in enumerate(each(choices)):
         here = at.sel(nodes=many.nodes.values[0] if nodes is None else nodes, tau=tau)
+        size = (at.model_bytes / 1000).assign_attrs(units="kB", long_name="model size")
         lines[rule_name(at)] = {
-            "bits": mean(at.chosen_bits, ".2f"), "kB": _kilobytes(at), "flips": tables.arrow(at.flip_rate),
+            "bits": mean(at.chosen_bits, ".2f"), "kB": mean(size, ".1f"), "flips": arrow(at.flip_rate),
             "saved at equal bits": difference(equal.isel(choice=i), at.flip_rate.sel(split="held-out")),
-            "band flips": tables.arrow(at.band_flip_rate, ".3f"), "J": tables.arrow(here.boundary_jaccard, ".3f"),
-            "d_eff": tables.arrow(here.effective_displacement), beyond: tables.arrow(here.tolerance_jaccard, ".3f"),
-            "accuracy": tables.arrow(at.accuracy, ".3f"),
+            "band flips": arrow(at.band_flip_rate, ".3f"), "J": arrow(here.boundary_jaccard, ".3f"),
+            "d_eff": arrow(here.effective_displacement), beyond: arrow(here.tolerance_jaccard, ".3f"),
+            "accuracy": arrow(at.accuracy, ".3f"),
         }  # fmt: skip
     return frame(lines, "rule")
-
-
-def _kilobytes(choice: xr.Dataset) -> Cell:
-    return mean((choice.model_bytes / 1000).assign_attrs(units="kB", long_name="model size"), ".1f")
 
 
 def limits_table(
@@ -99,14 +96,11 @@ def limits_table(
         rule = at.rule.item()
         if rule not in stopping.BOUNDARY_AWARE or (len(stopping.parts(rule)) > 1) != crossed:
             continue
-        line = {"fell back to the most bits": Cell(percent(at.fallback.mean()), {"": float(at.fallback.mean())})}
-        agree = True
+        line, agree = {"fell back to the most bits": tables.number(float(at.fallback.mean()), ".0%")}, True
         for name, value in reported.items():
-            title, form = columns[name]
-            found = statistics.prediction_interval(at[name].values, means_of)
-            inside = found.low <= value <= found.high
+            (title, form), found = columns[name], statistics.prediction_interval(at[name].values, means_of)
+            cell, inside = tables.interval(found, form, of=at[name]), found.low <= value <= found.high
             agree &= inside
-            cell = tables.interval(found, form, of=at[name])
             line[f"{title} (paper {value:g})"] = cell._replace(text=cell.text + " ✓") if inside else cell
             if name == "boundary_jaccard":
                 line |= {"d_eff": mean(at.effective_displacement), beyond: mean(at.tolerance_jaccard, ".3f")}
@@ -120,7 +114,7 @@ def variants_table(variants: xr.Dataset, spare: float, limits: dict, reported: d
 
     The paper's numbers, *reported* by column, make the first row.
     """
-    lines = {"the paper": {title: Cell(f"{value:g}", {"": value}) for title, value in reported.items()}}
+    lines = {"the paper": {title: tables.number(value, "g") for title, value in reported.items()}}
     beyond, tau = beyond_column(variants.tolerance_jaccard)
     for name in variants.variant.values.tolist():
         many = variants.sel(variant=name)
@@ -133,7 +127,7 @@ def variants_table(variants: xr.Dataset, spare: float, limits: dict, reported: d
                 f"J {said}": mean(at.boundary_jaccard, ".3f"), f"d_eff {said}": mean(at.effective_displacement),
                 f"{beyond} {said}": mean(at.tolerance_jaccard, ".3f"),
             }  # fmt: skip
-        lines[name] = line | {"limit on J": Cell(f"{at.limit.item():g}", {"": at.limit.item()})}
+        lines[name] = line | {"limit on J": tables.number(at.limit.item(), "g")}
     return frame(lines, "variant")
 
 
@@ -147,9 +141,8 @@ def transfer_figure(sets: dict[str, xr.Dataset]) -> Figure:
         shown[title] = jaccard.to_dataset()
         axes.plot([0, 1], [0, 1], color="#999999", lw=0.8)
         for bits in jaccard.bits.values.tolist():
-            here = jaccard.sel(bits=bits)
             look = {"ms": 3.5, "alpha": 0.6, "mec": "none", "color": level_colour(bits), "label": f"{bits}"}
-            axes.plot(here[:, 0], here[:, 1], "o", **look)
+            axes.plot(*jaccard.sel(bits=bits).values.T, "o", **look)
         text = f"r = {number(np.corrcoef(jaccard.values.reshape(-1, 2).T)[0, 1], '.3f')}"
         if many.sizes["seed"] > 2:
             within = [np.corrcoef(jaccard.sel(bits=bits).values.T)[0, 1] for bits in jaccard.bits]
@@ -174,10 +167,8 @@ def front_figure(sets: dict[str, xr.Dataset], chosen: dict[str, xr.Dataset]) -> 
         shown[title] = equal.merge(rules.rename(flip_rate="rule_flip_rate", model_bytes="rule_model_bytes"))
         axes.plot(equal.model_bytes / 1000, equal.flip_rate, ".-", color="#999999", lw=1, label="same bits for all")
         for at in (equal.sel(bits=bits) for bits in equal.bits):
-            axes.annotate(
-                str(at.bits.item()), (at.model_bytes / 1000, at.flip_rate), textcoords="offset points", xytext=(5, 4),
-                fontsize=7.5, color="#666666",
-            )  # fmt: skip
+            look = {"textcoords": "offset points", "xytext": (5, 4), "fontsize": 7.5, "color": "#666666"}
+            axes.annotate(str(at.bits.item()), (at.model_bytes / 1000, at.flip_rate), **look)
         _draw_rules(axes, each(rules))
         axes.set_yscale("symlog", linthresh=0.002)
         axes.set_ylim(bottom=-0.0002)
@@ -197,13 +188,12 @@ def _draw_rules(axes, rules: list[xr.Dataset]) -> None:
     places = [(at.model_bytes.item() / 1000, at.flip_rate.item()) for at in rules]
     for i, (at, place) in enumerate(zip(rules, places)):
         rule = at.rule.item()
-        colour, mark = RULES[rule]
-        full = rule != "accuracy" or at.limit == 0
+        (colour, mark), full = RULES[rule], rule != "accuracy" or at.limit == 0
         size = 7 + 4 * places[i + 1 :].count(place)  # so that it shows below the later ones at its place
         axes.plot(
             *place, mark, color=colour, mfc=colour if full else "white", ms=size, mew=1.2, alpha=0.9,
-            zorder=3 - size / 100,  # the larger ones below those of other places, too
             label=rule if full else "accuracy drop ≤ 0.01",
+            zorder=3 - size / 100,  # the larger ones below those of other places, too
         )  # fmt: skip
 
 
@@ -216,13 +206,11 @@ def ruler_figure(many: xr.Dataset, reported: dict[int, float]) -> Figure:
     figure, panels = plt.subplots(1, 2, figsize=(8.6, 3.6), sharey=True)
     for axes, (name, title) in zip(panels, names.items()):
         for bits, value in reported.items():
-            colour = level_colour(bits)
-            here = shown[name].sel(bits=bits).transpose("nodes", "seed")
+            colour, here = level_colour(bits), shown[name].sel(bits=bits).transpose("nodes", "seed")
             axes.plot(nodes, here, "-", color=colour, alpha=0.25, lw=0.8)
             axes.plot(nodes, here.median("seed"), "o-", color=colour, label=f"{bits} bits, median")
             axes.axhline(value, color=colour, ls=":", lw=1.4, label=f"{bits} bits, the paper")
-        axes.set(title=title, xlabel="nodes a side", xscale="log", xticks=nodes, ylim=(0, 1))
-        axes.set_xticks(nodes, [str(n) for n in nodes])
+        axes.set(title=title, xlabel="nodes a side", xscale="log", xticks=nodes, xticklabels=nodes, ylim=(0, 1))
         axes.minorticks_off()
     panels[0].set_ylabel("boundary-mask Jaccard distance")
     panels[0].legend(frameon=False, fontsize=8)
@@ -254,11 +242,11 @@ def _at_equal_bits(many: xr.Dataset, choices: xr.Dataset) -> str:
     if choices.chosen_bits.min() == choices.chosen_bits.max():
         return ". All networks have the same bits by every rule: nothing can be saved at equal bits"
     equal = stopping.at_equal_bits(many, choices, "flip_rate").transpose("choice", "seed")
-    fewer, more = [], []
-    for at, same in zip(each(choices.sel(split="held-out")), equal.values):
-        gain = statistics.paired_difference(same, at.flip_rate.values)
-        if gain.low > 0 or gain.high < 0:
-            (fewer if gain.low > 0 else more).append(f"{rule_name(at)} ({interval(gain, write=signed)})")
+    held_out = each(choices.sel(split="held-out"))
+    gains = [statistics.paired_difference(same, at.flip_rate.values) for at, same in zip(held_out, equal.values)]
+    said = [f"{rule_name(at)} ({interval(gain, write=signed)})" for at, gain in zip(held_out, gains)]
+    fewer = [words for words, gain in zip(said, gains) if gain.low > 0]
+    more = [words for words, gain in zip(said, gains) if gain.high < 0]
     none = "none, so that what is saved is bought with bits"
     text = f". Against the same bits for all, surely fewer flips: {listed(fewer) if fewer else none}"
     return text + (f"; surely more: {listed(more)}" if more else "")

@@ -21,9 +21,8 @@ DATASETS = {
     "mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "cifar-10": "CIFAR-10 subset", "full-cifar-10": "full CIFAR-10"
 }  # fmt: skip
 FLOAT_COLOUR, QUANTIZED_COLOUR, BOTH_COLOUR = "#0072b2", "#d55e00", "#1a1a1a"
-LEVEL_COLOURS = dict(
-    zip(range(8, 1, -1), ("#440154", "#443983", "#31688e", "#21918c", "#35b779", "#90d743", "#c8b900"))
-)
+_SHADES = ("#440154", "#443983", "#31688e", "#21918c", "#35b779", "#90d743", "#c8b900")
+LEVEL_COLOURS = dict(zip(range(8, 1, -1), _SHADES))
 STYLE = {
     "figure.facecolor": "white", "savefig.facecolor": "white", "figure.dpi": 130, "savefig.bbox": "tight",
     "font.size": 10, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False,
@@ -50,8 +49,7 @@ def panels(count: int, most: int, size: tuple[float, float], extra: tuple[float,
 
     *size* and *extra* are width and height in inches: of a panel, and of what the figure has beside them.
     """
-    columns = min(count, most)
-    rows = -(-count // columns)
+    columns, rows = min(count, most), -(-count // min(count, most))
     shape = (size[0] * columns + extra[0], size[1] * rows + extra[1])
     figure, axes = plt.subplots(rows, columns, figsize=shape, squeeze=False)
     for spare in axes.flat[count:]:
@@ -92,12 +90,15 @@ def draw_regions(axes: Axes, labels: xr.DataArray) -> None:
             # The node deepest inside the region is inside it even where the centroid is not.
             depth = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
             row, column = np.unravel_index(depth.argmax(), depth.shape)
-            axes.text(
-                labels.a[column], labels.b[row], str(label), ha="center", va="center", fontsize=9, color="#333333"
-            )
+            write_class(axes, labels.a[column], labels.b[row], label)
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set_visible(False)
+
+
+def write_class(axes: Axes, x: float, y: float, label: int) -> None:
+    """Write a class into its region."""
+    axes.text(x, y, str(label), ha="center", va="center", fontsize=9, color="#333333")
 
 
 def mark_cells(axes: Axes, cells: np.ndarray, run: xr.Dataset, colour: str, alpha: float = 1.0) -> None:

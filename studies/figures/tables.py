@@ -50,8 +50,7 @@ def interval(found, form: str = ".4f", *, write=formats.number, of=None) -> Cell
 def difference(first: xr.DataArray, second: xr.DataArray, form: str = ".4f") -> Cell:
     """Make a cell of the mean of first less second, paired by seed, with its interval; of one seed it has none."""
     if first.size < 2:
-        value = float((first - second).mean())
-        return _cell(second, signed(value, form), {"": value})
+        return _cell(second, signed((first - second).mean(), form), {"": (first - second).mean()})
     found = statistics.paired_difference(first.values, second.values)
     return interval(found, form, write=signed, of=second)
 
@@ -63,12 +62,11 @@ def mean(values: xr.DataArray, form: str = ".4f") -> Cell:
 
 def mean_range(values: xr.DataArray, form: str = ".4f") -> Cell:
     """Make a cell of a mean, with the lowest and the highest value if there are several."""
-    found = Ends(values.mean(), values.min(), values.max())
     if values.size < 2:
         return mean(values, form)
-    low, high = formats.number(found.low, form), formats.number(found.high, form)
-    text = f"{formats.number(found.estimate, form)} ({low} – {high})"
-    return _cell(values, text, {"": found.estimate, "lowest": found.low, "highest": found.high})
+    found = {"": values.mean(), "lowest": values.min(), "highest": values.max()}
+    middle, low, high = (formats.number(value, form) for value in found.values())
+    return _cell(values, f"{middle} ({low} – {high})", found)
 
 
 def median_range(values: xr.DataArray, form: str = ".4f") -> Cell:
@@ -76,9 +74,9 @@ def median_range(values: xr.DataArray, form: str = ".4f") -> Cell:
     kept = values.values[np.isfinite(values.values)]
     if not len(kept):
         return _cell(values, formats.NONE, {})
-    found = Ends(np.median(kept), kept.min(), kept.max())
-    numbers = {"": found.estimate, "lowest": found.low, "highest": found.high}
-    return _cell(values, _unless_equal(found, form), numbers)
+    found = {"": np.median(kept), "lowest": kept.min(), "highest": kept.max()}
+    middle, low, high = (formats.number(value, form) for value in found.values())
+    return _cell(values, middle if low == high else f"{middle} [{low}, {high}]", found)
 
 
 def next_run(values: xr.DataArray, form: str = ".4f") -> Cell:
@@ -87,9 +85,9 @@ def next_run(values: xr.DataArray, form: str = ".4f") -> Cell:
         raise ValueError(f"{values.name} runs over {values.dims}: an interval is one over seeds.")
     kept = np.atleast_1d(values.values)
     kept = kept[np.isfinite(kept)]
-    if len(kept) < 2:
-        return _cell(values, formats.number(kept[0], form), {"": kept[0]}) if len(kept) else _cell(values, "none", {})
-    found = statistics.prediction_interval(kept)
+    if not len(kept):
+        return _cell(values, formats.NONE, {})
+    found = statistics.prediction_interval(kept) if len(kept) > 1 else Ends(*kept.repeat(3))
     if found.low == found.high:
         return _cell(values, formats.number(found.estimate, form), {"": found.estimate})
     return interval(found, form, of=values)
@@ -146,11 +144,8 @@ def along(dim: str, columns: dict[str, tuple[xr.DataArray, str]], write=number, 
     line begins with.
     """
     places = next(iter(columns.values()))[0][dim].values.tolist()
-    lines = {
-        name(place): {title: write(values.sel({dim: place}), form) for title, (values, form) in columns.items()}
-        for place in places
-    }
-    return frame(lines, index)
+    cells = ({title: write(of.sel({dim: place}), form) for title, (of, form) in columns.items()} for place in places)
+    return frame(dict(zip(map(name, places), cells)), index)
 
 
 class Table:
@@ -171,9 +166,8 @@ class Table:
         body = [[str(index), *map(str, row)] for index, row in zip(shown.index, shown.to_numpy())]
         lines = ["| " + " | ".join(row) + " |" for row in [head, ["---"] + ["---:"] * len(shown.columns), *body]]
         markdown = "\n".join([f"```{{table}} {self.caption}", f":name: {self.name}", "", *lines, "```"])
-        plain = shown.to_html(classes="dataframe").replace(
-            "<thead>", f"<caption>{html.escape(self.caption)}</caption><thead>", 1
-        )
+        caption = f"<caption>{html.escape(self.caption)}</caption><thead>"
+        plain = shown.to_html(classes="dataframe").replace("<thead>", caption, 1)
         return {"text/markdown": markdown, "text/html": plain, "text/plain": self.frame.to_string()}
 
 
@@ -208,11 +202,6 @@ def _text(cell: Cell | str) -> str:
     return cell.text if isinstance(cell, Cell) else str(cell)
 
 
-def _unless_equal(found: Ends, form: str) -> str:
-    middle, low, high = (formats.number(value, form) for value in found)
-    return middle if low == high else formats.interval(found, form)
-
-
 def _unbroken(text: str) -> str:
     """Keep the numbers of a cell on one line, but for an interval behind its estimate."""
     for blank in (", ", " → ", " – "):
@@ -229,13 +218,9 @@ def _variables(title: str, cells: list[Cell | str], taken: set[str]) -> dict[str
         places = {str(cell.at[name].item()): cell.at[name].item() for cell in made if name in cell.at}
         if len(places) == 1:
             about[name] = next(iter(places.values()))
-    parts = dict.fromkeys(part for cell in made for part in cell.numbers)
-    columns = {
-        f"{title} {part}".strip(): np.array(
-            [cell.numbers.get(part, np.nan) if isinstance(cell, Cell) else np.nan for cell in cells], float
-        )
-        for part in parts
-    }
+    numbers = [cell.numbers if isinstance(cell, Cell) else {} for cell in cells]
+    parts = dict.fromkeys(part for found in numbers for part in found)
+    columns = {f"{title} {part}".strip(): np.array([n.get(part, np.nan) for n in numbers], float) for part in parts}
     words = [_text(cell) if isinstance(cell, str) or not cell.numbers else "" for cell in cells]
     if any(words):
         columns[f"{title} in words" if columns else title] = np.array(words, str)
