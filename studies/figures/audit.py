@@ -102,8 +102,8 @@ def blame_table(found: xr.Dataset) -> tables.Frame:
     """Tabulate what each layer does alone, in the order of :func:`bqcore.blame_layers`, the worst first."""
     middle = found.sel(quantile=0.5)
     columns = {
-        "weights": (found.weights, ".0f"), "flips": (found.flip_rate, ".4f"),
-        "band flips": (found.band_flip_rate, ".4f"),
+        "weights": (found.weights, ".0f"),
+        "flips": (found.flip_rate, ".4f"), "band flips": (found.band_flip_rate, ".4f"),
         "margin change, median": (middle.margin_change, ".3f"), "displacement, median": (middle.displacement, ".4f"),
     }  # fmt: skip
     return tables.along("layer", columns, index="layer", name=str)
@@ -115,12 +115,10 @@ def plans(of: list[Case], levels: tuple[int, ...], *, share: float) -> xr.DataAr
     uniform bits within the same bytes, those of *levels*. Networks are torch modules; *share* of the inputs is the
     boundary band.
     """
-    ways = ["plan", "uniform"]
-    rates = []
+    ways, rates = ["plan", "uniform"], []
     for level in levels:
-        made = (
-            bit_plan.plan_bits(*one, budget=mixed_precision.model_bytes(one.model, level), fraction=share) for one in of
-        )
+        budgets = (mixed_precision.model_bytes(one.model, level) for one in of)
+        made = (bit_plan.plan_bits(*one, budget=budget, fraction=share) for one, budget in zip(of, budgets))
         rates.append([one.dataset.band_flip_rate.sel(split="heldout", way=ways).values for one in made])
     return xr.DataArray(rates, {"bits": list(levels), "way": ways}, ("bits", "network", "way"), "band_flip_rate")
 
@@ -129,10 +127,8 @@ def plan_gaps(rates: xr.DataArray) -> dict[int, statistics.Interval]:
     """Return uniform less plan of :func:`plans` by bits, paired, with 95 % intervals; of one network there are none."""
     if rates.sizes["network"] < 2:
         return {}
-    return {
-        bits: statistics.paired_difference(rates.sel(bits=bits, way="uniform"), rates.sel(bits=bits, way="plan"))
-        for bits in rates.bits.values.tolist()
-    }
+    pairs = rates.sel(way=["uniform", "plan"]).transpose("bits", "way", "network")
+    return {bits: statistics.paired_difference(*pair) for bits, pair in zip(rates.bits.values.tolist(), pairs.values)}
 
 
 def plans_table(rates: xr.DataArray) -> tables.Frame:
@@ -162,8 +158,8 @@ def shelf(of: list[Case], *, share: float) -> tuple[pd.DataFrame, dict[str, str]
                 if isinstance(other, str):
                     absent[name] = other
                     continue
-                found = comparison.audit(model, other.model, None, heldout, nodes=0, fraction=share).dataset
-                d = found.sel(split="heldout")
+                found = comparison.audit(model, other.model, None, heldout, nodes=0, fraction=share)
+                d = found.dataset.sel(split="heldout")
                 rows.append({
                     "network": network, "quantizer": name, "bytes": other.bytes,
                     "loss": float(d.accuracy_reference - d.accuracy), "flips": float(d.flip_rate),
@@ -174,11 +170,9 @@ def shelf(of: list[Case], *, share: float) -> tuple[pd.DataFrame, dict[str, str]
 
 def shelf_table(found: pd.DataFrame) -> tables.Frame:
     """Tabulate the means of :func:`shelf` over networks, by growing bytes."""
-    means = found.groupby("quantizer").mean().sort_values(["bytes", "band"])
-    lines = {
-        name: {title: tables.number(row[key], form) for key, (title, form) in _SHELF_COLUMNS.items()}
-        for name, row in means.iterrows()
-    }
+    means, lines = found.groupby("quantizer").mean().sort_values(["bytes", "band"]), {}
+    for name, row in means.iterrows():
+        lines[name] = {title: tables.number(row[key], form) for key, (title, form) in _SHELF_COLUMNS.items()}
     return tables.frame(lines, "quantizer")
 
 
@@ -214,10 +208,7 @@ def _shelf_lines(shelves: pd.DataFrame) -> list[str]:
 
 
 def _plan_lines(gaps: dict[int, statistics.Interval]) -> list[str]:
-    if not gaps:
-        return []
     told = ", ".join(str(bits) for bits, gap in gaps.items() if gap.low > 0)
-    if told:
-        return [f"Bits by layer keep more of the band than uniform bits do at {told} bits."]
-    line = "With these networks bits by layer cannot be told from uniform bits at equal bytes: every interval holds 0."
-    return [line]
+    said = f"Bits by layer keep more of the band than uniform bits do at {told} bits."
+    none = "With these networks bits by layer cannot be told from uniform bits at equal bytes: every interval holds 0."
+    return [said if told else none] if gaps else []

@@ -24,28 +24,29 @@ def convergence_figure(data: xr.Dataset, bits: list[int]) -> Figure:
     """Draw what grid measures do as the grid is refined, beside what they stand for: two converge, two do not."""
     shown = _ratios(data.sel(bits=bits))
     h = shown.step
-    figure, panels = plt.subplots(2, 2, figsize=(9, 6.6), sharex=True)
+    figure, ((change, length), (jaccard, shift)) = plt.subplots(2, 2, figsize=(9, 6.6), sharex=True)
+
+    def draw(axes: Axes, values: xr.DataArray, colour: str, label: str | None = None) -> None:
+        style.draw_range(axes, h.values, values, "place", fmt="o", ms=3, color=colour, label=label)
+
     for one in bits:
         here, colour = shown.sel(bits=one), level_colour(one)
-        _range(panels[0, 0], h, here.change_ratio, colour, level(one))
-        _range(panels[1, 0], h, here.boundary_jaccard, colour)
-        panels[1, 0].plot(shown.law_step, here.law_curve, color=colour, lw=1)
-        _range(panels[1, 1], h, here.displacement_ratio, colour)
-    _range(panels[0, 1], h, shown.length_ratio_by_direction, FLOAT_COLOUR, "by w of each direction")
-    _range(panels[0, 1], h, shown.length_ratio, BOTH_COLOUR, "by w of all directions")
-    for axes, name in (
-        (panels[0, 0], "grid prediction change / changed area"),
-        (panels[0, 1], "length by mask cells / true length"),
-        (panels[1, 0], "boundary-mask Jaccard distance"), (panels[1, 1], "d_eff / mean distance"),
-    ):  # fmt: skip
-        axes.set(xscale="log", ylabel=name)
-        if axes is not panels[1, 0]:
-            axes.axhline(1, color="black", lw=0.8, ls=":")
+        draw(change, here.change_ratio, colour, level(one))
+        draw(jaccard, here.boundary_jaccard, colour)
+        jaccard.plot(shown.law_step, here.law_curve, color=colour, lw=1)
+        draw(shift, here.displacement_ratio, colour)
+    draw(length, shown.length_ratio_by_direction, FLOAT_COLOUR, "by w of each direction")
+    draw(length, shown.length_ratio, BOTH_COLOUR, "by w of all directions")
+    change.set(xscale="log", ylabel="grid prediction change / changed area")
+    length.set(xscale="log", ylabel="length by mask cells / true length")
     reach = (0.8 * float(h.min()), 1.25 * float(h.max()))
-    panels[1, 0].set(xlabel="grid step h, input units", xlim=reach, ylim=(0, 1.02))
-    panels[1, 1].set(xlabel="grid step h, input units", ylim=(0, None))
-    panels[0, 0].legend(frameon=False)
-    panels[0, 1].legend(frameon=False)
+    bottom = {"xscale": "log", "xlabel": "grid step h, input units"}
+    jaccard.set(ylabel="boundary-mask Jaccard distance", xlim=reach, ylim=(0, 1.02), **bottom)
+    for axes in (change, length, shift):
+        axes.axhline(1, color="black", lw=0.8, ls=":")
+    shift.set(ylabel="d_eff / mean distance", ylim=(0, None), **bottom)
+    for axes in (change, length):
+        axes.legend(frameon=False)
     return attach(figure, shown)
 
 
@@ -67,10 +68,6 @@ def _ratios(data: xr.Dataset) -> xr.Dataset:
         },
         {"step": np.maximum(data.step_a, data.step_b), "law_step": data.law_step},
     )  # fmt: skip
-
-
-def _range(axes: Axes, h: xr.DataArray, values: xr.DataArray, colour: str, label: str | None = None) -> None:
-    style.draw_range(axes, h.values, values, "place", fmt="o", ms=3, color=colour, label=label)
 
 
 @style.styled
@@ -97,14 +94,13 @@ def law_figure(data: xr.Dataset) -> Figure:
     return attach(figure, shown.assign(law_of_all_directions=("law_shift_over_step", law), law_shift_over_step=ratio))
 
 
-def implied_table(
-    claims: list[dict], data: xr.Dataset, *, shifts: dict[str, tuple[float, float]] | None = None
-) -> tables.Frame:
+def implied_table(claims: list[dict], data: xr.Dataset, *, shifts: dict[str, tuple] | None = None) -> tables.Frame:
     """
     Read the paper's Jaccard distances backwards: shift over grid step, and for digits the grid that it asks for.
 
     A reported value stands for an interval half a unit of its last digit either way. For digits the law of this
-    network's own boundaries at those bits is inverted; elsewhere the ratio is for a boundary in all directions.
+    network's own boundaries at those bits is inverted; elsewhere the ratio is for a boundary in all directions, and
+    *shifts*, by claim an interval in input units from runs of one's own, give the step.
     """
     known, lines = {claim["id"]: claim for claim in claims}, {}
     for name, bits in _READ.items():
@@ -121,9 +117,8 @@ def implied_table(
             step = finite_scale.implied_step(reported, shifts[name], rounding=ROUNDING)
             lines[name]["step, input units"] = tables.span(*step, units="input units")
         if dataset == "digits" and bits in data.bits:
-            steps = np.interp(
-                [reported + ROUNDING, reported - ROUNDING], data.law_curve.sel(bits=bits).values, data.law_step.values
-            )
+            law = data.law_curve.sel(bits=bits).values, data.law_step.values
+            steps = np.interp([reported + ROUNDING, reported - ROUNDING], *law)
             reach = float((data.nodes[0] - 1) * max(data.step_a[0], data.step_b[0]))
             lines[name]["step, input units"] = tables.span(*steps, units="input units")
             lines[name]["nodes a side"] = tables.span(*sorted(reach / steps + 1), ".0f")

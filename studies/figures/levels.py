@@ -21,26 +21,21 @@ from .source_data import attach
 from .style import BOTH_COLOUR, FLOAT_COLOUR, QUANTIZED_COLOUR
 
 # By title: the measure, where it is taken, and the form of its numbers.
+_MEDIAN, _HIGH = {"quantile": 0.5}, {"quantile": 0.95}
 _LEVEL_COLUMNS = {
-    "accuracy": ("accuracy", {}, ".4f"),
-    "flips": ("flip_rate", {}, ".4f"),
-    "band flips": ("band_flip_rate", {}, ".3f"),
+    "accuracy": ("accuracy", {}, ".4f"), "flips": ("flip_rate", {}, ".4f"), "band flips": ("band_flip_rate", {}, ".3f"),
     "pair-order flips": ("pair_order_flip_rate", {}, ".4f"),
     "band pair-order": ("band_pair_order_flip_rate", {}, ".3f"),
-    "displacement, median": ("displacement", {"quantile": 0.5}, ".4f"),
-    "95 %": ("displacement", {"quantile": 0.95}, ".4f"),
-    "radius, median": ("radius", {"quantile": 0.5}, ".3f"),
-    "radius, 95 %": ("radius", {"quantile": 0.95}, ".3f"),
-    "normal variation, median": ("normal_variation", {"quantile": 0.5}, ".1e"),
-    "normal variation, 95 %": ("normal_variation", {"quantile": 0.95}, ".1e"),
-}
+    "displacement, median": ("displacement", _MEDIAN, ".4f"), "95 %": ("displacement", _HIGH, ".4f"),
+    "radius, median": ("radius", _MEDIAN, ".3f"), "radius, 95 %": ("radius", _HIGH, ".3f"),
+    "normal variation, median": ("normal_variation", _MEDIAN, ".1e"),
+    "normal variation, 95 %": ("normal_variation", _HIGH, ".1e"),
+}  # fmt: skip
 _OF_ALL_INPUTS = ("flip_rate", "pair_order_flip_rate")
 _SLICE_COLUMNS = {
-    "J": ("boundary_jaccard", ".3f"),
-    "d_eff": ("effective_displacement", ".4f"),
-    "grid change": ("grid_change", ".4f"),
-    "junctions": ("junctions", ".0f"),
-}
+    "J": ("boundary_jaccard", ".3f"), "d_eff": ("effective_displacement", ".4f"),
+    "grid change": ("grid_change", ".4f"), "junctions": ("junctions", ".0f"),
+}  # fmt: skip
 
 
 @style.styled
@@ -67,20 +62,13 @@ def levels_figure(run: xr.Dataset) -> Figure:
         b, a = np.nonzero(cells)
         axes.plot(run.cell_a[a], run.cell_b[b], "o", ms=6, mfc="none", mec="black", mew=1.1)
     last.set_axis_off()
-    last.legend(
-        handles=[
-            Patch(color=FLOAT_COLOUR, label="boundary mask, float only"),
-            Patch(color=QUANTIZED_COLOUR, label="boundary mask, quantized only"),
-            Patch(color=BOTH_COLOUR, label="boundary mask, both"),
-            Line2D([], [], ls="", marker="o", ms=6, mfc="none", mec="black", label="triple-junction cell"),
-        ],
-        loc="center left", frameon=False,
-    )  # fmt: skip
-    cells = ("bits", "cell_b", "cell_a")
-    about = {"boundary_cell": (masks, "boundary mask"), "junction_cell": (junctions, "triple-junction cells")}
+    colours = {"float only": FLOAT_COLOUR, "quantized only": QUANTIZED_COLOUR, "both": BOTH_COLOUR}
+    handles = [Patch(color=colour, label=f"boundary mask, {where}") for where, colour in colours.items()]
+    handles.append(Line2D([], [], ls="", marker="o", ms=6, mfc="none", mec="black", label="triple-junction cell"))
+    last.legend(handles=handles, loc="center left", frameon=False)
     data = run[["labels", "boundary_jaccard", "flip_rate"]].sel(nodes=len(run.a))
-    for name, (found, words) in about.items():
-        data[name] = (cells, found, {"long_name": words, "units": "flag"})
+    data["boundary_cell"] = style.flags(masks, "boundary mask")
+    data["junction_cell"] = style.flags(junctions, "triple-junction cells")
     return attach(figure, data.assign_coords(cell_b=run.cell_b, cell_a=run.cell_a))
 
 
@@ -94,16 +82,15 @@ def headline(run: xr.Dataset) -> bytes:
 @style.styled
 def resolution_figure(runs: xr.Dataset, reported: dict[tuple[str, int], float]) -> Figure:
     """Draw boundary Jaccard and d_eff by bits over the seeds, at each grid resolution, beside the paper's values."""
-    names = ["boundary_jaccard", "effective_displacement"]
-    shown = runs[names].sel(bits=runs.bits != FLOAT).sortby("nodes")
+    shown = runs[["boundary_jaccard", "effective_displacement"]].sel(bits=runs.bits != FLOAT).sortby("nodes")
     order = shown.bits.values.tolist()
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.8))
-    for axes, name in zip(panels, names):
+    for axes, (name, values) in zip(panels, shown.items()):
         sns.boxplot(
-            shown[name].to_dataframe().reset_index(), x="bits", y=name, hue="nodes", order=order, palette="crest",
+            values.to_dataframe().reset_index(), x="bits", y=name, hue="nodes", order=order, palette="crest",
             fliersize=1.5, linewidth=0.8, ax=axes, legend=axes is panels[0],
         )  # fmt: skip
-        axes.set(xlabel="bits", ylabel=runs[name].attrs["long_name"])
+        axes.set(xlabel="bits", ylabel=values.attrs["long_name"])
     theirs = _draw_reported(panels[0], reported, "boundary_jaccard", order)
     panels[0].legend(title="nodes a side", frameon=False)
     panels[1].set_ylabel("d_eff, input units")
@@ -114,18 +101,14 @@ def resolution_figure(runs: xr.Dataset, reported: dict[tuple[str, int], float]) 
 def spread_figure(runs: xr.Dataset, reported: dict[tuple[str, int], float]) -> Figure:
     """Draw what each level does to accuracy, decisions and displacement over the seeds, a dot a run."""
     order = [int(bits) for bits in runs.bits if bits != FLOAT]
-    names = ["accuracy", "flip_rate", "band_flip_rate", "displacement"]
-    data = shown = runs[names].sel(bits=order, quantile=0.5)
+    data = runs[["accuracy", "flip_rate", "band_flip_rate", "displacement"]].sel(bits=order, quantile=0.5)
     figure, panels = plt.subplots(2, 2, figsize=(9, 6.4))
-    for axes, name in zip(panels.flat, names):
-        sns.stripplot(
-            shown[name].to_dataframe().reset_index(), x="bits", y=name, order=order, color=FLOAT_COLOUR, alpha=0.35,
-            size=2.5, ax=axes, jitter=0.25,
-        )  # fmt: skip
-        middle = shown[name].median("seed")
-        axes.plot(range(len(order)), middle, "_", color="black", ms=22, mew=1.6, label="median")
+    for axes, (name, values) in zip(panels.flat, list(data.items())):
+        look = {"color": FLOAT_COLOUR, "alpha": 0.35, "size": 2.5, "jitter": 0.25}
+        sns.stripplot(values.to_dataframe().reset_index(), x="bits", y=name, order=order, ax=axes, **look)
+        axes.plot(range(len(order)), values.median("seed"), "_", color="black", ms=22, mew=1.6, label="median")
         theirs = _draw_reported(axes, reported, name, order)
-        axes.set(xlabel="bits", ylabel=shown[name].attrs["long_name"])
+        axes.set(xlabel="bits", ylabel=values.attrs["long_name"])
         axes.yaxis.label.set_size(9)
         if name == "displacement":
             axes.set(ylabel="median first-order boundary displacement", yscale="log")
@@ -179,9 +162,8 @@ def slices_table(runs: xr.Dataset) -> tables.Frame:
 
 def summary(many: xr.Dataset) -> Markdown:
     """Say in words what the levels of a sweep show; every number comes from *many*."""
-    nodes = [int(n) for n in many.nodes.values]
+    nodes, lines = [int(n) for n in many.nodes.values], []
     levels = [int(b) for b in many.bits.values if b != FLOAT]
-    lines = []
     for bits in (levels[0], levels[len(levels) // 2], levels[-1]):
         here = many.sel(bits=bits)
         middle = here[["flip_rate", "band_flip_rate"]].median("seed")

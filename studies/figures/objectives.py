@@ -9,7 +9,7 @@ from IPython.display import Markdown
 from matplotlib.figure import Figure
 
 from .. import objectives
-from ..formats import interval, listed, number, percent, signed
+from ..formats import interval, listed, number, signed
 from . import style, tables
 from .source_data import attach, rows
 from .tables import Cell
@@ -50,11 +50,9 @@ def held_out(picked: xr.Dataset, measure: str) -> xr.DataArray:
 
 def means_table(picked: xr.Dataset) -> tables.Frame:
     """Tabulate the held-out means of every family over the seeds."""
-    shown = [(held_out(picked, name), title, form) for name, title, form in _columns(picked)]
-    lines = {}
+    shown, lines = [(held_out(picked, name), title, form) for name, title, form in _columns(picked)], {}
     for family in picked.family.values.tolist():
-        gates = picked.undecided_gates.sel(family=family)
-        undecided = tables.mean(gates)._replace(text=percent(gates.mean(), 2))
+        undecided = tables.mean(picked.undecided_gates.sel(family=family), ".2%")
         line = {"strengths": _strengths(picked.strength.sel(family=family))}
         line |= {title: tables.mean(values.sel(family=family), form) for values, title, form in shown}
         lines[NAMES[family]] = line | {"undecided": "" if family in objectives.BASELINES_OF else undecided}
@@ -69,9 +67,9 @@ def _columns(picked: xr.Dataset) -> list[tuple[str, str, str]]:
 
 def _strengths(values: xr.DataArray) -> Cell:
     """Write how often each strength was chosen."""
-    seen = Counter(values.values[np.isfinite(values)].tolist())
-    text = ", ".join(f"{strength:g} ({count})" for strength, count in sorted(seen.items()))
-    return Cell(text, {f"networks at {strength:g}": count for strength, count in sorted(seen.items())})
+    seen = sorted(Counter(values.values[np.isfinite(values)].tolist()).items())
+    text = ", ".join(f"{strength:g} ({count})" for strength, count in seen)
+    return Cell(text, {f"networks at {strength:g}": count for strength, count in seen})
 
 
 def differences_table(picked: xr.Dataset) -> tables.Frame:
@@ -79,18 +77,20 @@ def differences_table(picked: xr.Dataset) -> tables.Frame:
     Tabulate each family less plain optimized rounding, over at least two seeds: mean of paired differences, its 95 %
     interval, and in brackets the smallest difference that the seeds would have seen four times in five.
     """
-    lines = {}
-    for family in picked.family.values.tolist():
-        if family == objectives.PLAIN:
-            continue
-        lines[NAMES[family]] = line = {}
-        for name, title, form in _columns(picked):
-            found = compared(picked, family, name)
-            of = held_out(picked, name).sel(family=family)
-            cell = tables.interval(found.difference, form, write=signed, of=of)
-            text = f"{cell.text} ({number(found.detectable, form)})"
-            line[title] = cell._replace(text=text, numbers=cell.numbers | {"detectable": found.detectable})
+
+    def cell(family: str, measure: str, form: str) -> Cell:
+        found, of = compared(picked, family, measure), held_out(picked, measure).sel(family=family)
+        made = tables.interval(found.difference, form, write=signed, of=of)
+        text = f"{made.text} ({number(found.detectable, form)})"
+        return made._replace(text=text, numbers=made.numbers | {"detectable": found.detectable})
+
+    columns, families = _columns(picked), _others(picked)
+    lines = {NAMES[one]: {title: cell(one, name, form) for name, title, form in columns} for one in families}
     return tables.frame(lines, "objective")
+
+
+def _others(picked: xr.Dataset) -> list[str]:
+    return [family for family in picked.family.values.tolist() if family != objectives.PLAIN]
 
 
 def compared(picked: xr.Dataset, family: str, measure: str) -> objectives.Comparison:
@@ -124,22 +124,20 @@ def front_figure(sets: dict[str, xr.Dataset]) -> Figure:
     Bars are 95 % intervals of the paired means.
     """
     figure, panels = style.panels(len(sets), 2, (4.4, 3.6), (0, 1))
-    drawn = []
+    names, drawn = ("band_flip_rate", "accuracy"), []
     for axes, (title, picked) in zip(panels, sets.items()):
         axes.axhline(0, color="#cccccc", lw=0.8)
         axes.axvline(0, color="#cccccc", lw=0.8)
         for family, (colour, mark) in MARKS.items():
-            names = ("band_flip_rate", "accuracy")
-            x, y = (compared(picked, family, name).difference for name in names)
-            bars = [[[one.estimate - one.low], [one.high - one.estimate]] for one in (x, y)]
+            x, y = found = [compared(picked, family, name).difference for name in names]
+            bars = [[[one.estimate - one.low], [one.high - one.estimate]] for one in found]
             axes.errorbar(
                 x.estimate, y.estimate, xerr=bars[0], yerr=bars[1], fmt=mark, color=colour, ms=6, lw=0.7, alpha=0.85,
                 mfc="white" if family in objectives.BASELINES_OF else colour, label=NAMES[family],
             )  # fmt: skip
-            row: dict = {"data_set": title, "family": family}
-            for name, found in zip(names, (x, y)):
-                row |= {name: found.estimate, f"{name}_low": found.low, f"{name}_high": found.high}
-            drawn.append(row)
+            drawn.append({"data_set": title, "family": family})
+            for name, one in zip(names, found):
+                drawn[-1] |= {name: one.estimate, f"{name}_low": one.low, f"{name}_high": one.high}
         axes.set(title=title, xlabel="band flips, less those of plain", ylabel="accuracy, less that of plain")
         axes.margins(0.08)
     style.legend_below(figure, panels[0], 3)
@@ -154,7 +152,7 @@ def summary(sets: dict[str, xr.Dataset]) -> Markdown:
     """
     lines, winners = [], []
     for title, picked in sets.items():
-        families = [family for family in picked.family.values.tolist() if family != objectives.PLAIN]
+        families = _others(picked)
         winners.append([family for family in families if beats_plain(picked, family)["beats"]])
         won = "; ".join(f"{NAMES[family]} ({_said(picked, family)})" for family in winners[-1])
         flips = {family: compared(picked, family, "band_flip_rate") for family in families}
@@ -164,10 +162,9 @@ def summary(sets: dict[str, xr.Dataset]) -> Markdown:
             + (f"plain optimized rounding is beaten by {won}" if won else "nothing beats plain optimized rounding")
             + f". Taken alone (95 %), fewer band flips: {_lower(picked, families, 'band_flip_rate')}; a lower J: "
             f"{_lower(picked, families, 'boundary_jaccard')}; a lower accuracy: "
-            f"{_lower(picked, families, 'accuracy')}. "
-            f"Fewest band flips has {NAMES[fewest]} ({_said(picked, fewest)}). The paper's term: "
-            f"{_said(picked, 'gap')}; of its band flips, a change by {number(flips['gap'].detectable)} would have been "
-            "seen four times in five."
+            f"{_lower(picked, families, 'accuracy')}. Fewest band flips has {NAMES[fewest]} ({_said(picked, fewest)}). "
+            f"The paper's term: {_said(picked, 'gap')}; of its band flips, a change by "
+            f"{number(flips['gap'].detectable)} would have been seen four times in five."
         )
     if len(sets) > 1:
         everywhere = ", ".join(name for family, name in NAMES.items() if all(family in won for won in winners))

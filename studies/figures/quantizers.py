@@ -53,11 +53,8 @@ def at_equal_bytes(kept: xr.Dataset) -> xr.Dataset:
 
 def _by_bits(kept: xr.Dataset) -> dict[int, list[str]]:
     """Return the names of the quantizers by the bits of their weights, most bits first."""
-    bits = kept.weight_bits.isel(network=0)
-    return {
-        level: kept.quantizer.values[bits.values == level].tolist()
-        for level in sorted(set(bits.values.tolist()), reverse=True)
-    }
+    bits = kept.weight_bits.isel(network=0).values
+    return {level: kept.quantizer.values[bits == level].tolist() for level in np.unique(bits)[::-1].tolist()}
 
 
 def flips_table(kept: xr.Dataset) -> tables.Frame:
@@ -88,17 +85,16 @@ def _by_network(kept: xr.Dataset, cell: Callable[[xr.Dataset], Cell], last: dict
 def flips_figure(kept: xr.Dataset) -> Figure:
     """Draw band flips, a panel for each bit-width, a mark for each network, hollow where it is not at equal bytes."""
     equal, levels, networks = at_equal_bytes(kept).equal, _by_bits(kept), kept.network.values.tolist()
-    ratios = {"height_ratios": [len(names) for names in levels.values()], "squeeze": False}
-    figure, panels = plt.subplots(len(levels), 1, figsize=(7.5, 7.5), **ratios)
+    heights = [len(names) for names in levels.values()]
+    figure, panels = plt.subplots(len(levels), 1, figsize=(7.5, 7.5), height_ratios=heights, squeeze=False)
     for axes, (level, names) in zip(panels.flat, levels.items()):
         for k, network in enumerate(networks):
             colour = plt.cm.viridis(0.9 * k / max(1, len(networks) - 1))
-            look = {"marker": _MARKERS[k % len(_MARKERS)], "color": colour}
-            moved = kept.band_flip_rate.sel(network=network, quantizer=names).values
-            full = equal.sel(network=network, quantizer=names).values
+            look = {"marker": _MARKERS[k % len(_MARKERS)], "color": colour, "linestyle": "none"}
+            moved, full = (of.sel(network=network, quantizer=names).values for of in (kept.band_flip_rate, equal))
             rows = np.arange(len(names)) + 0.09 * (k - (len(networks) - 1) / 2)
-            axes.plot(moved[full], rows[full], linestyle="none", label=network, **look)
-            axes.plot(moved[~full], rows[~full], linestyle="none", markerfacecolor="none", **look)
+            axes.plot(moved[full], rows[full], label=network, **look)
+            axes.plot(moved[~full], rows[~full], markerfacecolor="none", **look)
         axes.set(yticks=range(len(names)), yticklabels=names, xlabel=f"band flips at {level} bits")
         axes.set_xscale("symlog", linthresh=0.01)  # a logarithm that has a place for 0
         ticks = [0, 0.01, 0.03, 0.1, 0.3]
@@ -176,6 +172,6 @@ def _ranking_line(kept: xr.Dataset, name: str) -> str:
             more += told.p_value < _CHANCE and told.only_first > told.only_second
     return (
         f"Bits by {name} differ from uniform ones at {differ} of {kept.sizes['network'] * kept.sizes['budget']} "
-        "budgets of published networks; beyond chance (McNemar), they flip fewer decisions at "
-        f"{fewer} and more at {more}."
+        f"budgets of published networks; beyond chance (McNemar), they flip fewer decisions at {fewer} and more at "
+        f"{more}."
     )

@@ -110,6 +110,11 @@ def mark_cells(axes: Axes, cells: np.ndarray, run: xr.Dataset, colour: str, alph
     )  # fmt: skip
 
 
+def flags(cells: np.ndarray, long_name: str) -> tuple:
+    """Return flags of the cells of slices by bits as a variable of a figure's data."""
+    return ("bits", "cell_b", "cell_a"), cells, {"long_name": long_name, "units": "flag"}
+
+
 def _extent(grid: xr.DataArray) -> tuple[float, ...]:
     """Return the edges of a picture whose coordinates are the middles of its cells: left, right, bottom, top."""
     y, x = (grid[dim].values for dim in grid.dims)

@@ -25,27 +25,24 @@ def without_ruler(sets: dict[str, xr.Dataset], name: str, method_name: Callable[
     of = []
     sets = {title[:1].upper() + title[1:]: many for title, many in sets.items()}
     for i, (title, many) in enumerate(sets.items()):
-        says = _SAYS.format(many.sizes["seed"])
+        parts = {("", ""): many}
         if "method" in many.dims:
-            for bits in many.bits.values:
-                cells = tolerance_table(many.sel(bits=bits), method_name=method_name)
-                of.append((cells, f"{title}, {bits} bits, {says}", f"{name}-{i}-{bits}"))
-        else:
-            of.append((tolerance_table(many), f"{title}, {says}", f"{name}-{i}"))
+            parts = {(f"{bits} bits, ", f"-{bits}"): many.sel(bits=bits) for bits in many.bits.values}
+        for (where, ending), part in parts.items():
+            caption = f"{title}, {where}{_SAYS.format(many.sizes['seed'])}"
+            of.append((tolerance_table(part, method_name=method_name), caption, f"{name}-{i}{ending}"))
     tables.show_tables(of)
     return Markdown("\n".join(f"- {title}: {tolerance_summary(many)}" for title, many in sets.items()))
 
 
-def tolerance_table(
-    many: xr.Dataset, *, split: str = "held-out", method_name: Callable[[str], str] = str
-) -> tables.Frame:
+def tolerance_table(many: xr.Dataset, *, method_name: Callable[[str], str] = str) -> tables.Frame:
     """
     Tabulate J and d_eff on two grids beside the tolerance Jaccard distance, which has none: means over seeds.
 
     A row is a level, or a rounding at the one bit-width that is left. Tolerances that no piece of the boundaries moves
     beyond are left out.
     """
-    here = _quantized(many.sel(split=split))
+    here = _quantized(many.sel(split="held-out"))
     two = sorted({int(here.nodes.min()), int(here.nodes.max())}, reverse=True)
     beyond = here.tolerance_jaccard
     moved = beyond.max([dim for dim in beyond.dims if dim != "tau"]) > 0

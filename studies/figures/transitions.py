@@ -17,15 +17,11 @@ from . import style, tables
 from .source_data import attach
 
 _COLUMNS = {
-    "junctions, union": ("junction_union", ".0f"),
-    "inside the changed region": ("junction_union_changed", ".0f"),
-    "changed cells": ("changed_cells", ".0f"),
-    "near a junction": ("share_near", ".3f"),
-    "chance along the boundary": ("chance_boundary", ".3f"),
-    "chance on the slice": ("chance_slice", ".4f"),
-    "rearranged cells": ("rearranged_cells", ".0f"),
-    "of these near a junction": ("share_rearranged_near", ".3f"),
-}
+    "junctions, union": ("junction_union", ".0f"), "inside the changed region": ("junction_union_changed", ".0f"),
+    "changed cells": ("changed_cells", ".0f"), "near a junction": ("share_near", ".3f"),
+    "chance along the boundary": ("chance_boundary", ".3f"), "chance on the slice": ("chance_slice", ".4f"),
+    "rearranged cells": ("rearranged_cells", ".0f"), "of these near a junction": ("share_rearranged_near", ".3f"),
+}  # fmt: skip
 # Claim J1: what is compared, and with which chance.
 _COMPARED = {
     "chance_slice": "all cells of the slice", "chance_boundary": "all boundary cells",
@@ -44,24 +40,20 @@ def transitions_figure(run: xr.Dataset) -> Figure:
         style.mark_cells(axes, before, run, style.BOTH_COLOUR, 0.35)
         style.mark_cells(axes, after, run, style.QUANTIZED_COLOUR, 0.55)
         step, b, a = np.nonzero(run.junction_map.sel(transition=name).values)
-        dots = axes.scatter(
-            run.cell_a[a], run.cell_b[b], c=run.t.values[step], cmap="viridis", vmin=0, vmax=1, s=16, lw=0.4,
-            ec="white",
-        )  # fmt: skip
+        look = {"cmap": "viridis", "vmin": 0, "vmax": 1, "s": 16, "lw": 0.4, "ec": "white"}
+        dots = axes.scatter(run.cell_a[a], run.cell_b[b], c=run.t.values[step], **look)
         axes.set_title(f"{name} bits: {int(run.junction_union.sel(transition=name))} junction cells")
     bar = figure.colorbar(dots, ax=figure.axes, shrink=0.6, label="interpolation t")
     bar.set_ticks([0, 0.5, 1])
     data = run[["labels", "junction_map", "junction_union"]].sel(bits=levels)
-    mask = ("bits", "cell_b", "cell_a"), masks, {"long_name": "boundary mask", "units": "flag"}
-    return attach(figure, data.assign(boundary_cell=mask))
+    return attach(figure, data.assign(boundary_cell=style.flags(masks, "boundary mask")))
 
 
 @style.styled
 def junction_test_figure(runs: xr.Dataset) -> Figure:
     """Draw claim J1 as a test: the fraction of cells near a junction, changed and rearranged, against chance."""
-    frame = pd.concat(
-        runs[name].to_dataframe(name="share").reset_index().assign(of=label) for name, label in _COMPARED.items()
-    )
+    compared = {label: runs[name].to_dataframe(name="share").reset_index() for name, label in _COMPARED.items()}
+    frame = pd.concat(one.assign(of=label) for label, one in compared.items())
     figure, axes = plt.subplots(figsize=(9, 4))
     sns.boxplot(
         frame, x="transition", y="share", hue="of", hue_order=list(_COMPARED.values()), fliersize=1.5, linewidth=0.8,
