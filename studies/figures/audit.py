@@ -111,9 +111,9 @@ def blame_table(found: xr.Dataset) -> tables.Frame:
 
 def plans(of: list[Case], levels: tuple[int, ...], *, share: float) -> xr.DataArray:
     """
-    Return held-out band flip rates along ``bits``, ``network`` and ``way`` ("plan", "uniform"): bits by layer against
-    uniform bits within the same bytes, those of *levels*. Networks are torch modules; *share* of the inputs is the
-    boundary band.
+    Return held-out band flip rates along ``bits``, ``network`` and ``way`` ("plan", "uniform").
+
+    Bits by layer have the bytes of uniform ones, *levels*; networks are torch modules.
     """
     ways, rates = ["plan", "uniform"], []
     for level in levels:

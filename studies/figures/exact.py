@@ -108,11 +108,7 @@ def _draw_masks(axes: Axes, one: np.ndarray, two: np.ndarray, a: np.ndarray, b: 
 
 @style.styled
 def outside_figure(network: nn.Sequential, plane: planes.Plane, inputs: torch.Tensor) -> Figure:
-    """
-    Draw which part of a slice lies in the data's range, with the data, and points of the slice as images.
-
-    The *inputs* (N, D), D a square, are those that the slice is fitted on.
-    """
+    """Draw which part of a slice, fitted on the inputs, lies in their range, and points of it as square images."""
     corners, middle, scores = planes.data_region(plane, inputs), (plane.low + plane.high) / 2, plane.project(inputs)
     points = {"A": np.zeros(2), "B": (plane.low[0], middle[1]), "C": plane.high}
     side = math.isqrt(len(plane.origin))

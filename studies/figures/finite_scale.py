@@ -131,9 +131,7 @@ def _implied_shifts(reported: float) -> list[float]:
 
 
 def implied_ratio(claims: list[dict]) -> tuple[finite_scale.Range, float]:
-    """
-    Return the ratio of shifts at 6 and 8 bits that the paper's CIFAR-10 subset values imply, and that of weight steps.
-    """
+    """Return the ratio of shifts at 6 and 8 bits that the paper's CIFAR-10 subset implies, and that of weight steps."""
     value = {claim["id"]: claim["reported"] for claim in claims}
     eight, six = (_implied_shifts(value[name]) for name in ("C6", "C3"))
     return finite_scale.Range(six[0] / eight[1], six[1] / eight[0]), level_range(8)[1] / level_range(6)[1]

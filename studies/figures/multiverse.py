@@ -272,9 +272,7 @@ def summary(many: xr.Dataset, judged: Judged, splits: Splits, rule: dict) -> Mar
 
 
 def load(results: str, seeds: int) -> xr.Dataset:
-    """
-    Return the multiverse on digits: the published one, or a fresh one of *seeds* seeds, which is made if it is missing.
-    """
+    """Return the multiverse on digits: the published one, or a fresh one of *seeds* seeds, made if it is missing."""
     check_choice("results", results, ("published", "fresh"))
     if results == "published":
         return published.load_published(published.MULTIVERSES["digits"])

@@ -118,11 +118,7 @@ def beats_plain(picked: xr.Dataset, family: str) -> dict[str, bool]:
 
 @style.styled
 def front_figure(sets: dict[str, xr.Dataset]) -> Figure:
-    """
-    Draw the change of accuracy against that of band flips, held out, relative to plain optimized rounding by seed.
-
-    Bars are 95 % intervals of the paired means.
-    """
+    """Draw accuracy against band flips, held out, less those of plain rounding, paired by seed, with 95 % intervals."""
     figure, panels = style.panels(len(sets), 2, (4.4, 3.6), (0, 1))
     names, drawn = ("band_flip_rate", "accuracy"), []
     for axes, (title, picked) in zip(panels, sets.items()):
@@ -146,10 +142,7 @@ def front_figure(sets: dict[str, xr.Dataset]) -> Figure:
 
 
 def summary(sets: dict[str, xr.Dataset]) -> Markdown:
-    """
-    Say which objectives beat plain optimized rounding on each data set and by how much, what comes nearest to it, what
-    the paper's term does, and how small a change the seeds would have seen.
-    """
+    """Say which objectives beat plain optimized rounding, and how small a change the seeds would have seen."""
     lines, winners = [], []
     for title, picked in sets.items():
         families = _others(picked)

@@ -138,11 +138,7 @@ def _by_data_set(lines: dict[str, dict]) -> tables.Frame:
 
 
 def power_table(sets: dict[str, xr.Dataset], chosen: dict[str, xr.Dataset], *, rng: int) -> tables.Frame:
-    """
-    Tabulate what boundary-aware stopping saves over accuracy, and the smallest saving that so many seeds could see.
-
-    *rng* is the seed of the paired bootstrap.
-    """
+    """Tabulate what boundary-aware stopping saves over accuracy, and the least saving that so many seeds could see."""
     lines = {}
     for name, many in sets.items():
         first, second = (first_of(chosen[name].sel(split="held-out"), rule) for rule in ("accuracy", "jaccard"))
@@ -163,9 +159,7 @@ def power_table(sets: dict[str, xr.Dataset], chosen: dict[str, xr.Dataset], *, r
 
 
 def correlation_table(sets: dict[str, xr.Dataset], *, quantized: list[int]) -> tables.Frame:
-    """
-    Tabulate the correlation of calibration and held-out Jaccard in three readings, and that of d_eff within levels.
-    """
+    """Tabulate how calibration and held-out Jaccard correlate in three readings, and d_eff within levels."""
     lines = {}
     for name, many in sets.items():
         at = many.sel(bits=quantized).isel(nodes=0).transpose("split", "seed", "bits", ...)
@@ -181,9 +175,7 @@ def correlation_table(sets: dict[str, xr.Dataset], *, quantized: list[int]) -> t
 
 
 def outside_table(sets: dict[str, xr.Dataset]) -> tables.Frame:
-    """
-    Tabulate what the slices show: variance, the fraction outside the data, and levels with fewer than three classes.
-    """
+    """Tabulate what slices show: variance, the fraction outside the data, levels of fewer than three classes."""
     lines = {}
     for name, many in sets.items():
         few = many.few_classes.isel(nodes=0).any("split").sum("seed")

@@ -36,11 +36,7 @@ def method_name(method: str) -> str:
 
 
 def full_table(sets: dict[str, xr.Dataset]) -> tables.Frame:
-    """
-    Tabulate what each bit-width moves on the held-out split (Table 5): means over seeds, with the lowest and highest.
-
-    *sets* are by granularity.
-    """
+    """Tabulate what each bit-width moves, held out (Table 5), by granularity: means over seeds, lowest and highest."""
     lines, (beyond, tau) = {}, beyond_column(next(iter(sets.values())).tolerance_jaccard)
     for title, many in sets.items():
         held_out = _held_out(many).sel(tau=tau)
@@ -141,9 +137,7 @@ def _three(found: tuple) -> dict[str, Cell]:
 
 
 def seen_changes(many: xr.Dataset, bits: int, power: float = 0.8) -> list[str]:
-    """
-    Say, of at least two seeds, what the gap term changed and how small a change they would have seen with that power.
-    """
+    """Say, of at least two seeds, what the gap term changed and how small a change they would have seen."""
     held_out, chosen = _held_out(many).sel(bits=bits), correlations.chosen_gap(many, bits)
     lines = []
     for measure, name, form in (_ACCURACY, *_SHOWN[:4]):

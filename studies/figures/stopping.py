@@ -109,11 +109,7 @@ def limits_table(
 
 
 def variants_table(variants: xr.Dataset, spare: float, limits: dict, reported: dict[str, float]) -> tables.Frame:
-    """
-    Tabulate the held-out measures of the choices by accuracy and by Jaccard in each variant of the baseline.
-
-    The paper's numbers, *reported* by column, make the first row.
-    """
+    """Tabulate what choices by accuracy and by Jaccard give, held out, by variant; the paper's numbers make row one."""
     lines = {"the paper": {title: tables.number(value, "g") for title, value in reported.items()}}
     beyond, tau = beyond_column(variants.tolerance_jaccard)
     for name in variants.variant.values.tolist():
