@@ -25,8 +25,8 @@ from .style import QUANTIZED_COLOUR
 
 # Quantizers of as many bits that the summary compares over the networks measured here.
 _PAIRS = (
-    ("torchao, int4, a step per channel", "PTQ-W, 4 bits, a step per channel"),
-    ("ONNX Runtime static, int8", "PTQ-W, 8 bits, a step per tensor"),
+    ["torchao, int4, a step per channel", "PTQ-W, 4 bits, a step per channel"],
+    ["ONNX Runtime static, int8", "PTQ-W, 8 bits, a step per tensor"],
 )
 _SHELF_COLUMNS = {
     "bytes": ("bytes", ".0f"), "loss": ("accuracy lost", ".4f"), "flips": ("flips", ".4f"),
@@ -82,11 +82,11 @@ def decisions_table(found: comparison.Audit) -> tables.Frame:
 def margins_figure(found: comparison.Audit) -> Figure:
     """Draw the held-out flips of one candidate in groups of equal size by growing float margin."""
     flips = found.dataset.group_flips
-    groups = range(1, flips.size + 1)
+    groups = list(range(1, flips.size + 1))
     figure, axes = plt.subplots(figsize=(7, 2.8))
     axes.bar(groups, flips, color=QUANTIZED_COLOUR)
     axes.set(xlabel="group of samples, by growing float margin", ylabel="flips", xticks=groups)
-    return attach(figure, flips.to_dataset().assign_coords(group=list(groups)))
+    return attach(figure, flips.to_dataset().assign_coords(group=groups))
 
 
 def sweep_table(found: bit_sweep.Sweep) -> tables.Frame:
@@ -193,18 +193,14 @@ def summary(
 def _shelf_lines(shelves: pd.DataFrame) -> list[str]:
     """Compare two pairs of quantizers over the networks that have both; one network has no interval."""
     band, size = (shelves.pivot_table(index="network", columns="quantizer", values=name) for name in ("band", "bytes"))
-    lines = []
-    for other, ours in _PAIRS:
-        both = band.reindex(columns=[other, ours]).dropna()
-        if len(both) < 2:
-            continue
-        gap = statistics.paired_difference(both[other].values, both[ours].values)
-        lines.append(
-            f"{other}, changes {number(both[other].mean())} of the band in {number(size[other].mean(), '.0f')} bytes, "
-            f"{ours}, {number(both[ours].mean())} in {number(size[ours].mean(), '.0f')}: a difference of "
-            f"{interval(gap)} over {len(both)} networks."
-        )
-    return lines
+    pairs = [band.reindex(columns=pair).dropna() for pair in _PAIRS]
+    return [
+        f"{other}, changes {number(both[other].mean())} of the band in {number(size[other].mean(), '.0f')} bytes, "
+        f"{ours}, {number(both[ours].mean())} in {number(size[ours].mean(), '.0f')}: a difference of "
+        f"{interval(statistics.paired_difference(both[other].values, both[ours].values))} over {len(both)} networks."
+        for (other, ours), both in zip(_PAIRS, pairs)
+        if len(both) > 1
+    ]
 
 
 def _plan_lines(gaps: dict[int, statistics.Interval]) -> list[str]:

@@ -50,9 +50,9 @@ def _pieces(slices: dict[int, ExactSlice]) -> xr.Dataset:
     out = xr.Dataset()
     for dim in ("segment", "junction"):
         found = {bits: getattr(one, f"{dim}s") for bits, one in slices.items()}
-        values = np.concatenate(list(found.values())).reshape(-1, 4 if dim == "segment" else 2)
         ends = ("_start", "_end") if dim == "segment" else ("",)
         names = [f"{dim}_{axis}{end}" for end in ends for axis in "ab"]
+        values = np.concatenate(list(found.values())).reshape(-1, len(names))
         out = out.assign({name: (dim, column, _UNITS) for name, column in zip(names, values.T)})
         out[f"{dim}_bits"] = dim, np.repeat(list(found), list(map(len, found.values()))), {"units": "bit"}
     return out
@@ -101,8 +101,8 @@ def _middle_point(exact: ExactSlice, plane: planes.Plane) -> np.ndarray:
 def _draw_masks(axes: Axes, one: np.ndarray, two: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
     for mask, colour in ((one & ~two, FLOAT_COLOUR), (two & ~one, QUANTIZED_COLOUR), (one & two, BOTH_COLOUR)):
         row, column = np.nonzero(mask)
-        corners = [(a[column], b[row]), (a[column + 1], b[row]), (a[column + 1], b[row + 1]), (a[column], b[row + 1])]
-        cells = np.stack([np.stack(corner, axis=1) for corner in corners], axis=1)
+        corners = [(a[column + i], b[row + j]) for i, j in ((0, 0), (1, 0), (1, 1), (0, 1))]
+        cells = np.moveaxis(corners, 2, 0)
         axes.add_collection(PolyCollection(cells, facecolors=colour, edgecolors="white", alpha=0.3, linewidths=0.5))
 
 
@@ -157,8 +157,7 @@ def first_order_figure(data: xr.Dataset, bits: list[int]) -> Figure:
 def exact_table(data: xr.Dataset) -> tables.Frame:
     """Tabulate by level the measures that need no grid, beside J and d_eff on the finest grid."""
     fine = data.isel(nodes=int(data.nodes.values.argmax()))
-    own = fine.isel(place=0)
-    step = number(max(fine.step_a, fine.step_b))
+    own, step = fine.isel(place=0), number(max(fine.step_a, fine.step_b))
     columns = {
         f"J (h = {step})": (own.boundary_jaccard, ".3f"), "d_eff": (fine.effective_displacement, ".4f"),
         "mean distance": (data.mean_distance, ".4f"), "Hausdorff": (data.hausdorff, ".3f"),
@@ -171,11 +170,10 @@ def exact_table(data: xr.Dataset) -> tables.Frame:
 
 def junctions_table(data: xr.Dataset) -> tables.Frame:
     """Tabulate the junctions by level: true ones, what became of the float network's, and what grids count."""
-    columns = {
-        "junctions": data.junctions, "matched": data.junctions_matched, "vanished": data.junctions_vanished,
-        "appeared": data.junctions_appeared,
-        **{f"cells ({n} nodes)": data.junction_cells.isel(place=0).sel(nodes=n) for n in sorted(data.nodes.values)},
-    }  # fmt: skip
+    columns = {"junctions": data.junctions}
+    columns |= {title: data[f"junctions_{title}"] for title in ("matched", "vanished", "appeared")}
+    cells = data.junction_cells.isel(place=0)
+    columns |= {f"cells ({n} nodes)": cells.sel(nodes=n) for n in sorted(data.nodes.values)}
     return tables.along("bits", {title: (values, ".0f") for title, values in columns.items()})
 
 
@@ -217,16 +215,17 @@ def summary(data: xr.Dataset, agreement: xr.Dataset, claims: list[dict]) -> Mark
     miss = np.abs(data.law_jaccard - data.pooled_jaccard)
     alone = np.abs(data.law_jaccard - data.boundary_jaccard.isel(place=0))
     first, last = bits[0], bits[len(bits) // 2]
-    ratio, within = agreement.ratio.isel(where=0), agreement.within.isel(where=2)
+    both = agreement.sel(bits=[first, last])
+    ratio = [number(value, ".3f") for value in both.ratio.isel(where=0)]
+    within = [percent(value) for value in both.within.isel(where=2)]
     lines = [
         f"- **The law holds.** Over {len(bits)} levels and {data.sizes['nodes']} grids from {coarse} to {fine} nodes, "
         f"J predicted from exact distances differs from J measured by {number(miss.mean(), '.3f')} on average and "
         f"{number(miss.max(), '.3f')} at most, cells pooled over {data.sizes['place']} places of the grid. One grid "
         f"alone differs by up to {number(alone.max(), '.3f')}: where on the slice it starts is luck.",
-        f"- **The first-order displacement** is the true one in the plane to a median ratio of "
-        f"{number(ratio.sel(bits=first), '.3f')} at {first} bits and {number(ratio.sel(bits=last), '.3f')} at {last}; "
-        f"for test inputs, off the boundary, it is within 10 % for {percent(within.sel(bits=first))} and "
-        f"{percent(within.sel(bits=last))} of them.",
+        f"- **The first-order displacement** is the true one in the plane to a median ratio of {ratio[0]} at {first} "
+        f"bits and {ratio[1]} at {last}; for test inputs, off the boundary, it is within 10 % for {within[0]} and "
+        f"{within[1]} of them.",
     ]
     if coarse < fine:
         lines[1:1] = _convergence_lines(data, first, last, coarse, fine)

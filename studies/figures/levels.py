@@ -126,8 +126,7 @@ def _draw_reported(axes, reported: dict[tuple[str, int], float], name: str, orde
     values = [reported.get((name, bits), np.nan) for bits in order]
     if not np.isfinite(values).any():
         return {}
-    here = [(place, value) for place, value in enumerate(values) if np.isfinite(value)]
-    axes.plot(*zip(*here), "D", color=QUANTIZED_COLOUR, mec="white", ms=7, label="the paper")
+    axes.plot(range(len(order)), values, "D", color=QUANTIZED_COLOUR, mec="white", ms=7, label="the paper")
     return {f"{name}_reported": ("bits", values, {"long_name": f"{name}, as the paper reports it"})}
 
 
@@ -169,27 +168,24 @@ def summary(many: xr.Dataset) -> Markdown:
         middle = here[["flip_rate", "band_flip_rate"]].median("seed")
         loss = (many.accuracy.sel(bits=FLOAT) - here.accuracy).median()
         lines.append(
-            f"- At **{bits} bits** {percent((here.flip_rate == 0).mean())} of the {many.sizes['seed']} runs keep "
-            f"every test decision; the median run loses {number(loss)} of accuracy, changes "
-            f"{number(middle.flip_rate)} of the decisions ({number(middle.band_flip_rate, '.3f')} in the "
-            f"boundary band), and its boundary-mask Jaccard distance is "
-            f"{_median(here.boundary_jaccard.sel(nodes=nodes[0]))} on {nodes[0]} nodes a side."
+            f"- At **{bits} bits** {percent((here.flip_rate == 0).mean())} of the {many.sizes['seed']} runs keep every "
+            f"test decision; the median run loses {number(loss)} of accuracy, changes {number(middle.flip_rate)} of "
+            f"the decisions ({number(middle.band_flip_rate, '.3f')} in the boundary band), and its boundary-mask "
+            f"Jaccard distance is {_median(here.boundary_jaccard.sel(nodes=nodes[0]))} on {nodes[0]} nodes a side."
         )
-    if len(nodes) > 1:
-        coarse, fine = min(nodes), max(nodes)
-        for bits in dict.fromkeys((levels[0], levels[len(levels) // 2])):
-            here = many[["boundary_jaccard", "effective_displacement"]].sel(bits=bits).median("seed")
-            jaccard, d_eff = (values.sel(nodes=[coarse, fine]).values for values in here.values())
-            lines.append(
-                f"- From {coarse} to {fine} nodes the same {bits}-bit boundaries go from J = {span(*jaccard, '.2f')}, "
-                f"while d_eff goes from {span(*d_eff)} input units."
-            )
+    coarse, fine = min(nodes), max(nodes)
+    for bits in dict.fromkeys((levels[0], levels[len(levels) // 2])) if coarse < fine else ():
+        here = many[["boundary_jaccard", "effective_displacement"]].sel(bits=bits).median("seed")
+        jaccard, d_eff = (values.sel(nodes=[coarse, fine]).values for values in here.values())
+        lines.append(
+            f"- From {coarse} to {fine} nodes the same {bits}-bit boundaries go from J = {span(*jaccard, '.2f')}, "
+            f"while d_eff goes from {span(*d_eff)} input units."
+        )
     few = many.few_classes.isel(nodes=0).sel(bits=levels)
     lines.append(
-        f"- In the median run {percent(many.outside.median())} of the slice lies "
-        "[outside the data](outside-the-data): some pixel there is out of the range that it has in training. Slices "
-        "that show fewer than three classes, where no junction can be: "
-        f"{int(few.sum())} of {many.sizes['seed'] * len(levels)}."
+        f"- In the median run {percent(many.outside.median())} of the slice lies [outside the data](outside-the-data): "
+        "some pixel there is out of the range that it has in training. Slices that show fewer than three classes, "
+        f"where no junction can be: {int(few.sum())} of {many.sizes['seed'] * len(levels)}."
     )
     return Markdown("\n".join(lines))
 

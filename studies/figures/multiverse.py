@@ -146,14 +146,11 @@ def curve_figure(judged: Judged, claims: list[dict], names: list[str]) -> Figure
             upper.axhline(stated[name], color=QUANTIZED_COLOUR, ls="--", label="the paper")
             curve["reported"] = float(stated[name])
         upper.set_title(f"{name}: {count:,} specifications")
-        lower.imshow(
-            curve.fraction, aspect="auto", cmap="Greys", vmin=0, vmax=1,
-            extent=(0, count, curve.sizes["choice"] - 0.5, -0.5), interpolation="nearest",
-        )  # fmt: skip
+        look = {"aspect": "auto", "interpolation": "nearest", "cmap": "Greys", "vmin": 0, "vmax": 1}
+        lower.imshow(curve.fraction, extent=(0, count, len(rows) - 0.5, -0.5), **look)
         lower.set_yticks(range(len(rows)), [str(value) for _, value in rows], fontsize=7)
-        for i in range(1, len(rows)):
-            if rows[i][0] != rows[i - 1][0]:
-                lower.axhline(i - 0.5, color="white", lw=1.5)
+        for i in (i for i in range(1, len(rows)) if rows[i][0] != rows[i - 1][0]):
+            lower.axhline(i - 0.5, color="white", lw=1.5)
         lower.tick_params(length=0)
         lower.set_xlabel("specifications, by estimate")
     panels[0, 0].legend(frameon=False, fontsize=8, loc="upper left")
@@ -231,16 +228,15 @@ def _claim_lines(judged: Judged, splits: Splits, kind: str = "inside") -> list[s
     """Say in a line of each claim in how many specifications it holds and which choice moves it most."""
     which = {"inside": "agree", "holds": "hold"}[kind]
     holds, lines = judging.shares(judged), []
-    for name, found in ((name, found) for name, found in judged.items() if name in splits):
-        axis, share = largest(splits[name])
+    for name in (name for name in judged if name in splits):
+        found, (axis, share) = judged[name], largest(splits[name])
         values = judging.by_choice(found[kind])[axis]
         low, high = values[int(values.argmin(axis))], values[int(values.argmax(axis))]
         lines.append(
             f"- **{name}** holds in {percent(holds[name], 1)} of its specifications and agrees in "
             f"{percent(found.inside.mean(), 1)}. What moves it most is *{AXES[axis]}*, with {percent(share)} of the "
-            f"variance: from {percent(low)} that {which} ({low[axis].item()}) to "
-            f"{percent(high)} ({high[axis].item()}). Networks of one specification make "
-            f"{percent(splits[name]['networks'])} of it."
+            f"variance: from {percent(low)} that {which} ({low[axis].item()}) to {percent(high)} "
+            f"({high[axis].item()}). Networks of one specification make {percent(splits[name]['networks'])} of it."
         )
     return lines
 

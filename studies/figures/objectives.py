@@ -24,28 +24,24 @@ MEASURES = (
 NAMES = {
     "nearest": "rounding to nearest", "gptq": "GPTQ", "step": "nearest on learned steps",
     "layers": "optimized layer by layer", "mse": "optimized on the logits (plain)", "gap": "boundary gap (the paper's)",
-    "hinge": "hinge on the gap", "weighted": "margin weights",
-    "kl": "KL", "band kl": "KL on the band", "boundary": "boundary points", "mse, step": "plain with learned steps",
-    "kl, step": "KL with learned steps",
+    "hinge": "hinge on the gap", "weighted": "margin weights", "kl": "KL", "band kl": "KL on the band",
+    "boundary": "boundary points", "mse, step": "plain with learned steps", "kl, step": "KL with learned steps",
 }  # fmt: skip
 # Told apart by mark as well as by colour: beside the study's objectives, plain, terms, learned steps.
 MARKS = {
     "nearest": ("#999999", "s"), "gptq": ("#999999", "D"), "step": ("#999999", "v"), "layers": ("#999999", "^"),
-    "mse": ("#1a1a1a", "o"),
-    "gap": ("#d55e00", "o"), "hinge": ("#d55e00", "^"), "weighted": ("#56b4e9", "o"), "kl": ("#009e73", "o"),
-    "band kl": ("#009e73", "^"), "boundary": ("#cc79a7", "o"), "mse, step": ("#1a1a1a", "v"),
-    "kl, step": ("#009e73", "v"),
+    "mse": ("#1a1a1a", "o"), "gap": ("#d55e00", "o"), "hinge": ("#d55e00", "^"), "weighted": ("#56b4e9", "o"),
+    "kl": ("#009e73", "o"), "band kl": ("#009e73", "^"), "boundary": ("#cc79a7", "o"),
+    "mse, step": ("#1a1a1a", "v"), "kl, step": ("#009e73", "v"),
 }  # fmt: skip
 _JUDGED = (("accuracy", "accuracy", ".4f"), ("band_flip_rate", "band flips", ".4f"), ("boundary_jaccard", "J", ".3f"))
 
 
 def held_out(picked: xr.Dataset, measure: str) -> xr.DataArray:
     """Return a held-out measure: of masks on the first grid, boundaries at the usual tolerance, shifts in median."""
-    values = picked[measure].sel(split="held-out")
-    if "tau" in values.dims:
-        values = values.sel(tau=_beyond(picked)[1])
-    values = values.isel(nodes=0) if "nodes" in values.dims else values
-    return values.sel(quantile=0.5) if "quantile" in values.dims else values
+    at = {"split": "held-out", "quantile": 0.5, "tau": _beyond(picked)[1]}
+    values = picked[measure].isel(nodes=0, missing_dims="ignore")
+    return values.sel({dim: place for dim, place in at.items() if dim in values.dims})
 
 
 def means_table(picked: xr.Dataset) -> tables.Frame:

@@ -4,6 +4,7 @@ Tables, figure and words of the published quantizers, which the chapter that mea
 *kept* is the published file of quantizers, the joined dataset of :func:`studies.catalogue.sweep`.
 """
 
+import itertools
 import json
 from collections.abc import Callable
 
@@ -37,17 +38,16 @@ def at_equal_bytes(kept: xr.Dataset) -> xr.Dataset:
     dims = ("quantizer", "network")
     none = np.zeros([kept.sizes[dim] for dim in dims], bool)
     out = xr.Dataset({name: (dims, none.copy()) for name in ("equal", "fewest")}, {dim: kept[dim] for dim in dims})
-    for network in kept.network.values:
-        for level, names in _by_bits(kept).items():
-            part = kept.sel(network=network, quantizer=names)
-            most = _SLACK * float(part.bytes.sel(quantizer=RULER.format(level)))
-            equal = ((part.missing == "") & (part.bytes <= most)).values
-            flipped = part.flipped.values
-            best = flipped[np.where(equal, part.flip_rate, np.inf).argmin()]
-            inputs = best >= 0  # the others fill up a shorter split
-            found = [statistics.mcnemar(own[inputs] == 1, best[inputs] == 1).p_value for own in flipped]
-            at = {"quantizer": names, "network": network}
-            out.equal.loc[at], out.fewest.loc[at] = equal, equal & (np.array(found) >= _CHANCE)
+    for network, (level, names) in itertools.product(kept.network.values, _by_bits(kept).items()):
+        at = {"quantizer": names, "network": network}
+        part = kept.sel(at)
+        most = _SLACK * float(part.bytes.sel(quantizer=RULER.format(level)))
+        equal = ((part.missing == "") & (part.bytes <= most)).values
+        flipped = part.flipped.values
+        best = flipped[np.where(equal, part.flip_rate, np.inf).argmin()]
+        inputs = best >= 0  # the others fill up a shorter split
+        found = [statistics.mcnemar(own[inputs] == 1, best[inputs] == 1).p_value for own in flipped]
+        out.equal.loc[at], out.fewest.loc[at] = equal, equal & (np.array(found) >= _CHANCE)
     return out
 
 
@@ -121,12 +121,11 @@ def bytes_table(kept: xr.Dataset) -> tables.Frame:
 def rankings_table(kept: xr.Dataset) -> tables.Frame:
     """Tabulate held-out band flips of plans of bits by layer: by network and budget, and by the ranking of layers."""
     lines = {}
-    for network in kept.network.values.tolist():
-        for budget in kept.budget.values:
-            rates = kept.plan_band_flip_rate.sel(network=network, budget=budget)
-            made = {name: rates.sel(ranking=name) for name in kept.ranking.values.tolist()}
-            line = {name: "–" if np.isnan(rate) else tables.number(rate) for name, rate in made.items()}
-            lines[f"{network}, {budget} bits"] = line
+    for network, budget in itertools.product(kept.network.values.tolist(), kept.budget.values):
+        rates = kept.plan_band_flip_rate.sel(network=network, budget=budget)
+        made = {name: rates.sel(ranking=name) for name in kept.ranking.values.tolist()}
+        line = {name: "–" if np.isnan(rate) else tables.number(rate) for name, rate in made.items()}
+        lines[f"{network}, {budget} bits"] = line
     return tables.frame(lines, "bytes of")
 
 
@@ -159,15 +158,13 @@ def _fewest_lines(kept: xr.Dataset) -> list[str]:
 def _ranking_line(kept: xr.Dataset, name: str) -> str:
     """Compare the plans by one ranking of the layers with uniform bits, network by network and budget by budget."""
     fewer = more = differ = 0
-    for network in kept.network.values:
-        for budget in kept.budget.values:
-            plan = kept.sel(network=network, budget=budget)
-            uniform, own = (plan.plan_flipped.sel(ranking=way).values for way in ("uniform", name))
-            inputs = own >= 0
-            if not inputs.any():  # there is no such plan
-                continue
-            told = statistics.mcnemar(own[inputs] == 1, uniform[inputs] == 1)
-            differ += plan.plan_bits.sel(ranking=name).item() != plan.plan_bits.sel(ranking="uniform").item()
+    for network, budget in itertools.product(kept.network.values, kept.budget.values):
+        plan = kept.sel(network=network, budget=budget)
+        uniform, own = (plan.sel(ranking=way) for way in ("uniform", name))
+        inputs = own.plan_flipped.values >= 0
+        if inputs.any():  # or there is no such plan
+            told = statistics.mcnemar(*(one.plan_flipped.values[inputs] == 1 for one in (own, uniform)))
+            differ += own.plan_bits.item() != uniform.plan_bits.item()
             fewer += told.p_value < _CHANCE and told.only_first < told.only_second
             more += told.p_value < _CHANCE and told.only_first > told.only_second
     return (

@@ -39,8 +39,7 @@ def usual_choices(many: xr.Dataset, spare: float = 0.5, limits: dict = stopping.
     That limit is the loosest of the grid at which calibration flips are at most *spare* times those chosen by accuracy.
     """
     choices = stopping.choose(many, limits)
-    by_accuracy = choices.isel(choice=(choices.rule == "accuracy").values)
-    kept = [by_accuracy.isel(choice=(by_accuracy.limit == limit).values) for limit in (0.0, 0.01)]
+    kept = [choices.isel(choice=((choices.rule == "accuracy") & (choices.limit == at)).values) for at in (0.0, 0.01)]
     others = [rule for rule in RULES if rule != "accuracy"]
     picked = [stopping.usual_limit(choices, rule, spare).expand_dims("choice") for rule in others]
     return xr.concat([*kept, *picked], "choice", data_vars="all", coords="minimal", compat="override")
@@ -66,9 +65,9 @@ def stopping_table(many: xr.Dataset, choices: xr.Dataset, nodes: int | None = No
     """
     beyond, tau = beyond_column(many.tolerance_jaccard)
     equal = stopping.at_equal_bits(many, choices, "flip_rate")
-    lines = {}
+    nodes, lines = many.nodes.values[0] if nodes is None else nodes, {}
     for i, at in enumerate(each(choices)):
-        here = at.sel(nodes=many.nodes.values[0] if nodes is None else nodes, tau=tau)
+        here = at.sel(nodes=nodes, tau=tau)
         size = (at.model_bytes / 1000).assign_attrs(units="kB", long_name="model size")
         lines[rule_name(at)] = {
             "bits": mean(at.chosen_bits, ".2f"), "kB": mean(size, ".1f"), "flips": arrow(at.flip_rate),
@@ -92,10 +91,9 @@ def limits_table(
     columns = {"chosen_bits": ("bits", ".1f"), "flip_rate": ("flips", ".4f"), "boundary_jaccard": ("J", ".3f")}
     beyond, tau = beyond_column(many.tolerance_jaccard)
     lines = {}
-    for at in each(choices.sel(split="held-out", nodes=nodes, tau=tau)):
-        rule = at.rule.item()
-        if rule not in stopping.BOUNDARY_AWARE or (len(stopping.parts(rule)) > 1) != crossed:
-            continue
+    kept = [rule for rule in stopping.BOUNDARY_AWARE if (len(stopping.parts(rule)) > 1) == crossed]
+    at_one_place = choices.sel(split="held-out", nodes=nodes, tau=tau)
+    for at in each(at_one_place.isel(choice=choices.rule.isin(kept).values)):
         line, agree = {"fell back to the most bits": tables.number(float(at.fallback.mean()), ".0%")}, True
         for name, value in reported.items():
             (title, form), found = columns[name], statistics.prediction_interval(at[name].values, means_of)
@@ -176,8 +174,7 @@ def front_figure(sets: dict[str, xr.Dataset], chosen: dict[str, xr.Dataset]) -> 
 
 def _front(many: xr.Dataset) -> xr.Dataset:
     """Return the means over seeds of bytes and held-out flips."""
-    both = many[["model_bytes", "flip_rate"]].sel(split="held-out", drop=True)
-    return both.map(lambda values: values.mean([dim for dim in values.dims if dim == "seed"], keep_attrs=True))
+    return many[["model_bytes", "flip_rate"]].sel(split="held-out", drop=True).mean("seed", keep_attrs=True)
 
 
 def _draw_rules(axes, rules: list[xr.Dataset]) -> None:
