@@ -13,10 +13,8 @@ from .style import DATASETS
 
 _INJECTED = (bool, int, float, str, list, dict, type(None))  # what papermill can inject
 # By stopping rule, the parameter that holds its limits.
-_LIMITS = {
-    "accuracy": "accuracy_drops", "flips": "flip_limits", "band flips": "band_limits", "jaccard": "jaccard_limits",
-    "beyond τ": "jaccard_limits",
-}  # fmt: skip
+_LIMITS = {"accuracy": "accuracy_drops", "flips": "flip_limits", "band flips": "band_limits"}
+_LIMITS |= dict.fromkeys(("jaccard", "beyond τ"), "jaccard_limits")
 
 
 class Settings(NamedTuple):
@@ -49,18 +47,18 @@ def checked_names(declared: str) -> dict:
     return shell.user_ns
 
 
-def check_runs(declared: str, share: str) -> None:
-    """Check the parameters of a notebook that shows runs, published or fresh; *share* is one that is a fraction."""
+def check_runs(declared: str, share: str) -> dict:
+    """Return the namespace of a notebook that shows runs, published or fresh, once checked; *share* is a fraction."""
     space = checked_names(declared)
     check_choice("results", space["results"], ("published", "fresh"))
     check_integer("seeds", space["seeds"], 0)
     check_share(share, space[share])
+    return space
 
 
 def limits(declared: str) -> dict[str, tuple[float, ...]]:
     """Collect the limits of the stopping rules from a notebook's namespace, after checking all of its parameters."""
-    check_runs(declared, "spare")
-    space = checked_names(declared)
+    space = check_runs(declared, "spare")
     return {rule: tuple(check_share(name, limit) for limit in space[name]) for rule, name in _LIMITS.items()}
 
 
@@ -91,9 +89,6 @@ def by_channel(dataset: str) -> specs.Spec:
 
 def published_runs(study: str, datasets: list[str]) -> dict[str, xr.Dataset]:
     """Return the published runs of a study by the data set's name for readers, without what is not published yet."""
-    names = {name: published.name_of(specs.baseline(study, name)) for name in datasets}
-    return {
-        DATASETS.get(dataset, dataset): published.load_published(name)
-        for dataset, name in names.items()
-        if (published.PUBLISHED / name).exists()
-    }
+    names = {DATASETS.get(name, name): published.name_of(specs.baseline(study, name)) for name in datasets}
+    there = {title: name for title, name in names.items() if (published.PUBLISHED / name).exists()}
+    return {title: published.load_published(name) for title, name in there.items()}

@@ -114,8 +114,7 @@ def _heat_map(values: np.ndarray, rows: list[str], columns: list[str], title: st
     axes.set_yticks(range(len(rows)), rows, fontsize=8)
     axes.tick_params(length=0)
     axes.xaxis.tick_top()
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    axes.spines[:].set_visible(False)
     drawn = xr.DataArray(values, {"choice": rows, "claim": columns}, ("choice", "claim"), attrs={"long_name": title})
     return attach(figure, drawn.to_dataset(name="fraction"))
 

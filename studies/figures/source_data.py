@@ -39,11 +39,8 @@ def attached(figure: Figure) -> xr.Dataset | None:
 
 def rows(frame: pd.DataFrame, **attributes: dict) -> xr.Dataset:
     """Return a frame as a dataset along "row"; *attributes* are those of columns, such as long_name and units."""
-    values = {
-        name: column.to_numpy() if pd.api.types.is_numeric_dtype(column) else column.to_numpy(str)
-        for name, column in frame.items()
-    }
-    return xr.Dataset({name: ("row", found, attributes.get(name)) for name, found in values.items()})
+    kinds = {name: None if pd.api.types.is_numeric_dtype(column) else str for name, column in frame.items()}
+    return xr.Dataset({name: ("row", frame[name].to_numpy(kind), attributes.get(name)) for name, kind in kinds.items()})
 
 
 def joined(sets: dict[str, xr.Dataset], name: str = "data_set") -> xr.Dataset:
@@ -90,9 +87,8 @@ def netcdf(data: xr.Dataset) -> bytes:
     squeeze = {"zlib": True, "complevel": 9}
     # Words as characters, which can be compressed; more than four attributes of a variable would take a page of 2 kB.
     kinds = {"U": {"dtype": "S1"}, "f": {"_FillValue": None}}
-    encoding = {
-        name: kinds.get(v.dtype.kind, {}) | (squeeze if v.size > 1000 else {}) for name, v in data.variables.items()
-    }
+    variables = data.variables.items()
+    encoding = {name: kinds.get(v.dtype.kind, {}) | (squeeze if v.size > 1000 else {}) for name, v in variables}
     return bytes(data.to_netcdf(engine="h5netcdf", encoding=encoding))
 
 

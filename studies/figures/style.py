@@ -77,23 +77,17 @@ def level_colour(bits: int) -> str:
 
 def draw_regions(axes: Axes, labels: xr.DataArray) -> None:
     """Fill the decision regions of one label grid (b, a) and write each large region's class into it."""
-    axes.imshow(
-        labels, origin="lower", extent=_extent(labels), aspect="equal", interpolation="nearest",
-        cmap=ListedColormap(CLASS_COLOURS), norm=BoundaryNorm(np.arange(-0.5, len(CLASS_COLOURS)), len(CLASS_COLOURS)),
-    )  # fmt: skip
+    count = len(CLASS_COLOURS)
+    _show(axes, labels, labels, cmap=ListedColormap(CLASS_COLOURS), norm=BoundaryNorm(np.arange(-0.5, count), count))
     for label in np.unique(labels):
-        region, count = ndimage.label(labels.values == label)
-        for i in range(1, count + 1):
-            inside = region == i
-            if inside.mean() < 0.01:
-                continue
+        region, last = ndimage.label(labels.values == label)
+        for inside in (part for part in (region == i for i in range(1, last + 1)) if part.mean() >= 0.01):
             # The node deepest inside the region is inside it even where the centroid is not.
             depth = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
             row, column = np.unravel_index(depth.argmax(), depth.shape)
             write_class(axes, labels.a[column], labels.b[row], label)
     axes.set(xticks=[], yticks=[])
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    axes.spines[:].set_visible(False)
 
 
 def write_class(axes: Axes, x: float, y: float, label: int) -> None:
@@ -104,10 +98,7 @@ def write_class(axes: Axes, x: float, y: float, label: int) -> None:
 def mark_cells(axes: Axes, cells: np.ndarray, run: xr.Dataset, colour: str, alpha: float = 1.0) -> None:
     """Fill some cells (b, a) of the slice of a run with one colour."""
     grid = xr.DataArray(cells, {"cell_b": run.cell_b, "cell_a": run.cell_a}, ("cell_b", "cell_a"))
-    axes.imshow(
-        np.where(cells, 1.0, np.nan), origin="lower", extent=_extent(grid), aspect="equal", interpolation="nearest",
-        cmap=ListedColormap([colour]), alpha=alpha,
-    )  # fmt: skip
+    _show(axes, np.where(cells, 1.0, np.nan), grid, cmap=ListedColormap([colour]), alpha=alpha)
 
 
 def flags(cells: np.ndarray, long_name: str) -> tuple:
@@ -115,8 +106,9 @@ def flags(cells: np.ndarray, long_name: str) -> tuple:
     return ("bits", "cell_b", "cell_a"), cells, {"long_name": long_name, "units": "flag"}
 
 
-def _extent(grid: xr.DataArray) -> tuple[float, ...]:
-    """Return the edges of a picture whose coordinates are the middles of its cells: left, right, bottom, top."""
+def _show(axes: Axes, picture: np.ndarray, grid: xr.DataArray, **look) -> None:
+    """Show a picture whose coordinates, those of *grid*, are the middles of its cells."""
     y, x = (grid[dim].values for dim in grid.dims)
     half_x, half_y = (x[1] - x[0]) / 2, (y[1] - y[0]) / 2
-    return x[0] - half_x, x[-1] + half_x, y[0] - half_y, y[-1] + half_y
+    edges = x[0] - half_x, x[-1] + half_x, y[0] - half_y, y[-1] + half_y
+    axes.imshow(picture, origin="lower", extent=edges, aspect="equal", interpolation="nearest", **look)

@@ -59,18 +59,15 @@ def tolerance_summary(many: xr.Dataset) -> str:
     many = _quantized(many)
     coarse, fine = int(many.nodes.min()), int(many.nodes.max())
     two = many.sel(nodes=[coarse, fine])
-
-    def farthest(values: xr.DataArray) -> float:
-        return float(abs(values.diff("nodes")).max())
-
+    relative = two.effective_displacement / two.effective_displacement.max("nodes")
+    jaccard, d_eff = (abs(values.diff("nodes")).max() for values in (two.boundary_jaccard, relative))
     off = abs(many.tolerance_jaccard - many.coarse_tolerance_jaccard)
     source = "exact boundaries" if many.exact_boundaries.all() else "logits interpolated between 41 nodes a side"
-    relative = two.effective_displacement / two.effective_displacement.max("nodes")
     return (
-        f"From {coarse} to {fine} nodes a side, J changes by up to {number(farthest(two.boundary_jaccard), '.2f')} and "
-        f"d_eff by up to {percent(farthest(relative))} of the larger; the tolerance Jaccard distance, here from "
-        f"{source}, by at most {number(off.quantile(0.95), '.3f')} in 95 of 100 comparisons if 21 nodes a side must "
-        f"do, and by {number(off.max(), '.3f')} in the worst."
+        f"From {coarse} to {fine} nodes a side, J changes by up to {number(jaccard, '.2f')} and d_eff by up to "
+        f"{percent(d_eff)} of the larger; the tolerance Jaccard distance, here from {source}, by at most "
+        f"{number(off.quantile(0.95), '.3f')} in 95 of 100 comparisons if 21 nodes a side must do, and by "
+        f"{number(off.max(), '.3f')} in the worst."
     )
 
 
