@@ -48,7 +48,7 @@ def checked_names(declared: str) -> dict:
 
 
 def check_runs(declared: str, share: str) -> dict:
-    """Return the namespace of a notebook that shows runs, published or fresh, once checked; *share* is a fraction."""
+    """Return the checked namespace of a notebook that shows runs, published or fresh; *share* names a fraction."""
     space = checked_names(declared)
     check_choice("results", space["results"], ("published", "fresh"))
     check_integer("seeds", space["seeds"], 0)

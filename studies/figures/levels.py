@@ -173,7 +173,8 @@ def summary(many: xr.Dataset) -> Markdown:
             f"Jaccard distance is {_median(here.boundary_jaccard.sel(nodes=nodes[0]))} on {nodes[0]} nodes a side."
         )
     coarse, fine = min(nodes), max(nodes)
-    for bits in dict.fromkeys((levels[0], levels[len(levels) // 2])) if coarse < fine else ():
+    compared = (levels[0], levels[len(levels) // 2]) if coarse < fine else ()
+    for bits in dict.fromkeys(compared):
         here = many[["boundary_jaccard", "effective_displacement"]].sel(bits=bits).median("seed")
         jaccard, d_eff = (values.sel(nodes=[coarse, fine]).values for values in here.values())
         lines.append(

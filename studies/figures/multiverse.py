@@ -148,8 +148,9 @@ def curve_figure(judged: Judged, claims: list[dict], names: list[str]) -> Figure
         look = {"aspect": "auto", "interpolation": "nearest", "cmap": "Greys", "vmin": 0, "vmax": 1}
         lower.imshow(curve.fraction, extent=(0, count, len(rows) - 0.5, -0.5), **look)
         lower.set_yticks(range(len(rows)), [str(value) for _, value in rows], fontsize=7)
-        for i in (i for i in range(1, len(rows)) if rows[i][0] != rows[i - 1][0]):
-            lower.axhline(i - 0.5, color="white", lw=1.5)
+        for i in range(1, len(rows)):
+            if rows[i][0] != rows[i - 1][0]:
+                lower.axhline(i - 0.5, color="white", lw=1.5)
         lower.tick_params(length=0)
         lower.set_xlabel("specifications, by estimate")
     panels[0, 0].legend(frameon=False, fontsize=8, loc="upper left")

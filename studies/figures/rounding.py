@@ -65,8 +65,8 @@ def rounding_table(many: xr.Dataset, bits: int) -> tables.Frame:
     }
     if many.sizes["seed"] > 1:
         chosen = correlations.chosen_gap(many, bits)
-        pairs = ((title, *(each[m][name] for m in (chosen, "logits")), form) for name, title, form in shown)
-        last = {title: tables.difference(gap, without, form) for title, gap, without, form in pairs}
+        gap, without = each[chosen], each["logits"]
+        last = {title: tables.difference(gap[name], without[name], form) for name, title, form in shown}
         lines[f"gap, η = {rounding.eta_of(chosen):g}, less none"] = last
     return tables.frame(lines, "rounding")
 

@@ -81,7 +81,8 @@ def draw_regions(axes: Axes, labels: xr.DataArray) -> None:
     _show(axes, labels, labels, cmap=ListedColormap(CLASS_COLOURS), norm=BoundaryNorm(np.arange(-0.5, count), count))
     for label in np.unique(labels):
         region, last = ndimage.label(labels.values == label)
-        for inside in (part for part in (region == i for i in range(1, last + 1)) if part.mean() >= 0.01):
+        parts = (region == i for i in range(1, last + 1))
+        for inside in (part for part in parts if part.mean() >= 0.01):
             # The node deepest inside the region is inside it even where the centroid is not.
             depth = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
             row, column = np.unravel_index(depth.argmax(), depth.shape)
