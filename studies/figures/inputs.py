@@ -47,18 +47,18 @@ def checked_names(declared: str) -> dict:
     return shell.user_ns
 
 
-def check_runs(declared: str, share: str) -> dict:
-    """Return the checked namespace of a notebook that shows runs, published or fresh; *share* names a fraction."""
+def check_runs(declared: str, share: str) -> None:
+    """Check the parameters of a notebook that shows runs, published or fresh; *share* is one that is a fraction."""
     space = checked_names(declared)
     check_choice("results", space["results"], ("published", "fresh"))
     check_integer("seeds", space["seeds"], 0)
     check_share(share, space[share])
-    return space
 
 
 def limits(declared: str) -> dict[str, tuple[float, ...]]:
     """Collect the limits of the stopping rules from a notebook's namespace, after checking all of its parameters."""
-    space = check_runs(declared, "spare")
+    check_runs(declared, "spare")
+    space = checked_names(declared)
     return {rule: tuple(check_share(name, limit) for limit in space[name]) for rule, name in _LIMITS.items()}
 
 
