@@ -17,12 +17,6 @@ PREDICTORS = {
 def chosen_gap(many: xr.Dataset, bits: int) -> str:
     """
     Name the method "gap η" that calibration data pick: of the lowest mean calibration Jaccard, on ties the smaller η.
-
-    Parameters
-    ----------
-    many : xarray.Dataset
-        Joined runs of the rounding study.
-    bits : int
     """
     names = list(rounding.gap_methods(many))
     if not names:
@@ -52,17 +46,8 @@ def correlations(many: xr.Dataset, predictor: str = "boundary_jaccard", predicte
     """
     Correlate a calibration measure with a held-out one over seeds and bit-widths, for each variant.
 
-    Parameters
-    ----------
-    many : xarray.Dataset
-        Joined runs of the stopping or the rounding study, at least 3 seeds.
-    predictor, predicted : str
-        Measures; where they depend on the grid, on the first.
-
-    Returns
-    -------
-    dict
-        By variant: (r with Fisher's interval, r with the interval over seeds, r within bit-widths).
+    A variant has r with Fisher's interval, r with the interval over seeds, and r within bit-widths; at least 3 seeds.
+    Measures that depend on the grid are taken on the first.
     """
     out = {}
     for name, runs in series(many).items():
@@ -79,7 +64,7 @@ def rank_predictors(many: xr.Dataset, predicted: str = "flip_rate") -> dict[str,
     Return :func:`correlations` of PTQ-W for each of :data:`PREDICTORS` with a held-out measure, the best first.
 
     Two more intervals follow for each: by how much it correlates better than J does, over all bit-widths and within
-    them (:func:`bqcore.metrics.statistics.correlation_gain`).
+    them.
     """
     runs = series(many)["PTQ-W"]
     jaccard, held_out = _values(runs, "boundary_jaccard", "calibration"), _values(runs, predicted, "held-out")

@@ -22,29 +22,12 @@ def compare(
     tolerances: tuple[float, ...] = TOLERANCES, step: float = 0.02, places: int = 6,
 ) -> xr.Dataset:  # fmt: skip
     """
-    Measure quantized *levels* against *reference* on *plane*, exactly and on grids.
+    Measure quantized *levels*, by bit-width, against *reference* on *plane*, exactly and on grids of *nodes* a side.
 
-    Parameters
-    ----------
-    reference : nn.Sequential
-        The float network.
-    levels : dict
-        Networks by bit-width.
-    plane : slices.Plane
-    nodes : tuple of int
-        Nodes a side of the grids.
-    tolerances : tuple of float
-        Of the tolerance Jaccard distance, in input units.
-    step : float
-        Longest piece that the boundaries are divided into, in input units; a tenth of it for the mean distance.
-    places : int
-        Grids of each size: the slice's own, then moved by parts of a cell. The law is about grids at a random place.
-
-    Returns
-    -------
-    xarray.Dataset
-        Dimensions ``bits``, ``nodes``, ``place``, ``tau``, the tolerances; ``piece`` along the float boundary;
-        ``law_step``, a finer row of grid steps for drawing the law. Units and long names in the attributes.
+    Tolerances are in input units, and so is *step*, the longest piece that the boundaries are divided into (a tenth of
+    it for the mean distance). *places* are the grids of each size: the slice's own, then moved by parts of a cell, for
+    the law is about grids at a random place. Beside ``bits``, ``nodes``, ``place`` and ``tau`` there are ``piece``,
+    along the float boundary, and ``law_step``, a finer row of grid steps for drawing the law.
     """
     nodes = [check_integer("Nodes a side", n, 2) for n in nodes]
     places = check_integer("Places", places, 1)
@@ -115,18 +98,8 @@ def first_order_on_plane(
     """
     Return the first-order displacement, with the gradient in the plane, at the middle of each piece of a boundary.
 
-    Parameters
-    ----------
-    reference, candidate : torch modules
-    plane : slices.Plane
-    exact : arrangement.ExactSlice
-        Of *reference* on *plane*.
-    step : float
-        Longest piece: as in :func:`bqcore.metrics.boundary_distances.shifts`, whose pieces and whose sign these are.
-
-    Returns
-    -------
-    displacement : float array, shape (N,), input units; NaN where the float margin has no gradient in the plane
+    *exact* is the slice of *reference*; pieces and sign are those of :func:`bqcore.metrics.boundary_distances.shifts`.
+    In input units; NaN where the float margin has no gradient in the plane.
     """
     pieces = boundary_distances.shifts(exact.segments, exact.pairs, exact.segments, exact.pairs, step=step)
     if not len(pieces.points):

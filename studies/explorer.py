@@ -40,32 +40,10 @@ def network(
     model: nn.Sequential, plane: planes.Plane, images, classes, *, name: str, scale: int, class_names: str = ""
 ) -> xr.Dataset:
     """
-    Collect what the explorer needs of one network.
+    Collect what the explorer needs of one network of linear, ReLU, linear; its weights are kept in float32.
 
-    Parameters
-    ----------
-    model : nn.Sequential of linear, ReLU, linear (after flattening)
-        The float classifier; its weights are kept in float32.
-    plane : Plane
-        The slice that is shown first; D values an input.
-    images : integer array, shape (N, height, width), 0 to 255
-        Test images; the model's inputs are these divided by *scale* in float32.
-    classes : int array, shape (N,)
-    name : str
-        Of the data set: "digits", "mnist" or "fashion-mnist".
-    scale : int
-        16 or 255, say.
-    class_names : str
-        Names with commas between; empty where the numbers are the names.
-
-    Returns
-    -------
-    xarray.Dataset
-
-    Raises
-    ------
-    ValueError
-        If the model has other layers, or its inputs are not those of the plane and of the images.
+    *images* are integers (N, height, width), 0 to 255; the model's inputs are these divided by *scale* in float32.
+    *plane* is the slice shown first; *class_names* have commas between, and are empty where the numbers are the names.
     """
     check_choice("Network", name, NETWORKS)
     layers = [layer for layer in model if not isinstance(layer, nn.Flatten)]
@@ -136,15 +114,6 @@ def image_network(name: str) -> xr.Dataset:
     Collect the first network of the stopping chapter on MNIST or Fashion-MNIST, with the slice of its held-out inputs.
 
     The first 300 official test images are shown.
-
-    Parameters
-    ----------
-    name : {"mnist", "fashion-mnist"}
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If the archives are missing or damaged.
     """
     check_choice("Network", name, NETWORKS[1:])
     spec = specs.baseline("stopping", name)
@@ -163,24 +132,10 @@ def frames(
     """
     Compute what the explorer shows of a network that the page itself cannot run: the slice at every level, and inputs.
 
-    Parameters
-    ----------
-    levels : dict of models by bits
-        The float classifier (32) first, as :func:`studies.measures.of_decisions` takes them.
-    plane : Plane
-    inputs, classes : tensors (N, ...) and (N,)
-        Test inputs.
-    name : str
-        Of the network.
-    nodes : int
-        A side of the slice.
-
-    Returns
-    -------
-    xarray.Dataset
-        ``label`` (bits, b, a), ``logits`` (bits, sample, class) in float32 as the studies have them, and in float64
-        ``radius``, ``displacement``, ``normal_variation``, where the boundary of the float top-2 pair is (``reach``,
-        along ``normal``, which is given on the slice), and ``score``, the place on the slice.
+    Of *levels*, by bits, float first: ``label`` (bits, b, a), ``logits`` (bits, sample, class) in float32 as the
+    studies have them, and in float64 ``radius``, ``displacement``, ``normal_variation``, where the boundary of the
+    float top-2 pair is (``reach``, along ``normal``, which is given on the slice), and ``score``, the place on the
+    slice.
     """
     labels = measures.labels_of(levels, plane, (nodes,))[nodes]
     doubles = {bits: networks.doubled(model) for bits, model in levels.items()}
@@ -216,15 +171,6 @@ def framed_network(name: str) -> xr.Dataset:
 
     The first 300 held-out inputs are shown; pixels are kept of MNIST and Fashion-MNIST only, for CIFAR-10 states no
     licence.
-
-    Parameters
-    ----------
-    name : one of :data:`FRAMED`
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If the archives are missing or damaged.
     """
     check_choice("Network", name, tuple(FRAMED))
     dataset, kind = FRAMED[name]
@@ -245,8 +191,6 @@ def runs_of(labels: np.ndarray) -> np.ndarray:
     """
     Write labels 0 to 255 as pairs of bytes, a label and how often it follows itself at once (at most 255 times).
 
-    Examples
-    --------
     >>> runs_of(np.array([[3, 3, 3], [3, 1, 1]]))
     array([3, 3, 1, 1], dtype=uint8)
     """

@@ -30,11 +30,6 @@ def measure(spec: FirstOrder, split: splits.Split, model: nn.Module) -> xr.Datas
 
     Beside what :func:`compare` gives at the boundary, at the test inputs in the low-margin boundary band and at the
     others, there are the measures of :func:`studies.exact.compare` that need no grid, and the Jaccard distance on one.
-
-    Returns
-    -------
-    xarray.Dataset
-        Dimensions ``bits``, ``where`` and ``tau``, the tolerances.
     """
     levels = uniform.levels_of(model, spec.bits, scheme=spec.scheme, granularity=spec.granularity)
     plane = planes.pca_plane(split.train_inputs)
@@ -55,25 +50,11 @@ def compare(
     step: float = 0.02, reach: float = 2.0,
 ) -> xr.Dataset:  # fmt: skip
     """
-    Compare the first-order displacement with the true one: at the boundary and away from it, in the plane and beyond.
+    Compare the first-order displacement with the true one, along ``bits`` and ``where``, by :func:`agreement`.
 
-    At the middles of the pieces of the exact boundary on the slice, in the plane and in full space, and at *places*. In
-    full space both margins are followed along the float margin's normal, in float64, and their crossings halved down to
-    rounding (:func:`crossings`).
-
-    Parameters
-    ----------
-    reference, levels, plane, step
-        As in :func:`studies.exact.compare`.
-    places : dict of float tensors, shape (N, ...)
-        Points away from the boundary, such as the test inputs, by name.
-    reach : float
-        How far along the normal a crossing is looked for, in input units; points without one are counted.
-
-    Returns
-    -------
-    xarray.Dataset
-        Of :func:`agreement`, along ``bits`` and ``where``: "in the plane", "at the boundary" and the names of *places*.
+    At the middles of the pieces of the exact boundary on the slice, in the plane and in full space, and at *places*,
+    points (N, ...) by name. In full space both margins are followed along the float margin's normal, in float64, as far
+    as *reach*, and their crossings halved down to rounding (:func:`crossings`). Lengths are in input units.
     """
     rows = []
     with one_thread():
@@ -103,17 +84,9 @@ def agreement(linear: np.ndarray, reference: np.ndarray, candidate: np.ndarray) 
     """
     Say how far first order agrees with the truth over many points, and at how many there is no truth to agree with.
 
-    Parameters
-    ----------
-    linear : float array, shape (N,)
-        First-order displacement; NaN where the margin is flat.
-    reference, candidate : float arrays, shape (N,)
-        Signed way along the normal to each boundary; NaN where it was not met. Their difference is the displacement.
-
-    Returns
-    -------
-    xarray.Dataset
-        Medians over the points that have both; shares of all points. What did not move at all agrees if *linear* is 0.
+    *linear* is the first-order displacement (N,), NaN where the margin is flat; *reference* and *candidate* are the
+    signed ways along the normal to each boundary, NaN where it was not met. Medians are over the points that have both,
+    shares of all. What did not move at all agrees if *linear* is 0.
     """
     true = candidate - reference
     met = np.isfinite(linear) & np.isfinite(true)
@@ -140,26 +113,14 @@ def crossings(
     reference: nn.Module, candidate: nn.Module, inputs: torch.Tensor, *, reach: float, samples: int = 201
 ) -> tuple[np.ndarray, np.ndarray]:
     """
-    Return the way from each input, along the normal, to the float and to the quantized boundary of its pair.
+    Return the way from each input, along the normal, to the float and to the quantized boundary of its pair: two of
+    (N,).
 
     The pair is the float top-2 pair of the input, the normal that of its float margin, in full space. On this line both
     margins are followed for *reach* either way; the crossing of each that is nearest to the input is enclosed between
-    samples and halved down to rounding. The difference of the two ways is the true displacement, of which
-    :func:`bqcore.metrics.margins.local_change` has the first-order reading, with the same sign.
-
-    Parameters
-    ----------
-    reference, candidate : torch modules, inputs (N, ...) -> logits (N, K)
-    inputs : float tensor, shape (N, ...)
-    reach : float
-        In input units, above 0.
-    samples : int
-        Points on each line: two crossings closer than 2 reach / (samples − 1) may be missed.
-
-    Returns
-    -------
-    reference, candidate : float arrays, shape (N,)
-        Signed, in input units; positive towards the runner-up, NaN where a boundary is not met within *reach*.
+    *samples* and halved down to rounding (two closer than 2 reach / (samples − 1) may be missed). Ways are in input
+    units, positive towards the runner-up, NaN where a boundary is not met. Their difference is the true displacement,
+    of which :func:`bqcore.metrics.margins.local_change` has the first-order reading, with the same sign.
     """
     samples = check_integer("Samples", samples, 3)
     if not 0 < reach < np.inf:

@@ -26,14 +26,7 @@ _MARKS = "<!-- ledger: written by `make publish`, compared by a test -->", "<!--
 
 
 def load_claims(path: str | Path = CLAIMS) -> tuple[dict, list[dict]]:
-    """
-    Read the rule and the claims.
-
-    Raises
-    ------
-    ValueError
-        If the file is not of the form that its head describes and data/claims.schema.yml states; the claim is named.
-    """
+    """Read the rule and the claims; refuse, and name the claim, what is not of the form of data/claims.schema.yml."""
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -55,24 +48,10 @@ def load_claims(path: str | Path = CLAIMS) -> tuple[dict, list[dict]]:
 
 def ledger(path: str | Path = CLAIMS, results: str | Path = PUBLISHED) -> list[dict]:
     """
-    Judge every claim.
+    Judge every claim by the result files in *results*, which must be whole and of the baseline.
 
-    Parameters
-    ----------
-    path : file of claims
-    results : folder
-        Where the result files named by the claims are; the published ones by default.
-
-    Returns
-    -------
-    rows : list of dict
-        id, dataset, says, reported, estimate, low, high, runs, percentile, verdict, multiverse (the share of
-        specifications in which it holds), command; None where there is none.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If a result file is missing, damaged, not what the manifest says, or not of the baseline.
+    A row has id, dataset, says, reported, estimate, low, high, runs, percentile, verdict, multiverse (the share of
+    specifications in which it holds), command; None where there is none.
     """
     rule, claims = load_claims(path)
     files = {}
@@ -139,9 +118,9 @@ def _select(
     dataset: xr.Dataset, select: dict, choices: Callable[[], xr.Dataset] | None = None, usual: float | None = None
 ) -> xr.DataArray:
     """
-    Return a measure at given coordinates; where a stopping rule is named, at the bits that it chooses.
+    Return a measure at given coordinates; where a stopping rule is named, at the bits that it chooses of *choices*.
 
-    *choices* gives what the rules choose; a rule's limit is a number, or "usual": *usual*.
+    A rule's limit is a number, or "usual": *usual*.
     """
     where = {key: value for key, value in select.items() if key not in ("measure", "rule", "limit")}
     if "rule" in select:

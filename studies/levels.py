@@ -20,11 +20,7 @@ def measure(spec: Levels, split: splits.Split, model: nn.Module) -> xr.Dataset:
     """
     Quantize the trained *model* and measure every level on the test split and on the training split's slice.
 
-    Returns
-    -------
-    xarray.Dataset
-        Dimensions ``bits`` (32 is the float classifier), ``nodes``, ``tau``, ``quantile``, ``transition``, ``t``, and
-        for the pictures ``b``, ``a``, ``cell_b``, ``cell_a``, ``sample``.
+    Beside the measures' dimensions there are, for the pictures, ``b``, ``a``, ``cell_b``, ``cell_a`` and ``sample``.
     """
     levels = {FLOAT: model} | uniform.levels_of(model, spec.bits, scheme=spec.scheme, granularity=spec.granularity)
     plane = planes.pca_plane(split.train_inputs)

@@ -26,20 +26,7 @@ def logits_of(levels: dict[int, nn.Module], inputs: torch.Tensor) -> dict[int, t
 
 def of_decisions(logits: dict[int, torch.Tensor], classes: torch.Tensor, share: float) -> xr.Dataset:
     """
-    Measure accuracy, flips, boundary band and pair order of each level.
-
-    Parameters
-    ----------
-    logits : dict of tensors (N, K) by bits
-        32 bits is the float classifier, which the others are compared with.
-    classes : tensor (N,)
-    share : float
-        Of the inputs in the boundary band.
-
-    Returns
-    -------
-    xarray.Dataset
-        Along ``bits``.
+    Measure accuracy, flips, boundary band and pair order of each level along ``bits``, of which 32 is the float one.
     """
     z, y = logits[FLOAT], classes
     band = decisions.boundary_band(z, share)
@@ -59,21 +46,7 @@ def of_decisions(logits: dict[int, torch.Tensor], classes: torch.Tensor, share: 
 
 
 def of_shifts(model: nn.Module, inputs: torch.Tensor, logits: dict[int, torch.Tensor]) -> xr.Dataset:
-    """
-    Measure the displacement of each level, median and 95th percentile, and how far its logits are off.
-
-    Parameters
-    ----------
-    model : torch module
-        The float classifier.
-    inputs : tensor (N, ...)
-    logits : dict of tensors (N, K) by bits
-
-    Returns
-    -------
-    xarray.Dataset
-        Along ``bits`` and ``quantile``.
-    """
+    """Measure each level's displacement, median and 95th percentile, and logit error against *model*, the float one."""
     known = margins.top_margins(model, inputs)
     rows = []
     for q in logits.values():
@@ -104,11 +77,7 @@ def of_geometry(levels: dict[int, nn.Module], inputs: torch.Tensor) -> xr.Datase
 
 
 def labels_of(levels: dict[int, nn.Module], plane: planes.Plane, nodes: tuple[int, ...]) -> dict[int, dict]:
-    """
-    Label the slice's grids: for each number of nodes a side, the labels by bits.
-
-    A grid whose nodes are some of the finest one's is taken from it.
-    """
+    """Label the slice's grids, by nodes a side and by bits; a grid of nodes that the finest has is taken from it."""
     finest = max(nodes)
     grids = {bits: label_grids.label_grid(model, plane, finest) for bits, model in levels.items()}
     out = {}
@@ -122,11 +91,7 @@ def labels_of(levels: dict[int, nn.Module], plane: planes.Plane, nodes: tuple[in
 
 
 def of_slices(labels: dict[int, dict[int, np.ndarray]], plane: planes.Plane, inputs: torch.Tensor) -> xr.Dataset:
-    """
-    Compare each level's slice with the float one at each resolution: along ``nodes`` and ``bits``.
-
-    *inputs* are those that the slice is fitted on; how much of it lies outside their range is measured too.
-    """
+    """Compare each level's slice with the float one along ``nodes`` and ``bits``; *inputs* are what it is fitted on."""
     per_grid = []
     for n, grids in labels.items():
         steps = plane.steps(n)
@@ -151,14 +116,11 @@ def of_slices(labels: dict[int, dict[int, np.ndarray]], plane: planes.Plane, inp
 
 def of_boundaries(levels: dict[int, nn.Module], plane: planes.Plane) -> xr.Dataset:
     """
-    Compare each level's boundary on a slice with the float one by lengths, which know no grid.
+    Compare each level's boundary on a slice with the float one by lengths, which know no grid, along ``bits`` and
+    ``tau``.
 
-    Returns
-    -------
-    xarray.Dataset
-        Along ``bits`` and ``tau``: ``tolerance_jaccard`` of the exact boundaries of ReLU MLPs, and of others from
-        logits interpolated between 41 nodes a side; ``coarse_tolerance_jaccard`` from 21 nodes a side, which tells how
-        much of it is the grid's.
+    ``tolerance_jaccard`` is of the exact boundaries of ReLU MLPs, and of others from logits interpolated between 41
+    nodes a side; ``coarse_tolerance_jaccard``, from 21 nodes a side, tells how much of it is the grid's.
     """
     fine = _exact_boundaries(levels, plane)
     logits = {
@@ -191,22 +153,7 @@ def _exact_boundaries(levels: dict[int, nn.Module], plane: planes.Plane) -> dict
 
 
 def on_both_splits(levels: dict[int, nn.Module], split: splits.StoppingSplit, spec: Stopping) -> xr.Dataset:
-    """
-    Measure *levels* on the calibration and the held-out split, each with the slice fitted on itself.
-
-    Parameters
-    ----------
-    levels : dict of models by bits
-        32 bits is the float classifier.
-    split : splits.StoppingSplit
-    spec : Stopping
-        Its share and its nodes.
-
-    Returns
-    -------
-    xarray.Dataset
-        Along ``split``, ``bits``, ``nodes``, ``tau``, ``quantile`` and ``axis``.
-    """
+    """Measure *levels*, by bits, along ``split``, calibration and held-out, each with the slice fitted on itself."""
     parts = []
     for inputs, classes in (split[2:4], split[4:6]):
         plane = planes.pca_plane(inputs)
@@ -226,11 +173,8 @@ def usual_tolerance(distances: xr.DataArray) -> float:
     """
     Return the tolerance that tables show: the one that tells most at 4 bits, where half of the boundary has moved.
 
-    Parameters
-    ----------
-    distances : xarray.DataArray
-        ``tolerance_jaccard`` along ``bits`` and ``tau``, and any others; of two splits the calibration one decides, of
-        several roundings that to nearest, and of bits those next to 4.
+    *distances* is ``tolerance_jaccard``: of two splits the calibration one decides, of several roundings that to
+    nearest, and of bits those next to 4.
     """
     if "split" in distances.dims:
         distances = distances.sel(split="calibration")

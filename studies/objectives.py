@@ -81,15 +81,11 @@ def family_of(method: str) -> str:
 
 def measure(spec: Objectives, split: splits.StoppingSplit, model: nn.Module) -> xr.Dataset:
     """
-    Round the trained *model* in every way and measure all on both splits, as the stopping study does.
+    Round the trained *model* in every way and measure all, along ``method``, on both splits, as the stopping study
+    does.
 
     The first calibration inputs are learned from; on the others, ``choosing_band_flips`` is measured, by which
     strengths are chosen (:func:`chosen`).
-
-    Returns
-    -------
-    xarray.Dataset
-        Dimensions ``bits``, ``method``, ``split``, ``nodes``, ``quantile``, ``axis``.
     """
     reference = batchnorm.fold_batchnorm(model)
     first = min(spec.examples, math.floor((1 - _KEPT_APART) * len(split.calibration_inputs)))
@@ -118,18 +114,11 @@ STUDY = Study(measure)
 
 def chosen(many: xr.Dataset) -> xr.Dataset:
     """
-    Return each objective at the strength that its seed's calibration data choose: the fewest band flips on inputs not
-    learned from, the weaker of equals.
+    Return each objective, along ``family``, at the strength that its seed's calibration data choose (NaN where none
+    is).
 
-    Parameters
-    ----------
-    many : xarray.Dataset
-        Joined runs, along ``seed``, of one bit-width.
-
-    Returns
-    -------
-    xarray.Dataset
-        Along ``family``, with the ``strength`` chosen (NaN where there is none to choose).
+    That is the one of fewest band flips on inputs not learned from, the weaker of equals. *many* are runs of one
+    bit-width.
     """
     strengths = {method: strength for method, _, strength, _ in methods()}
     parts = []
@@ -154,14 +143,9 @@ class Comparison(NamedTuple):
 
 def compare(picked: xr.Dataset, family: str, values: Callable[[xr.Dataset], xr.DataArray]) -> Comparison:
     """
-    Compare a family with plain optimized rounding, paired over seeds.
+    Compare a family of *picked*, of :func:`chosen`, with plain optimized rounding, paired over seeds.
 
-    Parameters
-    ----------
-    picked : xarray.Dataset
-        Of :func:`chosen`.
-    family : str
-    values : function from the dataset of a family to its values along ``seed``
+    *values* returns, of the dataset of a family, what is compared along ``seed``.
     """
     check_choice("Family", family, tuple(families()))
     ours, plain = (values(picked.sel(family=name)).values for name in (family, PLAIN))

@@ -17,14 +17,8 @@ def measure(spec: Rounding, split: splits.StoppingSplit, model: nn.Module) -> xr
     Round the trained *model* in every way at each bit-width, and measure all on both splits as in the stopping study.
 
     Batch norms are folded first, so that all weights that run are rounded. Nothing but calibration inputs is learned
-    from.
-
-    Returns
-    -------
-    xarray.Dataset
-        Dimensions ``bits``, ``method`` ("float", "nearest", optimized rounding by "layers" and from there on the
-        "logits", and the latter with "gap η" for each η above 0), ``split``, ``nodes``, ``tau``, ``quantile``,
-        ``axis``.
+    from. Along ``method`` are "float", "nearest", optimized rounding by "layers" and from there on the "logits", and
+    the latter with "gap η" for each η above 0.
     """
     reference = reference_of(model)
     rounded = {bits: rounded_models(spec, reference, split, bits) for bits in spec.bits}

@@ -216,9 +216,7 @@ class Objectives(Stopping):
 
 @dataclass(frozen=True)
 class Multiverse(Spec):
-    """
-    The networks that are trained, and the finest grid; the other axes are those of :mod:`studies.multiverse.choices`.
-    """
+    """The networks that are trained, and the finest grid; the other axes are in :mod:`studies.multiverse.choices`."""
 
     study: ClassVar[str] = "multiverse"
     unit: ClassVar[str] = "network"
@@ -330,14 +328,7 @@ _KINDS = STUDIES | {kind.study: kind for kind in (Objectives, Multiverse, FirstO
 
 
 def baseline(study: str, dataset: str, model: str | None = None) -> Spec:
-    """
-    Return the baseline of a study on a data set: of the model named, or of the data set's first one.
-
-    Raises
-    ------
-    ValueError
-        If there is none.
-    """
+    """Return the baseline of a study on a data set: of the model named, or of the data set's first one."""
     check_choice("study", study, tuple(_KINDS))
     of_study = [spec for spec in BASELINES | BEYOND if spec.study == study]
     check_choice("dataset", dataset, tuple(dict.fromkeys(spec.dataset for spec in of_study)))
@@ -394,21 +385,8 @@ def parameters(spec: Spec) -> list[tuple[str, str, str, str]]:
 
 def parse(settings: list[str], study: str = "levels", dataset: str = "digits") -> tuple[Spec, int]:
     """
-    Read ``name=value`` settings of runs: the fields of a spec, and ``seeds``, the number of runs.
+    Read ``name=value`` settings of runs: the baseline, but for what is given, and ``seeds``, the number of runs.
 
-    Returns
-    -------
-    spec : Spec
-        The baseline, but for what is given.
-    seeds : int
-
-    Raises
-    ------
-    ValueError
-        If a name is unknown (the nearest known one is named), given twice, or its value is of the wrong type.
-
-    Examples
-    --------
     >>> spec, seeds = parse(["seed=3", "bits=[8,5]"])
     >>> spec.seed, spec.bits, seeds
     (3, (8, 5), 100)

@@ -33,14 +33,7 @@ def parts(rule: str) -> tuple[str, ...]:
 
 
 def measure(spec: Stopping, split: splits.StoppingSplit, model: nn.Module) -> xr.Dataset:
-    """
-    Quantize the trained *model* and measure every level on both splits, each with the slice fitted on itself.
-
-    Returns
-    -------
-    xarray.Dataset
-        Dimensions ``split``, ``bits`` (32 is the float classifier), ``nodes``, ``tau``, ``quantile``, ``axis``.
-    """
+    """Quantize the trained *model* and measure every level on both splits, each with the slice fitted on itself."""
     levels = {FLOAT: model} | uniform.levels_of(model, spec.bits, scheme=spec.scheme, granularity=spec.granularity)
     out = measures.on_both_splits(levels, split, spec)
     sizes = [uniform.model_bytes(model, bits, granularity=spec.granularity) for bits in levels]
@@ -51,17 +44,7 @@ STUDY = Study(measure)
 
 
 def sweep_variants(dataset: str, seeds: int | None = None, *, workers: int | None = None) -> xr.Dataset:
-    """
-    Sweep the study's baseline on a data set and each of its variants, joined along ``variant``.
-
-    Parameters
-    ----------
-    dataset : one of those of :data:`studies.specs.VARIANTS`
-    seeds : int, optional
-        By default those of :data:`studies.specs.VARIANT_SEEDS`.
-    workers : int, optional
-        Processes; by default one for each core.
-    """
+    """Sweep the study's baseline on a data set and each of its variants, joined along ``variant``."""
     asked = specs.variants(dataset)
     found = [STUDY.sweep(spec, seeds or specs.VARIANT_SEEDS[dataset], workers=workers) for spec in asked]
     names = ["baseline", *(f"{k}={text(v)}" for changed in specs.VARIANTS[dataset] for k, v in changed.items())]
@@ -79,18 +62,9 @@ def choose(many: xr.Dataset, limits: dict[str, tuple[float, ...]] = LIMITS) -> x
     """
     Apply every rule at every limit to every run, by its calibration measures alone, and give what is held out there.
 
-    Parameters
-    ----------
-    many : xarray.Dataset
-        Joined runs of the study, along ``seed``.
-    limits : dict
-        The limits of each rule, as :data:`LIMITS`; "jaccard and band flips" crosses those two.
-
-    Returns
-    -------
-    xarray.Dataset
-        Along ``choice`` (with the coordinates ``rule``, ``limit`` and ``second_limit``) and ``seed``: ``chosen_bits``,
-        ``fallback``, and every measure of the study at the level chosen, on both splits.
+    Along ``choice`` (with ``rule``, ``limit`` and ``second_limit``) and ``seed``: ``chosen_bits``, ``fallback``, and
+    every measure of the study at the level chosen, on both splits. "jaccard and band flips" crosses the limits of those
+    two.
     """
     order = [bits for bits in many.bits.values.tolist() if bits != FLOAT]
     calibration = many.sel(split="calibration")  # nothing else of the runs reaches a choice
@@ -124,15 +98,10 @@ def _seen(calibration: xr.Dataset, order: list[int], rule: str) -> xr.DataArray:
 
 def usual_limit(choices: xr.Dataset, rule: str, share: float = 0.5) -> xr.Dataset:
     """
-    Return a rule's choices at one limit, picked by calibration data: the loosest that still spares enough flips.
+    Return a rule's choices, of :func:`choose`, at one limit, picked by calibration data: the loosest that spares
+    enough.
 
-    Parameters
-    ----------
-    choices : xarray.Dataset
-        Of :func:`choose`.
-    rule : str
-    share : float
-        The mean calibration flip rate may be at most this share of what the choice by accuracy has.
+    The mean calibration flip rate may be at most *share* of what the choice by accuracy has.
     """
     flips = choices.flip_rate.sel(split="calibration").mean("seed")
     by_accuracy = float(flips[(choices.rule == "accuracy") & (choices.limit == 0.0)].item())
@@ -147,11 +116,6 @@ def at_equal_bits(many: xr.Dataset, choices: xr.Dataset, measure: str, split: st
     Return *measure* per seed for networks that all have the same bits, on average as many as each choice has.
 
     Where that average lies between two levels, a share of the networks has the one and the rest the other.
-
-    Returns
-    -------
-    xarray.DataArray
-        Along the choices' own dimensions and ``seed``: to be compared with the choices' *measure*, pair by pair.
     """
     values = many[measure].sel(split=split)
     levels = values.sel(bits=sorted(bits for bits in many.bits.values.tolist() if bits != FLOAT))

@@ -99,21 +99,11 @@ STUDY = Study(measure, join, jobs=alone, depends=depends, notes=left_out)
 
 def compare(model: nn.Module, calibration: tuple, heldout: tuple, *, share: float = 0.2) -> xr.Dataset:
     """
-    Measure every quantizer and every plan on one network.
+    Measure every quantizer and every plan on one network, along ``quantizer``, ``budget`` and ``ranking``, and
+    ``sample``.
 
-    Parameters
-    ----------
-    model : torch module in eval mode
-    calibration, heldout : (inputs, classes), tensors
-        Quantizers and plans see the calibration split alone.
-    share : float
-        Of the inputs in the low-margin boundary band.
-
-    Returns
-    -------
-    xarray.Dataset
-        Along ``quantizer``, along ``budget`` and ``ranking``, and along ``sample``. What is missing is NaN or 0, with
-        the reason in ``missing``.
+    *calibration* and *heldout* are inputs and classes; quantizers and plans see the calibration split alone. What is
+    missing is NaN or 0, with the reason in ``missing``.
     """
     x, y = calibration
     shelf = vendors.shelf(model, x[:TOOL_INPUTS], y[:TOOL_INPUTS])
@@ -161,12 +151,7 @@ def _size(model: nn.Module, bits: Mapping | None) -> int:
 
 def make_plans(model: nn.Module, calibration: tuple, share: float) -> tuple[dict, dict]:
     """
-    Return bits by layer for each budget and ranking, all spent in the same way, and why a ranking is missing.
-
-    Returns
-    -------
-    plans : dict of bits by layer, by (budget in uniform bits, ranking)
-    reasons : dict by ranking
+    Return bits by layer for each budget, in uniform bits, and ranking, all spent alike; and why a ranking is missing.
     """
     one_by_one = sensitivity.one_at_a_time(model, calibration, LEVELS)
     noise = {key: sensitivity.margin_noise(part, share) for key, part in one_by_one.items()}

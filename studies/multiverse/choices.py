@@ -75,15 +75,11 @@ class Network(NamedTuple):
 
 def measure(network: Network) -> xr.Dataset:
     """
-    Train one network and measure it in every reading.
+    Train one network and measure it in every reading, along ``scheme``, ``granularity`` and the axes of each measure.
 
-    Returns
-    -------
-    xarray.Dataset
-        Along ``scheme``, ``granularity`` and the axes of each measure: decisions on the test split; the boundary-mask
-        Jaccard distance by plane, nodes and mask; the local boundary shift by place, gradient and pair; the
-        junctions of transitions by grid, count and summary; what stopping rules need, if there is a calibration split.
-        Of other data sets than digits the last alone.
+    On digits: decisions on the test split; the boundary-mask Jaccard distance by plane, nodes and mask; the local
+    boundary shift by place, gradient and pair; the junctions of transitions by grid, count and summary. On all, what
+    stopping rules need, if there is a calibration split.
     """
     split = split_of(network)
     model = networks.build("mlp", splits.SHAPES[network.dataset], 10, width=network.width, seed=network.seed)

@@ -41,18 +41,10 @@ class Measured(NamedTuple):
 
 def measured(many: xr.Dataset) -> dict[str, Measured]:
     """
-    Return each claim's measure in every specification.
+    Return each claim's measure in every specification of the joined multiverse.
 
-    Parameters
-    ----------
-    many : xarray.Dataset
-        Of :func:`studies.catalogue.sweep`, of a multiverse.
-
-    Returns
-    -------
-    dict of Measured by claim
-        Of digits all but S5 and S6; of another data set its one claim. For J1, the share at a junction less that of
-        chance; for S5 and S6, the held-out flip rate chosen by accuracy less that after stopping, by the same path.
+    Of digits all but S5 and S6; of another data set its one claim. For J1, the share at a junction less that of chance;
+    for S5 and S6, the held-out flip rate chosen by accuracy less that after stopping, by the same path.
     """
     dataset = json.loads(many.attrs["spec"])["dataset"]
     if dataset in DIRECTIONS:
@@ -147,26 +139,10 @@ def _at(values: xr.DataArray, choices: list[np.ndarray], axis: str, labels: list
 
 def judge(many: xr.Dataset, claims: list[dict], rule: dict) -> dict[str, xr.Dataset]:
     """
-    Judge each claim that the multiverse covers in every specification.
+    Judge each of *claims* that the multiverse covers in every specification, by level and too_wide of *rule*.
 
-    Parameters
-    ----------
-    many : xarray.Dataset
-    claims : list of dict
-        As data/claims.yml has them; those of :data:`CLAIMS` that are of the data set of *many* are judged.
-    rule : dict
-        level, too_wide.
-
-    Returns
-    -------
-    dict of xarray.Dataset by claim
-        Along the claim's axes: ``estimate``, ``low``, ``high``; ``inside``, whether the reported number lies within
-        (for directions, whether it is not refuted); ``holds``, whether it does and the interval is not too wide.
-
-    Raises
-    ------
-    ValueError
-        If there is but one seed, or a measure is not finite.
+    Along the claim's axes: ``estimate``, ``low``, ``high``; ``inside``, whether the reported number lies within (for
+    directions, whether it is not refuted); ``holds``, whether it does and the interval is not too wide.
     """
     if many.sizes["seed"] < 2:
         raise ValueError("The multiverse has 1 seed: an interval needs two networks of each kind at least.")
@@ -229,23 +205,11 @@ def shares(judged: dict[str, xr.Dataset]) -> dict[str, float]:
 
 def variance_split(values: xr.DataArray) -> dict[str, float]:
     """
-    Split the variance of a measure over a full cross of choices: shares of the sum of squares, which sum to 1.
+    Split the variance of a measure over a full cross of choices and ``seed``: shares of the sum of squares, which sum
+    to 1.
 
-    Parameters
-    ----------
-    values : xarray.DataArray
-        Along the axes and ``seed``.
-
-    Returns
-    -------
-    dict
-        The main effect of each axis; all "interactions" of them; and "networks", what the seeds of one specification
-        differ in.
-
-    Raises
-    ------
-    ValueError
-        If values are not finite or all equal.
+    They are the main effect of each axis, all "interactions" of them, and "networks", what the seeds of one
+    specification differ in.
     """
     values = values.astype(np.float64)
     check_finite("The measure", values.values, "leave out the reading that has none")
@@ -261,7 +225,7 @@ def variance_split(values: xr.DataArray) -> dict[str, float]:
 
 
 def by_choice(flags: xr.DataArray) -> dict[str, xr.DataArray]:
-    """Give, for each axis, the share of *flags* at each of its values."""
+    """Return, for each axis, the share of *flags* at each of its values."""
     return {axis: flags.mean([a for a in flags.dims if a != axis]) for axis in flags.dims}
 
 
@@ -271,26 +235,8 @@ def region(judged: dict[str, xr.Dataset], kind: str = "inside", without: str | N
 
     One network and quantizer, one grid and one mask stand for all tables of a study (:data:`SHARED`; the split is that
     of the first tables, stopping needs three parts). What remains is free: plane, how the shift is read, what is
-    counted in which three transitions in descending order, and the stopping rules.
-
-    Parameters
-    ----------
-    judged : dict
-        Of :func:`judge`.
-    kind : {"inside", "holds"}
-        What agreeing means.
-    without : str, optional
-        A number that need not agree.
-
-    Returns
-    -------
-    xarray.DataArray
-        From 0 to 1, along :data:`SHARED`.
-
-    Raises
-    ------
-    ValueError
-        If a number is not judged.
+    counted in which three transitions in descending order, and the stopping rules. *kind* is what agreeing means,
+    "inside" or "holds"; the number *without* need not agree.
     """
     missing = [name for name in NUMBERS if name not in judged]
     if missing:
