@@ -22,6 +22,7 @@ CLAIMS = Path("data/claims.yml")
 SCHEMA = Path(__file__).resolve().parents[1] / "data" / "claims.schema.yml"
 README = Path("README.md")
 VERDICTS = ("reproduced", "not reproduced", "inconclusive", "not attempted")
+_BY_AGREEMENT = ("not reproduced", "inconclusive", "reproduced")  # the better ones last
 _MARKS = "<!-- ledger: written by `make publish`, compared by a test -->", "<!-- end of ledger -->"
 
 
@@ -88,6 +89,7 @@ def ledger(path: str | Path = CLAIMS, results: str | Path = PUBLISHED) -> list[d
                 judged = _judge_direction(claim, files[name], rule, choices)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: claim {claim['id']} cannot be judged from {name}: {error}") from error
+        row["runs"] = files[name].sizes["seed"]
         rows.append(row | judged | {"multiverse": holds.get(claim["id"]), "command": files[name].attrs["command"]})
     return rows
 
@@ -158,6 +160,12 @@ def _interval(values: xr.DataArray, means_of: int, level: float) -> statistics.I
     return statistics.prediction_interval(values.values.ravel(), means_of, level)
 
 
+def _verdict(interval: statistics.Interval, reported: float, reach: float, rule: dict) -> str:
+    """Return one of :data:`_BY_AGREEMENT`; an interval is too wide to tell by *reach*, how far the levels lie apart."""
+    inside = interval.low <= reported <= interval.high
+    return _BY_AGREEMENT[inside + (inside and interval.high - interval.low <= rule["too_wide"] * reach)]
+
+
 def _shown(interval: statistics.Interval, values: xr.DataArray, dataset: xr.Dataset) -> dict:
     """Cut an interval to what *values* can be, for readers: a share 0 to 1, bits those of the runs."""
     low, high = -np.inf, np.inf
@@ -175,18 +183,10 @@ def _judge_value(claim: dict, dataset: xr.Dataset, rule: dict, choices: Callable
     loose = sorted(set(selected.dims) - {"seed", claim.get("pool")})
     if loose:
         raise ValueError(f"its select leaves {', '.join(loose)} open: name one, or pool it.")
-    values = selected.values.ravel()
     interval = _interval(selected, claim["means_of"], rule["level"])
-    if not interval.low <= claim["reported"] <= interval.high:
-        verdict = "not reproduced"
-    elif interval.high - interval.low > rule["too_wide"] * _span(claim, dataset):
-        verdict = "inconclusive"
-    else:
-        verdict = "reproduced"
     return _shown(interval, selected, dataset) | {
-        "runs": dataset.sizes["seed"],
-        "percentile": statistics.percentile(values, claim["reported"]),
-        "verdict": verdict,
+        "percentile": statistics.percentile(selected.values.ravel(), claim["reported"]),
+        "verdict": _verdict(interval, claim["reported"], _span(claim, dataset), rule),
     }
 
 
@@ -203,24 +203,21 @@ def _judge_stopping(
     spans = [_span(other, dataset) for other in together]
     verdicts = []
     for i in aware:
-        inside, narrow = True, True
+        each = []
         for other, reach in zip(together, spans):
             values = _select(chosen.isel(choice=i), other["select"])
             interval = _interval(values, other["means_of"], rule["level"])
-            inside &= interval.low <= other["reported"] <= interval.high
-            narrow &= interval.high - interval.low <= rule["too_wide"] * reach
-        verdicts.append(inside + (inside and narrow))
-    verdict = ("not reproduced", "inconclusive", "reproduced")[max(verdicts)]
+            each.append(_verdict(interval, other["reported"], reach, rule))
+        verdicts.append(min(each, key=_BY_AGREEMENT.index))
     usual = stopping.usual_limit(chosen, claim["rule"], rule["spare"])
     values = _select(usual, claim["select"])
     interval = _interval(values, claim["means_of"], rule["level"])
     names = " and ".join(other["id"] for other in together)
     return _shown(interval, values, dataset) | {
         "says": f"{claim['says']} (ours at {claim['rule']} ≤ {float(usual.limit):g}, as calibration data pick it; "
-        f"{sum(v > 0 for v in verdicts)} of {len(aware)} limits agree with {names} at once)",
-        "runs": dataset.sizes["seed"],
+        f"{sum(one != _BY_AGREEMENT[0] for one in verdicts)} of {len(aware)} limits agree with {names} at once)",
         "percentile": statistics.percentile(values.values, claim["reported"]),
-        "verdict": verdict,
+        "verdict": max(verdicts, key=_BY_AGREEMENT.index),
     }
 
 
@@ -235,17 +232,10 @@ def _judge_direction(claim: dict, dataset: xr.Dataset, rule: dict, choices: Call
     if "mean_over" in claim:
         first, second = first.mean(claim["mean_over"]), second.mean(claim["mean_over"])
     interval = statistics.paired_difference(first.values, second.values, rule["level"])
-    if interval.high <= 0:
-        verdict = "not reproduced"
-    elif interval.low > 0:
-        verdict = "reproduced"
-    else:
-        verdict = "inconclusive"
+    holds, refuted = interval.low > 0, interval.high <= 0
     if claim["kind"] == "no gain":  # the other way round: what would be a gain speaks against it
-        if interval.low > 0:
-            verdict = "not reproduced"
-        else:
-            verdict = "reproduced" if interval.high < claim["less_than"] else "inconclusive"
+        holds, refuted = interval.high < claim["less_than"], interval.low > 0
+    verdict = "not reproduced" if refuted else "reproduced" if holds else "inconclusive"
     if "most" in claim:
         share = statistics.prediction_interval(first.values, 1, rule["level"])
         if share.high < claim["most"]:
@@ -254,9 +244,7 @@ def _judge_direction(claim: dict, dataset: xr.Dataset, rule: dict, choices: Call
             verdict = "inconclusive"
     says = claim["says"] + (f" (at {claim['second']['rule']} ≤ {usual:g})" if usual is not None else "")
     percentile = statistics.percentile((first - second).values, 0.0)
-    return interval._asdict() | {
-        "says": says, "runs": dataset.sizes["seed"], "percentile": percentile, "verdict": verdict
-    }  # fmt: skip
+    return interval._asdict() | {"says": says, "percentile": percentile, "verdict": verdict}
 
 
 def _judge_correlation(claim: dict, files: dict[str, xr.Dataset], rule: dict) -> dict:
@@ -268,17 +256,11 @@ def _judge_correlation(claim: dict, files: dict[str, xr.Dataset], rule: dict) ->
     which = min if claim["of"] == "lowest" else max
     variant, name = which(found, key=lambda key: found[key].estimate)
     interval, all_of_them = found[variant, name], [one.estimate for one in found.values()]
-    if not interval.low <= claim["reported"] <= interval.high:
-        verdict = "not reproduced"
-    elif interval.high - interval.low > rule["too_wide"] * (max(all_of_them) - min(all_of_them)):
-        verdict = "inconclusive"
-    else:
-        verdict = "reproduced"
     return interval._asdict() | {
         "says": f"{claim['says']} (ours of {len(found)} variants: {variant}, {Path(name).stem})",
         "runs": files[name].sizes["seed"],
         "percentile": statistics.percentile(all_of_them, claim["reported"]),
-        "verdict": verdict,
+        "verdict": _verdict(interval, claim["reported"], max(all_of_them) - min(all_of_them), rule),
     }
 
 

@@ -186,10 +186,7 @@ def onnx_weight_costs(model: nn.Module, levels) -> dict[tuple[str, int], float]:
     out = {}
     for b in levels:
         pairs = {
-            name: {
-                "float": layer.weight.detach().numpy(),
-                "dequantized": mixed(model, {name: b}).weight_0.numpy(),
-            }
+            name: {"float": layer.weight.detach().numpy(), "dequantized": mixed(model, {name: b}).weight_0.numpy()}
             for name, layer in layers(model).items()
         }
         out |= {(name, b): _noise(found) for name, found in _debugger().compute_weight_error(pairs).items()}

@@ -157,7 +157,7 @@ def judge(many: xr.Dataset, claims: list[dict], rule: dict) -> dict[str, xr.Data
             continue
         check_finite(f"The measures of {name}", values.values, "leave out the reading that has none")
         if claim["kind"] == "direction":
-            found = _mean_interval(values, rule["level"])
+            found = interval(values, np.inf, rule["level"])
             out[name] = found.assign(inside=found.high > 0, holds=found.low > 0)
             continue
         found = interval(values, claim["means_of"], rule["level"])
@@ -169,10 +169,11 @@ def judge(many: xr.Dataset, claims: list[dict], rule: dict) -> dict[str, xr.Data
     return out
 
 
-def interval(values: xr.DataArray, means_of: int, level: float) -> xr.Dataset:
+def interval(values: xr.DataArray, means_of: float, level: float) -> xr.Dataset:
     """
-    Return Student's prediction interval over ``seed`` in each specification, as :mod:`bqcore.metrics.statistics` does
-    for one.
+    Return Student's prediction interval over ``seed`` of the mean of *means_of* networks in each specification.
+
+    The mean of infinitely many is the true one: this is its confidence interval.
     """
     n = values.sizes["seed"]
     values = values.astype(np.float64)
@@ -181,19 +182,10 @@ def interval(values: xr.DataArray, means_of: int, level: float) -> xr.Dataset:
     return xr.Dataset({"estimate": mean, "low": mean - half, "high": mean + half})
 
 
-def _mean_interval(excess: xr.DataArray, level: float) -> xr.Dataset:
-    """Return Student's interval of a mean difference, paired by ``seed``."""
-    n = excess.sizes["seed"]
-    excess = excess.astype(np.float64)
-    mean = excess.mean("seed")
-    half = scipy_stats.t.isf((1 - level) / 2, n - 1) * excess.std("seed", ddof=1) / np.sqrt(n)
-    return xr.Dataset({"estimate": mean, "low": mean - half, "high": mean + half})
-
-
 def _judge_most(many: xr.Dataset, excess: xr.DataArray, most: float, level: float) -> xr.Dataset:
     """Judge a direction that must also hold for most, as the ledger does."""
     share = interval(many.share_near, 1, level)
-    found = _mean_interval(excess, level)
+    found = interval(excess, np.inf, level)
     inside = (found.high > 0) & (share.high >= most)
     return found.assign(inside=inside, holds=inside & (found.low > 0) & (share.low > most))
 
