@@ -29,10 +29,8 @@ def at_method(many: xr.Dataset, method: str) -> xr.Dataset:
     """Return the runs of one method; "gap" is the η that calibration data pick, at each bit-width its own."""
     if method != "gap":
         return many.sel({"method": method})
-    chosen = [
-        many.sel({"bits": bits, "method": chosen_gap(many, bits)}).drop_vars("method") for bits in many.bits.values
-    ]
-    return xr.concat(chosen, "bits", coords="minimal", compat="override")
+    chosen = [many.sel({"bits": bits, "method": chosen_gap(many, bits)}) for bits in many.bits.values]
+    return xr.concat([one.drop_vars("method") for one in chosen], "bits", coords="minimal", compat="override")
 
 
 def series(many: xr.Dataset) -> dict[str, xr.Dataset]:

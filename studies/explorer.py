@@ -104,16 +104,12 @@ def digits_network() -> xr.Dataset:
     spec = specs.Levels()
     split, model = sweeps.split_of(spec), sweeps.classifier(spec)
     images = (split.test_inputs * 16).round().to(torch.uint8).view(-1, 8, 8)
-    return network(
-        model, planes.pca_plane(split.train_inputs), images, split.test_classes, name="digits", scale=16
-    )  # fmt: skip
+    return network(model, planes.pca_plane(split.train_inputs), images, split.test_classes, name="digits", scale=16)
 
 
 def image_network(name: str) -> xr.Dataset:
     """
     Collect the first network of the stopping chapter on MNIST or Fashion-MNIST, with the slice of its held-out inputs.
-
-    The first 300 official test images are shown.
     """
     check_choice("Network", name, NETWORKS[1:])
     spec = specs.baseline("stopping", name)
@@ -123,7 +119,7 @@ def image_network(name: str) -> xr.Dataset:
     plane = planes.pca_plane(split.held_out_inputs.flatten(1))
     return network(
         sweeps.classifier(spec), plane, images, split.held_out_classes[:SHOWN], name=name, scale=255, class_names=names
-    )  # fmt: skip
+    )
 
 
 def frames(
@@ -176,9 +172,8 @@ def framed_network(name: str) -> xr.Dataset:
     dataset, kind = FRAMED[name]
     spec = specs.baseline("stopping", dataset, kind)
     split, model = sweeps.split_of(spec), sweeps.classifier(spec)
-    levels = {specs.FLOAT: model} | uniform.levels_of(
-        model, spec.bits, scheme=spec.scheme, granularity=spec.granularity
-    )
+    grid = {"scheme": spec.scheme, "granularity": spec.granularity}
+    levels = {specs.FLOAT: model} | uniform.levels_of(model, spec.bits, **grid)
     shown = split.held_out_inputs[:SHOWN]
     plane = planes.pca_plane(split.held_out_inputs)
     found = frames(levels, plane, shown, split.held_out_classes[:SHOWN], name=name)

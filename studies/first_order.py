@@ -63,11 +63,9 @@ def compare(
         on = torch.from_numpy(plane.points(*pieces.points.T).reshape(-1, *plane.shape))
         for level in levels.values():
             other = exact_slices.exact_slice(level, plane)
-            true = boundary_distances.shifts(
-                found.segments, found.pairs, other.segments, other.pairs, step=step
-            ).displacement
+            true = boundary_distances.shifts(found.segments, found.pairs, other.segments, other.pairs, step=step)
             linear = exact.first_order_on_plane(reference, level, plane, found, step=step)
-            parts = [agreement(linear, np.zeros(len(true)), true)]
+            parts = [agreement(linear, np.zeros(len(linear)), true.displacement)]
             for points in (on, *places.values()):
                 parts.append(agreement(*_along_normals(reference, level, points.double(), reach)))
             rows.append(xr.concat(parts, xr.Variable("where", [*WHERE[:2], *places])))
@@ -90,22 +88,19 @@ def agreement(linear: np.ndarray, reference: np.ndarray, candidate: np.ndarray) 
     """
     true = candidate - reference
     met = np.isfinite(linear) & np.isfinite(true)
-    off = np.abs(linear - true)[met]
-    size = np.abs(true)[met]
+    off, size = np.abs(linear - true)[met], np.abs(true)[met]
     moved = size > 0
 
-    def median(values: np.ndarray) -> float:
-        return float(np.median(values)) if len(values) else np.nan
+    def over(values: np.ndarray, of=np.mean) -> float:
+        return float(of(values)) if len(values) else np.nan
 
     return xr.Dataset({
-        "points": len(linear),
-        "no_float": float(np.isnan(reference).mean()) if len(linear) else np.nan,
-        "no_quantized": float((np.isfinite(reference) & np.isnan(candidate)).mean()) if len(linear) else np.nan,
-        "flat": float(np.isnan(linear).mean()) if len(linear) else np.nan,
-        "distance": median(np.abs(reference[met])), "true": median(size),
-        "ratio": median(np.abs(linear[met][moved]) / size[moved]), "error": median(off[moved] / size[moved]),
-        "within": float((off <= 0.1 * size).mean()) if len(off) else np.nan,
-        "same_sign": float((np.sign(linear[met]) == np.sign(true[met])).mean()) if len(off) else np.nan,
+        "points": len(linear), "no_float": over(np.isnan(reference)),
+        "no_quantized": over(np.isfinite(reference) & np.isnan(candidate)), "flat": over(np.isnan(linear)),
+        "distance": over(np.abs(reference[met]), np.median), "true": over(size, np.median),
+        "ratio": over(np.abs(linear[met][moved]) / size[moved], np.median),
+        "error": over(off[moved] / size[moved], np.median), "within": over(off <= 0.1 * size),
+        "same_sign": over(np.sign(linear[met]) == np.sign(true[met])),
     })  # fmt: skip
 
 

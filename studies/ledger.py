@@ -120,9 +120,8 @@ def _select(
     dataset: xr.Dataset, select: dict, choices: Callable[[], xr.Dataset] | None = None, usual: float | None = None
 ) -> xr.DataArray:
     """
-    Return a measure at given coordinates; where a stopping rule is named, at the bits that it chooses of *choices*.
-
-    A rule's limit is a number, or "usual": *usual*.
+    Return a measure at given coordinates; where a stopping rule is named, at the bits that it chooses of *choices*,
+    whose limit is a number, or "usual": *usual*.
     """
     where = {key: value for key, value in select.items() if key not in ("measure", "rule", "limit")}
     if "rule" in select:
@@ -287,9 +286,8 @@ def judged_table(rows: list[dict]) -> str:
     """Return the table of the claims that have a verdict, and say in a line how many have none yet, if any."""
     judged = [row for row in rows if row["verdict"] != "not attempted"]
     rest = len(rows) - len(judged)
-    if not rest:
-        return table(judged)
-    return f"{table(judged)}\n\n{rest} more claims are not attempted yet; `python -m studies ledger` lists them all."
+    more = f"\n\n{rest} more claims are not attempted yet; `python -m studies ledger` lists them all." if rest else ""
+    return table(judged) + more
 
 
 def publish_table() -> list[str]:

@@ -156,16 +156,11 @@ def on_both_splits(levels: dict[int, nn.Module], split: splits.StoppingSplit, sp
     """Measure *levels*, by bits, along ``split``, calibration and held-out, each with the slice fitted on itself."""
     parts = []
     for inputs, classes in (split[2:4], split[4:6]):
-        plane = planes.pca_plane(inputs)
-        logits = logits_of(levels, inputs)
-        parts.append(
-            xr.merge([
-                of_decisions(logits, classes, spec.share),
-                of_shifts(levels[FLOAT], inputs, logits),
-                of_slices(labels_of(levels, plane, spec.nodes), plane, inputs),
-                of_boundaries(levels, plane),
-            ])
-        )  # fmt: skip
+        plane, logits = planes.pca_plane(inputs), logits_of(levels, inputs)
+        parts.append(xr.merge([
+            of_decisions(logits, classes, spec.share), of_shifts(levels[FLOAT], inputs, logits),
+            of_slices(labels_of(levels, plane, spec.nodes), plane, inputs), of_boundaries(levels, plane),
+        ]))  # fmt: skip
     return xr.concat(parts, xr.Variable("split", list(SPLITS)))
 
 

@@ -57,9 +57,7 @@ def _cnn(shape: tuple[int, ...], classes: int, width: int) -> nn.Sequential:
 
 def _resnet(shape: tuple[int, ...], classes: int, width: int, first: tuple[int, int, int]) -> nn.Sequential:
     """
-    Build three residual blocks of w, 2w and 4w channels (He et al. 2016, reduced); w = 16 has 78,042 parameters.
-
-    *first* are size, stride and padding of the first convolution.
+    Build three residual blocks (He et al. 2016, reduced), 78,042 parameters at w = 16; *first*: size, stride, padding.
     """
     return nn.Sequential(
         nn.Conv2d(shape[0], width, *first, bias=False), nn.BatchNorm2d(width), nn.ReLU(),

@@ -46,9 +46,8 @@ def rounded_models(
     out = {
         "nearest": (uniform.quantize_model(reference, bits, scheme=spec.scheme), None),
         "gptq": (gptq.gptq(reference, inputs, bits, scheme=spec.scheme), None),
-        "step": (stepped, None),
-        "layers": (starts[None], None),
-    }
+        "step": (stepped, None), "layers": (starts[None], None),
+    }  # fmt: skip
     for method, objective, strength, with_step in methods():
         out[method] = objectives.learn(
             reference, inputs, bits, objective, strength=strength, seed=spec.seed, fraction=spec.share,
@@ -98,14 +97,12 @@ def measure(spec: Objectives, split: splits.StoppingSplit, model: nn.Module) -> 
         logits = measures.logits_of(levels, apart)
         flips = [decisions.band_flip_rate(logits[FLOAT], q, spec.share) for q in logits.values()]
         records = [record for _, record in made.values()]
-        parts.append(
-            found.assign_coords(method=list(made)).assign(
-                choosing_band_flips=("method", flips),
-                undecided_gates=("method", [r.undecided / max(1, r.free) if r else 0.0 for r in records]),
-                term_weight=("method", [r.weight if r else 0.0 for r in records]),
-                fell_back=("method", [bool(r and r.fell_back) for r in records]),
-            )
-        )
+        parts.append(found.assign_coords(method=list(made)).assign(
+            choosing_band_flips=("method", flips),
+            undecided_gates=("method", [r.undecided / max(1, r.free) if r else 0.0 for r in records]),
+            term_weight=("method", [r.weight if r else 0.0 for r in records]),
+            fell_back=("method", [bool(r and r.fell_back) for r in records]),
+        ))  # fmt: skip
     return xr.concat(parts, xr.Variable("bits", list(spec.bits)))
 
 
@@ -142,11 +139,7 @@ class Comparison(NamedTuple):
 
 
 def compare(picked: xr.Dataset, family: str, values: Callable[[xr.Dataset], xr.DataArray]) -> Comparison:
-    """
-    Compare a family of *picked*, of :func:`chosen`, with plain optimized rounding, paired over seeds.
-
-    *values* returns, of the dataset of a family, what is compared along ``seed``.
-    """
+    """Compare a family of *picked*, of :func:`chosen`, with plain optimized rounding by *values*, paired over seeds."""
     check_choice("Family", family, tuple(families()))
     ours, plain = (values(picked.sel(family=name)).values for name in (family, PLAIN))
     others = len(families()) - 1

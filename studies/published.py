@@ -94,21 +94,16 @@ def shown(dataset: xr.Dataset, published: str | None, folder: str | Path = PUBLI
     if not len(common):
         return line + f" The published `{path}` holds other seeds: nothing to compare."
     gap, where = largest_difference(ours[shares], theirs[shares])
-    return line + (
-        f" Published: `{path}`; over the {len(common)} seed{'s'[: len(common) - 1]} in both, "
-        + (
-            f"shares and distances differ by at most {gap:.2g} (`{where}`)."
-            if gap
-            else "all shares and distances are equal."
-        )
+    both = f"Published: `{path}`; over the {len(common)} seed{'s'[: len(common) - 1]} in both"
+    how = (
+        f"shares and distances differ by at most {gap:.2g} (`{where}`)" if gap else "all shares and distances are equal"
     )
+    return f"{line} {both}, {how}."
 
 
 def origin(many: xr.Dataset, folder: str | Path = PUBLISHED) -> str:
     """
-    Say in one line of Markdown by which command a result was made, from which data, and where it is kept.
-
-    Of fresh results it is also said how far they differ from the published ones.
+    Say in one line of Markdown how a result was made and where it is kept; of a fresh one, how the published differs.
     """
     spec, command = json.loads(many.attrs["spec"]), many.attrs["command"]
     manifest = json.loads((Path(folder) / "manifest.json").read_text())
@@ -166,9 +161,8 @@ def publish(headline: Callable[[xr.Dataset], bytes]) -> list[str]:
     lines.append(f"wrote {path}")
     # A classifier goes with the study that trains it: others take theirs from there, and may have been run elsewhere.
     trained = [spec for spec in specs.BASELINES if name_of(spec) in fresh and spec.study == spec.trained_by]
-    for published, kept in {
-        sweeps.published_checkpoint(spec): sweeps.checkpoint_file(spec) for spec in trained
-    }.items():
+    kept_files = {sweeps.published_checkpoint(spec): sweeps.checkpoint_file(spec) for spec in trained}
+    for published, kept in kept_files.items():
         if kept.exists():
             save_bytes(kept.read_bytes(), published)
             lines.append(f"wrote {published}")

@@ -50,17 +50,15 @@ def rounded_models(
     learned = {"seed": spec.seed, "fraction": spec.share, "steps": spec.steps, **grid}
     by_layer, record = adaround.optimize_rounding(reference, inputs, bits, **learned)
     out = {"nearest": (uniform.quantize_model(reference, bits, **grid), None), "layers": (by_layer, record)}
+    learned |= {"on": "logits", "start": by_layer}
     for gap in spec.gaps:
-        out[_method_at(gap)] = adaround.optimize_rounding(
-            reference, inputs, bits, on="logits", start=by_layer, gap=gap, **learned
-        )
+        out[_method_at(gap)] = adaround.optimize_rounding(reference, inputs, bits, gap=gap, **learned)
     return out
 
 
 def eta_of(method: str) -> float:
     """
     Return the weight η of the gap term in a rounding: 0 on the logits without it, NaN where the logits have no part.
-
     This is the one place where the names of result files, "gap 0.1" for η = 0.1, are read.
     """
     weight = method.removeprefix("gap ")

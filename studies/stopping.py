@@ -12,17 +12,15 @@ from . import measures, specs
 from .data import splits
 from .settings import text
 from .specs import FLOAT, Stopping
-from .sweeps import Study
+from .sweeps import JOINED, Study
 
 SPLITS = measures.SPLITS
 # Fixed before the runs. An accuracy drop of 0 is the paper's "chosen by accuracy", one of 0.01 is NNCF's default limit.
 LIMITS = {
-    "accuracy": (0.0, 0.005, 0.01, 0.02),
-    "flips": (0.0025, 0.005, 0.01, 0.02),
-    "band flips": (0.01, 0.02, 0.05, 0.1),
+    "accuracy": (0.0, 0.005, 0.01, 0.02), "flips": (0.0025, 0.005, 0.01, 0.02), "band flips": (0.01, 0.02, 0.05, 0.1),
     "jaccard": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
     "beyond τ": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7),  # not the paper's, and in no claim
-}
+}  # fmt: skip
 BOUNDARY_AWARE = ("jaccard", "band flips", "jaccard and band flips")
 _CROSSED = {"jaccard and band flips": ("jaccard", "band flips")}  # rules with a limit on each of two measures
 
@@ -48,11 +46,7 @@ def sweep_variants(dataset: str, seeds: int | None = None, *, workers: int | Non
     asked = specs.variants(dataset)
     found = [STUDY.sweep(spec, seeds or specs.VARIANT_SEEDS[dataset], workers=workers) for spec in asked]
     names = ["baseline", *(f"{k}={text(v)}" for changed in specs.VARIANTS[dataset] for k, v in changed.items())]
-    out = xr.concat(
-        found, xr.Variable("variant", names), data_vars="all", coords="minimal", compat="override",
-        combine_attrs="drop_conflicts",
-    )  # fmt: skip
-    return out.assign_attrs(
+    return xr.concat(found, xr.Variable("variant", names), **JOINED).assign_attrs(
         title=f"Boundary-aware quantization: variants of stopping on {dataset}", spec=asked[0].text(),
         command=f"python -m studies run stopping {dataset} --variants",
     )  # fmt: skip
@@ -98,10 +92,8 @@ def _seen(calibration: xr.Dataset, order: list[int], rule: str) -> xr.DataArray:
 
 def usual_limit(choices: xr.Dataset, rule: str, share: float = 0.5) -> xr.Dataset:
     """
-    Return a rule's choices, of :func:`choose`, at one limit, picked by calibration data: the loosest that spares
-    enough.
-
-    The mean calibration flip rate may be at most *share* of what the choice by accuracy has.
+    Return a rule's choices, of :func:`choose`, at one limit, picked by calibration data: the loosest whose mean
+    calibration flip rate is at most *share* of what the choice by accuracy has.
     """
     flips = choices.flip_rate.sel(split="calibration").mean("seed")
     by_accuracy = float(flips[(choices.rule == "accuracy") & (choices.limit == 0.0)].item())

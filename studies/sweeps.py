@@ -28,13 +28,13 @@ from .workers import each
 FRESH = Path("data/runs")
 CHECKPOINTS = Path("data/checkpoints")
 CLASSES = 10
+JOINED = {"data_vars": "all", "coords": "minimal", "compat": "override", "combine_attrs": "drop_conflicts"}
 _TRAINING = "studies.training", "studies.networks", "studies.data.splits"  # what a trained classifier depends on
 
 
 def along_seed(found: dict[Hashable, xr.Dataset], spec: Spec) -> xr.Dataset:
     """Join the results of runs along ``seed``."""
-    how = {"data_vars": "all", "coords": "minimal", "compat": "override", "combine_attrs": "drop_conflicts"}
-    return xr.concat(list(found.values()), "seed", **how)
+    return xr.concat(list(found.values()), "seed", **JOINED)
 
 
 def by_seed(spec: Spec, seeds: int) -> list[Spec]:
@@ -88,9 +88,7 @@ class Study:
 
     def measured(self, job: Any, *, checkpoint: Path | None = None) -> xr.Dataset:
         """
-        Measure one job now, and say what it is; see :meth:`run`. Variables have units and long names.
-
-        The trained classifier is taken from *checkpoint*, or put there if it is not there yet.
+        Measure one job now; take the trained classifier from *checkpoint*, or put it there if it is not there yet.
         """
         with one_thread():
             if isinstance(job, Trained):
@@ -199,10 +197,8 @@ def trained(
     spec: Trained, split: splits.Split | splits.StoppingSplit, checkpoint: Path | None, progress: str = ""
 ) -> nn.Module:
     """
-    Return the classifier of a run, loaded from *checkpoint* if that is whole and of this training; else trained, and
-    put there.
-
-    A bar named *progress* is shown on standard error while it is trained; none without a name.
+    Return the classifier of a run, loaded from *checkpoint* if that is whole and of this training; else trained, with a
+    bar if *progress* names it, and put there.
     """
     model = _untrained(spec)
     if checkpoint is not None:

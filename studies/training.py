@@ -64,13 +64,9 @@ def fit_cifar(
                     group["lr"] = learning_rate * min(done / lead, fall)
                 side = crop if epoch < round(crop_share * epochs) else None
                 x = augmented(inputs[rows], shift=shift, flip=flip, crop=side, generator=generator)
-                x = x.to(memory_format=layout)
-                loss = nn.functional.cross_entropy(model(x), classes[rows], label_smoothing=label_smoothing)
-                if not math.isfinite(loss.item()):
-                    raise ValueError(
-                        f"The loss is {loss.item()} in epoch {epoch + 1}, batch {i + 1}: "
-                        "lower the learning rate or scale the inputs."
-                    )
+                z = model(x.to(memory_format=layout))
+                loss = nn.functional.cross_entropy(z, classes[rows], label_smoothing=label_smoothing)
+                _check_loss(loss.item(), f"epoch {epoch + 1}, batch {i + 1}")
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -111,6 +107,11 @@ def _check_images(inputs: torch.Tensor, classes: torch.Tensor, batch_size: int) 
         raise ValueError(f"There are {len(inputs)} inputs and {len(classes)} classes: give one class an input.")
     if len(inputs) < batch_size:
         raise ValueError(f"There are {len(inputs)} inputs, fewer than a batch of {batch_size}: give a smaller batch.")
+
+
+def _check_loss(loss: float, place: str) -> None:
+    if not math.isfinite(loss):
+        raise ValueError(f"The loss is {loss} in {place}: lower the learning rate or scale the inputs.")
 
 
 def memory_layout(model: nn.Module) -> torch.memory_format:
@@ -161,10 +162,7 @@ def fit(
             for x, y in zip(inputs[order].split(batch_size), classes[order].split(batch_size)):
                 optimizer.zero_grad()
                 loss = nn.functional.cross_entropy(model(x), y)
-                if not math.isfinite(loss.item()):
-                    raise ValueError(
-                        f"The loss is {loss.item()} in epoch {epoch + 1}: lower the learning rate or scale the inputs."
-                    )
+                _check_loss(loss.item(), f"epoch {epoch + 1}")
                 loss.backward()
                 optimizer.step()
             bar.update()
@@ -178,11 +176,7 @@ def save_checkpoint(model: nn.Module, path: str | Path, training: dict) -> None:
 
 
 def load_checkpoint(model: nn.Module, path: str | Path, training: dict | None = None) -> nn.Module:
-    """
-    Load what :func:`save_checkpoint` wrote into *model*, of the same architecture, and return it in eval mode.
-
-    It must have been trained by *training*, if that is given.
-    """
+    """Load what :func:`save_checkpoint` wrote into *model*, if it was trained by *training*; return it in eval mode."""
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is no checkpoint {path}: run the study that trains it.")

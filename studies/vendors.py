@@ -114,9 +114,8 @@ def compare(model: nn.Module, calibration: tuple, heldout: tuple, *, share: floa
     decided, _, _ = decide_split(functions, heldout, "heldout", batch_size=_BATCH)
     found = {key: measures(part, share) for key, part in decided.items()}
     flipped = {key: part.flipped() for key, part in decided.items()}
-    first = next(iter(found.values()))
-    names, n = list(vendors.QUANTIZERS), len(heldout[1])
-    none = np.full(n, -1, np.int8)
+    first, names = next(iter(found.values())), list(vendors.QUANTIZERS)
+    none = np.full(len(heldout[1]), -1, np.int8)
     dims, sample = ("budget", "ranking"), "sample"
     out = xr.Dataset(
         {
@@ -217,19 +216,16 @@ def onnx_activation_costs(model: nn.Module, inputs: torch.Tensor, levels) -> dic
         before = outputs(model)
         out = {}
         for b in levels:
-            after = outputs(vendors.ptq_w(model, b).model)
-            for layer, float_tensors, tensors in zip(order, before, after):
-                ratio = debugger.compute_signal_to_quantization_noice_ratio(float_tensors, tensors)
-                out[layer, b] = _noise(ratio)
+            for layer, *pair in zip(order, before, outputs(vendors.ptq_w(model, b).model)):
+                out[layer, b] = _noise(debugger.compute_signal_to_quantization_noice_ratio(*pair))
     return out
 
 
 def _order(model: nn.Module, example: torch.Tensor) -> list[str]:
     """Return the names of the layers in the order in which they are called."""
-    order = []
-    hooks = [
-        layer.register_forward_hook(lambda *_, name=name: order.append(name)) for name, layer in layers(model).items()
-    ]
+    order, hooks = [], []
+    for name, layer in layers(model).items():
+        hooks.append(layer.register_forward_hook(lambda *_, name=name: order.append(name)))
     try:
         with torch.no_grad():
             model(example)

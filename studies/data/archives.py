@@ -80,10 +80,9 @@ def load(name: str) -> Archive:
 @lru_cache(maxsize=len(NAMES))
 def _load(name: str, where: Path, ours: bool, stamps: tuple) -> Archive:  # the stamps are a part of the key
     entry = _entry(name)
-    advice = (
-        f"`python -m studies data fetch {name}` gets it anew" if ours else "replace it in the folder that BQ_DATA names"
-    )
+    advice = "replace it in the folder that BQ_DATA names"
     if ours:
+        advice = f"`python -m studies data fetch {name}` gets it anew"
         for file, stated in entry["files"].items():
             with (where / file).open("rb") as content:
                 found = hashlib.file_digest(content, "md5").hexdigest()
@@ -95,11 +94,9 @@ def _load(name: str, where: Path, ours: bool, stamps: tuple) -> Archive:  # the 
     except (ValueError, EOFError, zlib.error, tarfile.TarError, gzip.BadGzipFile) as error:
         raise ValueError(f"{name} in {where} is damaged ({error}): {advice}.") from None
     for array in Archive._fields:
-        found = hashlib.sha256(arrays[array]).hexdigest()
+        found, what = hashlib.sha256(arrays[array]).hexdigest(), array.replace("_", " ")
         if found != entry["sha256"][array]:
-            raise ValueError(
-                f"{name} in {where} does not hold the official {array.replace('_', ' ')} (SHA-256 {found}): {advice}."
-            )
+            raise ValueError(f"{name} in {where} does not hold the official {what} (SHA-256 {found}): {advice}.")
         arrays[array].flags.writeable = False
     return Archive(**arrays)
 

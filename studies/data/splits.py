@@ -12,12 +12,9 @@ from bqcore._checks import check_choice, check_integer, check_share
 from . import archives
 
 SIZES = {  # of the baseline: training, calibration and held-out inputs
-    "digits": (898, 449, 450),
-    "mnist": (50_000, 10_000, 10_000),
-    "fashion-mnist": (50_000, 10_000, 10_000),
-    "cifar-10": (5_000, 600, 600),
-    "full-cifar-10": (45_000, 5_000, 10_000),
-}
+    "digits": (898, 449, 450), "mnist": (50_000, 10_000, 10_000), "fashion-mnist": (50_000, 10_000, 10_000),
+    "cifar-10": (5_000, 600, 600), "full-cifar-10": (45_000, 5_000, 10_000),
+}  # fmt: skip
 SHAPES = {  # of an input
     "digits": (64,), "mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28), "cifar-10": (3, 32, 32),
     "full-cifar-10": (3, 32, 32),
@@ -47,9 +44,8 @@ class StoppingSplit(NamedTuple):
 
 def digits(seed: int, test_share: float = 0.25) -> Split:
     """
-    Return scikit-learn's digits, split at random and stratified: float32 (N, 64), pixels / 16, and classes int64.
-
-    A *test_share* of 0.25 keeps 450 of 1,797 images for the test, as the paper's 438/450 asks.
+    Return scikit-learn's 1,797 digits, stratified at random: float32 (N, 64), pixels / 16, in [0, 1]. A *test_share* of
+    0.25 keeps 450 images for the test, as the paper's 438/450 asks.
     """
     seed = check_integer("Seed", seed, 0)
     test_share = check_share("Test share", test_share)

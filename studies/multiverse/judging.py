@@ -12,6 +12,7 @@ A specification is one value of every axis that a claim depends on. All rules he
 """
 
 import json
+import math
 from itertools import combinations, product
 from typing import NamedTuple
 
@@ -245,10 +246,7 @@ def region(judged: dict[str, xr.Dataset], kind: str = "inside", without: str | N
         (agrees["S1"] & agrees["S3"]).mean(["drop", "path"]),
         (agrees["S2"] & agrees["S4"]).mean(["rule", "path"]),
     ]
-    out = parts[0].astype(np.float64)
-    for part in parts[1:]:
-        out = out * part
-    return out.transpose(*SHARED)
+    return math.prod(parts[1:], start=parts[0].astype(np.float64)).transpose(*SHARED)
 
 
 def _three_transitions(first: xr.DataArray, second: xr.DataArray, third: xr.DataArray, nodes) -> xr.DataArray:

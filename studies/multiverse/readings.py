@@ -6,6 +6,8 @@ Each is defensible from the abstract; :mod:`studies.multiverse.sweep` crosses th
 """
 
 from collections.abc import Callable
+from functools import reduce
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -66,9 +68,8 @@ def pair_mask(labels: np.ndarray) -> np.ndarray:
         raise ValueError(f"Grid labels run from {labels.min()} to {labels.max()}: give 0 to {MOST_CLASSES - 1}.")
     corners = labels[:-1, :-1], labels[:-1, 1:], labels[1:, :-1], labels[1:, 1:]
     mask = np.zeros(corners[0].shape, np.uint64)
-    for i in range(4):
-        for j in range(i):
-            mask |= _BITS[corners[i], corners[j]]
+    for first, second in combinations(corners, 2):
+        mask |= _BITS[first, second]
     return mask
 
 
@@ -124,23 +125,16 @@ def junction_counts(path: np.ndarray) -> np.ndarray:
     word = np.uint16 if path.max() < 16 else np.uint64
     present = np.left_shift(word(1), path.astype(word))
     moved = (path[1:] != path[:-1]).any(axis=0)
-    out = []
-    for size in (2, 3):
-        where = np.bitwise_count(_pooled(present, size)) >= 3
-        out.append(_summaries(where, _pooled(moved, size), lambda one: int(np.count_nonzero(one))))
-        if size == 2:
-            groups = _summaries(where, _pooled(moved, size), lambda one: ndimage.label(one, np.ones((3, 3)))[1])
-    return np.array([*out, groups])
+    corners, windows = ((np.bitwise_count(_pooled(present, size)) >= 3, _pooled(moved, size)) for size in (2, 3))
+    groups = _summaries(*corners, lambda one: ndimage.label(one, np.ones((3, 3)))[1])
+    return np.array([_summaries(*corners, np.count_nonzero), _summaries(*windows, np.count_nonzero), groups])
 
 
 def _pooled(grids: np.ndarray, size: int) -> np.ndarray:
     """Join each window of *size* nodes a side by bitwise or, along the last two axes."""
     for axis in (-2, -1):
         length = grids.shape[axis] - size + 1
-        parts = [grids.take(range(i, i + length), axis) for i in range(size)]
-        grids = parts[0]
-        for part in parts[1:]:
-            grids |= part
+        grids = reduce(np.bitwise_or, (grids.take(range(i, i + length), axis) for i in range(size)))
     return grids
 
 
@@ -151,9 +145,8 @@ def _summaries(where: np.ndarray, changed: np.ndarray, count: Callable[[np.ndarr
 
 def plane_through(points, *, padding: float = 0.0) -> planes.Plane:
     """
-    Span the slice by three images (3, ...), over the box that holds them, and *padding* times its sides on each side.
-
-    The first axis leads from the first image to the second.
+    Span the slice by three images (3, ...), over the box that holds them, and *padding* times its sides on each side;
+    the first axis leads from the first image to the second.
     """
     padding = check_share("Padding", padding)
     array = to_numpy(points)
