@@ -61,8 +61,7 @@ def rank_predictors(many: xr.Dataset, predicted: str = "flip_rate") -> dict[str,
     """
     Return :func:`correlations` of PTQ-W for each of :data:`PREDICTORS` with a held-out measure, the best first.
 
-    Two more intervals follow for each: by how much it correlates better than J does, over all bit-widths and within
-    them.
+    Two more intervals follow: by how much each correlates better than J does, over all bit-widths and within them.
     """
     runs = series(many)["PTQ-W"]
     jaccard, held_out = _values(runs, "boundary_jaccard", "calibration"), _values(runs, predicted, "held-out")

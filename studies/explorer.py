@@ -130,8 +130,7 @@ def frames(
 
     Of *levels*, by bits, float first: ``label`` (bits, b, a), ``logits`` (bits, sample, class) in float32 as the
     studies have them, and in float64 ``radius``, ``displacement``, ``normal_variation``, where the boundary of the
-    float top-2 pair is (``reach``, along ``normal``, which is given on the slice), and ``score``, the place on the
-    slice.
+    float top-2 pair is (``reach``, along ``normal`` on the slice), and ``score``, the place on the slice.
     """
     labels = measures.labels_of(levels, plane, (nodes,))[nodes]
     doubles = {bits: networks.doubled(model) for bits, model in levels.items()}
@@ -165,8 +164,7 @@ def framed_network(name: str) -> xr.Dataset:
     """
     Compute the frames of the first CNN or residual network of the stopping chapters, on the slice of held-out inputs.
 
-    The first 300 held-out inputs are shown; pixels are kept of MNIST and Fashion-MNIST only, for CIFAR-10 states no
-    licence.
+    The first 300 held-out inputs are shown, those of CIFAR-10 without their pixels, for it states no licence.
     """
     check_choice("Network", name, tuple(FRAMED))
     dataset, kind = FRAMED[name]
@@ -200,11 +198,10 @@ def runs_of(labels: np.ndarray) -> np.ndarray:
 
 def script(dataset: xr.Dataset) -> bytes:
     """
-    Write *dataset*, of :func:`network` or :func:`frames`, as a script that adds it to a global: a page that is opened
-    as a file can load that.
+    Write *dataset*, of :func:`network` or :func:`frames`, as a script, which a page opened as a file can load.
 
-    Arrays are base64 of their little-endian bytes, in the order of C; the labels of frames are written by
-    :func:`runs_of`. The same dataset gives the same bytes.
+    It adds the dataset to a global. Arrays are base64 of their little-endian bytes, in the order of C; the labels of
+    frames are written by :func:`runs_of`. The same dataset gives the same bytes.
     """
     kept = dataset
     if "label" in dataset:  # the page does not run this network

@@ -108,14 +108,13 @@ def crossings(
     reference: nn.Module, candidate: nn.Module, inputs: torch.Tensor, *, reach: float, samples: int = 201
 ) -> tuple[np.ndarray, np.ndarray]:
     """
-    Return the way from each input, along the normal, to the float and to the quantized boundary of its pair: two of
-    (N,).
+    Return the way from each input, along the normal, to the float and to the quantized boundary of its pair.
 
     The pair is the float top-2 pair of the input, the normal that of its float margin, in full space. On this line both
     margins are followed for *reach* either way; the crossing of each that is nearest to the input is enclosed between
-    *samples* and halved down to rounding (two closer than 2 reach / (samples − 1) may be missed). Ways are in input
-    units, positive towards the runner-up, NaN where a boundary is not met. Their difference is the true displacement,
-    of which :func:`bqcore.metrics.margins.local_change` has the first-order reading, with the same sign.
+    *samples* and halved down to rounding (two closer than 2 reach / (samples − 1) may be missed). Ways (N,) are in
+    input units, positive towards the runner-up, NaN where a boundary is not met. Their difference is the true
+    displacement, of which :func:`bqcore.metrics.margins.local_change` has the first-order reading, with the same sign.
     """
     samples = check_integer("Samples", samples, 3)
     if not 0 < reach < np.inf:

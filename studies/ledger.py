@@ -78,6 +78,7 @@ def ledger(path: str | Path = CLAIMS, results: str | Path = PUBLISHED) -> list[d
                 raise ValueError(f"{Path(results) / name} is not of the baseline: {made_by} made it.")
         name = names[0]
         try:
+            row["runs"] = files[name].sizes["seed"]
             if claim["kind"] == "correlation":
                 judged = _judge_correlation(claim, {name: files[name] for name in names}, rule)
             elif claim["kind"] == "stopping":
@@ -89,7 +90,6 @@ def ledger(path: str | Path = CLAIMS, results: str | Path = PUBLISHED) -> list[d
                 judged = _judge_direction(claim, files[name], rule, choices)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: claim {claim['id']} cannot be judged from {name}: {error}") from error
-        row["runs"] = files[name].sizes["seed"]
         rows.append(row | judged | {"multiverse": holds.get(claim["id"]), "command": files[name].attrs["command"]})
     return rows
 

@@ -116,11 +116,11 @@ def of_slices(labels: dict[int, dict[int, np.ndarray]], plane: planes.Plane, inp
 
 def of_boundaries(levels: dict[int, nn.Module], plane: planes.Plane) -> xr.Dataset:
     """
-    Compare each level's boundary on a slice with the float one by lengths, which know no grid, along ``bits`` and
-    ``tau``.
+    Compare each level's boundary on a slice with the float one by lengths, which know no grid.
 
-    ``tolerance_jaccard`` is of the exact boundaries of ReLU MLPs, and of others from logits interpolated between 41
-    nodes a side; ``coarse_tolerance_jaccard``, from 21 nodes a side, tells how much of it is the grid's.
+    Along ``bits`` and ``tau``: ``tolerance_jaccard`` of the exact boundaries of ReLU MLPs, and of others from logits
+    interpolated between 41 nodes a side; ``coarse_tolerance_jaccard`` from 21, which tells how much of it is the
+    grid's.
     """
     fine = _exact_boundaries(levels, plane)
     logits = {

@@ -80,11 +80,9 @@ def family_of(method: str) -> str:
 
 def measure(spec: Objectives, split: splits.StoppingSplit, model: nn.Module) -> xr.Dataset:
     """
-    Round the trained *model* in every way and measure all, along ``method``, on both splits, as the stopping study
-    does.
+    Round the trained *model* in every way, along ``method``, and measure all on both splits as the stopping study does.
 
-    The first calibration inputs are learned from; on the others, ``choosing_band_flips`` is measured, by which
-    strengths are chosen (:func:`chosen`).
+    The first calibration inputs are learned from; ``choosing_band_flips`` is of the others, for :func:`chosen`.
     """
     reference = batchnorm.fold_batchnorm(model)
     first = min(spec.examples, math.floor((1 - _KEPT_APART) * len(split.calibration_inputs)))
@@ -111,11 +109,9 @@ STUDY = Study(measure)
 
 def chosen(many: xr.Dataset) -> xr.Dataset:
     """
-    Return each objective, along ``family``, at the strength that its seed's calibration data choose (NaN where none
-    is).
+    Return each objective of runs of one bit-width, along ``family``, at the strength that calibration data choose.
 
-    That is the one of fewest band flips on inputs not learned from, the weaker of equals. *many* are runs of one
-    bit-width.
+    Each seed's is that of fewest band flips on inputs not learned from, the weaker of equals; NaN if there is none.
     """
     strengths = {method: strength for method, _, strength, _ in methods()}
     parts = []

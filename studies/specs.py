@@ -77,7 +77,8 @@ class Spec:
 class Trained(Spec):
     """What runs that train, or load, a classifier depend on; see :func:`parameters`."""
 
-    trains: ClassVar[tuple[str, ...]]  # fields that the trained classifier depends on, beside data set, model and seed
+    # Fields that the trained classifier depends on, beside data set, model and seed.
+    trains: ClassVar[tuple[str, ...]] = ("width", "epochs", "batch_size")
     trained_by: ClassVar[str]  # the study whose classifiers these are
 
     dataset: str = setting("digits", "data set")
@@ -126,7 +127,6 @@ class Levels(Trained):
 
     study: ClassVar[str] = "levels"
     trained_by: ClassVar[str] = "levels"
-    trains: ClassVar[tuple[str, ...]] = ("width", "epochs", "batch_size")
 
     steps: int = setting(11, "interpolation steps of a transition, both ends included")
 
@@ -160,7 +160,7 @@ class Stopping(Trained):
 
     study: ClassVar[str] = "stopping"
     trained_by: ClassVar[str] = "stopping"
-    trains: ClassVar[tuple[str, ...]] = ("width", "epochs", "batch_size", "sizes")
+    trains: ClassVar[tuple[str, ...]] = (*Trained.trains, "sizes")
 
     sizes: tuple[int, ...] = setting((898, 449, 450), "inputs to train on, to calibrate on, and held out")
 

@@ -56,9 +56,8 @@ def choose(many: xr.Dataset, limits: dict[str, tuple[float, ...]] = LIMITS) -> x
     """
     Apply every rule at every limit to every run, by its calibration measures alone, and give what is held out there.
 
-    Along ``choice`` (with ``rule``, ``limit`` and ``second_limit``) and ``seed``: ``chosen_bits``, ``fallback``, and
-    every measure of the study at the level chosen, on both splits. "jaccard and band flips" crosses the limits of those
-    two.
+    Along ``choice`` (with ``rule``, ``limit`` and ``second_limit``, of rules that cross two) and ``seed``:
+    ``chosen_bits``, ``fallback``, and every measure of the study at the level chosen, on both splits.
     """
     order = [bits for bits in many.bits.values.tolist() if bits != FLOAT]
     calibration = many.sel(split="calibration")  # nothing else of the runs reaches a choice

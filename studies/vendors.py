@@ -99,8 +99,7 @@ STUDY = Study(measure, join, jobs=alone, depends=depends, notes=left_out)
 
 def compare(model: nn.Module, calibration: tuple, heldout: tuple, *, share: float = 0.2) -> xr.Dataset:
     """
-    Measure every quantizer and every plan on one network, along ``quantizer``, ``budget`` and ``ranking``, and
-    ``sample``.
+    Measure every quantizer, and every plan by ``budget`` and ``ranking``, on one network.
 
     *calibration* and *heldout* are inputs and classes; quantizers and plans see the calibration split alone. What is
     missing is NaN or 0, with the reason in ``missing``.

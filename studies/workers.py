@@ -19,8 +19,7 @@ def each(
     progress: bool = True,
 ) -> None:  # fmt: skip
     """
-    Call *call*, which can be imported, with the arguments of each of *jobs*, in other processes; drop what it gives
-    back.
+    Call *call*, which can be imported, with each of *jobs*, its arguments, in other processes; drop what it returns.
 
     The bar counts to *total*, the jobs with those done before. By default there is a process for each core that this
     process may use. If one is ended from outside, a RuntimeError says so.

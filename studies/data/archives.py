@@ -138,8 +138,7 @@ def fetch(name: str, *, progress: bool = True) -> Path:
     """
     Download the archives of a data set to data/archives, if they are not there, verify them, and return their folder.
 
-    An archive takes its place when it is whole, by its MD5. A folder named by ``BQ_DATA`` is never written to: what is
-    there is verified only.
+    An archive takes its place when it is whole, by its MD5. A folder named by ``BQ_DATA`` is only verified.
     """
     entry = _entry(name)
     if _ours():
@@ -207,8 +206,7 @@ def read_batch(content: bytes, name: str) -> dict:
     """
     Read one pickled batch of CIFAR-10 with a loader that builds arrays, lists, strings and numbers, and nothing else.
 
-    It has b"data" uint8 (n, 3072), b"labels" list of int in 0 .. 9, b"filenames" list of bytes; anything else is
-    refused.
+    It has b"data", uint8 (n, 3072), b"labels", integers 0 to 9, and b"filenames", bytes; anything else is refused.
     """
     try:
         batch = _Unpickler(io.BytesIO(content), encoding="bytes").load()

@@ -65,12 +65,10 @@ def stopping_split(
 
     Digits, which have no official test set, are cut in three; held out is what :func:`digits` holds out of the same
     seed. Of the others, training and calibration inputs are drawn from the official training set, held-out ones from
-    the official test set; if all of it is held out, it stands in its own order. Numbers of inputs are by default those
-    of ``SIZES``.
+    the official test set; if all of it is held out, it stands in its own order. Numbers are by default ``SIZES``.
 
     Inputs are float32: digits (N, 64), pixels / 16; MNIST and Fashion-MNIST (N, 1, 28, 28) and CIFAR-10 (N, 3, 32, 32),
-    pixels / 255. Those of the full CIFAR-10 have mean 0 and deviation 1 by channel, over the training inputs. Classes
-    are int64.
+    pixels / 255. Those of the full CIFAR-10 have mean 0 and deviation 1 by channel, over the training inputs.
     """
     check_choice("Data set", dataset, tuple(SIZES))
     seed = check_integer("Seed", seed, 0, 2**32 - 1)

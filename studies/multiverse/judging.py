@@ -198,11 +198,9 @@ def shares(judged: dict[str, xr.Dataset]) -> dict[str, float]:
 
 def variance_split(values: xr.DataArray) -> dict[str, float]:
     """
-    Split the variance of a measure over a full cross of choices and ``seed``: shares of the sum of squares, which sum
-    to 1.
+    Split the variance of a measure over a full cross of choices and ``seed`` into fractions that sum to 1.
 
-    They are the main effect of each axis, all "interactions" of them, and "networks", what the seeds of one
-    specification differ in.
+    They are the main effect of each axis, all "interactions", and "networks": the seeds of one specification.
     """
     values = values.astype(np.float64)
     check_finite("The measure", values.values, "leave out the reading that has none")

@@ -110,12 +110,11 @@ def mask_jaccard(mask_a: np.ndarray, mask_b: np.ndarray) -> float:
 
 def junction_counts(path: np.ndarray) -> np.ndarray:
     """
-    Count the junctions of a *path* of label grids (S, n, n), 0 to 62, both ends included: :data:`COUNTS` by
-    :data:`SUMMARIES`.
+    Count the junctions of a transition in every way of :data:`COUNTS` and :data:`SUMMARIES`.
 
-    Cells with three labels or more on their corners; windows of 3 × 3 nodes with three or more; groups of such cells
-    that touch, diagonals included. In each way: at the end of the path; the most at a step; at some step; at some step
-    and where a label changes at some step.
+    *path* (S, n, n) are label grids, 0 to 62, both ends included. Cells with three labels or more on their corners;
+    windows of 3 × 3 nodes with three or more; groups of such cells that touch, diagonals included. In each way: at the
+    end of the path; the most at a step; at some step; at some step and where a label changes at some step.
     """
     path = check_labels(path, "The path of label grids", ndim=3)
     if len(path) < 2 or min(path.shape[1:]) < 3:
