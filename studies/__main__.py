@@ -21,11 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        says = "finished runs are kept, and the same command goes on"
-        if command == "studies data":
-            says = "what came is kept, and the same command goes on"
-        elif command == "studies explorer":
-            says = "the same command begins anew"
+        kept = {"studies data": "what came is kept", "studies explorer": ""}.get(command, "finished runs are kept")
+        says = f"{kept}, and the same command goes on" if kept else "the same command begins anew"
         print(f"\n{command}: stopped; {says}.", file=sys.stderr)
         return 130
 
@@ -154,9 +151,8 @@ def _train(options) -> int:
 def _data(options) -> int:
     from .data import archives
 
-    names = archives.NAMES
+    names = archives.NAMES if not options.task or options.name == "all" else (options.name,)
     if options.task:
-        names = names if options.name == "all" else (options.name,)
         for name in names:
             archives.fetch(name)
     rows = archives.status(names)

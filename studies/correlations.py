@@ -17,12 +17,6 @@ PREDICTORS = {
 def chosen_gap(many: xr.Dataset, bits: int) -> str:
     """
     Name the method "gap η" that calibration data pick: of the lowest mean calibration Jaccard, on ties the smaller η.
-
-    Parameters
-    ----------
-    many : xarray.Dataset
-        Joined runs of the rounding study.
-    bits : int
     """
     names = list(rounding.gap_methods(many))
     if not names:
@@ -35,10 +29,8 @@ def at_method(many: xr.Dataset, method: str) -> xr.Dataset:
     """Return the runs of one method; "gap" is the η that calibration data pick, at each bit-width its own."""
     if method != "gap":
         return many.sel({"method": method})
-    chosen = [
-        many.sel({"bits": bits, "method": chosen_gap(many, bits)}).drop_vars("method") for bits in many.bits.values
-    ]
-    return xr.concat(chosen, "bits", coords="minimal", compat="override")
+    chosen = [many.sel({"bits": bits, "method": chosen_gap(many, bits)}) for bits in many.bits.values]
+    return xr.concat([one.drop_vars("method") for one in chosen], "bits", coords="minimal", compat="override")
 
 
 def series(many: xr.Dataset) -> dict[str, xr.Dataset]:
@@ -52,17 +44,8 @@ def correlations(many: xr.Dataset, predictor: str = "boundary_jaccard", predicte
     """
     Correlate a calibration measure with a held-out one over seeds and bit-widths, for each variant.
 
-    Parameters
-    ----------
-    many : xarray.Dataset
-        Joined runs of the stopping or the rounding study, at least 3 seeds.
-    predictor, predicted : str
-        Measures; where they depend on the grid, on the first.
-
-    Returns
-    -------
-    dict
-        By variant: (r with Fisher's interval, r with the interval over seeds, r within bit-widths).
+    A variant has r with Fisher's interval, r with the interval over seeds, and r within bit-widths; at least 3 seeds.
+    Measures that depend on the grid are taken on the first.
     """
     out = {}
     for name, runs in series(many).items():
@@ -78,8 +61,7 @@ def rank_predictors(many: xr.Dataset, predicted: str = "flip_rate") -> dict[str,
     """
     Return :func:`correlations` of PTQ-W for each of :data:`PREDICTORS` with a held-out measure, the best first.
 
-    Two more intervals follow for each: by how much it correlates better than J does, over all bit-widths and within
-    them (:func:`bqcore.metrics.statistics.correlation_gain`).
+    Two more intervals follow: by how much each correlates better than J does, over all bit-widths and within them.
     """
     runs = series(many)["PTQ-W"]
     jaccard, held_out = _values(runs, "boundary_jaccard", "calibration"), _values(runs, predicted, "held-out")

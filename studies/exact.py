@@ -1,6 +1,7 @@
 """One network and its quantized levels on one slice: exact measures, grid measures, the finite-scale law."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -22,29 +23,12 @@ def compare(
     tolerances: tuple[float, ...] = TOLERANCES, step: float = 0.02, places: int = 6,
 ) -> xr.Dataset:  # fmt: skip
     """
-    Measure quantized *levels* against *reference* on *plane*, exactly and on grids.
+    Measure quantized *levels*, by bit-width, against *reference* on *plane*, exactly and on grids of *nodes* a side.
 
-    Parameters
-    ----------
-    reference : nn.Sequential
-        The float network.
-    levels : dict
-        Networks by bit-width.
-    plane : slices.Plane
-    nodes : tuple of int
-        Nodes a side of the grids.
-    tolerances : tuple of float
-        Of the tolerance Jaccard distance, in input units.
-    step : float
-        Longest piece that the boundaries are divided into, in input units; a tenth of it for the mean distance.
-    places : int
-        Grids of each size: the slice's own, then moved by parts of a cell. The law is about grids at a random place.
-
-    Returns
-    -------
-    xarray.Dataset
-        Dimensions ``bits``, ``nodes``, ``place``, ``tau``, the tolerances; ``piece`` along the float boundary;
-        ``law_step``, a finer row of grid steps for drawing the law. Units and long names in the attributes.
+    Tolerances are in input units, and so is *step*, the longest piece that the boundaries are divided into (a tenth of
+    it for the mean distance). *places* are the grids of each size: the slice's own, then moved by parts of a cell, for
+    the law is about grids at a random place. Beside ``bits``, ``nodes``, ``place`` and ``tau`` there are ``piece``,
+    along the float boundary, and ``law_step``, a finer row of grid steps for drawing the law.
     """
     nodes = [check_integer("Nodes a side", n, 2) for n in nodes]
     places = check_integer("Places", places, 1)
@@ -52,9 +36,7 @@ def compare(
         raise ValueError("There are no levels to compare: give at least one network by its bit-width.")
     with one_thread():
         exact = exact_slices.exact_slice(reference, plane)
-        rows = []
-        for model in levels.values():
-            rows.append(_exact(reference, model, exact, plane, nodes, tolerances, step))
+        rows = [_exact(reference, model, exact, plane, nodes, tolerances, step) for model in levels.values()]
         out = along("bits", list(levels), rows)
         grids = _grids(reference, levels, plane, nodes, places)
     pieces = boundary_distances.shifts(exact.segments, exact.pairs, exact.segments, exact.pairs, step=step)
@@ -80,9 +62,8 @@ def _exact(reference, model, exact, plane, nodes, tolerances, step) -> dict:
         boundary_distances.shifts(one.segments, one.pairs, two.segments, two.pairs, step=step)
         for one, two in ((exact, other), (other, exact))
     ]
-    distance, angles, weights = (
-        np.concatenate([getattr(way, name) for way in ways]) for name in ("distance", "angles", "lengths")
-    )
+    names = ("distance", "angles", "lengths")
+    distance, angles, weights = (np.concatenate([getattr(way, name) for way in ways]) for name in names)
     shape = (plane.high - plane.low) / (plane.high - plane.low).max()
 
     def law(steps) -> float:
@@ -97,9 +78,8 @@ def _exact(reference, model, exact, plane, nodes, tolerances, step) -> dict:
         "changed_area": exact_slices.changed_area(exact_slices.shared_areas(reference, model, plane)),
         "nearest": apart.nearest, "mean_distance": apart.mean, "mean_distance_error": apart.mean_error,
         "hausdorff": apart.hausdorff,
-        "tolerance_jaccard": (
-            "tau", [boundary_distances.tolerance_jaccard(exact.segments, other.segments, t) for t in tolerances],
-        ),
+        "tolerance_jaccard":
+            ("tau", [boundary_distances.tolerance_jaccard(exact.segments, other.segments, t) for t in tolerances]),
         "junctions": len(other.junctions), "junctions_matched": len(met.matched),
         "junctions_vanished": len(met.vanished), "junctions_appeared": len(met.appeared),
         "law_jaccard": ("nodes", [law(plane.steps(n)) for n in nodes]),
@@ -115,18 +95,8 @@ def first_order_on_plane(
     """
     Return the first-order displacement, with the gradient in the plane, at the middle of each piece of a boundary.
 
-    Parameters
-    ----------
-    reference, candidate : torch modules
-    plane : slices.Plane
-    exact : arrangement.ExactSlice
-        Of *reference* on *plane*.
-    step : float
-        Longest piece: as in :func:`bqcore.metrics.boundary_distances.shifts`, whose pieces and whose sign these are.
-
-    Returns
-    -------
-    displacement : float array, shape (N,), input units; NaN where the float margin has no gradient in the plane
+    *exact* is the slice of *reference*; pieces and sign are those of :func:`bqcore.metrics.boundary_distances.shifts`.
+    In input units; NaN where the float margin has no gradient in the plane.
     """
     pieces = boundary_distances.shifts(exact.segments, exact.pairs, exact.segments, exact.pairs, step=step)
     if not len(pieces.points):
@@ -154,9 +124,7 @@ def _grids(reference, levels, plane, nodes, places) -> xr.Dataset:
         for place in range(places):
             # Multiples of two irrational numbers fill a cell evenly (Roberts' R2 sequence); the first is no move.
             shift = (place * np.array([0.7548776662466927, 0.5698402909980532]) % 1) * steps
-            there = planes.Plane(
-                plane.origin, plane.axes, plane.low + shift, plane.high + shift, plane.explained, plane.shape
-            )
+            there = replace(plane, low=plane.low + shift, high=plane.high + shift)
             float_labels = label_grids.label_grid(reference, there, n)
             mask, rows = masks.boundary_mask(float_labels), []
             for model in levels.values():
@@ -168,12 +136,11 @@ def _grids(reference, levels, plane, nodes, places) -> xr.Dataset:
                     "grid_change": label_grids.grid_change(float_labels, labels),
                     "junction_cells": int(masks.junction_cells(labels).sum()),
                 })  # fmt: skip
-            here = along("bits", list(levels), rows)
-            per_place.append(here.assign(mask_cells_float=int(mask.sum())))
+            per_place.append(along("bits", list(levels), rows).assign(mask_cells_float=int(mask.sum())))
         per_grid.append(xr.concat(per_place, "place"))
     out = xr.concat(per_grid, "nodes")
-    out["pooled_jaccard"] = 1 - out.shared_cells.sum("place") / out.covered_cells.sum("place").clip(min=1)
-    out["pooled_jaccard"] = out.pooled_jaccard.where(out.covered_cells.sum("place") > 0, 0.0)
+    shared, covered = out.shared_cells.sum("place"), out.covered_cells.sum("place")
+    out["pooled_jaccard"] = (1 - shared / covered.clip(min=1)).where(covered > 0, 0.0)
     own = out.boundary_jaccard.isel(place=0)
     d_eff = [masks.effective_displacement(own.isel(nodes=i), plane.steps(n)) for i, n in enumerate(nodes)]
     out["effective_displacement"] = xr.concat(d_eff, "nodes")

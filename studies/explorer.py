@@ -40,32 +40,10 @@ def network(
     model: nn.Sequential, plane: planes.Plane, images, classes, *, name: str, scale: int, class_names: str = ""
 ) -> xr.Dataset:
     """
-    Collect what the explorer needs of one network.
+    Collect what the explorer needs of one network of linear, ReLU, linear; its weights are kept in float32.
 
-    Parameters
-    ----------
-    model : nn.Sequential of linear, ReLU, linear (after flattening)
-        The float classifier; its weights are kept in float32.
-    plane : Plane
-        The slice that is shown first; D values an input.
-    images : integer array, shape (N, height, width), 0 to 255
-        Test images; the model's inputs are these divided by *scale* in float32.
-    classes : int array, shape (N,)
-    name : str
-        Of the data set: "digits", "mnist" or "fashion-mnist".
-    scale : int
-        16 or 255, say.
-    class_names : str
-        Names with commas between; empty where the numbers are the names.
-
-    Returns
-    -------
-    xarray.Dataset
-
-    Raises
-    ------
-    ValueError
-        If the model has other layers, or its inputs are not those of the plane and of the images.
+    *images* are integers (N, height, width), 0 to 255; the model's inputs are these divided by *scale* in float32.
+    *plane* is the slice shown first; *class_names* have commas between, and are empty where the numbers are the names.
     """
     check_choice("Network", name, NETWORKS)
     layers = [layer for layer in model if not isinstance(layer, nn.Flatten)]
@@ -126,25 +104,12 @@ def digits_network() -> xr.Dataset:
     spec = specs.Levels()
     split, model = sweeps.split_of(spec), sweeps.classifier(spec)
     images = (split.test_inputs * 16).round().to(torch.uint8).view(-1, 8, 8)
-    return network(
-        model, planes.pca_plane(split.train_inputs), images, split.test_classes, name="digits", scale=16
-    )  # fmt: skip
+    return network(model, planes.pca_plane(split.train_inputs), images, split.test_classes, name="digits", scale=16)
 
 
 def image_network(name: str) -> xr.Dataset:
     """
     Collect the first network of the stopping chapter on MNIST or Fashion-MNIST, with the slice of its held-out inputs.
-
-    The first 300 official test images are shown.
-
-    Parameters
-    ----------
-    name : {"mnist", "fashion-mnist"}
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If the archives are missing or damaged.
     """
     check_choice("Network", name, NETWORKS[1:])
     spec = specs.baseline("stopping", name)
@@ -154,7 +119,7 @@ def image_network(name: str) -> xr.Dataset:
     plane = planes.pca_plane(split.held_out_inputs.flatten(1))
     return network(
         sweeps.classifier(spec), plane, images, split.held_out_classes[:SHOWN], name=name, scale=255, class_names=names
-    )  # fmt: skip
+    )
 
 
 def frames(
@@ -163,24 +128,9 @@ def frames(
     """
     Compute what the explorer shows of a network that the page itself cannot run: the slice at every level, and inputs.
 
-    Parameters
-    ----------
-    levels : dict of models by bits
-        The float classifier (32) first, as :func:`studies.measures.of_decisions` takes them.
-    plane : Plane
-    inputs, classes : tensors (N, ...) and (N,)
-        Test inputs.
-    name : str
-        Of the network.
-    nodes : int
-        A side of the slice.
-
-    Returns
-    -------
-    xarray.Dataset
-        ``label`` (bits, b, a), ``logits`` (bits, sample, class) in float32 as the studies have them, and in float64
-        ``radius``, ``displacement``, ``normal_variation``, where the boundary of the float top-2 pair is (``reach``,
-        along ``normal``, which is given on the slice), and ``score``, the place on the slice.
+    Of *levels*, by bits, float first: ``label`` (bits, b, a), ``logits`` (bits, sample, class) in float32 as the
+    studies have them, and in float64 ``radius``, ``displacement``, ``normal_variation``, where the boundary of the
+    float top-2 pair is (``reach``, along ``normal`` on the slice), and ``score``, the place on the slice.
     """
     labels = measures.labels_of(levels, plane, (nodes,))[nodes]
     doubles = {bits: networks.doubled(model) for bits, model in levels.items()}
@@ -214,25 +164,14 @@ def framed_network(name: str) -> xr.Dataset:
     """
     Compute the frames of the first CNN or residual network of the stopping chapters, on the slice of held-out inputs.
 
-    The first 300 held-out inputs are shown; pixels are kept of MNIST and Fashion-MNIST only, for CIFAR-10 states no
-    licence.
-
-    Parameters
-    ----------
-    name : one of :data:`FRAMED`
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If the archives are missing or damaged.
+    The first 300 held-out inputs are shown, those of CIFAR-10 without their pixels, for it states no licence.
     """
     check_choice("Network", name, tuple(FRAMED))
     dataset, kind = FRAMED[name]
     spec = specs.baseline("stopping", dataset, kind)
     split, model = sweeps.split_of(spec), sweeps.classifier(spec)
-    levels = {specs.FLOAT: model} | uniform.levels_of(
-        model, spec.bits, scheme=spec.scheme, granularity=spec.granularity
-    )
+    grid = {"scheme": spec.scheme, "granularity": spec.granularity}
+    levels = {specs.FLOAT: model} | uniform.levels_of(model, spec.bits, **grid)
     shown = split.held_out_inputs[:SHOWN]
     plane = planes.pca_plane(split.held_out_inputs)
     found = frames(levels, plane, shown, split.held_out_classes[:SHOWN], name=name)
@@ -245,8 +184,6 @@ def runs_of(labels: np.ndarray) -> np.ndarray:
     """
     Write labels 0 to 255 as pairs of bytes, a label and how often it follows itself at once (at most 255 times).
 
-    Examples
-    --------
     >>> runs_of(np.array([[3, 3, 3], [3, 1, 1]]))
     array([3, 3, 1, 1], dtype=uint8)
     """
@@ -261,11 +198,10 @@ def runs_of(labels: np.ndarray) -> np.ndarray:
 
 def script(dataset: xr.Dataset) -> bytes:
     """
-    Write *dataset*, of :func:`network` or :func:`frames`, as a script that adds it to a global: a page that is opened
-    as a file can load that.
+    Write *dataset*, of :func:`network` or :func:`frames`, as a script, which a page opened as a file can load.
 
-    Arrays are base64 of their little-endian bytes, in the order of C; the labels of frames are written by
-    :func:`runs_of`. The same dataset gives the same bytes.
+    It adds the dataset to a global. Arrays are base64 of their little-endian bytes, in the order of C; the labels of
+    frames are written by :func:`runs_of`. The same dataset gives the same bytes.
     """
     kept = dataset
     if "label" in dataset:  # the page does not run this network

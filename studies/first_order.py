@@ -30,11 +30,6 @@ def measure(spec: FirstOrder, split: splits.Split, model: nn.Module) -> xr.Datas
 
     Beside what :func:`compare` gives at the boundary, at the test inputs in the low-margin boundary band and at the
     others, there are the measures of :func:`studies.exact.compare` that need no grid, and the Jaccard distance on one.
-
-    Returns
-    -------
-    xarray.Dataset
-        Dimensions ``bits``, ``where`` and ``tau``, the tolerances.
     """
     levels = uniform.levels_of(model, spec.bits, scheme=spec.scheme, granularity=spec.granularity)
     plane = planes.pca_plane(split.train_inputs)
@@ -55,25 +50,11 @@ def compare(
     step: float = 0.02, reach: float = 2.0,
 ) -> xr.Dataset:  # fmt: skip
     """
-    Compare the first-order displacement with the true one: at the boundary and away from it, in the plane and beyond.
+    Compare the first-order displacement with the true one, along ``bits`` and ``where``, by :func:`agreement`.
 
-    At the middles of the pieces of the exact boundary on the slice, in the plane and in full space, and at *places*. In
-    full space both margins are followed along the float margin's normal, in float64, and their crossings halved down to
-    rounding (:func:`crossings`).
-
-    Parameters
-    ----------
-    reference, levels, plane, step
-        As in :func:`studies.exact.compare`.
-    places : dict of float tensors, shape (N, ...)
-        Points away from the boundary, such as the test inputs, by name.
-    reach : float
-        How far along the normal a crossing is looked for, in input units; points without one are counted.
-
-    Returns
-    -------
-    xarray.Dataset
-        Of :func:`agreement`, along ``bits`` and ``where``: "in the plane", "at the boundary" and the names of *places*.
+    At the middles of the pieces of the exact boundary on the slice, in the plane and in full space, and at *places*,
+    points (N, ...) by name. In full space both margins are followed along the float margin's normal, in float64, as far
+    as *reach*, and their crossings halved down to rounding (:func:`crossings`). Lengths are in input units.
     """
     rows = []
     with one_thread():
@@ -82,11 +63,9 @@ def compare(
         on = torch.from_numpy(plane.points(*pieces.points.T).reshape(-1, *plane.shape))
         for level in levels.values():
             other = exact_slices.exact_slice(level, plane)
-            true = boundary_distances.shifts(
-                found.segments, found.pairs, other.segments, other.pairs, step=step
-            ).displacement
+            true = boundary_distances.shifts(found.segments, found.pairs, other.segments, other.pairs, step=step)
             linear = exact.first_order_on_plane(reference, level, plane, found, step=step)
-            parts = [agreement(linear, np.zeros(len(true)), true)]
+            parts = [agreement(linear, np.zeros(len(linear)), true.displacement)]
             for points in (on, *places.values()):
                 parts.append(agreement(*_along_normals(reference, level, points.double(), reach)))
             rows.append(xr.concat(parts, xr.Variable("where", [*WHERE[:2], *places])))
@@ -103,36 +82,25 @@ def agreement(linear: np.ndarray, reference: np.ndarray, candidate: np.ndarray) 
     """
     Say how far first order agrees with the truth over many points, and at how many there is no truth to agree with.
 
-    Parameters
-    ----------
-    linear : float array, shape (N,)
-        First-order displacement; NaN where the margin is flat.
-    reference, candidate : float arrays, shape (N,)
-        Signed way along the normal to each boundary; NaN where it was not met. Their difference is the displacement.
-
-    Returns
-    -------
-    xarray.Dataset
-        Medians over the points that have both; shares of all points. What did not move at all agrees if *linear* is 0.
+    *linear* is the first-order displacement (N,), NaN where the margin is flat; *reference* and *candidate* are the
+    signed ways along the normal to each boundary, NaN where it was not met. Medians are over the points that have both,
+    shares of all. What did not move at all agrees if *linear* is 0.
     """
     true = candidate - reference
     met = np.isfinite(linear) & np.isfinite(true)
-    off = np.abs(linear - true)[met]
-    size = np.abs(true)[met]
+    off, size = np.abs(linear - true)[met], np.abs(true)[met]
     moved = size > 0
 
-    def median(values: np.ndarray) -> float:
-        return float(np.median(values)) if len(values) else np.nan
+    def over(values: np.ndarray, of=np.mean) -> float:
+        return float(of(values)) if len(values) else np.nan
 
     return xr.Dataset({
-        "points": len(linear),
-        "no_float": float(np.isnan(reference).mean()) if len(linear) else np.nan,
-        "no_quantized": float((np.isfinite(reference) & np.isnan(candidate)).mean()) if len(linear) else np.nan,
-        "flat": float(np.isnan(linear).mean()) if len(linear) else np.nan,
-        "distance": median(np.abs(reference[met])), "true": median(size),
-        "ratio": median(np.abs(linear[met][moved]) / size[moved]), "error": median(off[moved] / size[moved]),
-        "within": float((off <= 0.1 * size).mean()) if len(off) else np.nan,
-        "same_sign": float((np.sign(linear[met]) == np.sign(true[met])).mean()) if len(off) else np.nan,
+        "points": len(linear), "no_float": over(np.isnan(reference)),
+        "no_quantized": over(np.isfinite(reference) & np.isnan(candidate)), "flat": over(np.isnan(linear)),
+        "distance": over(np.abs(reference[met]), np.median), "true": over(size, np.median),
+        "ratio": over(np.abs(linear[met][moved]) / size[moved], np.median),
+        "error": over(off[moved] / size[moved], np.median), "within": over(off <= 0.1 * size),
+        "same_sign": over(np.sign(linear[met]) == np.sign(true[met])),
     })  # fmt: skip
 
 
@@ -144,22 +112,9 @@ def crossings(
 
     The pair is the float top-2 pair of the input, the normal that of its float margin, in full space. On this line both
     margins are followed for *reach* either way; the crossing of each that is nearest to the input is enclosed between
-    samples and halved down to rounding. The difference of the two ways is the true displacement, of which
-    :func:`bqcore.metrics.margins.local_change` has the first-order reading, with the same sign.
-
-    Parameters
-    ----------
-    reference, candidate : torch modules, inputs (N, ...) -> logits (N, K)
-    inputs : float tensor, shape (N, ...)
-    reach : float
-        In input units, above 0.
-    samples : int
-        Points on each line: two crossings closer than 2 reach / (samples − 1) may be missed.
-
-    Returns
-    -------
-    reference, candidate : float arrays, shape (N,)
-        Signed, in input units; positive towards the runner-up, NaN where a boundary is not met within *reach*.
+    *samples* and halved down to rounding (two closer than 2 reach / (samples − 1) may be missed). Ways (N,) are in
+    input units, positive towards the runner-up, NaN where a boundary is not met. Their difference is the true
+    displacement, of which :func:`bqcore.metrics.margins.local_change` has the first-order reading, with the same sign.
     """
     samples = check_integer("Samples", samples, 3)
     if not 0 < reach < np.inf:

@@ -22,18 +22,12 @@ CLAIMS = Path("data/claims.yml")
 SCHEMA = Path(__file__).resolve().parents[1] / "data" / "claims.schema.yml"
 README = Path("README.md")
 VERDICTS = ("reproduced", "not reproduced", "inconclusive", "not attempted")
+_BY_AGREEMENT = ("not reproduced", "inconclusive", "reproduced")  # the better ones last
 _MARKS = "<!-- ledger: written by `make publish`, compared by a test -->", "<!-- end of ledger -->"
 
 
 def load_claims(path: str | Path = CLAIMS) -> tuple[dict, list[dict]]:
-    """
-    Read the rule and the claims.
-
-    Raises
-    ------
-    ValueError
-        If the file is not of the form that its head describes and data/claims.schema.yml states; the claim is named.
-    """
+    """Read the rule and the claims; refuse, and name the claim, what is not of the form of data/claims.schema.yml."""
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -55,24 +49,10 @@ def load_claims(path: str | Path = CLAIMS) -> tuple[dict, list[dict]]:
 
 def ledger(path: str | Path = CLAIMS, results: str | Path = PUBLISHED) -> list[dict]:
     """
-    Judge every claim.
+    Judge every claim by the result files in *results*, which must be whole and of the baseline.
 
-    Parameters
-    ----------
-    path : file of claims
-    results : folder
-        Where the result files named by the claims are; the published ones by default.
-
-    Returns
-    -------
-    rows : list of dict
-        id, dataset, says, reported, estimate, low, high, runs, percentile, verdict, multiverse (the share of
-        specifications in which it holds), command; None where there is none.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If a result file is missing, damaged, not what the manifest says, or not of the baseline.
+    A row has id, dataset, says, reported, estimate, low, high, runs, percentile, verdict, multiverse (the share of
+    specifications in which it holds), command; None where there is none.
     """
     rule, claims = load_claims(path)
     files = {}
@@ -98,6 +78,7 @@ def ledger(path: str | Path = CLAIMS, results: str | Path = PUBLISHED) -> list[d
                 raise ValueError(f"{Path(results) / name} is not of the baseline: {made_by} made it.")
         name = names[0]
         try:
+            row["runs"] = files[name].sizes["seed"]
             if claim["kind"] == "correlation":
                 judged = _judge_correlation(claim, {name: files[name] for name in names}, rule)
             elif claim["kind"] == "stopping":
@@ -139,9 +120,8 @@ def _select(
     dataset: xr.Dataset, select: dict, choices: Callable[[], xr.Dataset] | None = None, usual: float | None = None
 ) -> xr.DataArray:
     """
-    Return a measure at given coordinates; where a stopping rule is named, at the bits that it chooses.
-
-    *choices* gives what the rules choose; a rule's limit is a number, or "usual": *usual*.
+    Return a measure at given coordinates; where a stopping rule is named, at the bits that it chooses of *choices*,
+    whose limit is a number, or "usual": *usual*.
     """
     where = {key: value for key, value in select.items() if key not in ("measure", "rule", "limit")}
     if "rule" in select:
@@ -179,6 +159,12 @@ def _interval(values: xr.DataArray, means_of: int, level: float) -> statistics.I
     return statistics.prediction_interval(values.values.ravel(), means_of, level)
 
 
+def _verdict(interval: statistics.Interval, reported: float, reach: float, rule: dict) -> str:
+    """Return one of :data:`_BY_AGREEMENT`; an interval is too wide to tell by *reach*, how far the levels lie apart."""
+    inside = interval.low <= reported <= interval.high
+    return _BY_AGREEMENT[inside + (inside and interval.high - interval.low <= rule["too_wide"] * reach)]
+
+
 def _shown(interval: statistics.Interval, values: xr.DataArray, dataset: xr.Dataset) -> dict:
     """Cut an interval to what *values* can be, for readers: a share 0 to 1, bits those of the runs."""
     low, high = -np.inf, np.inf
@@ -196,18 +182,10 @@ def _judge_value(claim: dict, dataset: xr.Dataset, rule: dict, choices: Callable
     loose = sorted(set(selected.dims) - {"seed", claim.get("pool")})
     if loose:
         raise ValueError(f"its select leaves {', '.join(loose)} open: name one, or pool it.")
-    values = selected.values.ravel()
     interval = _interval(selected, claim["means_of"], rule["level"])
-    if not interval.low <= claim["reported"] <= interval.high:
-        verdict = "not reproduced"
-    elif interval.high - interval.low > rule["too_wide"] * _span(claim, dataset):
-        verdict = "inconclusive"
-    else:
-        verdict = "reproduced"
     return _shown(interval, selected, dataset) | {
-        "runs": dataset.sizes["seed"],
-        "percentile": statistics.percentile(values, claim["reported"]),
-        "verdict": verdict,
+        "percentile": statistics.percentile(selected.values.ravel(), claim["reported"]),
+        "verdict": _verdict(interval, claim["reported"], _span(claim, dataset), rule),
     }
 
 
@@ -224,24 +202,21 @@ def _judge_stopping(
     spans = [_span(other, dataset) for other in together]
     verdicts = []
     for i in aware:
-        inside, narrow = True, True
+        each = []
         for other, reach in zip(together, spans):
             values = _select(chosen.isel(choice=i), other["select"])
             interval = _interval(values, other["means_of"], rule["level"])
-            inside &= interval.low <= other["reported"] <= interval.high
-            narrow &= interval.high - interval.low <= rule["too_wide"] * reach
-        verdicts.append(inside + (inside and narrow))
-    verdict = ("not reproduced", "inconclusive", "reproduced")[max(verdicts)]
+            each.append(_verdict(interval, other["reported"], reach, rule))
+        verdicts.append(min(each, key=_BY_AGREEMENT.index))
     usual = stopping.usual_limit(chosen, claim["rule"], rule["spare"])
     values = _select(usual, claim["select"])
     interval = _interval(values, claim["means_of"], rule["level"])
     names = " and ".join(other["id"] for other in together)
     return _shown(interval, values, dataset) | {
         "says": f"{claim['says']} (ours at {claim['rule']} ≤ {float(usual.limit):g}, as calibration data pick it; "
-        f"{sum(v > 0 for v in verdicts)} of {len(aware)} limits agree with {names} at once)",
-        "runs": dataset.sizes["seed"],
+        f"{sum(one != _BY_AGREEMENT[0] for one in verdicts)} of {len(aware)} limits agree with {names} at once)",
         "percentile": statistics.percentile(values.values, claim["reported"]),
-        "verdict": verdict,
+        "verdict": max(verdicts, key=_BY_AGREEMENT.index),
     }
 
 
@@ -256,17 +231,10 @@ def _judge_direction(claim: dict, dataset: xr.Dataset, rule: dict, choices: Call
     if "mean_over" in claim:
         first, second = first.mean(claim["mean_over"]), second.mean(claim["mean_over"])
     interval = statistics.paired_difference(first.values, second.values, rule["level"])
-    if interval.high <= 0:
-        verdict = "not reproduced"
-    elif interval.low > 0:
-        verdict = "reproduced"
-    else:
-        verdict = "inconclusive"
+    holds, refuted = interval.low > 0, interval.high <= 0
     if claim["kind"] == "no gain":  # the other way round: what would be a gain speaks against it
-        if interval.low > 0:
-            verdict = "not reproduced"
-        else:
-            verdict = "reproduced" if interval.high < claim["less_than"] else "inconclusive"
+        holds, refuted = interval.high < claim["less_than"], interval.low > 0
+    verdict = "not reproduced" if refuted else "reproduced" if holds else "inconclusive"
     if "most" in claim:
         share = statistics.prediction_interval(first.values, 1, rule["level"])
         if share.high < claim["most"]:
@@ -275,9 +243,7 @@ def _judge_direction(claim: dict, dataset: xr.Dataset, rule: dict, choices: Call
             verdict = "inconclusive"
     says = claim["says"] + (f" (at {claim['second']['rule']} ≤ {usual:g})" if usual is not None else "")
     percentile = statistics.percentile((first - second).values, 0.0)
-    return interval._asdict() | {
-        "says": says, "runs": dataset.sizes["seed"], "percentile": percentile, "verdict": verdict
-    }  # fmt: skip
+    return interval._asdict() | {"says": says, "percentile": percentile, "verdict": verdict}
 
 
 def _judge_correlation(claim: dict, files: dict[str, xr.Dataset], rule: dict) -> dict:
@@ -289,17 +255,11 @@ def _judge_correlation(claim: dict, files: dict[str, xr.Dataset], rule: dict) ->
     which = min if claim["of"] == "lowest" else max
     variant, name = which(found, key=lambda key: found[key].estimate)
     interval, all_of_them = found[variant, name], [one.estimate for one in found.values()]
-    if not interval.low <= claim["reported"] <= interval.high:
-        verdict = "not reproduced"
-    elif interval.high - interval.low > rule["too_wide"] * (max(all_of_them) - min(all_of_them)):
-        verdict = "inconclusive"
-    else:
-        verdict = "reproduced"
     return interval._asdict() | {
         "says": f"{claim['says']} (ours of {len(found)} variants: {variant}, {Path(name).stem})",
         "runs": files[name].sizes["seed"],
         "percentile": statistics.percentile(all_of_them, claim["reported"]),
-        "verdict": verdict,
+        "verdict": _verdict(interval, claim["reported"], max(all_of_them) - min(all_of_them), rule),
     }
 
 
@@ -326,9 +286,8 @@ def judged_table(rows: list[dict]) -> str:
     """Return the table of the claims that have a verdict, and say in a line how many have none yet, if any."""
     judged = [row for row in rows if row["verdict"] != "not attempted"]
     rest = len(rows) - len(judged)
-    if not rest:
-        return table(judged)
-    return f"{table(judged)}\n\n{rest} more claims are not attempted yet; `python -m studies ledger` lists them all."
+    more = f"\n\n{rest} more claims are not attempted yet; `python -m studies ledger` lists them all." if rest else ""
+    return table(judged) + more
 
 
 def publish_table() -> list[str]:

@@ -17,15 +17,7 @@ GRID_DIMS = {"a", "b", "cell_a", "cell_b", "sample"}  # of what only pictures ne
 
 
 def measure(spec: Levels, split: splits.Split, model: nn.Module) -> xr.Dataset:
-    """
-    Quantize the trained *model* and measure every level on the test split and on the training split's slice.
-
-    Returns
-    -------
-    xarray.Dataset
-        Dimensions ``bits`` (32 is the float classifier), ``nodes``, ``tau``, ``quantile``, ``transition``, ``t``, and
-        for the pictures ``b``, ``a``, ``cell_b``, ``cell_a``, ``sample``.
-    """
+    """Quantize the trained *model* and measure every level on the test split and on the training split's slice."""
     levels = {FLOAT: model} | uniform.levels_of(model, spec.bits, scheme=spec.scheme, granularity=spec.granularity)
     plane = planes.pca_plane(split.train_inputs)
     labels = measures.labels_of(levels, plane, spec.nodes)
@@ -43,11 +35,9 @@ def _transitions(levels: dict, labels: dict, plane: planes.Plane, spec: Levels) 
     t = np.arange(spec.steps) / (spec.steps - 1)
     rows, names = [], []
     for first, second in zip(spec.bits, spec.bits[1:]):
-        inner = [
-            label_grids.label_grid(uniform.interpolate(levels[first], levels[second], x), plane, spec.nodes[0])
-            for x in t[1:-1]
-        ]
-        path = np.stack([labels[first], *inner, labels[second]])
+        inner = (uniform.interpolate(levels[first], levels[second], x) for x in t[1:-1])
+        grids = (label_grids.label_grid(model, plane, spec.nodes[0]) for model in inner)
+        path = np.stack([labels[first], *grids, labels[second]])
         found = masks.transition(path)
         names.append(f"{first}→{second}")
         rows.append({

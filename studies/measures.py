@@ -26,20 +26,7 @@ def logits_of(levels: dict[int, nn.Module], inputs: torch.Tensor) -> dict[int, t
 
 def of_decisions(logits: dict[int, torch.Tensor], classes: torch.Tensor, share: float) -> xr.Dataset:
     """
-    Measure accuracy, flips, boundary band and pair order of each level.
-
-    Parameters
-    ----------
-    logits : dict of tensors (N, K) by bits
-        32 bits is the float classifier, which the others are compared with.
-    classes : tensor (N,)
-    share : float
-        Of the inputs in the boundary band.
-
-    Returns
-    -------
-    xarray.Dataset
-        Along ``bits``.
+    Measure accuracy, flips, boundary band and pair order of each level along ``bits``, of which 32 is the float one.
     """
     z, y = logits[FLOAT], classes
     band = decisions.boundary_band(z, share)
@@ -59,21 +46,7 @@ def of_decisions(logits: dict[int, torch.Tensor], classes: torch.Tensor, share: 
 
 
 def of_shifts(model: nn.Module, inputs: torch.Tensor, logits: dict[int, torch.Tensor]) -> xr.Dataset:
-    """
-    Measure the displacement of each level, median and 95th percentile, and how far its logits are off.
-
-    Parameters
-    ----------
-    model : torch module
-        The float classifier.
-    inputs : tensor (N, ...)
-    logits : dict of tensors (N, K) by bits
-
-    Returns
-    -------
-    xarray.Dataset
-        Along ``bits`` and ``quantile``.
-    """
+    """Measure each level's displacement, median and 95th percentile, and logit error against *model*, the float one."""
     known = margins.top_margins(model, inputs)
     rows = []
     for q in logits.values():
@@ -104,11 +77,7 @@ def of_geometry(levels: dict[int, nn.Module], inputs: torch.Tensor) -> xr.Datase
 
 
 def labels_of(levels: dict[int, nn.Module], plane: planes.Plane, nodes: tuple[int, ...]) -> dict[int, dict]:
-    """
-    Label the slice's grids: for each number of nodes a side, the labels by bits.
-
-    A grid whose nodes are some of the finest one's is taken from it.
-    """
+    """Label the slice's grids, by nodes a side and by bits; a grid of nodes that the finest has is taken from it."""
     finest = max(nodes)
     grids = {bits: label_grids.label_grid(model, plane, finest) for bits, model in levels.items()}
     out = {}
@@ -122,11 +91,7 @@ def labels_of(levels: dict[int, nn.Module], plane: planes.Plane, nodes: tuple[in
 
 
 def of_slices(labels: dict[int, dict[int, np.ndarray]], plane: planes.Plane, inputs: torch.Tensor) -> xr.Dataset:
-    """
-    Compare each level's slice with the float one at each resolution: along ``nodes`` and ``bits``.
-
-    *inputs* are those that the slice is fitted on; how much of it lies outside their range is measured too.
-    """
+    """Compare each level's slice with the float one along ``nodes`` and ``bits``; *inputs* are what it is fitted on."""
     per_grid = []
     for n, grids in labels.items():
         steps = plane.steps(n)
@@ -153,12 +118,9 @@ def of_boundaries(levels: dict[int, nn.Module], plane: planes.Plane) -> xr.Datas
     """
     Compare each level's boundary on a slice with the float one by lengths, which know no grid.
 
-    Returns
-    -------
-    xarray.Dataset
-        Along ``bits`` and ``tau``: ``tolerance_jaccard`` of the exact boundaries of ReLU MLPs, and of others from
-        logits interpolated between 41 nodes a side; ``coarse_tolerance_jaccard`` from 21 nodes a side, which tells how
-        much of it is the grid's.
+    Along ``bits`` and ``tau``: ``tolerance_jaccard`` of the exact boundaries of ReLU MLPs, and of others from logits
+    interpolated between 41 nodes a side; ``coarse_tolerance_jaccard`` from 21, which tells how much of it is the
+    grid's.
     """
     fine = _exact_boundaries(levels, plane)
     logits = {
@@ -191,34 +153,14 @@ def _exact_boundaries(levels: dict[int, nn.Module], plane: planes.Plane) -> dict
 
 
 def on_both_splits(levels: dict[int, nn.Module], split: splits.StoppingSplit, spec: Stopping) -> xr.Dataset:
-    """
-    Measure *levels* on the calibration and the held-out split, each with the slice fitted on itself.
-
-    Parameters
-    ----------
-    levels : dict of models by bits
-        32 bits is the float classifier.
-    split : splits.StoppingSplit
-    spec : Stopping
-        Its share and its nodes.
-
-    Returns
-    -------
-    xarray.Dataset
-        Along ``split``, ``bits``, ``nodes``, ``tau``, ``quantile`` and ``axis``.
-    """
+    """Measure *levels*, by bits, along ``split``, calibration and held-out, each with the slice fitted on itself."""
     parts = []
     for inputs, classes in (split[2:4], split[4:6]):
-        plane = planes.pca_plane(inputs)
-        logits = logits_of(levels, inputs)
-        parts.append(
-            xr.merge([
-                of_decisions(logits, classes, spec.share),
-                of_shifts(levels[FLOAT], inputs, logits),
-                of_slices(labels_of(levels, plane, spec.nodes), plane, inputs),
-                of_boundaries(levels, plane),
-            ])
-        )  # fmt: skip
+        plane, logits = planes.pca_plane(inputs), logits_of(levels, inputs)
+        parts.append(xr.merge([
+            of_decisions(logits, classes, spec.share), of_shifts(levels[FLOAT], inputs, logits),
+            of_slices(labels_of(levels, plane, spec.nodes), plane, inputs), of_boundaries(levels, plane),
+        ]))  # fmt: skip
     return xr.concat(parts, xr.Variable("split", list(SPLITS)))
 
 
@@ -226,11 +168,8 @@ def usual_tolerance(distances: xr.DataArray) -> float:
     """
     Return the tolerance that tables show: the one that tells most at 4 bits, where half of the boundary has moved.
 
-    Parameters
-    ----------
-    distances : xarray.DataArray
-        ``tolerance_jaccard`` along ``bits`` and ``tau``, and any others; of two splits the calibration one decides, of
-        several roundings that to nearest, and of bits those next to 4.
+    *distances* is ``tolerance_jaccard``: of two splits the calibration one decides, of several roundings that to
+    nearest, and of bits those next to 4.
     """
     if "split" in distances.dims:
         distances = distances.sel(split="calibration")
@@ -271,26 +210,19 @@ _OWN = {
     # decisions, and distances around inputs
     "accuracy": ("accuracy", RATE),
     "logit_error": ("squared logit difference from the float classifier, mean over the inputs", "1"),
-    "target": ("true class", "class"),
-    "model_bytes": ("size of the quantized model", "byte"),
+    "target": ("true class", "class"), "model_bytes": ("size of the quantized model", "byte"),
     # slices
     "thick_boundary_jaccard": ("boundary-mask Jaccard distance of masks thickened by a cell on every side", "1"),
-    "coarse_tolerance_jaccard": (
-        "tolerance Jaccard distance from 21 nodes a side, interpolated",
-        "fraction of the boundaries' length",
-    ),
+    "coarse_tolerance_jaccard":
+        ("tolerance Jaccard distance from 21 nodes a side, interpolated", "fraction of the boundaries' length"),
     "exact_boundaries": ("tolerance Jaccard distance from exact boundaries, not from interpolated ones", "flag"),
     "four_class_cells": ("cells with four classes", "count"),
     "few_classes": ("fewer than three classes on the slice: no junction can be", "flag"),
     "explained": ("variance explained by the slice's axis", RATE),
-    "score": ("test inputs projected onto the slice", UNITS),
-    "axis": ("axis of the slice", "1"),
-    "tau": ("tolerance", UNITS),
-    "cell_a": ("cell centre along a", UNITS),
-    "cell_b": ("cell centre along b", UNITS),
+    "score": ("test inputs projected onto the slice", UNITS), "axis": ("axis of the slice", "1"),
+    "tau": ("tolerance", UNITS), "cell_a": ("cell centre along a", UNITS), "cell_b": ("cell centre along b", UNITS),
     # transitions
-    "transition": ("from one bit-width to the next", "bit"),
-    "t": ("interpolation between the two levels", "1"),
+    "transition": ("from one bit-width to the next", "bit"), "t": ("interpolation between the two levels", "1"),
     "junction_steps": ("triple-junction cells at each interpolation step", "count"),
     "junction_union": ("triple-junction cells at some interpolation step", "count"),
     "junction_union_changed": ("of these, inside the changed region", "count"),
@@ -306,10 +238,8 @@ _OWN = {
     "method": ("how the weights were rounded", "1"),
     "changed_weights": ("weights not rounded to the nearest grid point", "fraction of those between two"),
     "undecided_gates": ("gates between 0.01 and 0.99 at the last step", "fraction of those between two"),
-    "choosing_band_flips": (
-        "low-margin boundary-band flips on calibration inputs not learned from",
-        "fraction of the band",
-    ),
+    "choosing_band_flips":
+        ("low-margin boundary-band flips on calibration inputs not learned from", "fraction of the band"),
     "term_weight": ("weight of the objective's term, η", "1"),
     "fell_back": ("learned gates ended above nearest, which was taken", "flag"),
     # runs
@@ -334,17 +264,14 @@ _OWN = {
     "piece_displacement": ("displacement along the normal in the plane", UNITS),
     "piece_distance": ("distance to the quantized boundary in the plane", UNITS),
     "piece_first_order": ("first-order boundary displacement in the plane", UNITS),
-    "piece_length": ("length of the piece", UNITS),
-    "piece_angle": ("direction of the piece's normal", "rad"),
+    "piece_length": ("length of the piece", UNITS), "piece_angle": ("direction of the piece's normal", "rad"),
     "pooled_jaccard": ("boundary-mask Jaccard distance, cells pooled over places of the grid", "1"),
     "shared_cells": ("cells on both boundary masks", "count"),
-    "covered_cells": ("cells on either boundary mask", "count"),
-    "junction_cells": ("triple-junction cells", "count"),
+    "covered_cells": ("cells on either boundary mask", "count"), "junction_cells": ("triple-junction cells", "count"),
     "mask_cells_float": ("cells on the float boundary mask", "count"),
     "place": ("place: of the grid, 0 being the slice's own, or of the points", "1"),
     # first order against the truth
-    "where": ("which points", "1"),
-    "points": ("points compared", "count"),
+    "where": ("which points", "1"), "points": ("points compared", "count"),
     "no_float": ("points without a float boundary within reach", RATE),
     "no_quantized": ("points with a float boundary and no quantized one within reach", RATE),
     "flat": ("points where the float margin has no gradient", RATE),
@@ -355,41 +282,29 @@ _OWN = {
     "within": ("points where first order is within a tenth of the truth", RATE),
     "same_sign": ("points where first order has the sign of the truth", RATE),
     # the multiverse
-    "stopping_loss": ("accuracy lost against float", RATE),
-    "stopping_flip_rate": ("flip rate", RATE),
+    "stopping_loss": ("accuracy lost against float", RATE), "stopping_flip_rate": ("flip rate", RATE),
     "stopping_band_flip_rate": ("flip rate in the boundary band", "fraction of the band"),
     "stopping_jaccard": ("boundary-mask Jaccard distance on the part's own slice", "1"),
-    "width": ("hidden units", "count"),
-    "epochs": ("epochs of training", "count"),
+    "width": ("hidden units", "count"), "epochs": ("epochs of training", "count"),
     "scale": ("scale of the inputs", "1"),
     "scheme": ("step of the quantizer: narrow (2^b - 1 levels) or full (2^b)", "1"),
     "granularity": ("one step for each weight tensor, or for each output channel", "1"),
-    "plane": ("what spans the slice, and its box", "1"),
-    "mask": ("what is marked as boundary", "1"),
-    "gradient": ("what the margin's change is divided by", "1"),
-    "pair": ("the classes of the margin", "1"),
-    "grid": ("nodes of the grid and steps of the interpolation", "1"),
-    "count": ("what is counted as a junction", "1"),
-    "summary": ("which junctions of a transition are counted", "1"),
-    "kind": ("which cells reconfigure", "1"),
-    "part": ("calibration inputs, and held-out ones", "1"),
-    "share": ("inputs in the low-margin boundary band", RATE),
-    "slice_bits": ("bit-width of the weights", "bit"),
-    "shift_bits": ("bit-width of the weights", "bit"),
+    "plane": ("what spans the slice, and its box", "1"), "mask": ("what is marked as boundary", "1"),
+    "gradient": ("what the margin's change is divided by", "1"), "pair": ("the classes of the margin", "1"),
+    "grid": ("nodes of the grid and steps of the interpolation", "1"), "count": ("what is counted as a junction", "1"),
+    "summary": ("which junctions of a transition are counted", "1"), "kind": ("which cells reconfigure", "1"),
+    "part": ("calibration inputs, and held-out ones", "1"), "share": ("inputs in the low-margin boundary band", RATE),
+    "slice_bits": ("bit-width of the weights", "bit"), "shift_bits": ("bit-width of the weights", "bit"),
     "stopping_nodes": ("nodes a side of the slice grid", "count"),
     # vendors' quantizers and plans
     "network": ("data set and model of the published network", "1"),
     "quantizer": ("quantizer, its bits and its steps", "1"),
-    "budget": ("bit-width whose bytes a plan may spend", "bit"),
-    "ranking": ("how layers are ranked", "1"),
-    "float_accuracy": ("accuracy of the float classifier", RATE),
-    "float_bytes": ("size of the float model", "byte"),
+    "budget": ("bit-width whose bytes a plan may spend", "bit"), "ranking": ("how layers are ranked", "1"),
+    "float_accuracy": ("accuracy of the float classifier", RATE), "float_bytes": ("size of the float model", "byte"),
     "stored": ("size of the file that the quantizer's own package writes", "byte"),
-    "weight_bits": ("bits of the quantized weights", "bit"),
-    "missing": ("why there is no such candidate", "1"),
+    "weight_bits": ("bits of the quantized weights", "bit"), "missing": ("why there is no such candidate", "1"),
     "flipped": ("whether the decision on a held-out input flips; -1: there is none", "flag"),
-    "plan_missing": ("why there is no such plan", "1"),
-    "plan_bits": ("bits by layer", "bit"),
+    "plan_missing": ("why there is no such plan", "1"), "plan_bits": ("bits by layer", "bit"),
     "plan_bytes": ("size of the model by the plan, packed", "byte"),
     "plan_flipped": ("whether the decision on a held-out input flips; -1: there is none", "flag"),
     "plan_flip_rate": ("flip rate, of a plan", RATE),
@@ -397,8 +312,7 @@ _OWN = {
     "plan_band_flip_rate": ("low-margin boundary-band flips, of a plan", "fraction of the band"),
     "plan_accuracy": ("accuracy, of a plan", RATE),
     # what studies took
-    "minutes": ("time", "min"),
-    "cpu_minutes": ("processor time", "min"),
+    "minutes": ("time", "min"), "cpu_minutes": ("processor time", "min"),
     "peak_mb": ("peak memory of the largest job; of all, of those that ran at a time", "MB"),
-}
+}  # fmt: skip
 LONG_NAMES = _vocabulary.LONG_NAMES | _OWN

@@ -14,24 +14,11 @@ MODELS = ("mlp", "cnn", "resnet", "strided-resnet")
 
 def build(name: str, shape: tuple[int, ...], classes: int, *, width: int, seed: int) -> nn.Module:
     """
-    Build a model by name, with torch's usual initial weights.
+    Build one of :data:`MODELS` by name, for inputs of *shape*, with torch's usual initial weights.
 
-    Parameters
-    ----------
-    name : one of "mlp", "cnn", "resnet", "strided-resnet"
-        One hidden layer; a small convolutional network; a reduced residual network, and one whose first convolution
-        halves the image, which leaves time for more channels.
-    shape : tuple of int
-        Of one input: any for the MLP, which flattens it, (channels, rows, columns) for the others.
-    classes : int
-        K, at least 2.
-    width : int
-        Hidden units of the MLP, channels of the first convolution of the others.
-    seed : int
-        Of the initial weights.
+    *width* is the MLP's hidden units, or the channels of the first convolution of a small convolutional network, of a
+    reduced residual one, or of one whose first convolution halves the image, which leaves time for more channels.
 
-    Examples
-    --------
     >>> build("mlp", (1, 28, 28), 10, width=128, seed=0)(torch.zeros(3, 1, 28, 28)).shape
     torch.Size([3, 10])
     """
@@ -49,16 +36,7 @@ def build(name: str, shape: tuple[int, ...], classes: int, *, width: int, seed: 
 
 
 def mlp(sizes: tuple[int, ...], seed: int) -> nn.Sequential:
-    """
-    Build a ReLU multilayer perceptron, for instance 64-64-10, with torch's usual initial weights.
-
-    Parameters
-    ----------
-    sizes : tuple of int
-        Inputs, hidden units of each layer, classes.
-    seed : int
-        Of the initial weights.
-    """
+    """Build a ReLU multilayer perceptron, for instance of sizes (64, 64, 10), with torch's usual initial weights."""
     if len(sizes) < 2:
         raise ValueError(f"Sizes are {sizes}: give at least the inputs and the classes.")
     sizes = [check_integer("A layer's size", size, 1) for size in sizes]
@@ -68,7 +46,7 @@ def mlp(sizes: tuple[int, ...], seed: int) -> nn.Sequential:
 
 
 def _cnn(shape: tuple[int, ...], classes: int, width: int) -> nn.Sequential:
-    """Two convolutions, each halved by pooling, and two linear layers."""
+    """Build two convolutions, each halved by pooling, and two linear layers."""
     channels, rows, columns = shape
     return nn.Sequential(
         nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
@@ -79,9 +57,7 @@ def _cnn(shape: tuple[int, ...], classes: int, width: int) -> nn.Sequential:
 
 def _resnet(shape: tuple[int, ...], classes: int, width: int, first: tuple[int, int, int]) -> nn.Sequential:
     """
-    Three residual blocks of w, 2w and 4w channels (He et al. 2016, reduced); w = 16 has 78,042 parameters.
-
-    *first* are size, stride and padding of the first convolution.
+    Build three residual blocks (He et al. 2016, reduced), 78,042 parameters at w = 16; *first*: size, stride, padding.
     """
     return nn.Sequential(
         nn.Conv2d(shape[0], width, *first, bias=False), nn.BatchNorm2d(width), nn.ReLU(),

@@ -46,9 +46,8 @@ def rounded_models(
     out = {
         "nearest": (uniform.quantize_model(reference, bits, scheme=spec.scheme), None),
         "gptq": (gptq.gptq(reference, inputs, bits, scheme=spec.scheme), None),
-        "step": (stepped, None),
-        "layers": (starts[None], None),
-    }
+        "step": (stepped, None), "layers": (starts[None], None),
+    }  # fmt: skip
     for method, objective, strength, with_step in methods():
         out[method] = objectives.learn(
             reference, inputs, bits, objective, strength=strength, seed=spec.seed, fraction=spec.share,
@@ -81,15 +80,9 @@ def family_of(method: str) -> str:
 
 def measure(spec: Objectives, split: splits.StoppingSplit, model: nn.Module) -> xr.Dataset:
     """
-    Round the trained *model* in every way and measure all on both splits, as the stopping study does.
+    Round the trained *model* in every way, along ``method``, and measure all on both splits as the stopping study does.
 
-    The first calibration inputs are learned from; on the others, ``choosing_band_flips`` is measured, by which
-    strengths are chosen (:func:`chosen`).
-
-    Returns
-    -------
-    xarray.Dataset
-        Dimensions ``bits``, ``method``, ``split``, ``nodes``, ``quantile``, ``axis``.
+    The first calibration inputs are learned from; ``choosing_band_flips`` is of the others, for :func:`chosen`.
     """
     reference = batchnorm.fold_batchnorm(model)
     first = min(spec.examples, math.floor((1 - _KEPT_APART) * len(split.calibration_inputs)))
@@ -102,14 +95,12 @@ def measure(spec: Objectives, split: splits.StoppingSplit, model: nn.Module) -> 
         logits = measures.logits_of(levels, apart)
         flips = [decisions.band_flip_rate(logits[FLOAT], q, spec.share) for q in logits.values()]
         records = [record for _, record in made.values()]
-        parts.append(
-            found.assign_coords(method=list(made)).assign(
-                choosing_band_flips=("method", flips),
-                undecided_gates=("method", [r.undecided / max(1, r.free) if r else 0.0 for r in records]),
-                term_weight=("method", [r.weight if r else 0.0 for r in records]),
-                fell_back=("method", [bool(r and r.fell_back) for r in records]),
-            )
-        )
+        parts.append(found.assign_coords(method=list(made)).assign(
+            choosing_band_flips=("method", flips),
+            undecided_gates=("method", [r.undecided / max(1, r.free) if r else 0.0 for r in records]),
+            term_weight=("method", [r.weight if r else 0.0 for r in records]),
+            fell_back=("method", [bool(r and r.fell_back) for r in records]),
+        ))  # fmt: skip
     return xr.concat(parts, xr.Variable("bits", list(spec.bits)))
 
 
@@ -118,18 +109,9 @@ STUDY = Study(measure)
 
 def chosen(many: xr.Dataset) -> xr.Dataset:
     """
-    Return each objective at the strength that its seed's calibration data choose: the fewest band flips on inputs not
-    learned from, the weaker of equals.
+    Return each objective of runs of one bit-width, along ``family``, at the strength that calibration data choose.
 
-    Parameters
-    ----------
-    many : xarray.Dataset
-        Joined runs, along ``seed``, of one bit-width.
-
-    Returns
-    -------
-    xarray.Dataset
-        Along ``family``, with the ``strength`` chosen (NaN where there is none to choose).
+    Each seed's is that of fewest band flips on inputs not learned from, the weaker of equals; NaN if there is none.
     """
     strengths = {method: strength for method, _, strength, _ in methods()}
     parts = []
@@ -153,16 +135,7 @@ class Comparison(NamedTuple):
 
 
 def compare(picked: xr.Dataset, family: str, values: Callable[[xr.Dataset], xr.DataArray]) -> Comparison:
-    """
-    Compare a family with plain optimized rounding, paired over seeds.
-
-    Parameters
-    ----------
-    picked : xarray.Dataset
-        Of :func:`chosen`.
-    family : str
-    values : function from the dataset of a family to its values along ``seed``
-    """
+    """Compare a family of *picked*, of :func:`chosen`, with plain optimized rounding by *values*, paired over seeds."""
     check_choice("Family", family, tuple(families()))
     ours, plain = (values(picked.sel(family=name)).values for name in (family, PLAIN))
     others = len(families()) - 1

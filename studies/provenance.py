@@ -15,13 +15,6 @@ def sources(*modules: str) -> tuple[Path, ...]:
     """
     Return the files of *modules* and of all that they import from bqcore and studies, however deep.
 
-    Parameters
-    ----------
-    modules : str
-        Dotted names, such as "studies.levels".
-
-    Examples
-    --------
     >>> [path.name for path in sources("bqcore.metrics.decisions")]
     ['_checks.py', 'decisions.py']
     """

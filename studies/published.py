@@ -78,16 +78,7 @@ def load_published(name: str, folder: str | Path = PUBLISHED) -> xr.Dataset:
 
 
 def shown(dataset: xr.Dataset, published: str | None, folder: str | Path = PUBLISHED) -> str:
-    """
-    Say in one line of Markdown where a figure or table comes from, and how far the published result differs.
-
-    Parameters
-    ----------
-    dataset : xarray.Dataset
-        A fresh run, or several.
-    published : str, optional
-        Name of the published result file to compare with.
-    """
+    """Say in one line of Markdown where fresh runs come from, and how far the *published* result file differs."""
     spec = json.loads(dataset.attrs["spec"])
     line = f"Fresh, {_made(spec, dataset.attrs['command'])}, in `{sweeps.FRESH}`."
     if published is None or not (Path(folder) / published).exists():
@@ -103,24 +94,16 @@ def shown(dataset: xr.Dataset, published: str | None, folder: str | Path = PUBLI
     if not len(common):
         return line + f" The published `{path}` holds other seeds: nothing to compare."
     gap, where = largest_difference(ours[shares], theirs[shares])
-    return line + (
-        f" Published: `{path}`; over the {len(common)} seed{'s'[: len(common) - 1]} in both, "
-        + (
-            f"shares and distances differ by at most {gap:.2g} (`{where}`)."
-            if gap
-            else "all shares and distances are equal."
-        )
+    both = f"Published: `{path}`; over the {len(common)} seed{'s'[: len(common) - 1]} in both"
+    how = (
+        f"shares and distances differ by at most {gap:.2g} (`{where}`)" if gap else "all shares and distances are equal"
     )
+    return f"{line} {both}, {how}."
 
 
 def origin(many: xr.Dataset, folder: str | Path = PUBLISHED) -> str:
     """
-    Say in one line of Markdown by which command a result was made, from which data, and where it is kept.
-
-    Parameters
-    ----------
-    many : xarray.Dataset
-        A published result, or fresh ones: of these it is also said how far they differ from the published.
+    Say in one line of Markdown how a result was made and where it is kept; of a fresh one, how the published differs.
     """
     spec, command = json.loads(many.attrs["spec"]), many.attrs["command"]
     manifest = json.loads((Path(folder) / "manifest.json").read_text())
@@ -146,24 +129,10 @@ def _parameters(spec: dict) -> dict:
 
 def publish(headline: Callable[[xr.Dataset], bytes]) -> list[str]:
     """
-    Make the fresh baseline runs the published ones: data/results with its manifest, and data/checkpoints.
+    Make the fresh baseline runs the published ones, with the manifest and checkpoints; return a line for each file.
 
-    What has not been run with the code as it is stays as it was published before.
-
-    Parameters
-    ----------
-    headline : function, run of the levels study -> bytes
-        Draw the picture that README opens with, as a PNG file.
-
-    Returns
-    -------
-    lines : list of str
-        What was written, and what was not.
-
-    Raises
-    ------
-    ValueError
-        If the measuring code has uncommitted changes, or nothing has been run with it.
+    *headline* draws the picture that README opens with, as a PNG file, from a run of the levels study. What has not
+    been run with the code as it is stays as it was published before; uncommitted changes of the code are refused.
     """
     fresh, missing = {}, []
     for name, load in publications().items():
@@ -192,9 +161,8 @@ def publish(headline: Callable[[xr.Dataset], bytes]) -> list[str]:
     lines.append(f"wrote {path}")
     # A classifier goes with the study that trains it: others take theirs from there, and may have been run elsewhere.
     trained = [spec for spec in specs.BASELINES if name_of(spec) in fresh and spec.study == spec.trained_by]
-    for published, kept in {
-        sweeps.published_checkpoint(spec): sweeps.checkpoint_file(spec) for spec in trained
-    }.items():
+    kept_files = {sweeps.published_checkpoint(spec): sweeps.checkpoint_file(spec) for spec in trained}
+    for published, kept in kept_files.items():
         if kept.exists():
             save_bytes(kept.read_bytes(), published)
             lines.append(f"wrote {published}")

@@ -17,14 +17,8 @@ def measure(spec: Rounding, split: splits.StoppingSplit, model: nn.Module) -> xr
     Round the trained *model* in every way at each bit-width, and measure all on both splits as in the stopping study.
 
     Batch norms are folded first, so that all weights that run are rounded. Nothing but calibration inputs is learned
-    from.
-
-    Returns
-    -------
-    xarray.Dataset
-        Dimensions ``bits``, ``method`` ("float", "nearest", optimized rounding by "layers" and from there on the
-        "logits", and the latter with "gap η" for each η above 0), ``split``, ``nodes``, ``tau``, ``quantile``,
-        ``axis``.
+    from. Along ``method`` are "float", "nearest", optimized rounding by "layers" and from there on the "logits", and
+    the latter with "gap η" for each η above 0.
     """
     reference = reference_of(model)
     rounded = {bits: rounded_models(spec, reference, split, bits) for bits in spec.bits}
@@ -56,17 +50,15 @@ def rounded_models(
     learned = {"seed": spec.seed, "fraction": spec.share, "steps": spec.steps, **grid}
     by_layer, record = adaround.optimize_rounding(reference, inputs, bits, **learned)
     out = {"nearest": (uniform.quantize_model(reference, bits, **grid), None), "layers": (by_layer, record)}
+    learned |= {"on": "logits", "start": by_layer}
     for gap in spec.gaps:
-        out[_method_at(gap)] = adaround.optimize_rounding(
-            reference, inputs, bits, on="logits", start=by_layer, gap=gap, **learned
-        )
+        out[_method_at(gap)] = adaround.optimize_rounding(reference, inputs, bits, gap=gap, **learned)
     return out
 
 
 def eta_of(method: str) -> float:
     """
     Return the weight η of the gap term in a rounding: 0 on the logits without it, NaN where the logits have no part.
-
     This is the one place where the names of result files, "gap 0.1" for η = 0.1, are read.
     """
     weight = method.removeprefix("gap ")

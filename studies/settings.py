@@ -48,21 +48,8 @@ def text(value) -> str:
 
 def read(given: list[str], known: dict) -> dict:
     """
-    Read ``name=value`` settings.
+    Read ``name=value`` settings of *known* names, each with a default of the type that its value must have.
 
-    Parameters
-    ----------
-    given : list of str
-    known : dict
-        The default of each name; a value must be of the same type.
-
-    Raises
-    ------
-    ValueError
-        If a name is unknown (the nearest known one is named), given twice, or its value is of another type.
-
-    Examples
-    --------
     >>> read(["bits=[8,5]"], {"bits": (8, 7), "scheme": "narrow"})
     {'bits': [8, 5]}
     """

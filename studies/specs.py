@@ -77,7 +77,8 @@ class Spec:
 class Trained(Spec):
     """What runs that train, or load, a classifier depend on; see :func:`parameters`."""
 
-    trains: ClassVar[tuple[str, ...]]  # fields that the trained classifier depends on, beside data set, model and seed
+    # Fields that the trained classifier depends on, beside data set, model and seed.
+    trains: ClassVar[tuple[str, ...]] = ("width", "epochs", "batch_size")
     trained_by: ClassVar[str]  # the study whose classifiers these are
 
     dataset: str = setting("digits", "data set")
@@ -126,7 +127,6 @@ class Levels(Trained):
 
     study: ClassVar[str] = "levels"
     trained_by: ClassVar[str] = "levels"
-    trains: ClassVar[tuple[str, ...]] = ("width", "epochs", "batch_size")
 
     steps: int = setting(11, "interpolation steps of a transition, both ends included")
 
@@ -160,7 +160,7 @@ class Stopping(Trained):
 
     study: ClassVar[str] = "stopping"
     trained_by: ClassVar[str] = "stopping"
-    trains: ClassVar[tuple[str, ...]] = ("width", "epochs", "batch_size", "sizes")
+    trains: ClassVar[tuple[str, ...]] = (*Trained.trains, "sizes")
 
     sizes: tuple[int, ...] = setting((898, 449, 450), "inputs to train on, to calibrate on, and held out")
 
@@ -216,9 +216,7 @@ class Objectives(Stopping):
 
 @dataclass(frozen=True)
 class Multiverse(Spec):
-    """
-    The networks that are trained, and the finest grid; the other axes are those of :mod:`studies.multiverse.choices`.
-    """
+    """The networks that are trained, and the finest grid; the other axes are in :mod:`studies.multiverse.choices`."""
 
     study: ClassVar[str] = "multiverse"
     unit: ClassVar[str] = "network"
@@ -330,14 +328,7 @@ _KINDS = STUDIES | {kind.study: kind for kind in (Objectives, Multiverse, FirstO
 
 
 def baseline(study: str, dataset: str, model: str | None = None) -> Spec:
-    """
-    Return the baseline of a study on a data set: of the model named, or of the data set's first one.
-
-    Raises
-    ------
-    ValueError
-        If there is none.
-    """
+    """Return the baseline of a study on a data set: of the model named, or of the data set's first one."""
     check_choice("study", study, tuple(_KINDS))
     of_study = [spec for spec in BASELINES | BEYOND if spec.study == study]
     check_choice("dataset", dataset, tuple(dict.fromkeys(spec.dataset for spec in of_study)))
@@ -394,21 +385,8 @@ def parameters(spec: Spec) -> list[tuple[str, str, str, str]]:
 
 def parse(settings: list[str], study: str = "levels", dataset: str = "digits") -> tuple[Spec, int]:
     """
-    Read ``name=value`` settings of runs: the fields of a spec, and ``seeds``, the number of runs.
+    Read ``name=value`` settings of runs: the baseline, but for what is given, and ``seeds``, the number of runs.
 
-    Returns
-    -------
-    spec : Spec
-        The baseline, but for what is given.
-    seeds : int
-
-    Raises
-    ------
-    ValueError
-        If a name is unknown (the nearest known one is named), given twice, or its value is of the wrong type.
-
-    Examples
-    --------
     >>> spec, seeds = parse(["seed=3", "bits=[8,5]"])
     >>> spec.seed, spec.bits, seeds
     (3, (8, 5), 100)

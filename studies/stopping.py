@@ -12,17 +12,15 @@ from . import measures, specs
 from .data import splits
 from .settings import text
 from .specs import FLOAT, Stopping
-from .sweeps import Study
+from .sweeps import JOINED, Study
 
 SPLITS = measures.SPLITS
 # Fixed before the runs. An accuracy drop of 0 is the paper's "chosen by accuracy", one of 0.01 is NNCF's default limit.
 LIMITS = {
-    "accuracy": (0.0, 0.005, 0.01, 0.02),
-    "flips": (0.0025, 0.005, 0.01, 0.02),
-    "band flips": (0.01, 0.02, 0.05, 0.1),
+    "accuracy": (0.0, 0.005, 0.01, 0.02), "flips": (0.0025, 0.005, 0.01, 0.02), "band flips": (0.01, 0.02, 0.05, 0.1),
     "jaccard": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
     "beyond τ": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7),  # not the paper's, and in no claim
-}
+}  # fmt: skip
 BOUNDARY_AWARE = ("jaccard", "band flips", "jaccard and band flips")
 _CROSSED = {"jaccard and band flips": ("jaccard", "band flips")}  # rules with a limit on each of two measures
 
@@ -33,14 +31,7 @@ def parts(rule: str) -> tuple[str, ...]:
 
 
 def measure(spec: Stopping, split: splits.StoppingSplit, model: nn.Module) -> xr.Dataset:
-    """
-    Quantize the trained *model* and measure every level on both splits, each with the slice fitted on itself.
-
-    Returns
-    -------
-    xarray.Dataset
-        Dimensions ``split``, ``bits`` (32 is the float classifier), ``nodes``, ``tau``, ``quantile``, ``axis``.
-    """
+    """Quantize the trained *model* and measure every level on both splits, each with the slice fitted on itself."""
     levels = {FLOAT: model} | uniform.levels_of(model, spec.bits, scheme=spec.scheme, granularity=spec.granularity)
     out = measures.on_both_splits(levels, split, spec)
     sizes = [uniform.model_bytes(model, bits, granularity=spec.granularity) for bits in levels]
@@ -51,25 +42,11 @@ STUDY = Study(measure)
 
 
 def sweep_variants(dataset: str, seeds: int | None = None, *, workers: int | None = None) -> xr.Dataset:
-    """
-    Sweep the study's baseline on a data set and each of its variants, joined along ``variant``.
-
-    Parameters
-    ----------
-    dataset : one of those of :data:`studies.specs.VARIANTS`
-    seeds : int, optional
-        By default those of :data:`studies.specs.VARIANT_SEEDS`.
-    workers : int, optional
-        Processes; by default one for each core.
-    """
+    """Sweep the study's baseline on a data set and each of its variants, joined along ``variant``."""
     asked = specs.variants(dataset)
     found = [STUDY.sweep(spec, seeds or specs.VARIANT_SEEDS[dataset], workers=workers) for spec in asked]
     names = ["baseline", *(f"{k}={text(v)}" for changed in specs.VARIANTS[dataset] for k, v in changed.items())]
-    out = xr.concat(
-        found, xr.Variable("variant", names), data_vars="all", coords="minimal", compat="override",
-        combine_attrs="drop_conflicts",
-    )  # fmt: skip
-    return out.assign_attrs(
+    return xr.concat(found, xr.Variable("variant", names), **JOINED).assign_attrs(
         title=f"Boundary-aware quantization: variants of stopping on {dataset}", spec=asked[0].text(),
         command=f"python -m studies run stopping {dataset} --variants",
     )  # fmt: skip
@@ -79,18 +56,8 @@ def choose(many: xr.Dataset, limits: dict[str, tuple[float, ...]] = LIMITS) -> x
     """
     Apply every rule at every limit to every run, by its calibration measures alone, and give what is held out there.
 
-    Parameters
-    ----------
-    many : xarray.Dataset
-        Joined runs of the study, along ``seed``.
-    limits : dict
-        The limits of each rule, as :data:`LIMITS`; "jaccard and band flips" crosses those two.
-
-    Returns
-    -------
-    xarray.Dataset
-        Along ``choice`` (with the coordinates ``rule``, ``limit`` and ``second_limit``) and ``seed``: ``chosen_bits``,
-        ``fallback``, and every measure of the study at the level chosen, on both splits.
+    Along ``choice`` (with ``rule``, ``limit`` and ``second_limit``, of rules that cross two) and ``seed``:
+    ``chosen_bits``, ``fallback``, and every measure of the study at the level chosen, on both splits.
     """
     order = [bits for bits in many.bits.values.tolist() if bits != FLOAT]
     calibration = many.sel(split="calibration")  # nothing else of the runs reaches a choice
@@ -124,15 +91,8 @@ def _seen(calibration: xr.Dataset, order: list[int], rule: str) -> xr.DataArray:
 
 def usual_limit(choices: xr.Dataset, rule: str, share: float = 0.5) -> xr.Dataset:
     """
-    Return a rule's choices at one limit, picked by calibration data: the loosest that still spares enough flips.
-
-    Parameters
-    ----------
-    choices : xarray.Dataset
-        Of :func:`choose`.
-    rule : str
-    share : float
-        The mean calibration flip rate may be at most this share of what the choice by accuracy has.
+    Return a rule's choices, of :func:`choose`, at one limit, picked by calibration data: the loosest whose mean
+    calibration flip rate is at most *share* of what the choice by accuracy has.
     """
     flips = choices.flip_rate.sel(split="calibration").mean("seed")
     by_accuracy = float(flips[(choices.rule == "accuracy") & (choices.limit == 0.0)].item())
@@ -147,11 +107,6 @@ def at_equal_bits(many: xr.Dataset, choices: xr.Dataset, measure: str, split: st
     Return *measure* per seed for networks that all have the same bits, on average as many as each choice has.
 
     Where that average lies between two levels, a share of the networks has the one and the rest the other.
-
-    Returns
-    -------
-    xarray.DataArray
-        Along the choices' own dimensions and ``seed``: to be compared with the choices' *measure*, pair by pair.
     """
     values = many[measure].sel(split=split)
     levels = values.sel(bits=sorted(bits for bits in many.bits.values.tolist() if bits != FLOAT))

@@ -28,13 +28,13 @@ from .workers import each
 FRESH = Path("data/runs")
 CHECKPOINTS = Path("data/checkpoints")
 CLASSES = 10
+JOINED = {"data_vars": "all", "coords": "minimal", "compat": "override", "combine_attrs": "drop_conflicts"}
 _TRAINING = "studies.training", "studies.networks", "studies.data.splits"  # what a trained classifier depends on
 
 
 def along_seed(found: dict[Hashable, xr.Dataset], spec: Spec) -> xr.Dataset:
     """Join the results of runs along ``seed``."""
-    how = {"data_vars": "all", "coords": "minimal", "compat": "override", "combine_attrs": "drop_conflicts"}
-    return xr.concat(list(found.values()), "seed", **how)
+    return xr.concat(list(found.values()), "seed", **JOINED)
 
 
 def by_seed(spec: Spec, seeds: int) -> list[Spec]:
@@ -47,18 +47,11 @@ class Study:
     """
     What the engine has to know of a study.
 
-    Attributes
-    ----------
-    measure : function, job -> Dataset
-        Its job is a spec, or what *jobs* makes of one: hashable, with ``text``, ``stem``, ``attrs`` and ``units`` as
-        :class:`studies.specs.Spec` has them. If it is a :class:`studies.specs.Trained`, the engine gives the split and
-        the trained classifier too: ``measure(spec, split, model)``. It is called on one thread.
-    join : function, (Datasets by job, spec) -> Dataset
-    jobs : function, (spec, seeds) -> list of jobs
-    depends : function, () -> dict
-        What results depend on beside the spec, the code and the packages that all studies use.
-    notes : function, joined Dataset -> list of str, optional
-        What a reader at a terminal should know of a result.
+    *measure* takes a job: a spec, or what *jobs* makes of one and of a number of seeds; hashable, with ``text``,
+    ``stem``, ``attrs`` and ``units`` as :class:`studies.specs.Spec` has them. Of a :class:`studies.specs.Trained` it
+    takes the split and the trained classifier too. It is called on one thread. *join* takes Datasets by job, and the
+    spec. *depends* returns what results depend on beside the spec, the code and the packages of all studies; *notes*,
+    lines for a reader at a terminal.
     """
 
     measure: Callable[..., xr.Dataset]
@@ -95,18 +88,7 @@ class Study:
 
     def measured(self, job: Any, *, checkpoint: Path | None = None) -> xr.Dataset:
         """
-        Measure one job now, and say what it is; see :meth:`run`.
-
-        Parameters
-        ----------
-        job : Spec, or another job of the study
-        checkpoint : file, optional
-            The trained classifier is taken from here, or put here if it is not there yet.
-
-        Returns
-        -------
-        xarray.Dataset
-            Units and long names in the attributes of its variables.
+        Measure one job now; take the trained classifier from *checkpoint*, or put it there if it is not there yet.
         """
         with one_thread():
             if isinstance(job, Trained):
@@ -131,17 +113,8 @@ class Study:
         """
         Measure all jobs of *seeds* seeds from ``spec.seed`` on, on the cores there are, and join them.
 
-        Each result is kept as soon as it is done, so a sweep that was stopped goes on where it stopped.
-
-        Parameters
-        ----------
-        spec : Spec
-        seeds : int, optional
-            At least 1; by default that of the data set's baseline.
-        workers : int, optional
-            Processes; by default one for each core this process may use.
-        progress : bool
-            Show a bar with the time left, on standard error.
+        Each result is kept as soon as it is done, so a sweep that was stopped goes on where it stopped. By default
+        there are as many seeds as the data set's baseline has, and a process for each core.
         """
         seeds = check_integer("seeds", seeds_of(spec) if seeds is None else seeds, 1)
         joined = self.joined_file(spec, seeds)
@@ -224,16 +197,8 @@ def trained(
     spec: Trained, split: splits.Split | splits.StoppingSplit, checkpoint: Path | None, progress: str = ""
 ) -> nn.Module:
     """
-    Return the classifier of a run, trained on its split or loaded from a file.
-
-    Parameters
-    ----------
-    spec : Trained
-    split : of :func:`split_of`
-    checkpoint : file, optional
-        It is loaded from here if it is there, whole and of this training; else it is trained, and put here.
-    progress : str
-        A bar with this name is shown on standard error while it is trained; none without a name.
+    Return the classifier of a run, loaded from *checkpoint* if that is whole and of this training; else trained, with a
+    bar if *progress* names it, and put there.
     """
     model = _untrained(spec)
     if checkpoint is not None:

@@ -20,24 +20,11 @@ ALL = "all"
 
 def of_records(records: list[Path]) -> xr.Dataset:
     """
-    Add up what the jobs of each study took.
+    Add up what the jobs of each study took, by Snakemake's benchmark records, written when a job ends.
 
-    Parameters
-    ----------
-    records : list of files
-        Snakemake's benchmark records, written when a job ends: "study.tsv" or, of one of its jobs, "study.seed-0.tsv".
-
-    Returns
-    -------
-    xarray.Dataset
-        Along ``study``, the last being "all": ``minutes``, of a study's jobs one after the other, and of all those in
-        which at least one job was running; ``cpu_minutes``; ``peak_mb``, of a study's largest job, and of all that
-        of the jobs that ran at a time, each at its own peak. The attribute ``machine`` names processor and cores.
-
-    Raises
-    ------
-    ValueError
-        If there is none.
+    A record is "study.tsv" or, of one of its jobs, "study.seed-0.tsv". Along ``study``, the last being "all":
+    ``minutes``, of a study's jobs one after the other, and of all those in which at least one job was running;
+    ``cpu_minutes``; ``peak_mb``, of a study's largest job, and of all that of the jobs that ran at a time.
     """
     if not records:
         raise ValueError("There is no record of a run: `make reproduce` leaves them.")

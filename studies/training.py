@@ -29,45 +29,12 @@ def fit_cifar(
     Train an image classifier in place and return it on the CPU, in eval mode.
 
     Stochastic gradient descent with Nesterov momentum on the cross-entropy, the learning rate going up in a straight
-    line and down to zero in another. The first epochs see random crops of the images, at a bit more than half the cost
-    for 24 of 32 pixels; later every image is shifted, with zeros moving in. Half of the images are mirrored. The same
-    seed and number of threads give the same weights on one kind of machine.
-
-    Parameters
-    ----------
-    model : torch module, inputs (N, channels, rows, columns) -> logits (N, K)
-    inputs : float tensor, shape (N, channels, rows, columns)
-        Of mean 0 and deviation 1 by channel, or near that.
-    classes : int tensor, shape (N,)
-    epochs, seed : int
-        The seed orders the batches and draws shifts and mirrors; a last batch smaller than the others is left out.
-    batch_size : int
-        At most N.
-    learning_rate : float
-        At its highest, per batch of mean losses.
-    momentum, weight_decay : float
-        The decay spares biases and batch norms.
-    rise : float
-        Share of the steps before the learning rate is at its highest.
-    label_smoothing : float
-        In [0, 1].
-    shift : int
-        Pixels, at most, in each direction; 0 for none.
-    flip : bool
-        Whether to mirror left and right.
-    crop : int
-        Side of the crops; images that are smaller are taken whole.
-    crop_share : float
-        Of the epochs, in [0, 1].
-    threads : int
-        Of torch.
-    progress : str
-        What a bar with the time left is named; none if empty.
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range, or at the first non-finite loss, naming the epoch and the step.
+    line for a share *rise* of the steps and down to zero in another. The first epochs, a *crop_share* of them, see
+    random crops of *crop* pixels a side, at a bit more than half the cost for 24 of 32; later every image is shifted by
+    up to *shift* pixels, with zeros moving in. Half of the images are mirrored. Inputs (N, channels, rows, columns) are
+    of mean 0 and deviation 1 by channel, or near that. Weight decay spares biases and batch norms; a last batch smaller
+    than the others is left out. The same seed and number of threads give the same weights on one kind of machine. A bar
+    named *progress* is shown; none if it is empty.
     """
     epochs, batch_size = check_integer("Epochs", epochs, 1), check_integer("Batch size", batch_size, 1)
     seed, shift = check_integer("Seed", seed, 0), check_integer("Shift", shift, 0)
@@ -97,13 +64,9 @@ def fit_cifar(
                     group["lr"] = learning_rate * min(done / lead, fall)
                 side = crop if epoch < round(crop_share * epochs) else None
                 x = augmented(inputs[rows], shift=shift, flip=flip, crop=side, generator=generator)
-                x = x.to(memory_format=layout)
-                loss = nn.functional.cross_entropy(model(x), classes[rows], label_smoothing=label_smoothing)
-                if not math.isfinite(loss.item()):
-                    raise ValueError(
-                        f"The loss is {loss.item()} in epoch {epoch + 1}, batch {i + 1}: "
-                        "lower the learning rate or scale the inputs."
-                    )
+                z = model(x.to(memory_format=layout))
+                loss = nn.functional.cross_entropy(z, classes[rows], label_smoothing=label_smoothing)
+                _check_loss(loss.item(), f"epoch {epoch + 1}, batch {i + 1}")
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -117,21 +80,8 @@ def augmented(
     """
     Shift each image by up to *shift* pixels in both directions, zeros moving in, and mirror it at a chance of one half.
 
-    Parameters
-    ----------
-    images : float tensor, shape (N, channels, rows, columns)
-    shift : int
-        At least 0.
-    flip : bool
-    generator : torch.Generator
-        What chance is drawn from.
-    crop : int, optional
-        Instead of shifting them, cut a square of so many pixels a side from a random place of each image, or as many as
-        it has.
-
-    Returns
-    -------
-    images : tensor, shape (N, channels, rows, columns) or that of the crops, not the one given
+    Or cut a square of *crop* pixels a side from a random place of each image (N, channels, rows, columns) instead, or
+    as many as it has. The images given are left as they are.
     """
     count, _, rows, columns = images.shape
     if crop is None:
@@ -157,6 +107,11 @@ def _check_images(inputs: torch.Tensor, classes: torch.Tensor, batch_size: int) 
         raise ValueError(f"There are {len(inputs)} inputs and {len(classes)} classes: give one class an input.")
     if len(inputs) < batch_size:
         raise ValueError(f"There are {len(inputs)} inputs, fewer than a batch of {batch_size}: give a smaller batch.")
+
+
+def _check_loss(loss: float, place: str) -> None:
+    if not math.isfinite(loss):
+        raise ValueError(f"The loss is {loss} in {place}: lower the learning rate or scale the inputs.")
 
 
 def memory_layout(model: nn.Module) -> torch.memory_format:
@@ -193,23 +148,7 @@ def fit(
     Train *model* in place by Adam on the cross-entropy and return it on the CPU, in eval mode.
 
     Runs on a GPU if there is one and the model has convolutions; otherwise on one thread, see :func:`one_thread`. The
-    same seed gives the same weights on one kind of machine.
-
-    Parameters
-    ----------
-    model : torch module, inputs (N, ...) -> logits (N, K)
-    inputs, classes : tensors, shapes (N, ...) and (N,)
-    epochs, seed : int
-        The seed orders the batches; the last, smaller batch is used too.
-    batch_size : int
-    learning_rate : float
-    progress : str
-        What a bar with the time left is named; none if empty.
-
-    Raises
-    ------
-    ValueError
-        At the first non-finite loss, naming the epoch.
+    same seed gives the same weights on one kind of machine. A bar named *progress* is shown; none if it is empty.
     """
     epochs, batch_size = check_integer("Epochs", epochs, 1), check_integer("Batch size", batch_size, 1)
     generator = torch.Generator().manual_seed(check_integer("Seed", seed, 0))
@@ -223,10 +162,7 @@ def fit(
             for x, y in zip(inputs[order].split(batch_size), classes[order].split(batch_size)):
                 optimizer.zero_grad()
                 loss = nn.functional.cross_entropy(model(x), y)
-                if not math.isfinite(loss.item()):
-                    raise ValueError(
-                        f"The loss is {loss.item()} in epoch {epoch + 1}: lower the learning rate or scale the inputs."
-                    )
+                _check_loss(loss.item(), f"epoch {epoch + 1}")
                 loss.backward()
                 optimizer.step()
             bar.update()
@@ -234,38 +170,13 @@ def fit(
 
 
 def save_checkpoint(model: nn.Module, path: str | Path, training: dict) -> None:
-    """
-    Write a model's parameters and buffers as safetensors, with what it was trained by in the metadata.
-
-    Parameters
-    ----------
-    model : torch module
-    path : file
-    training : dict
-        Whatever the weights depend on, in JSON's types.
-    """
+    """Write a model's parameters and buffers as safetensors, with what the weights depend on, in JSON's types."""
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     save_bytes(save(tensors, {"training": json.dumps(training, sort_keys=True)}), path)
 
 
 def load_checkpoint(model: nn.Module, path: str | Path, training: dict | None = None) -> nn.Module:
-    """
-    Load what :func:`save_checkpoint` wrote into *model* and return it in eval mode.
-
-    Parameters
-    ----------
-    model : torch module of the same architecture
-    path : file
-    training : dict, optional
-        What the checkpoint must have been trained by; any, if not given.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none.
-    ValueError
-        If it is no whole safetensors file, was trained otherwise, or does not fit the model.
-    """
+    """Load what :func:`save_checkpoint` wrote into *model*, if it was trained by *training*; return it in eval mode."""
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is no checkpoint {path}: run the study that trains it.")

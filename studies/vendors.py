@@ -99,21 +99,10 @@ STUDY = Study(measure, join, jobs=alone, depends=depends, notes=left_out)
 
 def compare(model: nn.Module, calibration: tuple, heldout: tuple, *, share: float = 0.2) -> xr.Dataset:
     """
-    Measure every quantizer and every plan on one network.
+    Measure every quantizer, and every plan by ``budget`` and ``ranking``, on one network.
 
-    Parameters
-    ----------
-    model : torch module in eval mode
-    calibration, heldout : (inputs, classes), tensors
-        Quantizers and plans see the calibration split alone.
-    share : float
-        Of the inputs in the low-margin boundary band.
-
-    Returns
-    -------
-    xarray.Dataset
-        Along ``quantizer``, along ``budget`` and ``ranking``, and along ``sample``. What is missing is NaN or 0, with
-        the reason in ``missing``.
+    *calibration* and *heldout* are inputs and classes; quantizers and plans see the calibration split alone. What is
+    missing is NaN or 0, with the reason in ``missing``.
     """
     x, y = calibration
     shelf = vendors.shelf(model, x[:TOOL_INPUTS], y[:TOOL_INPUTS])
@@ -124,9 +113,8 @@ def compare(model: nn.Module, calibration: tuple, heldout: tuple, *, share: floa
     decided, _, _ = decide_split(functions, heldout, "heldout", batch_size=_BATCH)
     found = {key: measures(part, share) for key, part in decided.items()}
     flipped = {key: part.flipped() for key, part in decided.items()}
-    first = next(iter(found.values()))
-    names, n = list(vendors.QUANTIZERS), len(heldout[1])
-    none = np.full(n, -1, np.int8)
+    first, names = next(iter(found.values())), list(vendors.QUANTIZERS)
+    none = np.full(len(heldout[1]), -1, np.int8)
     dims, sample = ("budget", "ranking"), "sample"
     out = xr.Dataset(
         {
@@ -161,12 +149,7 @@ def _size(model: nn.Module, bits: Mapping | None) -> int:
 
 def make_plans(model: nn.Module, calibration: tuple, share: float) -> tuple[dict, dict]:
     """
-    Return bits by layer for each budget and ranking, all spent in the same way, and why a ranking is missing.
-
-    Returns
-    -------
-    plans : dict of bits by layer, by (budget in uniform bits, ranking)
-    reasons : dict by ranking
+    Return bits by layer for each budget, in uniform bits, and ranking, all spent alike; and why a ranking is missing.
     """
     one_by_one = sensitivity.one_at_a_time(model, calibration, LEVELS)
     noise = {key: sensitivity.margin_noise(part, share) for key, part in one_by_one.items()}
@@ -201,10 +184,7 @@ def onnx_weight_costs(model: nn.Module, levels) -> dict[tuple[str, int], float]:
     out = {}
     for b in levels:
         pairs = {
-            name: {
-                "float": layer.weight.detach().numpy(),
-                "dequantized": mixed(model, {name: b}).weight_0.numpy(),
-            }
+            name: {"float": layer.weight.detach().numpy(), "dequantized": mixed(model, {name: b}).weight_0.numpy()}
             for name, layer in layers(model).items()
         }
         out |= {(name, b): _noise(found) for name, found in _debugger().compute_weight_error(pairs).items()}
@@ -235,19 +215,16 @@ def onnx_activation_costs(model: nn.Module, inputs: torch.Tensor, levels) -> dic
         before = outputs(model)
         out = {}
         for b in levels:
-            after = outputs(vendors.ptq_w(model, b).model)
-            for layer, float_tensors, tensors in zip(order, before, after):
-                ratio = debugger.compute_signal_to_quantization_noice_ratio(float_tensors, tensors)
-                out[layer, b] = _noise(ratio)
+            for layer, *pair in zip(order, before, outputs(vendors.ptq_w(model, b).model)):
+                out[layer, b] = _noise(debugger.compute_signal_to_quantization_noice_ratio(*pair))
     return out
 
 
 def _order(model: nn.Module, example: torch.Tensor) -> list[str]:
     """Return the names of the layers in the order in which they are called."""
-    order = []
-    hooks = [
-        layer.register_forward_hook(lambda *_, name=name: order.append(name)) for name, layer in layers(model).items()
-    ]
+    order, hooks = [], []
+    for name, layer in layers(model).items():
+        hooks.append(layer.register_forward_hook(lambda *_, name=name: order.append(name)))
     try:
         with torch.no_grad():
             model(example)

@@ -19,26 +19,10 @@ def each(
     progress: bool = True,
 ) -> None:  # fmt: skip
     """
-    Call *call* with the arguments of each of *jobs*, in other processes; what it gives back is dropped.
+    Call *call*, which can be imported, with each of *jobs*, its arguments, in other processes; drop what it returns.
 
-    Parameters
-    ----------
-    call : function that can be imported
-    jobs : list of tuples
-        Arguments, which can be pickled.
-    total : int
-        Number of jobs with those done before, which the bar begins at.
-    desc, unit : str
-        What the bar is named, and what it counts.
-    workers : int, optional
-        Processes; by default one for each core that this process may use.
-    progress : bool
-        Show the bar, on standard error.
-
-    Raises
-    ------
-    RuntimeError
-        If a process was ended from outside.
+    The bar counts to *total*, the jobs with those done before. By default there is a process for each core that this
+    process may use. If one is ended from outside, a RuntimeError says so.
     """
     workers = check_integer("workers", cpu_count() if workers is None else workers, 1)
     with tqdm(total=total, initial=total - len(jobs), desc=desc, unit=unit, disable=not progress or not jobs) as bar:

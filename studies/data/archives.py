@@ -65,21 +65,6 @@ def load(name: str) -> Archive:
     Whatever the bytes of an archive, what it holds must be the official pixels and classes, by their SHA-256. In
     data/archives, the archive must be the one published, too, which is seen before anything is parsed. CIFAR-10 is put
     in the order of its file names within each split.
-
-    Parameters
-    ----------
-    name : one of "mnist", "fashion-mnist", "cifar-10"
-
-    Returns
-    -------
-    Archive
-
-    Raises
-    ------
-    FileNotFoundError
-        If a file is missing; it says how to get it.
-    ValueError
-        If a file is truncated, extended or changed, or holds anything else than the data set.
     """
     paths = {file: folder() / file for file in _entry(name)["files"]}
     for file, path in paths.items():
@@ -95,10 +80,9 @@ def load(name: str) -> Archive:
 @lru_cache(maxsize=len(NAMES))
 def _load(name: str, where: Path, ours: bool, stamps: tuple) -> Archive:  # the stamps are a part of the key
     entry = _entry(name)
-    advice = (
-        f"`python -m studies data fetch {name}` gets it anew" if ours else "replace it in the folder that BQ_DATA names"
-    )
+    advice = "replace it in the folder that BQ_DATA names"
     if ours:
+        advice = f"`python -m studies data fetch {name}` gets it anew"
         for file, stated in entry["files"].items():
             with (where / file).open("rb") as content:
                 found = hashlib.file_digest(content, "md5").hexdigest()
@@ -110,11 +94,9 @@ def _load(name: str, where: Path, ours: bool, stamps: tuple) -> Archive:  # the 
     except (ValueError, EOFError, zlib.error, tarfile.TarError, gzip.BadGzipFile) as error:
         raise ValueError(f"{name} in {where} is damaged ({error}): {advice}.") from None
     for array in Archive._fields:
-        found = hashlib.sha256(arrays[array]).hexdigest()
+        found, what = hashlib.sha256(arrays[array]).hexdigest(), array.replace("_", " ")
         if found != entry["sha256"][array]:
-            raise ValueError(
-                f"{name} in {where} does not hold the official {array.replace('_', ' ')} (SHA-256 {found}): {advice}."
-            )
+            raise ValueError(f"{name} in {where} does not hold the official {what} (SHA-256 {found}): {advice}.")
         arrays[array].flags.writeable = False
     return Archive(**arrays)
 
@@ -154,28 +136,9 @@ def status(names: tuple[str, ...] = NAMES) -> list[Status]:
 
 def fetch(name: str, *, progress: bool = True) -> Path:
     """
-    Download the archives of a data set to data/archives, if they are not there, and verify what they hold.
+    Download the archives of a data set to data/archives, if they are not there, verify them, and return their folder.
 
-    By :func:`studies.data.download.fetch_file`: an archive takes its place when it is whole, by its MD5. A folder
-    named by ``BQ_DATA`` is never written to: what is there is verified only.
-
-    Parameters
-    ----------
-    name : one of "mnist", "fashion-mnist", "cifar-10"
-    progress : bool
-        Show a bar with the time left, on standard error.
-
-    Returns
-    -------
-    Path
-        The folder of the archives.
-
-    Raises
-    ------
-    OSError
-        If no mirror gives the archive (each one's answer is told), or it cannot be written.
-    ValueError
-        If an archive does not hold the official pixels and classes.
+    An archive takes its place when it is whole, by its MD5. A folder named by ``BQ_DATA`` is only verified.
     """
     entry = _entry(name)
     if _ours():
@@ -243,15 +206,7 @@ def read_batch(content: bytes, name: str) -> dict:
     """
     Read one pickled batch of CIFAR-10 with a loader that builds arrays, lists, strings and numbers, and nothing else.
 
-    Returns
-    -------
-    dict with
-        b"data" uint8 (n, 3072), b"labels" list of int in 0 .. 9, b"filenames" list of bytes
-
-    Raises
-    ------
-    ValueError
-        If the pickle asks for anything else, is damaged, or does not hold these.
+    It has b"data", uint8 (n, 3072), b"labels", integers 0 to 9, and b"filenames", bytes; anything else is refused.
     """
     try:
         batch = _Unpickler(io.BytesIO(content), encoding="bytes").load()

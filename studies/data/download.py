@@ -18,27 +18,11 @@ CHUNK = 2**14  # bytes; what came of the last one is lost in a break
 
 def fetch_file(path: str | Path, mirrors: list[str], *, md5: str, size: int, progress: bool = True) -> None:
     """
-    Download a file to *path*, unless it is there, from the first of several mirrors that has it.
+    Download a file to *path*, unless one of this MD5 is there, from the first of several mirrors, folders, that has it.
 
     What came before a break is kept beside *path*, and the next attempt goes on behind it, at any mirror and in any
     process. Of several processes one downloads and the others wait for it. Where there are no file locks (Windows, some
     network disks), each process downloads for itself, and what came is kept only while it runs.
-
-    Parameters
-    ----------
-    path : file
-        If its MD5 is another one, it is replaced.
-    mirrors : list of str
-        Addresses of folders that hold the file under its name.
-    md5, size : str, int
-        Of the whole file; its size in bytes.
-    progress : bool
-        Show a bar with the time left, on standard error.
-
-    Raises
-    ------
-    OSError
-        If no mirror has the file (each one's answer is told), or it cannot be written.
     """
     import pooch  # here: it makes a notebook without widgets warn when it is imported
 

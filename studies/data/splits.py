@@ -12,12 +12,9 @@ from bqcore._checks import check_choice, check_integer, check_share
 from . import archives
 
 SIZES = {  # of the baseline: training, calibration and held-out inputs
-    "digits": (898, 449, 450),
-    "mnist": (50_000, 10_000, 10_000),
-    "fashion-mnist": (50_000, 10_000, 10_000),
-    "cifar-10": (5_000, 600, 600),
-    "full-cifar-10": (45_000, 5_000, 10_000),
-}
+    "digits": (898, 449, 450), "mnist": (50_000, 10_000, 10_000), "fashion-mnist": (50_000, 10_000, 10_000),
+    "cifar-10": (5_000, 600, 600), "full-cifar-10": (45_000, 5_000, 10_000),
+}  # fmt: skip
 SHAPES = {  # of an input
     "digits": (64,), "mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28), "cifar-10": (3, 32, 32),
     "full-cifar-10": (3, 32, 32),
@@ -47,19 +44,8 @@ class StoppingSplit(NamedTuple):
 
 def digits(seed: int, test_share: float = 0.25) -> Split:
     """
-    Return the digits set that ships with scikit-learn: 1,797 images of 8 × 8, pixels / 16, stratified at random.
-
-    Parameters
-    ----------
-    seed : int
-        Of the split alone.
-    test_share : float
-        0.25 keeps 450 images for the test, as the paper's 438/450 asks.
-
-    Returns
-    -------
-    Split
-        Inputs float32 (N, 64) in [0, 1], classes int64 (N,).
+    Return scikit-learn's 1,797 digits, stratified at random: float32 (N, 64), pixels / 16, in [0, 1]. A *test_share* of
+    0.25 keeps 450 images for the test, as the paper's 438/450 asks.
     """
     seed = check_integer("Seed", seed, 0)
     test_share = check_share("Test share", test_share)
@@ -79,30 +65,10 @@ def stopping_split(
 
     Digits, which have no official test set, are cut in three; held out is what :func:`digits` holds out of the same
     seed. Of the others, training and calibration inputs are drawn from the official training set, held-out ones from
-    the official test set; if all of it is held out, it stands in its own order.
+    the official test set; if all of it is held out, it stands in its own order. Numbers are by default ``SIZES``.
 
-    Parameters
-    ----------
-    dataset : one of "digits", "mnist", "fashion-mnist", "cifar-10", "full-cifar-10"
-        The last two share their archive; by default one is a subset.
-    seed : int
-        Of the split alone.
-    train, calibration, held_out : int, optional
-        Number of inputs, at least one for each class; by default those of the baseline, ``SIZES``.
-
-    Returns
-    -------
-    StoppingSplit
-        Inputs float32: digits (N, 64), pixels / 16; MNIST and Fashion-MNIST (N, 1, 28, 28) and CIFAR-10 (N, 3, 32, 32),
-        pixels / 255; all in [0, 1]. Those of the full CIFAR-10 have the mean 0 and the deviation 1 by channel, over the
-        training inputs. Classes int64 (N,).
-
-    Raises
-    ------
-    ValueError
-        If more inputs are asked for than there are, or the archives are damaged.
-    FileNotFoundError
-        If the archives are missing; it says how to get them.
+    Inputs are float32: digits (N, 64), pixels / 16; MNIST and Fashion-MNIST (N, 1, 28, 28) and CIFAR-10 (N, 3, 32, 32),
+    pixels / 255. Those of the full CIFAR-10 have mean 0 and deviation 1 by channel, over the training inputs.
     """
     check_choice("Data set", dataset, tuple(SIZES))
     seed = check_integer("Seed", seed, 0, 2**32 - 1)

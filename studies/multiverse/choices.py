@@ -75,15 +75,11 @@ class Network(NamedTuple):
 
 def measure(network: Network) -> xr.Dataset:
     """
-    Train one network and measure it in every reading.
+    Train one network and measure it in every reading, along ``scheme``, ``granularity`` and the axes of each measure.
 
-    Returns
-    -------
-    xarray.Dataset
-        Along ``scheme``, ``granularity`` and the axes of each measure: decisions on the test split; the boundary-mask
-        Jaccard distance by plane, nodes and mask; the local boundary shift by place, gradient and pair; the
-        junctions of transitions by grid, count and summary; what stopping rules need, if there is a calibration split.
-        Of other data sets than digits the last alone.
+    On digits: decisions on the test split; the boundary-mask Jaccard distance by plane, nodes and mask; the local
+    boundary shift by place, gradient and pair; the junctions of transitions by grid, count and summary. On all, what
+    stopping rules need, if there is a calibration split.
     """
     split = split_of(network)
     model = networks.build("mlp", splits.SHAPES[network.dataset], 10, width=network.width, seed=network.seed)
@@ -131,16 +127,12 @@ def _by_quantizer(rows: list[xr.Dataset]) -> xr.Dataset:
 
 
 def _decisions(model: nn.Module, levels: dict, split) -> xr.Dataset:
-    inputs, classes = _test(split)
+    inputs, classes = split[-2:]  # of the test
     rows = []
     for of_kind in levels.values():
         found = measures.of_decisions(measures.logits_of({FLOAT: model} | of_kind, inputs), classes, SHARES[0])
         rows.append(found[["accuracy", "flip_rate"]].sel(bits=list(BITS)))
     return _by_quantizer(rows)
-
-
-def _test(split) -> tuple[torch.Tensor, torch.Tensor]:
-    return split[-2], split[-1]
 
 
 def three_images(split) -> torch.Tensor:
@@ -154,7 +146,7 @@ def slice_planes(split) -> dict[str, planes.Plane]:
     """Return the plane and box of each of :data:`PLANES`."""
     found = (
         planes.pca_plane(split.train_inputs), planes.pca_plane(split.train_inputs, padding=PADDING),
-        planes.pca_plane(_test(split)[0]), readings.plane_through(three_images(split)),
+        planes.pca_plane(split[-2]), readings.plane_through(three_images(split)),
     )  # fmt: skip
     return dict(zip(PLANES, found))
 
@@ -184,7 +176,7 @@ def _jaccard(model: nn.Module, levels: dict, split, nodes: int) -> xr.Dataset:
 
 
 def _shift(model: nn.Module, levels: dict, split, nodes: int) -> xr.Dataset:
-    plane, inputs = planes.pca_plane(split.train_inputs), _test(split)[0].double()
+    plane, inputs = planes.pca_plane(split.train_inputs), split[-2].double()
     points = torch.cat([inputs, torch.from_numpy(boundary_cells(model, plane, _grids(nodes)[-1]))])
     reference = readings.linearize(networks.doubled(model), points)
     count = len(inputs)
@@ -231,20 +223,15 @@ def _junctions(levels: dict, split, nodes: int) -> xr.Dataset:
             counts.append([readings.junction_counts(path) for path in paths])
             near.append([(move.share_near, move.share_rearranged_near) for move in moves])
             chance.append([move.chance_boundary for move in moves])
-        rows.append(
-            xr.Dataset(
-                {
-                    "junctions": (("transition", "grid", "count", "summary"), np.array(counts, dtype=np.int32)),
-                    "share_near": (("grid", "kind"), _mean(np.array(near))),
-                    "chance_boundary": ("grid", _mean(np.array(chance))),
-                },
-                {
-                    "transition": [f"{first}→{second}" for first, second in transitions],
-                    "grid": [f"{n} nodes, {s} steps" for n, s in zip((middle, coarse, coarse), STEPS)],
-                    "count": list(readings.COUNTS), "summary": list(readings.SUMMARIES), "kind": list(KINDS),
-                },
-            )
-        )  # fmt: skip
+        rows.append(xr.Dataset({
+            "junctions": (("transition", "grid", "count", "summary"), np.array(counts, dtype=np.int32)),
+            "share_near": (("grid", "kind"), _mean(np.array(near))),
+            "chance_boundary": ("grid", _mean(np.array(chance))),
+        }, {
+            "transition": [f"{first}→{second}" for first, second in transitions],
+            "grid": [f"{n} nodes, {s} steps" for n, s in zip((middle, coarse, coarse), STEPS)],
+            "count": list(readings.COUNTS), "summary": list(readings.SUMMARIES), "kind": list(KINDS),
+        }))  # fmt: skip
     return _by_quantizer(rows)
 
 
@@ -280,20 +267,14 @@ def _stopping(model: nn.Module, levels: dict, split: splits.StoppingSplit, nodes
         for of_kind in levels.values():
             logits = [of_kind[bits](inputs).detach() for bits in BITS]
             jaccard = [_distances(reference, _masks(of_kind[bits], plane, grids)) for bits in BITS]
-            rows.append(
-                xr.Dataset(
-                    {
-                        "stopping_loss": ("bits", [_accuracy(z, classes) - _accuracy(q, classes) for q in logits]),
-                        "stopping_flip_rate": ("bits", [decisions.flips(z, q).rate for q in logits]),
-                        "stopping_band_flip_rate": (
-                            ("bits", "share"),
-                            [[decisions.band_flip_rate(z, q, share) for share in SHARES] for q in logits],
-                        ),
-                        "stopping_jaccard": (("bits", "stopping_nodes", "mask"), jaccard),
-                    },
-                    {"bits": list(BITS), "share": list(SHARES), "stopping_nodes": list(grids),
-                     "mask": list(readings.MASKS)},
-                )
-            )  # fmt: skip
+            in_band = [[decisions.band_flip_rate(z, q, share) for share in SHARES] for q in logits]
+            rows.append(xr.Dataset({
+                "stopping_loss": ("bits", [_accuracy(z, classes) - _accuracy(q, classes) for q in logits]),
+                "stopping_flip_rate": ("bits", [decisions.flips(z, q).rate for q in logits]),
+                "stopping_band_flip_rate": (("bits", "share"), in_band),
+                "stopping_jaccard": (("bits", "stopping_nodes", "mask"), jaccard),
+            }, {
+                "bits": list(BITS), "share": list(SHARES), "stopping_nodes": list(grids), "mask": list(readings.MASKS),
+            }))  # fmt: skip
         parts.append(_by_quantizer(rows))
     return xr.concat(parts, xr.Variable("part", list(PARTS)))

@@ -12,6 +12,7 @@ A specification is one value of every axis that a claim depends on. All rules he
 """
 
 import json
+import math
 from itertools import combinations, product
 from typing import NamedTuple
 
@@ -41,18 +42,10 @@ class Measured(NamedTuple):
 
 def measured(many: xr.Dataset) -> dict[str, Measured]:
     """
-    Return each claim's measure in every specification.
+    Return each claim's measure in every specification of the joined multiverse.
 
-    Parameters
-    ----------
-    many : xarray.Dataset
-        Of :func:`studies.catalogue.sweep`, of a multiverse.
-
-    Returns
-    -------
-    dict of Measured by claim
-        Of digits all but S5 and S6; of another data set its one claim. For J1, the share at a junction less that of
-        chance; for S5 and S6, the held-out flip rate chosen by accuracy less that after stopping, by the same path.
+    Of digits all but S5 and S6; of another data set its one claim. For J1, the share at a junction less that of chance;
+    for S5 and S6, the held-out flip rate chosen by accuracy less that after stopping, by the same path.
     """
     dataset = json.loads(many.attrs["spec"])["dataset"]
     if dataset in DIRECTIONS:
@@ -147,26 +140,10 @@ def _at(values: xr.DataArray, choices: list[np.ndarray], axis: str, labels: list
 
 def judge(many: xr.Dataset, claims: list[dict], rule: dict) -> dict[str, xr.Dataset]:
     """
-    Judge each claim that the multiverse covers in every specification.
+    Judge each of *claims* that the multiverse covers in every specification, by level and too_wide of *rule*.
 
-    Parameters
-    ----------
-    many : xarray.Dataset
-    claims : list of dict
-        As data/claims.yml has them; those of :data:`CLAIMS` that are of the data set of *many* are judged.
-    rule : dict
-        level, too_wide.
-
-    Returns
-    -------
-    dict of xarray.Dataset by claim
-        Along the claim's axes: ``estimate``, ``low``, ``high``; ``inside``, whether the reported number lies within
-        (for directions, whether it is not refuted); ``holds``, whether it does and the interval is not too wide.
-
-    Raises
-    ------
-    ValueError
-        If there is but one seed, or a measure is not finite.
+    Along the claim's axes: ``estimate``, ``low``, ``high``; ``inside``, whether the reported number lies within (for
+    directions, whether it is not refuted); ``holds``, whether it does and the interval is not too wide.
     """
     if many.sizes["seed"] < 2:
         raise ValueError("The multiverse has 1 seed: an interval needs two networks of each kind at least.")
@@ -181,7 +158,7 @@ def judge(many: xr.Dataset, claims: list[dict], rule: dict) -> dict[str, xr.Data
             continue
         check_finite(f"The measures of {name}", values.values, "leave out the reading that has none")
         if claim["kind"] == "direction":
-            found = _mean_interval(values, rule["level"])
+            found = interval(values, np.inf, rule["level"])
             out[name] = found.assign(inside=found.high > 0, holds=found.low > 0)
             continue
         found = interval(values, claim["means_of"], rule["level"])
@@ -193,10 +170,11 @@ def judge(many: xr.Dataset, claims: list[dict], rule: dict) -> dict[str, xr.Data
     return out
 
 
-def interval(values: xr.DataArray, means_of: int, level: float) -> xr.Dataset:
+def interval(values: xr.DataArray, means_of: float, level: float) -> xr.Dataset:
     """
-    Return Student's prediction interval over ``seed`` in each specification, as :mod:`bqcore.metrics.statistics` does
-    for one.
+    Return Student's prediction interval over ``seed`` of the mean of *means_of* networks in each specification.
+
+    The mean of infinitely many is the true one: this is its confidence interval.
     """
     n = values.sizes["seed"]
     values = values.astype(np.float64)
@@ -205,19 +183,10 @@ def interval(values: xr.DataArray, means_of: int, level: float) -> xr.Dataset:
     return xr.Dataset({"estimate": mean, "low": mean - half, "high": mean + half})
 
 
-def _mean_interval(excess: xr.DataArray, level: float) -> xr.Dataset:
-    """Return Student's interval of a mean difference, paired by ``seed``."""
-    n = excess.sizes["seed"]
-    excess = excess.astype(np.float64)
-    mean = excess.mean("seed")
-    half = scipy_stats.t.isf((1 - level) / 2, n - 1) * excess.std("seed", ddof=1) / np.sqrt(n)
-    return xr.Dataset({"estimate": mean, "low": mean - half, "high": mean + half})
-
-
 def _judge_most(many: xr.Dataset, excess: xr.DataArray, most: float, level: float) -> xr.Dataset:
     """Judge a direction that must also hold for most, as the ledger does."""
     share = interval(many.share_near, 1, level)
-    found = _mean_interval(excess, level)
+    found = interval(excess, np.inf, level)
     inside = (found.high > 0) & (share.high >= most)
     return found.assign(inside=inside, holds=inside & (found.low > 0) & (share.low > most))
 
@@ -229,23 +198,9 @@ def shares(judged: dict[str, xr.Dataset]) -> dict[str, float]:
 
 def variance_split(values: xr.DataArray) -> dict[str, float]:
     """
-    Split the variance of a measure over a full cross of choices: shares of the sum of squares, which sum to 1.
+    Split the variance of a measure over a full cross of choices and ``seed`` into fractions that sum to 1.
 
-    Parameters
-    ----------
-    values : xarray.DataArray
-        Along the axes and ``seed``.
-
-    Returns
-    -------
-    dict
-        The main effect of each axis; all "interactions" of them; and "networks", what the seeds of one specification
-        differ in.
-
-    Raises
-    ------
-    ValueError
-        If values are not finite or all equal.
+    They are the main effect of each axis, all "interactions", and "networks": the seeds of one specification.
     """
     values = values.astype(np.float64)
     check_finite("The measure", values.values, "leave out the reading that has none")
@@ -261,7 +216,7 @@ def variance_split(values: xr.DataArray) -> dict[str, float]:
 
 
 def by_choice(flags: xr.DataArray) -> dict[str, xr.DataArray]:
-    """Give, for each axis, the share of *flags* at each of its values."""
+    """Return, for each axis, the share of *flags* at each of its values."""
     return {axis: flags.mean([a for a in flags.dims if a != axis]) for axis in flags.dims}
 
 
@@ -271,26 +226,8 @@ def region(judged: dict[str, xr.Dataset], kind: str = "inside", without: str | N
 
     One network and quantizer, one grid and one mask stand for all tables of a study (:data:`SHARED`; the split is that
     of the first tables, stopping needs three parts). What remains is free: plane, how the shift is read, what is
-    counted in which three transitions in descending order, and the stopping rules.
-
-    Parameters
-    ----------
-    judged : dict
-        Of :func:`judge`.
-    kind : {"inside", "holds"}
-        What agreeing means.
-    without : str, optional
-        A number that need not agree.
-
-    Returns
-    -------
-    xarray.DataArray
-        From 0 to 1, along :data:`SHARED`.
-
-    Raises
-    ------
-    ValueError
-        If a number is not judged.
+    counted in which three transitions in descending order, and the stopping rules. *kind* is what agreeing means,
+    "inside" or "holds"; the number *without* need not agree.
     """
     missing = [name for name in NUMBERS if name not in judged]
     if missing:
@@ -307,10 +244,7 @@ def region(judged: dict[str, xr.Dataset], kind: str = "inside", without: str | N
         (agrees["S1"] & agrees["S3"]).mean(["drop", "path"]),
         (agrees["S2"] & agrees["S4"]).mean(["rule", "path"]),
     ]
-    out = parts[0].astype(np.float64)
-    for part in parts[1:]:
-        out = out * part
-    return out.transpose(*SHARED)
+    return math.prod(parts[1:], start=parts[0].astype(np.float64)).transpose(*SHARED)
 
 
 def _three_transitions(first: xr.DataArray, second: xr.DataArray, third: xr.DataArray, nodes) -> xr.DataArray:

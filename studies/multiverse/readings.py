@@ -6,6 +6,8 @@ Each is defensible from the abstract; :mod:`studies.multiverse.sweep` crosses th
 """
 
 from collections.abc import Callable
+from functools import reduce
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -32,20 +34,10 @@ SUMMARIES = ("later level", "most in a step", "union", "union where it changes")
 
 def node_mask(labels: np.ndarray, *, sides: str) -> np.ndarray:
     """
-    Mark the grid nodes that have another label than a 4-neighbour.
+    Mark the nodes of a label grid (n, m) that have another label than a 4-neighbour: bool, of the same shape.
 
-    Parameters
-    ----------
-    labels : int array, shape (n, m)
-    sides : {"one", "two"}
-        ``two`` marks both nodes of each differing pair (scikit-image's "thick"), ``one`` only that of lower indices.
+    "two" *sides* marks both nodes of each differing pair (scikit-image's "thick"), "one" only that of lower indices.
 
-    Returns
-    -------
-    mask : bool array, shape (n, m)
-
-    Examples
-    --------
     >>> node_mask(np.array([[0, 0, 1], [0, 0, 1]]), sides="one").astype(int)
     array([[0, 1, 0],
            [0, 1, 0]])
@@ -64,24 +56,10 @@ def node_mask(labels: np.ndarray, *, sides: str) -> np.ndarray:
 
 def pair_mask(labels: np.ndarray) -> np.ndarray:
     """
-    Mark, for each pair of classes, the grid cells that have both on their corners.
+    Mark, for each pair of the classes 0 to 10, the cells of a label grid (n, m) that have both on their corners.
 
-    Parameters
-    ----------
-    labels : int array, shape (n, m), n and m >= 2, values from 0 to 10
+    Bit i + j (j − 1) / 2 of a cell, uint64 (n - 1, m - 1), is set where the classes i < j are.
 
-    Returns
-    -------
-    mask : uint64 array, shape (n - 1, m - 1)
-        Bit i + j (j − 1) / 2 of a cell is set where the classes i < j both are on its corners.
-
-    Raises
-    ------
-    ValueError
-        If a label is not from 0 to 10: more pairs do not fit.
-
-    Examples
-    --------
     >>> pair_mask(np.array([[0, 0, 1], [0, 2, 1]])).tolist()
     [[2, 7]]
     """
@@ -90,9 +68,8 @@ def pair_mask(labels: np.ndarray) -> np.ndarray:
         raise ValueError(f"Grid labels run from {labels.min()} to {labels.max()}: give 0 to {MOST_CLASSES - 1}.")
     corners = labels[:-1, :-1], labels[:-1, 1:], labels[1:, :-1], labels[1:, 1:]
     mask = np.zeros(corners[0].shape, np.uint64)
-    for i in range(4):
-        for j in range(i):
-            mask |= _BITS[corners[i], corners[j]]
+    for first, second in combinations(corners, 2):
+        mask |= _BITS[first, second]
     return mask
 
 
@@ -116,13 +93,8 @@ def mask_jaccard(mask_a: np.ndarray, mask_b: np.ndarray) -> float:
     """
     Return the Jaccard distance of two masks of one kind of :data:`MASKS`: 0 if both are empty.
 
-    Parameters
-    ----------
-    mask_a, mask_b : bool arrays, or uint64 arrays of :func:`pair_mask`, of one shape
-        Of the latter, a cell counts once for each pair of classes.
+    Of two of :func:`pair_mask`, a cell counts once for each pair of classes.
 
-    Examples
-    --------
     >>> mask_jaccard(np.array([[7]], np.uint64), np.array([[1]], np.uint64)) == 1 - 1 / 3
     True
     """
@@ -140,18 +112,9 @@ def junction_counts(path: np.ndarray) -> np.ndarray:
     """
     Count the junctions of a transition in every way of :data:`COUNTS` and :data:`SUMMARIES`.
 
-    Cells with three labels or more on their corners; windows of 3 × 3 nodes with three or more; groups of such cells
-    that touch, diagonals included. In each way: at the end of the path; the most at a step; at some step; at some step
-    and where a label changes at some step.
-
-    Parameters
-    ----------
-    path : int array, shape (S, n, n), S >= 2, n >= 3, values from 0 to 62
-        Labels at successive interpolation steps, both ends included.
-
-    Returns
-    -------
-    counts : int array, shape (3, 4)
+    *path* (S, n, n) are label grids, 0 to 62, both ends included. Cells with three labels or more on their corners;
+    windows of 3 × 3 nodes with three or more; groups of such cells that touch, diagonals included. In each way: at the
+    end of the path; the most at a step; at some step; at some step and where a label changes at some step.
     """
     path = check_labels(path, "The path of label grids", ndim=3)
     if len(path) < 2 or min(path.shape[1:]) < 3:
@@ -161,23 +124,16 @@ def junction_counts(path: np.ndarray) -> np.ndarray:
     word = np.uint16 if path.max() < 16 else np.uint64
     present = np.left_shift(word(1), path.astype(word))
     moved = (path[1:] != path[:-1]).any(axis=0)
-    out = []
-    for size in (2, 3):
-        where = np.bitwise_count(_pooled(present, size)) >= 3
-        out.append(_summaries(where, _pooled(moved, size), lambda one: int(np.count_nonzero(one))))
-        if size == 2:
-            groups = _summaries(where, _pooled(moved, size), lambda one: ndimage.label(one, np.ones((3, 3)))[1])
-    return np.array([*out, groups])
+    corners, windows = ((np.bitwise_count(_pooled(present, size)) >= 3, _pooled(moved, size)) for size in (2, 3))
+    groups = _summaries(*corners, lambda one: ndimage.label(one, np.ones((3, 3)))[1])
+    return np.array([_summaries(*corners, np.count_nonzero), _summaries(*windows, np.count_nonzero), groups])
 
 
 def _pooled(grids: np.ndarray, size: int) -> np.ndarray:
     """Join each window of *size* nodes a side by bitwise or, along the last two axes."""
     for axis in (-2, -1):
         length = grids.shape[axis] - size + 1
-        parts = [grids.take(range(i, i + length), axis) for i in range(size)]
-        grids = parts[0]
-        for part in parts[1:]:
-            grids |= part
+        grids = reduce(np.bitwise_or, (grids.take(range(i, i + length), axis) for i in range(size)))
     return grids
 
 
@@ -188,18 +144,8 @@ def _summaries(where: np.ndarray, changed: np.ndarray, count: Callable[[np.ndarr
 
 def plane_through(points, *, padding: float = 0.0) -> planes.Plane:
     """
-    Span the slice by three images, over the box that holds them; the first axis leads from the first to the second.
-
-    Parameters
-    ----------
-    points : array or tensor, shape (3, ...)
-    padding : float
-        Share of the box's sides added on each side, 0 to 1.
-
-    Raises
-    ------
-    ValueError
-        If they are not three, not finite, or lie on a line.
+    Span the slice by three images (3, ...), over the box that holds them, and *padding* times its sides on each side;
+    the first axis leads from the first image to the second.
     """
     padding = check_share("Padding", padding)
     array = to_numpy(points)
@@ -229,14 +175,7 @@ class Linearized(NamedTuple):
 
 
 def linearize(classifier: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor) -> Linearized:
-    """
-    Return the logits and all their gradients at *inputs*.
-
-    Parameters
-    ----------
-    classifier : callable, inputs (N, ...) -> logits (N, K), differentiable by torch
-    inputs : float tensor, shape (N, ...)
-    """
+    """Return the logits and all their gradients at *inputs* (N, ...)."""
     leaf = inputs.detach().requires_grad_(True)
     with torch.enable_grad():
         logits = classifier(leaf)
@@ -248,29 +187,12 @@ def linearize(classifier: Callable[[torch.Tensor], torch.Tensor], inputs: torch.
 
 def displacements(reference: Linearized, candidate: Linearized, axes: np.ndarray) -> np.ndarray:
     """
-    Return the magnitude of the local boundary shift at each input in every way of :data:`GRADIENTS` and :data:`PAIRS`.
+    Return the magnitude of the local boundary shift in every way of :data:`GRADIENTS` and :data:`PAIRS`: (4, 2, N).
 
     The change of the margin of the float classifier's pair over the norm of that margin's gradient: of the float
-    classifier; of the quantized one; of the float one within a plane. Or the change of the local radius, each
-    classifier with its own pair. The pair is the decision with the runner-up, or with the rival whose boundary is
-    nearest to first order.
-
-    Parameters
-    ----------
-    reference, candidate : Linearized
-        Of the float and of the quantized classifier at the same N inputs.
-    axes : float array, shape (2, D)
-        Orthonormal axes of the plane.
-
-    Returns
-    -------
-    shifts : float array, shape (4, 2, N)
-        In input units; NaN or infinite where a gradient vanishes.
-
-    Raises
-    ------
-    ValueError
-        If the two differ in shape, or *axes* lie in another space.
+    classifier; of the quantized one; of the float one within the plane of the orthonormal *axes* (2, D). Or the change
+    of the local radius, each classifier with its own pair. The pair is the decision with the runner-up, or with the
+    rival whose boundary is nearest to first order. In input units; NaN or infinite where a gradient vanishes.
     """
     check_same_shape("Reference gradients", reference.gradients, "candidate gradients", candidate.gradients)
     axes = np.asarray(axes, dtype=np.float64)

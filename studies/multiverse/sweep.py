@@ -31,14 +31,10 @@ def networks(spec: Multiverse, seeds: int) -> list[Network]:
 
 def join(found: dict[Network, xr.Dataset], spec: Multiverse) -> xr.Dataset:
     """
-    Join what was measured on each network.
+    Join what was measured on each network along the axes of training, ``seed`` and those of the measures.
 
-    Returns
-    -------
-    xarray.Dataset
-        Along the axes of training, ``seed``, and those of :func:`studies.multiverse.choices.measure`; distances
-        rounded to 2^-14, which halves the file. What needs a calibration split has no axis ``split``; a data
-        set of one scale and one split has neither axis.
+    Distances are rounded to 2^-14, which halves the file. What needs a calibration split has no axis ``split``; a data
+    set of one scale and one split has neither axis.
     """
     without, *_, last = found.values()  # on digits without a calibration split, and with one
     scales, splits = KINDS_OF_INPUT[spec.dataset]
