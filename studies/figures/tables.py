@@ -161,7 +161,9 @@ class Table:
         (self.frame, self.data, self.numeric), self.caption, self.name = cells, caption, name
 
     def _repr_mimebundle_(self, **_) -> dict[str, str]:
-        shown = self.frame.apply(lambda column: column.map(_unbroken) if column.name in self.numeric else column)
+        # A table of a dozen columns needs every place to break: on paper nothing scrolls.
+        kept = self.numeric if len(self.frame.columns) < 11 else ()
+        shown = self.frame.apply(lambda column: column.map(_unbroken) if column.name in kept else column)
         head = [shown.index.name or "", *map(str, shown.columns)]
         body = [[str(index), *map(str, row)] for index, row in zip(shown.index, shown.to_numpy())]
         lines = ["| " + " | ".join(row) + " |" for row in [head, ["---"] + ["---:"] * len(shown.columns), *body]]
