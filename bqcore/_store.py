@@ -23,13 +23,8 @@ def along(dim: str, values: list, rows: list[dict]) -> xr.Dataset:
     """
     Join one row of measures for each of *values* along *dim*, as xarray.concat does in nine times as long.
 
-    Parameters
-    ----------
-    dim : str
-    values : list
-        Coordinates along *dim*.
-    rows : list of dict
-        All of the same names; each value a number, or dimensions and an array, or a coordinate that all rows share.
+    All *rows* have the same names; each value is a number, or dimensions and an array, or a coordinate that all rows
+    share.
     """
     first = xr.Dataset(rows[0])
     joined = {
@@ -43,10 +38,7 @@ def save_bytes(content: bytes, path: str | Path) -> None:
     """
     Write *content* to *path* whole or not at all: a draft in the same folder, then a move into place.
 
-    Raises
-    ------
-    OSError
-        If it cannot be written (a full disk, say); what stood at *path* before is still there.
+    If it cannot be written (a full disk, say), what stood at *path* before is still there.
     """
     path, draft = Path(path), None
     try:
@@ -86,16 +78,7 @@ def save_dataset(dataset: xr.Dataset, path: str | Path) -> None:
 
 
 def load_dataset(path: str | Path) -> xr.Dataset:
-    """
-    Read a result file into memory.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none.
-    ValueError
-        If it is truncated, damaged or was not written by :func:`save_dataset`.
-    """
+    """Read a result file into memory; refuse one that is damaged or was not written by :func:`save_dataset`."""
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is no result file {path}: `make book` computes the fresh ones.")
@@ -135,11 +118,6 @@ def largest_difference(first: xr.Dataset, second: xr.Dataset) -> tuple[float, st
     Return the largest absolute difference between two result sets over the values that both hold, and its variable.
 
     Equal infinities, or NaN on both sides, differ by 0; NaN on one side only differs by infinity.
-
-    Raises
-    ------
-    ValueError
-        If they have no variable, seed or level in common.
     """
     first, second = xr.align(first, second, join="inner")
     worst, where, compared = 0.0, "", 0

@@ -70,17 +70,7 @@ LONG_NAMES = {
 
 
 def describe(dataset, names: dict = LONG_NAMES, units: str = UNITS) -> None:
-    """
-    Write long names and units into a dataset, of each variable that *names* has.
-
-    Parameters
-    ----------
-    dataset : xarray.Dataset
-    names : dict
-        (long name, units) by variable, such as :data:`LONG_NAMES`.
-    units : str
-        Those of the model's inputs.
-    """
+    """Write (long name, units) into a dataset, of each variable that *names* has; *units* are those of the inputs."""
     for name in dataset.variables:
         if name in names:
             long_name, unit = names[name]

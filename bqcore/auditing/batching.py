@@ -76,24 +76,11 @@ def width(inputs) -> int:
 
 def batches(split, name: str, size: int | None = None) -> Iterator[Batch]:
     """
-    Yield a split batch by batch.
+    Yield a split, called *name* in errors, batch by batch.
 
-    Parameters
-    ----------
-    split : inputs, (inputs, classes), an iterable of either, or a function that gives such an iterable
-        Inputs: array, tensor or data frame with one row a sample, or a dictionary of them. Classes: ints (N,).
-    name : str
-        Of the split, for errors.
-    size : int, optional
-        Samples at once, by default 4096 or as many as hold 2^24 values; an iterable brings its own batches.
+    It is inputs, (inputs, classes), an iterable of either, or a function that gives such an iterable. *size* is by
+    default 4096 or as many as hold 2^24 values; an iterable brings its own batches.
 
-    Raises
-    ------
-    ValueError
-        If it holds no samples, numbers of samples differ, or some batches have classes and others have none.
-
-    Examples
-    --------
     >>> [(batch.start, batch.classes.tolist()) for batch in batches((np.eye(3), np.arange(3)), "A split", 2)]
     [(0, [0, 1]), (2, [2])]
     """

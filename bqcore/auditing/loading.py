@@ -24,20 +24,10 @@ _AT_ONCE = 256  # images
 
 def read_classifier(given: str, weights: str | None = None):
     """
-    Read a classifier.
+    Read a classifier, ``module:factory`` or the path of an ``.onnx`` file; what is loaded by unpickling is refused.
 
-    Parameters
-    ----------
-    given : str
-        ``module:factory``, a function without arguments that returns a torch module or any other classifier; or the
-        path of an ``.onnx`` file.
-    weights : str, optional
-        A ``.safetensors`` file for the torch module; a tensor that several of its names share may stand there once.
-
-    Raises
-    ------
-    ValueError
-        If it is a file that is loaded by unpickling, an optional package is missing, or weights do not fit.
+    The factory is a function without arguments that returns a torch module or any other classifier. *weights* is a
+    ``.safetensors`` file for a torch module; a tensor that several of its names share may stand there once.
     """
     path = Path(given)
     if path.suffix.lower() in _PICKLES:
@@ -117,25 +107,13 @@ def _load(model, weights: str) -> None:
 
 def read_split(given: str | None, classes: str | None = None, *, size=None, mean=None, std=None):
     """
-    Read a split as :func:`bqcore.audit` takes it.
+    Read a split as :func:`bqcore.audit` takes it; None, as of a split that may be left out, gives None.
 
-    Parameters
-    ----------
-    given : str, or None
-        An ``.npz`` file with the arrays ``inputs`` and ``classes`` (or x and y, images and labels, data and targets;
-        other arrays are inputs by their names), an ``.npy`` file of inputs, or a folder of images, one folder for each
-        class in the order of their names. None, as of a split that may be left out, gives None.
-    classes : str, optional
-        An ``.npy`` file with the classes.
-    size : (height, width), optional
-        To which the images of a folder are resized.
-    mean, std : lists of numbers, optional
-        Taken off and divided by, channel by channel, after the images of a folder are scaled to [0, 1].
-
-    Raises
-    ------
-    ValueError
-        If a file or an image cannot be read, or an option has nothing that it applies to.
+    An ``.npz`` file has the arrays ``inputs`` and ``classes`` (or x and y, images and labels, data and targets; other
+    arrays are inputs by their names), an ``.npy`` file has inputs, and a folder of images one folder for each class, in
+    the order of their names. *classes* is an ``.npy`` file. Images are resized to *size* (height, width) and scaled to
+    [0, 1]; then *mean* is taken off and they are divided by *std*, one number a channel. An option that applies to
+    nothing is refused.
     """
     if given is None:
         if classes:

@@ -29,17 +29,9 @@ def page(
     found, title: str, *, limits: Mapping[str, float] | None = None, exceeded: tuple[str, ...] = (), command: str = ""
 ) -> str:
     """
-    Return the page of an audit.
+    Return the page of an :class:`bqcore.auditing.comparison.Audit`, with the command that made it at its end.
 
-    Parameters
-    ----------
-    found : bqcore.auditing.comparison.Audit
-    title : str
-    limits : dict, optional
-        Stated limits by measure, shown as kept unless one is exceeded.
-    exceeded : lines of :func:`bqcore.auditing.limits.exceeded`
-    command : str
-        That made it, shown at the end.
+    *limits* by measure are shown as kept unless one is exceeded, as the lines *exceeded* then say.
     """
     content, ds = found.to_dict(ROWS), found.dataset
     splits = content["splits"].values()

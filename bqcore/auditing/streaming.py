@@ -90,27 +90,12 @@ def _are_probabilities(output) -> bool:
 
 def decide_split(functions: Mapping, split, name: str, *, batch_size: int | None = None):
     """
-    Measure a split in one pass: keep what :class:`Decided` lists, for each candidate.
+    Measure a split in one pass: return what :class:`Decided` lists by candidate, the first inputs, and notes.
 
-    Parameters
-    ----------
-    functions : dict of functions, inputs -> logits; the first is the reference
-    split : see :func:`bqcore.auditing.batching.batches`
-    name : {"calibration", "heldout"}
-
-    Returns
-    -------
-    decided : dict of Decided, by candidate
-    head : inputs
-        The first samples, up to 2,000 and 2 · 10^7 values.
-    notes : list of str
-        On classifiers whose answer depends on the rest of the batch.
-
-    Raises
-    ------
-    ValueError
-        If logits are not finite, differ in their classes or look like probabilities, one batch is answered twice in
-        two ways, or there are fewer than five samples, or classes that are no columns of the logits.
+    The first of *functions*, from inputs to logits, is the reference. The first inputs are up to 2,000 samples and 2 ·
+    10^7 values. Notes are on classifiers whose answer depends on the rest of the batch. Refused are logits that are not
+    finite, differ in their classes or look like probabilities, two answers to one batch, fewer than five samples, and
+    classes that are no columns of the logits.
     """
     title = TITLES[name]
     reference, *candidates = functions
@@ -261,18 +246,9 @@ def measures(decided: Decided, fraction: float) -> dict:
     """
     Measure the rates of a split, as :mod:`bqcore.metrics.decisions` does on its logits, each with its 95 % interval.
 
-    Parameters
-    ----------
-    decided : Decided
-    fraction : float
-        Of the samples that make the low-margin boundary band, in (0, 1].
-
-    Returns
-    -------
-    dict
-        By name of :data:`RATES` the rate in [0, 1], NaN where it needs classes that are not given, and with
-        ``_events``, ``_low``, ``_high`` its count and Clopper–Pearson interval; also ``samples``, ``band_samples``,
-        ``flips_in_band``, ``near_ties``, ``unchanged``, ``band_margin``, ``margin_change``.
+    By name of :data:`RATES` stands the rate in [0, 1], NaN where it needs classes that are not given, and with
+    ``_events``, ``_low``, ``_high`` its count and Clopper–Pearson interval; beside them counts, margins and their
+    change.
     """
     n, flipped, band, y = len(decided.margin), decided.flipped(), decided.band(fraction), decided.targets
     reversed_pair = decided.moved < 0

@@ -42,21 +42,11 @@ def ptq_w(model, bits: int, granularity: str = "tensor") -> Candidate:
 
 def torchao_weights(model, bits: int, *, group: int | None = None) -> Candidate:
     """
-    Quantize the weights of linear layers by torchao: symmetric, each output channel or group of inputs by its own step.
+    Quantize the weights of linear layers by torchao: symmetric, each output channel or *group* of inputs by its own
+    step.
 
-    Convolutions stay in float, as torchao leaves them.
-
-    Parameters
-    ----------
-    model : torch module in eval mode
-    bits : {8, 4}
-    group : int, optional
-        Inputs of a group, a divisor of every linear layer's inputs; by default one step an output channel.
-
-    Raises
-    ------
-    ValueError
-        If torchao is not installed, *bits* is another, or a weight of a linear layer would stay in float.
+    Convolutions stay in float, as torchao leaves them. Refused are other bits than 8 and 4, groups that do not divide
+    the inputs of every linear layer, and a linear layer whose weight would stay in float.
     """
     import torch
     from torch import nn
@@ -297,19 +287,11 @@ QUANTIZERS = {
 
 def shelf(model, inputs, classes=None) -> dict[str, Candidate | str]:
     """
-    Quantize a classifier by every quantizer here.
+    Quantize a torch module in eval mode by every quantizer here, and return a Candidate, or the reason why not, by
+    name.
 
-    Parameters
-    ----------
-    model : torch module in eval mode
-    inputs : float array or tensor, shape (N, ...)
-        Calibration inputs, for quantizers that round activations by the range seen.
-    classes : int array or tensor, shape (N,), or None
-
-    Returns
-    -------
-    dict by name
-        A Candidate, or the reason why there is none: a package that is missing, a layer that a tool does not take.
+    *inputs* are calibration inputs, for quantizers that round activations by the range seen. A reason is a package that
+    is missing, *classes* that are needed and not given, or a layer that a tool does not take.
     """
     torch = needed("torch", "A shelf of quantized models")
     out, inputs = {}, tensors(inputs, model)

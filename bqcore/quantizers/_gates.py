@@ -185,14 +185,9 @@ def descend(
     """
     Learn the gates of all layers at once, and return their variables and the loss of each step.
 
-    Parameters
-    ----------
-    grids : dict by layer
-    batch_loss : function from weights by layer to the loss on the next batch
-    begin : dict of rounded weights by layer, or None
-        What gates start near; by default the float weights.
-    logs : dict of scalars by layer
-        Logarithms of what step sizes grow by, learned as well.
+    *batch_loss* is a function from weights by layer to the loss on the next batch. Gates start near the rounded weights
+    *begin* by layer, if given, else at the float weights. *logs* are logarithms of what step sizes grow by, learned
+    too.
     """
     variables = {
         name: (grid.near(begin[name]) if begin else grid.start.clone()).requires_grad_() for name, grid in grids.items()

@@ -74,26 +74,8 @@ def error_feedback(
     """
     Round the columns of *weight* (out, width) one after the other, each error fed to the columns after it (GPTQ).
 
-    Parameters
-    ----------
-    weight : tensor, shape (out, width)
-    hessian : tensor, shape (width, width)
-        Symmetric, positive semidefinite.
-    step : float
-    low, high : int
-        Ends of the grid, in steps.
-    damping : float
-        Above 0: what never sees an input has no curvature, and the inverse would not exist.
-
-    Returns
-    -------
-    rounded : tensor, shape (out, width)
-        Integers from *low* to *high* times *step*.
-
-    Raises
-    ------
-    ValueError
-        If shapes do not fit or a value is not finite.
+    *hessian* (width, width) is symmetric and positive semidefinite; *low* and *high* are the ends of the grid in steps.
+    *damping* is above 0: what never sees an input has no curvature, and the inverse would not exist.
     """
     if weight.ndim != 2 or hessian.shape != (weight.shape[1],) * 2:
         raise ValueError(

@@ -17,24 +17,13 @@ def learn_steps(
     batch_size: int = 32, learning_rate: float = 0.003,
 ) -> tuple[nn.Module, dict[str, float]]:  # fmt: skip
     """
-    Copy *model* with its weights rounded to nearest on steps, one a layer, learned against the float logits.
+    Copy *model* with its weights rounded to nearest on learned steps, one a layer, which are returned beside it.
 
-    The gradient passes through the rounding as if it were not there (LSQ); weights stay as they are. The error jumps
-    wherever a weight changes its grid point, so that the last step need not be a good one: taken are the steps of the
-    lowest squared logit error among PTQ-W's and those after each pass over the inputs.
-
-    Parameters
-    ----------
-    model, inputs, bits, seed, scheme, steps, batch_size
-        As in :func:`learn`.
-    learning_rate : float
-        Adam's, of the steps' logarithms.
-
-    Returns
-    -------
-    rounded : torch module
-    step_sizes : dict
-        By layer.
+    Steps are learned against the float logits, by Adam on their logarithms; other arguments are those of
+    :func:`bqcore.quantizers.objectives.learn`. The gradient passes through the rounding as if it were not there (LSQ);
+    weights stay as they are. The error jumps wherever a weight changes its grid point, so that the last step need not
+    be a good one: taken are the steps of the lowest squared logit error among PTQ-W's and those after each pass over
+    the inputs.
     """
     steps, batch_size = check_integer("Steps", steps, 1), check_integer("Batch size", batch_size, 1)
     inputs = check_inputs(inputs, batch_size)

@@ -190,17 +190,8 @@ def layers(model: nn.Module) -> dict[str, nn.Module]:
     """
     Return the layers that PTQ-W quantizes, by name: linear and convolution layers with weights of their own.
 
-    Parameters
-    ----------
-    model : torch module
+    A model that is no torch module, has no such layer, or whose weights are tied or computed, is refused.
 
-    Raises
-    ------
-    ValueError
-        If the model is no torch module, has no such layer, or a weight of theirs is tied or computed.
-
-    Examples
-    --------
     >>> layers(nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2)))
     {'0': Linear(in_features=8, out_features=4, bias=True), '2': Linear(in_features=4, out_features=2, bias=True)}
     """
@@ -221,15 +212,8 @@ def weight_bytes(weight: torch.Tensor, bits: int, *, granularity: str = "tensor"
     """
     Return the bytes of one weight tensor: packed without gaps, with a float32 step for each tensor or channel.
 
-    Parameters
-    ----------
-    weight : tensor, the first axis holds the output channels
-    bits : int
-        2 to 16, or 32: float32, which has no step.
-    granularity : {"tensor", "channel"}
+    At 32 bits it is float32, which has no step.
 
-    Examples
-    --------
     >>> weight_bytes(torch.ones(2, 8), 4), weight_bytes(torch.ones(2, 8), 4, granularity="channel")
     (12, 16)
     """
