@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from .._checks import check_choice, check_integer, check_share
 from .._threads import one_thread
-from ._gates import Grid, check_inputs, check_number, descend, learn_by_layer, rounding_grids, weights_on
+from ._gates import Grid, check_inputs, check_number, descend, learn_by_layer, rounding_grids, weights_on, with_weights
 from ._layers import logits_of
 from .objectives import PLAIN, Task
 from .uniform import GRANULARITIES, level_range
@@ -41,10 +41,10 @@ class Record(NamedTuple):
 
 
 def optimize_rounding(
-    model: nn.Module, inputs: torch.Tensor, bits: int, *, seed: int, on: str = "layers",
-    start: nn.Module | None = None, gap: float = 0.0,
-    fraction: float = 0.2, scheme: str = "narrow", granularity: str = "tensor", steps: int = 1000, batch_size: int = 32,
-    learning_rate: float = 0.03, regularization: float = 0.01, unquantizable: str = "refuse", progress: str = "",
+    model: nn.Module, inputs: torch.Tensor, bits: int, *, seed: int, on: str = "layers", start: nn.Module | None = None,
+    gap: float = 0.0, fraction: float = 0.2, scheme: str = "narrow", granularity: str = "tensor", steps: int = 1000,
+    batch_size: int = 32, learning_rate: float = 0.03, regularization: float = 0.01, unquantizable: str = "refuse",
+    progress: str = "",
 ) -> tuple[nn.Module, Record]:  # fmt: skip
     """
     Copy *model* with its weights rounded down or up by learned gates (AdaRound).
@@ -83,10 +83,8 @@ def optimize_rounding(
         η, 0 or more; only on the logits.
     fraction : float
         Of the inputs in the low-margin boundary band, in (0, 1].
-    steps : int
+    steps, batch_size, learning_rate : int, int, float
         Adam's, of each layer or of all on the logits.
-    batch_size : int
-    learning_rate : float
     regularization : float
         λ. Where the record has many undecided gates (on the logits at few bits), more of it or more steps helps.
     unquantizable : {"refuse", "skip"}
@@ -151,13 +149,10 @@ def optimize_rounding(
                 task = Task(reference, inputs, "gap" if gap else PLAIN, 0.0, fraction, batch_size, seed)
                 task.eta = gap
                 found = _on_logits(rounded, grids, task, begin, **options)
-    for ours, theirs in zip(rounded.parameters(), model.parameters()):
-        ours.requires_grad_(theirs.requires_grad)
-    counts = {
-        "free": {name: int(grid.span.sum()) for name, grid in grids.items()},
-        "changed": {name: grid.changed(rounded.get_submodule(name).weight) for name, grid in grids.items()},
-    }
-    return rounded, Record(**found, **counts, skipped=skipped)
+    weights = {name: rounded.get_submodule(name).weight for name in grids}
+    free = {name: int(grid.span.sum()) for name, grid in grids.items()}
+    changed = {name: grid.changed(weights[name]) for name, grid in grids.items()}
+    return with_weights(model, weights), Record(**found, free=free, changed=changed, skipped=skipped)
 
 
 def _on_logits(

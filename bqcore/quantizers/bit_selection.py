@@ -11,6 +11,9 @@ import numpy as np
 
 from .._checks import check_finite
 
+# A share of N inputs and the same share written as a decimal differ in their last digits: 0.9 - 0.89 > 0.01.
+_ROUNDING = 1e-12
+
 
 class Choice(NamedTuple):
     """The level that a rule chooses, as an index, and whether it fell back to the most bits since none qualified."""
@@ -40,10 +43,6 @@ def last_before(measures, limits) -> Choice:
     exceeded = (measures > limits.reshape(-1, *[1] * (measures.ndim - 1)) + _ROUNDING).any(axis=0)
     reached = np.cumprod(~exceeded, axis=-1).sum(axis=-1)
     return Choice(np.maximum(reached - 1, 0), reached == 0)
-
-
-# A share of N inputs and the same share written as a decimal differ in their last digits: 0.9 - 0.89 > 0.01.
-_ROUNDING = 1e-12
 
 
 def loosest(flip_rates, limits, target: float):

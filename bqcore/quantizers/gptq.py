@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from .._threads import one_thread
-from . import uniform
 from ._gates import check_inputs, check_number, step_grids, with_weights
-from ._layers import PASS, Quadratic, caught
+from ._layers import layer_error
+from .uniform import level_range
 
 DAMPING = 0.01  # of GPTQ's Hessian, as a share of its mean diagonal
 
@@ -54,17 +54,10 @@ def gptq(
         grids = step_grids(reference, inputs, bits, scheme, None)
         rounded = copy.deepcopy(reference)
         for name, grid in grids.items():
-            layer = reference.get_submodule(name)
-            form = Quadratic(layer)
-            for part in inputs.split(PASS):
-                target = caught(reference, name, part, output=True)
-                form.add(caught(rounded, name, part, output=False), target)
-            form.close()
-            rows = [
-                error_feedback(weight, gram, float(grid.step), *uniform.level_range(bits, scheme), damping=damping)
-                for weight, gram in zip(form.weight, form.gram)
-            ]
-            rounded.get_submodule(name).weight.copy_(torch.stack(rows).reshape(layer.weight.shape))
+            form, kept = layer_error(reference, rounded, name, inputs), rounded.get_submodule(name).weight
+            how = (float(grid.step), *level_range(bits, scheme))
+            rows = [error_feedback(*group, *how, damping=damping) for group in zip(form.weight, form.gram)]
+            kept.copy_(torch.stack(rows).reshape(kept.shape))
     return with_weights(model, {name: rounded.get_submodule(name).weight for name in grids})
 
 

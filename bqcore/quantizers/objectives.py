@@ -82,7 +82,7 @@ def learn(
         logs = {name: torch.zeros((), dtype=grid.step.dtype, requires_grad=True) for name, grid in grids.items()}
         variables, losses = _gates.descend(
             grids, task.batch_loss, begin, steps=steps, learning_rate=learning_rate, regularization=regularization,
-            logs=logs if step_sizes else {},
+            bar=tqdm(disable=True), logs=logs if step_sizes else None,
         )  # fmt: skip
         learned = {name: grid.hard(variables[name]) for name, grid in grids.items()}
         growth = {name: float(log.detach().exp()) for name, log in logs.items()}
@@ -112,14 +112,12 @@ def by_layer(
     any fixed *step_sizes* by layer, by default PTQ-W's.
     """
     inputs, steps = check_inputs(inputs, 1), check_integer("Steps", steps, 1)
-    how = {
-        "steps": steps, "learning_rate": check_number("Learning rate", learning_rate, zero=False),
-        "regularization": check_number("Regularization", regularization, zero=True),
-    }  # fmt: skip
-    with one_thread(), tqdm(disable=True) as bar:
+    learning_rate = check_number("Learning rate", learning_rate, zero=False)
+    how = {"learning_rate": learning_rate, "regularization": check_number("Regularization", regularization, zero=True)}
+    with one_thread():
         reference = copy.deepcopy(model).eval().requires_grad_(False)
         grids, rounded = step_grids(reference, inputs, bits, scheme, step_sizes), copy.deepcopy(reference)
-        _gates.learn_by_layer(reference, rounded, grids, inputs, bar=bar, **how)
+        _gates.learn_by_layer(reference, rounded, grids, inputs, steps=steps, bar=tqdm(disable=True), **how)
     return with_weights(model, {name: rounded.get_submodule(name).weight for name in grids})
 
 
@@ -203,9 +201,8 @@ class Task:
         rows, model = slice(None), with_weights(self.reference, nearest)
         logits = logits_of(model, self.inputs)
         plain = float((logits - self.target).square().sum(1).mean())
-        term = float(
-            divergence(self.target, logits) if self.band is None else self._term(logits_of(model, self.near), rows)
-        )
+        found = self._term(logits_of(model, self.near), rows) if self.band else divergence(self.target, logits)
+        term = float(found)
         self.eta = strength * plain / term if term > 0 else 0.0
 
     def _main(self, logits: torch.Tensor, rows) -> torch.Tensor:

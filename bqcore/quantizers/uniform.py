@@ -7,7 +7,7 @@ the step rule practice; both are here, per tensor and per channel.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -34,8 +34,7 @@ def level_range(bits: int, scheme: str = "narrow") -> tuple[int, int]:
 
     Returns
     -------
-    lowest, highest : int
-        In steps.
+    lowest, highest : int, in steps
 
     Raises
     ------
@@ -179,11 +178,9 @@ def quantize_model(model: nn.Module, bits: int, *, scheme: str = "narrow", granu
     return out
 
 
-def levels_of(
-    model: nn.Module, bits: tuple[int, ...], *, scheme: str = "narrow", granularity: str = "tensor"
-) -> dict[int, nn.Module]:
-    """Return :func:`quantize_model` of *model* at each of *bits*."""
-    return {b: quantize_model(model, b, scheme=scheme, granularity=granularity) for b in bits}
+def levels_of(model: nn.Module, bits: Sequence[int], **options) -> dict[int, nn.Module]:
+    """Return :func:`quantize_model` of *model* at each of *bits*, with its *options*."""
+    return {b: quantize_model(model, b, **options) for b in bits}
 
 
 def layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -326,10 +323,8 @@ def _quantizable(model: nn.Module) -> list[tuple[str, nn.Module]]:
         raise ValueError(f"The model ({type(model).__name__}) has no linear or convolution layer: nothing to quantize.")
     for name, layer in found:
         if not isinstance(layer.weight, nn.Parameter):
-            raise ValueError(
-                f"Layer {name or 'model'!r}: its weight is computed from other parameters: remove that parametrization "
-                "first."
-            )
+            says = "its weight is computed from other parameters: remove that parametrization first."
+            raise ValueError(f"Layer {name or 'model'!r}: {says}")
     return found
 
 
@@ -337,9 +332,8 @@ def _extremes(weight: torch.Tensor, granularity: str) -> tuple[torch.Tensor, tor
     """Return the smallest and the largest weight of all or of each channel, shape () or (channels, 1, ...)."""
     check_choice("Granularity", granularity, GRANULARITIES)
     if not isinstance(weight, torch.Tensor) or not weight.is_floating_point():
-        raise ValueError(
-            f"Weights are {type(weight).__name__} of {getattr(weight, 'dtype', 'no type')}: give a float tensor."
-        )
+        kind = f"{type(weight).__name__} of {getattr(weight, 'dtype', 'no type')}"
+        raise ValueError(f"Weights are {kind}: give a float tensor.")
     if weight.numel() == 0:
         raise ValueError(f"Weights are empty (shape {tuple(weight.shape)}): there is nothing to quantize.")
     weight = _at_least_float32(weight.detach())
@@ -355,9 +349,7 @@ def _extremes(weight: torch.Tensor, granularity: str) -> tuple[torch.Tensor, tor
     return smallest, largest
 
 
-def _step(
-    smallest: torch.Tensor, largest: torch.Tensor, bits: int, scheme: str, kind: torch.dtype
-) -> torch.Tensor:  # fmt: skip
+def _step(smallest, largest, bits: int, scheme: str, kind: torch.dtype) -> torch.Tensor:
     reach = torch.maximum(largest, -smallest)
     divisor = 2 ** (bits - 1) - (1 if scheme == "narrow" else 0.5)
     step = (reach / divisor).clamp(min=torch.finfo(reach.dtype).smallest_normal)
