@@ -57,16 +57,12 @@ class Sweep:
 
 def by_split(dataset: xr.Dataset, dim: str) -> list[dict]:
     """Return, for each of the models along *dim*, its bytes and on each split the rates that were measured."""
-    models = [dataset.isel({dim: i}) for i in range(dataset.sizes[dim])]
-    return [
-        {dim: one[dim].item(), "bytes": int(one.bytes)} | {split: rates(one.sel(split=split)) for split in SPLITS}
-        for one in models
-    ]
-
-
-def rates(part: xr.Dataset) -> dict[str, float]:
-    """Return the rates of one model on one split that were measured."""
-    return {name: float(part[name]) for name in RATES if np.isfinite(part[name])}
+    out = []
+    for one in (dataset.isel({dim: i}) for i in range(dataset.sizes[dim])):
+        on = {split: one.sel(split=split) for split in SPLITS}
+        rates = {split: {name: float(r[name]) for name in RATES if np.isfinite(r[name])} for split, r in on.items()}
+        out.append({dim: one[dim].item(), "bytes": int(one.bytes)} | rates)
+    return out
 
 
 def sweep(
@@ -136,14 +132,8 @@ def sweep(
     recommended = choose_bits(values[rule], limit)
     by_accuracy = choose_bits(values["accuracy"], 0.0) if known else None
     conclusion = _sentence(found, recommended, by_accuracy, rule, limit)
-    says = {
-        "title": "PTQ-W of a model by bits",
-        "conclusion": conclusion,
-        "rule": rule,
-        "limit": limit,
-        "share": fraction,
-    }
-    describe(found, says)
+    says = {"title": "PTQ-W of a model by bits", "conclusion": conclusion, "rule": rule, "limit": limit}
+    describe(found, says | {"share": fraction})
     return Sweep(found, recommended, by_accuracy, conclusion)
 
 
@@ -177,20 +167,14 @@ def measure_candidates(
 def _sentence(found: xr.Dataset, recommended: Choice, by_accuracy: Choice | None, rule: str, limit: float) -> str:
     held = found.sel(split="heldout", bits=recommended.bits)
     says = f"{RULES[rule]} of at most {limit:g} on the calibration split"
-    text = f"{recommended.bits} bits are the fewest that keep a {says}" if recommended.kept else (
-        f"Not even {recommended.bits} bits, the most, keep a {says}"
-    )  # fmt: skip
-    text += (
-        f"; held-out, they change {100 * float(held.flip_rate):.2f} % of the decisions and "
-        f"{100 * float(held.band_flip_rate):.1f} % in the boundary band"
+    which = "{} bits are the fewest that keep" if recommended.kept else "Not even {} bits, the most, keep"
+    text = (
+        f"{which.format(recommended.bits)} a {says}; held-out, they change {100 * float(held.flip_rate):.2f} % of the "
+        f"decisions and {100 * float(held.band_flip_rate):.1f} % in the boundary band"
     )
     if by_accuracy is None or rule == "accuracy":
         return text + "."
     held = found.sel(split="heldout", bits=by_accuracy.bits)
-    alone = f"it would be {by_accuracy.bits} bits, which"
-    if not by_accuracy.kept:
-        alone = f"no level qualifies, and {by_accuracy.bits} bits, the most,"
-    return text + (
-        f"; by accuracy alone {alone} change {100 * float(held.flip_rate):.2f} % and "
-        f"{100 * float(held.band_flip_rate):.1f} %."
-    )
+    which = "it would be {} bits, which" if by_accuracy.kept else "no level qualifies, and {} bits, the most,"
+    changes = f"{100 * float(held.flip_rate):.2f} % and {100 * float(held.band_flip_rate):.1f} %"
+    return f"{text}; by accuracy alone {which.format(by_accuracy.bits)} change {changes}."

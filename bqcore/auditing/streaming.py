@@ -7,6 +7,7 @@ all logits.
 """
 
 from collections.abc import Mapping
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -17,13 +18,9 @@ from ..metrics import decisions, statistics
 from . import adapters, batching
 
 TITLES = {"calibration": "Calibration split", "heldout": "Held-out split"}
-RATES = {
-    name: LONG_NAMES[name][0]
-    for name in (
-        "flip_rate", "right_to_wrong", "wrong_to_right", "wrong_to_other", "band_flip_rate", "pair_order_flip_rate",
-        "band_pair_order_flip_rate", "accuracy_reference", "accuracy",
-    )
-}  # fmt: skip
+_RATES = """flip_rate right_to_wrong wrong_to_right wrong_to_other band_flip_rate pair_order_flip_rate
+    band_pair_order_flip_rate accuracy_reference accuracy""".split()
+RATES = {name: LONG_NAMES[name][0] for name in _RATES}
 QUANTILES = [0.5, 0.95]
 _REPEAT = 1e-5  # two passes over one batch may differ by this fraction of the logits' range: sums in another order
 # How far from one a row of probabilities may sum. A softmax in 16 bits rounds exponentials, their sum, part by part,
@@ -102,7 +99,7 @@ def decide_split(functions: Mapping, split, name: str, *, batch_size: int | None
     rows, targets, head, notes, held, classes, suspects = [], [], [], [], 0, 0, list(functions)
     for batch in batching.batches(split, title, batch_size):
         outputs = {key: function(batch.inputs) for key, function in functions.items()}
-        logits = {key: batching.read(output, batch, _name(title, key)) for key, output in outputs.items()}
+        logits = {key: batching.read(output, batch, f"{title}: {key} logits") for key, output in outputs.items()}
         judged = slice(0, max(0, _JUDGED - batch.start))
         suspects = [key for key in suspects if _are_probabilities(outputs[key][judged])]
         if batch.start + len(logits[reference]) >= _JUDGED:
@@ -119,10 +116,8 @@ def decide_split(functions: Mapping, split, name: str, *, batch_size: int | None
         targets.append(batch.classes)
     _refuse_probabilities(suspects)
     columns = [np.concatenate(column) for column in zip(*rows)]
-    if len(columns[0]) < 5:
-        raise ValueError(
-            f"{title} has {len(columns[0])} samples: a boundary band needs at least 5, and a flip rate of 1 % some 300."
-        )
+    if (n := len(columns[0])) < 5:
+        raise ValueError(f"{title} has {n} samples: a boundary band needs at least 5, and a flip rate of 1 % some 300.")
     y = None if targets[0] is None else np.concatenate(targets)
     if y is not None:
         if y.min() < 0 or y.max() >= classes:
@@ -133,10 +128,6 @@ def decide_split(functions: Mapping, split, name: str, *, batch_size: int | None
         y = y.astype(np.int64)  # batches of signed and of unsigned integers join to floats
     out = {key: Decided(*columns[:3], *columns[3 + 2 * i : 5 + 2 * i], y, classes) for i, key in enumerate(candidates)}
     return out, batching.join(head), notes
-
-
-def _name(title: str, key: str) -> str:
-    return f"{title}: {key} logits"
 
 
 def _kept(logits: Mapping) -> list[np.ndarray]:
@@ -205,23 +196,15 @@ def check_same_order(decided: Decided, name: str) -> None:
     chance, the agreement to expect of shuffled lists. Asked of at least 50 samples.
     """
     title = TITLES[name]
-    lists = {
-        "the reference's decisions": decided.winner,
-        "the candidate's": decided.decision,
-        "the given classes": decided.targets,
-    }
-    lists = {says: values for says, values in lists.items() if values is not None}
-    keys = list(lists)
-    apart = {}
-    for i, first in enumerate(keys):
-        for second in keys[i + 1 :]:
-            found = _agreement(lists[first], lists[second], decided.classes)
-            if found is not None:
-                apart[first, second] = found
+    lists = {"the reference's decisions": decided.winner, "the candidate's": decided.decision}
+    if decided.targets is not None:
+        lists["the given classes"] = decided.targets
+    pairs = {pair: _agreement(*(lists[key] for key in pair), decided.classes) for pair in combinations(lists, 2)}
+    apart = {pair: found for pair, found in pairs.items() if found is not None}
     if not apart:
         return
     # With three lists, the one that agrees with neither of the others is the one out of order.
-    odd = [key for key in keys if all(key in pair for pair in apart)]
+    odd = [key for key in lists if all(key in pair for pair in apart)]
     (first, second), (agreement, chance, overlap) = next(iter(apart.items()))
     who = f"{odd[0]} {'are' if odd else 'is'} in another order" if len(odd) == 1 else "one of them is in another order"
     raise ValueError(
@@ -270,13 +253,9 @@ def measures(decided: Decided, fraction: float) -> dict:
         "flips_in_band": int(flipped[band].sum()), "unchanged": int((change == 0).sum()),
     }  # fmt: skip
     for name in RATES:
-        found = events.get(name)
-        if found is None:
-            out |= {name: np.nan, f"{name}_events": -1, f"{name}_low": np.nan, f"{name}_high": np.nan}
-            continue
-        interval = statistics.clopper_pearson(int(found.sum()), len(found))
-        out |= {
-            name: float(found.mean()), f"{name}_events": int(found.sum()),
-            f"{name}_low": interval.low, f"{name}_high": interval.high,
-        }  # fmt: skip
+        rate, count, low, high = np.nan, -1, np.nan, np.nan
+        if (found := events.get(name)) is not None:
+            count = int(found.sum())
+            rate, low, high = statistics.clopper_pearson(count, len(found))
+        out |= {name: rate, f"{name}_events": count, f"{name}_low": low, f"{name}_high": high}
     return out

@@ -6,7 +6,6 @@ when they are asked for. Bytes are counted as :func:`bqcore.quantizers.mixed_pre
 tool's own file takes: weights packed, with their steps, and all that stays in float as float32.
 """
 
-import contextlib
 import copy
 import io
 import logging
@@ -14,8 +13,9 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -53,10 +53,8 @@ def torchao_weights(model, bits: int, *, group: int | None = None) -> Candidate:
 
     check_choice("Bit-width", bits, (8, 4))
     for name, layer in layers(model).items():
-        if group is not None and isinstance(layer, nn.Linear) and layer.in_features % group:
-            raise ValueError(
-                f"Layer {name or 'model'!r} has {layer.in_features} inputs, which groups of {group} do not divide."
-            )
+        if group is not None and isinstance(layer, nn.Linear) and (width := layer.in_features) % group:
+            raise ValueError(f"Layer {name or 'model'!r} has {width} inputs, which groups of {group} do not divide.")
     with quiet():
         ao = needed("torchao.quantization", "torchao's quantizer")
         steps = needed("torchao.quantization.granularity", "torchao's quantizer")
@@ -64,14 +62,13 @@ def torchao_weights(model, bits: int, *, group: int | None = None) -> Candidate:
         out = copy.deepcopy(model)
         kind = {8: torch.int8, 4: torch.int4}[bits]
         ao.quantize_(out, ao.IntxWeightOnlyConfig(weight_dtype=kind, granularity=granularity))
-    total, found = uniform.model_bytes(model, 32), False
-    for layer in (layer for layer in out.modules() if isinstance(layer, nn.Linear)):
+    total, linear = model_bytes(model, 32), [layer for layer in out.modules() if isinstance(layer, nn.Linear)]
+    if not linear:
+        raise ValueError(f"The model ({type(model).__name__}) has no linear layer, the only kind that torchao takes.")
+    for layer in linear:
         if type(layer.weight) is nn.Parameter:
             raise ValueError(f"torchao left {layer} in float.")
         total += -(-layer.weight.numel() * bits // 8) + (layer.weight.scale.numel() - layer.weight.numel()) * 4
-        found = True
-    if not found:
-        raise ValueError(f"The model ({type(model).__name__}) has no linear layer, the only kind that torchao takes.")
     return Candidate(out, total, _saved(out))
 
 
@@ -163,16 +160,9 @@ def onnx_static(model, calibration, *, per_channel: bool = False) -> Candidate:
 
     def convert(source: Path, target: Path):
         ort = needed("onnxruntime.quantization", "ONNX quantization")
-
-        class Reader(ort.CalibrationDataReader):
-            def __init__(self):
-                self.left = iter([{"x": calibration.numpy()}])
-
-            def get_next(self):
-                """Return all of it once."""
-                return next(self.left, None)
-
-        ort.quantize_static(source, target, Reader(), quant_format=ort.QuantFormat.QDQ, per_channel=per_channel)
+        left = iter([{"x": calibration.numpy()}])  # all of it once
+        reader = SimpleNamespace(get_next=lambda: next(left, None))
+        ort.quantize_static(source, target, reader, quant_format=ort.QuantFormat.QDQ, per_channel=per_channel)
 
     return _on_disk(model, calibration, convert)
 
@@ -251,7 +241,7 @@ def quiet() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
