@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import tempfile
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -14,9 +15,7 @@ import xarray as xr
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "xarray")  # whose versions results name
 _SEAL = hashlib.sha256().digest_size
 # What stands in a file for its dimensions, beside the attributes of the dataset.
-_DIMENSIONS = {
-    "CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "_Netcdf4Dimid", "_Netcdf4Coordinates", "_NCProperties",
-}  # fmt: skip
+_DIMENSIONS = "CLASS NAME DIMENSION_LIST REFERENCE_LIST _Netcdf4Dimid _Netcdf4Coordinates _NCProperties".split()
 
 
 def along(dim: str, values: list, rows: list[dict]) -> xr.Dataset:
@@ -140,8 +139,6 @@ def package_versions() -> dict[str, str]:
     """Return the versions of those of :data:`PACKAGES` that are installed, without what names a build."""
     out = {}
     for name in PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             out[name] = version(name).partition("+")[0]
-        except PackageNotFoundError:
-            continue
     return out
