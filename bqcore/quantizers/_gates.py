@@ -60,10 +60,6 @@ class Grid:
         gates = gates_of(variables.detach())
         return int(((gates > 0.01) & (gates < 0.99) & (self.span > 0)).sum())
 
-    def changed(self, weight: torch.Tensor) -> int:
-        """Count the weights that are not at the nearest grid point."""
-        return int((weight != self.nearest).sum())
-
 
 def gates_of(variables: torch.Tensor) -> torch.Tensor:
     """Return the gates h = clip(1.2 σ(V) − 0.1, 0, 1) of their *variables* V."""
@@ -227,10 +223,8 @@ def rounding_grids(
             except ValueError as error:
                 raise ValueError(f"Layer {name or 'model'!r}: {error}") from None
     if not grids:
-        raise ValueError(
-            f"The model ({type(model).__name__}) has no linear or convolution layer to round"
-            + (f", with {quoted(skipped)} skipped." if skipped else ".")
-        )
+        after = f", with {quoted(skipped)} skipped." if skipped else "."
+        raise ValueError(f"The model ({type(model).__name__}) has no linear or convolution layer to round{after}")
     return grids, tuple(skipped)
 
 
@@ -274,19 +268,20 @@ class StepGrid(Grid):
         self.start = _variables(x - self.lower)
 
 
-def step_grids(reference, inputs, bits: int, scheme: str, step_sizes: dict[str, float] | None) -> dict[str, Grid]:
-    """Return the rounding grids of all layers by name, on PTQ-W's steps or on those given."""
+def step_grids(model, inputs, bits: int, scheme: str, step_sizes=None) -> tuple[nn.Module, dict[str, Grid]]:
+    """Return a copy of *model* as reference, and its layers' grids by name, on PTQ-W's steps or on those given."""
+    reference = copy.deepcopy(model).eval().requires_grad_(False)
     level_range(bits, scheme)
     grids, _ = rounding_grids(reference, inputs[:1], bits, scheme, "tensor", "logits", "refuse")
     if step_sizes is None:
-        return grids
+        return reference, grids
     if set(step_sizes) != set(grids):
         raise ValueError(f"Step sizes are of {quoted(sorted(step_sizes))}: give those of {quoted([*grids])}.")
     for name, size in step_sizes.items():
         check_number(f"Step size of {name!r}", size, zero=False)
     weights = {name: reference.get_submodule(name).weight for name in grids}
     steps = {name: torch.tensor(step_sizes[name], dtype=weight.dtype) for name, weight in weights.items()}
-    return {name: StepGrid(weight, bits, scheme, steps[name]) for name, weight in weights.items()}
+    return reference, {name: StepGrid(weight, bits, scheme, steps[name]) for name, weight in weights.items()}
 
 
 def with_weights(model: nn.Module, weights: dict[str, torch.Tensor]) -> nn.Module:

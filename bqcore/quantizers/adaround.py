@@ -69,20 +69,15 @@ def optimize_rounding(
     ----------
     model : torch module, inputs (N, ...) -> logits (N, K)
         Of float32 or float64 weights. It is taken in eval mode, and not changed.
-    inputs : float tensor, shape (N, ...)
-        Calibration inputs, at least one batch.
-    bits, scheme, granularity
-        As in :func:`bqcore.quantizers.uniform.step_size`, whose step sizes these are.
-    seed : int
-        Of the batches.
+    inputs : float tensor, shape (N, ...); calibration inputs, at least one batch
+    bits, scheme, granularity : as in :func:`bqcore.quantizers.uniform.step_size`, whose step sizes these are
+    seed : int, of the batches
     on : {"layers", "logits"}
     start : torch module, optional
         *model* rounded on the same grids, for instance layer by layer; only on the logits. Gates start four fifths of
         the way from the float weights to these, and where they end at a higher loss, these are taken.
-    gap : float
-        η, 0 or more; only on the logits.
-    fraction : float
-        Of the inputs in the low-margin boundary band, in (0, 1].
+    gap : float, η, 0 or more; only on the logits
+    fraction : float, of the inputs in the low-margin boundary band, in (0, 1]
     steps, batch_size, learning_rate : int, int, float
         Adam's, of each layer or of all on the logits.
     regularization : float
@@ -91,13 +86,11 @@ def optimize_rounding(
         What to do with layers that cannot be quantized: other layers with weights; weights that are tied, computed, or
         of 16 bits; weights, or per channel those of a channel, that are all equal; layers that do not run, or layer by
         layer run twice. Skipped ones stay in float.
-    progress : str
-        What a bar with the time left is named; none if empty.
+    progress : str, what a bar with the time left is named; none if empty
 
     Returns
     -------
-    rounded : torch module
-        In eval mode, every quantized weight at one of its two neighbouring grid points.
+    rounded : torch module, in eval mode, every quantized weight at one of its two neighbouring grid points
     record : Record
 
     Raises
@@ -151,7 +144,7 @@ def optimize_rounding(
                 found = _on_logits(rounded, grids, task, begin, **options)
     weights = {name: rounded.get_submodule(name).weight for name in grids}
     free = {name: int(grid.span.sum()) for name, grid in grids.items()}
-    changed = {name: grid.changed(weights[name]) for name, grid in grids.items()}
+    changed = {name: int((weights[name] != grid.nearest).sum()) for name, grid in grids.items()}
     return with_weights(model, weights), Record(**found, free=free, changed=changed, skipped=skipped)
 
 

@@ -24,8 +24,7 @@ def gptq(
 
     Parameters
     ----------
-    model, inputs, bits, scheme
-        As in :func:`learn`.
+    model, inputs, bits, scheme : as in :func:`bqcore.optimize_rounding`, one step for each weight tensor
     damping : float
 
     Returns
@@ -50,8 +49,7 @@ def gptq(
     inputs = check_inputs(inputs, 1)
     damping = check_number("Damping", damping, zero=False)
     with one_thread(), torch.no_grad():
-        reference = copy.deepcopy(model).eval().requires_grad_(False)
-        grids = step_grids(reference, inputs, bits, scheme, None)
+        reference, grids = step_grids(model, inputs, bits, scheme)
         rounded = copy.deepcopy(reference)
         for name, grid in grids.items():
             form, kept = layer_error(reference, rounded, name, inputs), rounded.get_submodule(name).weight

@@ -1,7 +1,5 @@
 """Learned step sizes with rounding to nearest (LSQ, Esser et al. 2020)."""
 
-import copy
-
 import torch
 from torch import nn
 
@@ -31,8 +29,7 @@ def learn_steps(
     seed = check_integer("Seed", seed, 0)
     ends = level_range(bits, scheme)
     with one_thread():
-        reference = copy.deepcopy(model).eval().requires_grad_(False)
-        grids = step_grids(reference, inputs, bits, scheme, None)
+        reference, grids = step_grids(model, inputs, bits, scheme)
         task = Task(reference, inputs, PLAIN, 0.0, 1.0, batch_size, seed)
         kept = {name: reference.get_submodule(name).weight for name in grids}
         logs = {name: grid.step.log().clone().requires_grad_() for name, grid in grids.items()}

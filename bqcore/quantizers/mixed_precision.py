@@ -81,12 +81,8 @@ def spend(model: nn.Module, cost: Mapping, budget: int, *, granularity: str = "t
 
 def _refilled(chosen: dict, levels: list[int], cost: Mapping, fits: Callable) -> dict[str, int]:
     while True:
-        steps = [
-            (cost[name, b] - cost[name, now], name, b)
-            for name, now in chosen.items()
-            for b in levels
-            if b > now and fits(chosen | {name: b})
-        ]
+        up = [(name, b) for name, now in chosen.items() for b in levels if b > now and fits(chosen | {name: b})]
+        steps = [(cost[name, b] - cost[name, chosen[name]], name, b) for name, b in up]
         if not steps or min(steps)[0] >= 0:
             return chosen
         _, name, b = min(steps)

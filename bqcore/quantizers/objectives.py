@@ -74,8 +74,7 @@ def learn(
     regularization = check_number("Regularization", regularization, zero=True)
     inputs = check_inputs(inputs, batch_size)
     with one_thread():
-        reference = copy.deepcopy(model).eval().requires_grad_(False)
-        grids = step_grids(reference, inputs, bits, scheme, step_sizes)
+        reference, grids = step_grids(model, inputs, bits, scheme, step_sizes)
         task = Task(reference, inputs, objective, strength, fraction, batch_size, seed)
         task.scale({name: grid.nearest for name, grid in grids.items()}, strength)
         begin = None if start is None else _gates.weights_on(start, grids)
@@ -115,8 +114,8 @@ def by_layer(
     learning_rate = check_number("Learning rate", learning_rate, zero=False)
     how = {"learning_rate": learning_rate, "regularization": check_number("Regularization", regularization, zero=True)}
     with one_thread():
-        reference = copy.deepcopy(model).eval().requires_grad_(False)
-        grids, rounded = step_grids(reference, inputs, bits, scheme, step_sizes), copy.deepcopy(reference)
+        reference, grids = step_grids(model, inputs, bits, scheme, step_sizes)
+        rounded = copy.deepcopy(reference)
         _gates.learn_by_layer(reference, rounded, grids, inputs, steps=steps, bar=tqdm(disable=True), **how)
     return with_weights(model, {name: rounded.get_submodule(name).weight for name in grids})
 
@@ -196,7 +195,7 @@ class Task:
 
     def scale(self, nearest: dict[str, torch.Tensor], strength: float) -> None:
         """Set η such that the term of the *nearest* weights is *strength* times their plain error."""
-        if self.objective not in ("kl", "gap", "hinge", "band kl", "boundary"):
+        if self.band is None and self.objective != "kl":
             return
         rows, model = slice(None), with_weights(self.reference, nearest)
         logits = logits_of(model, self.inputs)

@@ -26,8 +26,7 @@ def level_range(bits: int, scheme: str = "narrow") -> tuple[int, int]:
 
     Parameters
     ----------
-    bits : int
-        Bit-width, 2 to 16.
+    bits : int, bit-width, 2 to 16
     scheme : {"narrow", "full"}
         ``narrow``: ±(2^(b−1) − 1), as brevitas, quanto and TensorRT. ``full``: −2^(b−1) … 2^(b−1) − 1, as torch.ao
         and torchao.
@@ -60,12 +59,9 @@ def step_size(weight: torch.Tensor, bits: int, *, scheme: str = "narrow", granul
     Parameters
     ----------
     weight : float tensor, any shape; the first axis holds the output channels.
-    bits : int
-        2 to 16.
-    scheme : {"narrow", "full"}
-        absmax / (2^(b−1) − 1) or absmax / (2^(b−1) − 0.5).
-    granularity : {"tensor", "channel"}
-        One step for all, or one for each index of the first axis.
+    bits : int, 2 to 16
+    scheme : {"narrow", "full"}; absmax / (2^(b−1) − 1) or absmax / (2^(b−1) − 0.5)
+    granularity : {"tensor", "channel"}; one step for all, or one for each index of the first axis
 
     Returns
     -------
@@ -97,8 +93,7 @@ def quantize(weight: torch.Tensor, bits: int, *, scheme: str = "narrow", granula
 
     Parameters
     ----------
-    weight, bits, scheme, granularity
-        As in :func:`step_size`.
+    weight, bits, scheme, granularity : as in :func:`step_size`
 
     Returns
     -------
@@ -145,8 +140,7 @@ def quantize_model(model: nn.Module, bits: int, *, scheme: str = "narrow", granu
     Parameters
     ----------
     model : torch module
-    bits, scheme, granularity
-        As in :func:`step_size`.
+    bits, scheme, granularity : as in :func:`step_size`
 
     Returns
     -------
@@ -194,14 +188,13 @@ def layers(model: nn.Module) -> dict[str, nn.Module]:
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"The model is {type(model).__name__}: PTQ-W needs a torch module; audit other pairs instead.")
-    found, owners = {}, {}
-    for name, layer in _quantizable(model):
+    found, owners = dict(_quantizable(model)), {}
+    for name, layer in found.items():
         owner = owners.setdefault(id(layer.weight), name)
         if owner != name:  # it would be quantized and counted twice, to bits that may differ
             raise ValueError(
                 f"Layer {name or 'model'!r}: its weight is tied to that of {owner!r}: give it a copy of its own first."
             )
-        found[name] = layer
     return found
 
 
@@ -236,8 +229,7 @@ def model_bytes(model: nn.Module, bits: int | Mapping[str, int], *, granularity:
 
     Returns
     -------
-    bytes : int
-        Weights packed, with their steps, and the rest.
+    bytes : int, weights packed, with their steps, and the rest
 
     Raises
     ------
@@ -281,8 +273,7 @@ def interpolate(model_a: nn.Module, model_b: nn.Module, t: float) -> nn.Module:
     Parameters
     ----------
     model_a, model_b : torch modules with equally named and shaped parameters
-    t : float
-        0 to 1.
+    t : float, 0 to 1
 
     Returns
     -------
