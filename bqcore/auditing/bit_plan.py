@@ -52,10 +52,8 @@ def plan_bits(
     model : torch module in eval mode
     calibration, heldout : as for :func:`bqcore.audit`
         Not a generator or another iterator as *calibration*, which is gone through three times.
-    budget : int
-        Bytes of the whole model, as :func:`bqcore.model_bytes` counts them.
-    bits, scheme, granularity, fraction, batch_size
-        As in :func:`bqcore.sweep`.
+    budget : int, bytes of the whole model, as :func:`bqcore.model_bytes` counts them
+    bits, scheme, granularity, fraction, batch_size : as in :func:`bqcore.sweep`
 
     Returns
     -------

@@ -16,10 +16,9 @@ from .._checks import check_choice, check_integer, check_share
 from .._store import along
 from ..quantizers.bit_selection import last_before
 from ..quantizers.mixed_precision import layers, mixed, model_bytes
-from .comparison import describe
+from .comparison import SPLITS, describe
 from .streaming import RATES, decide_split, logits_functions, measures
 
-SPLITS = ("calibration", "heldout")
 BITS = (8, 7, 6, 5, 4, 3, 2)
 RULES = {"accuracy": "accuracy lost", "flips": "flip rate", "band_flips": "band flip rate"}
 
@@ -79,19 +78,14 @@ def sweep(
 
     Parameters
     ----------
-    model : torch module in eval mode
-        Its linear and convolution layers are quantized.
+    model : torch module in eval mode, its linear and convolution layers are quantized
     calibration, heldout : as for :func:`bqcore.audit`
-    bits : sequence of int
-        Bit-widths, 2 to 16.
+    bits : sequence of int, bit-widths, 2 to 16
     rule : {"accuracy", "flips", "band_flips"}
         Measure that decides: accuracy lost, flip rate, or flip rate in the boundary band.
     limit : float, optional
         Largest value of the measure, in [0, 1]; by default 0 for accuracy, 0.01 for flips, 0.05 for band flips.
-    scheme, granularity : str
-        As in :func:`bqcore.quantize`.
-    fraction, batch_size
-        As in :func:`bqcore.audit`.
+    scheme, granularity, fraction, batch_size : as in :func:`bqcore.quantize` and :func:`bqcore.audit`
 
     Returns
     -------

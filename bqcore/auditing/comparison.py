@@ -63,8 +63,7 @@ def audit(
     calibration, heldout : inputs, (inputs, classes), an iterable of batches of either, or a function that gives one
         Two disjoint splits; classes are column indices of the logits. *calibration* may be None. Inputs are arrays,
         tensors, data frames, or dictionaries of them.
-    fraction : float
-        Of the inputs that make the low-margin boundary band, in (0, 1].
+    fraction : float, of the inputs that make the low-margin boundary band, in (0, 1]
     nodes : int
         Nodes a side of the slice grid, with every second and every fourth of them as coarser grids; between every
         second one logits are interpolated, for the tolerance Jaccard distance. At least 2, or 0, which leaves slices
@@ -72,10 +71,8 @@ def audit(
     gradient_samples : int
         Held-out samples, the first ones, that displacement is measured on; 0 leaves it out. The radius is taken on as
         many as make 20,000 pairs of sample and class.
-    probabilities : bool
-        Take the logarithm of what both classifiers return.
-    check_order : bool
-        Refuse decisions that agree no better than shuffled ones would; see the errors.
+    probabilities : bool, take the logarithm of what both classifiers return
+    check_order : bool, refuse decisions that agree no better than shuffled ones would; see the errors
     batch_size : int, optional
         Samples at once; by default 4096, or as many as hold 2^24 values. Slices and gradients choose their own number.
 
@@ -151,21 +148,20 @@ def _moved(decided: Decided, band: np.ndarray) -> xr.Dataset:
     # Of samples in ten groups of equal size by growing margin, how many flip.
     moved = decided.flipped()[np.argsort(decided.margin, kind="stable")]
     by_margin, y = np.array_split(moved, min(10, len(moved))), decided.targets
-    return xr.Dataset(
-        {
-            "flipped_sample": ("flip", order), "flipped_margin": ("flip", decided.margin[order]),
-            "flipped_moved": ("flip", decided.moved[order]), "flipped_from": ("flip", decided.winner[order]),
-            "flipped_to": ("flip", decided.decision[order]), "flipped_in_band": ("flip", np.isin(order, band)),
-            "flipped_target": ("flip", np.full(len(order), -1, np.int64) if y is None else y[order].astype(np.int64)),
-            "pair_from": ("pair", found[largest] // decided.classes),
-            "pair_to": ("pair", found[largest] % decided.classes), "pair_flips": ("pair", counts[largest]),
-            "decided_reference": ("class", np.bincount(decided.winner, minlength=decided.classes)),
-            "decided_candidate": ("class", np.bincount(decided.decision, minlength=decided.classes)),
-            "decided_both": ("class", np.bincount(decided.winner[~decided.flipped()], minlength=decided.classes)),
-            "group_samples": ("group", [len(group) for group in by_margin]),
-            "group_flips": ("group", [int(group.sum()) for group in by_margin]),
-        }
-    )  # fmt: skip
+    counted = {"reference": decided.winner, "candidate": decided.decision, "both": decided.winner[~decided.flipped()]}
+    columns = {
+        "flip": {
+            "flipped_sample": order, "flipped_margin": decided.margin[order], "flipped_moved": decided.moved[order],
+            "flipped_from": decided.winner[order], "flipped_to": decided.decision[order],
+            "flipped_in_band": np.isin(order, band),
+            "flipped_target": np.full(len(order), -1, np.int64) if y is None else y[order].astype(np.int64),
+        },
+        "pair": dict(zip(("pair_from", "pair_to"), np.divmod(found[largest], decided.classes)))
+        | {"pair_flips": counts[largest]},
+        "class": {f"decided_{of}": np.bincount(x, minlength=decided.classes) for of, x in counted.items()},
+        "group": {"group_samples": list(map(len, by_margin)), "group_flips": [int(g.sum()) for g in by_margin]},
+    }  # fmt: skip
+    return xr.Dataset({name: (dim, values) for dim, each in columns.items() for name, values in each.items()})
 
 
 def _remarks(out: xr.Dataset) -> list[str]:

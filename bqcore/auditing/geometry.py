@@ -46,7 +46,8 @@ def slice_measures(
     head = heads["heldout"]
     if isinstance(head, Mapping):
         return "the inputs are a dictionary, and a slice needs one array"
-    if not all(_is_floating(part) for part in heads.values()):
+    arrays = [isinstance(part, np.ndarray) or is_tensor(part) for part in heads.values()]
+    if not all(arrays) or any(to_numpy(part[:1]).dtype.kind != "f" for part in heads.values()):
         says = "the inputs are no array of floating-point numbers, between which a slice would lie"
         return f"{says}; .to_numpy() makes one of a data frame" if hasattr(head, "to_numpy") else says
     per_split = []
@@ -72,10 +73,6 @@ def slice_measures(
     )
     out = xr.concat(per_split, xr.Variable("split", list(heads))).assign_coords(tau=list(TOLERANCES))
     return out.merge(shown).assign(slice_samples=("split", [len(inputs) for inputs in heads.values()]))
-
-
-def _is_floating(inputs) -> bool:
-    return (isinstance(inputs, np.ndarray) or is_tensor(inputs)) and to_numpy(inputs[:1]).dtype.kind == "f"
 
 
 def _on_points(model, function, inputs, probabilities: bool) -> Callable:

@@ -1,6 +1,6 @@
 """Write an audit as one self-contained HTML page, which makes no request: report.html.jinja, filled in."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import jinja2
@@ -14,15 +14,13 @@ ROWS = 50  # of the longest tables; the result files hold all
 FORMATS = {"fraction": ".4f", "measure": ".4g", "brief": ".3g", "plain": "g", "percent": ".0%", "pixels": ".1f"}
 
 
-def _format(specification: str) -> Callable:
-    return lambda value: "–" if value is None else format(value, specification)
-
-
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
     trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
 )  # fmt: skip
-_TEMPLATES.filters |= {name: _format(specification) for name, specification in FORMATS.items()}
+_TEMPLATES.filters |= {
+    name: lambda value, how=how: "–" if value is None else format(value, how) for name, how in FORMATS.items()
+}
 
 
 def page(

@@ -21,10 +21,8 @@ def blame_layers(
     ----------
     model : torch module in eval mode
     split : inputs, (inputs, classes) or batches, as for :func:`bqcore.audit`
-    bits : int
-        Bit-width of the one layer, 2 to 16.
-    scheme, granularity, fraction, gradient_samples, batch_size
-        As in :func:`bqcore.sweep` and :func:`bqcore.audit`.
+    bits : int, bit-width of the one layer, 2 to 16
+    scheme, granularity, fraction, gradient_samples, batch_size : as in :func:`bqcore.sweep` and :func:`bqcore.audit`
 
     Returns
     -------

@@ -108,7 +108,13 @@ def decide_split(functions: Mapping, split, name: str, *, batch_size: int | None
             notes = [note for key, z in logits.items() for note in _first_look(functions[key], batch, z, key)]
             wanted = max(3, min(_HEAD, _HEAD_VALUES // max(1, batching.width(batch.inputs))))
             classes = logits[reference].shape[1]
-        _check_classes(logits, classes, batch)
+        for key, z in logits.items():
+            if z.shape[1] != classes:
+                other = "the reference" if batch.start == 0 else "its first batch"
+                raise ValueError(
+                    f"The {key} gives {z.shape[1]} classes and {other} {classes}: both must know the same classes; "
+                    "pick or reorder the columns in a function around the model."
+                )
         if held < wanted:
             head.append(batching.take(batch.inputs, slice(0, wanted - held)))
             held += batching.length(head[-1])
@@ -139,16 +145,6 @@ def _kept(logits: Mapping) -> list[np.ndarray]:
     for z in after:
         out += [decisions.decide(z).astype(np.int32), z[row, a].astype(np.float64) - z[row, b]]
     return out
-
-
-def _check_classes(logits: Mapping, classes: int, batch: batching.Batch) -> None:
-    for key, z in logits.items():
-        if z.shape[1] != classes:
-            other = "the reference" if batch.start == 0 else "its first batch"
-            raise ValueError(
-                f"The {key} gives {z.shape[1]} classes and {other} {classes}: both must know the same classes; pick or "
-                "reorder the columns in a function around the model."
-            )
 
 
 def _refuse_probabilities(suspects: list[str]) -> None:

@@ -25,6 +25,8 @@ from ..quantizers import uniform
 from ..quantizers.mixed_precision import layers, model_bytes
 from .adapters import tensors
 
+_NNCF_BATCH = 50
+
 
 class Candidate(NamedTuple):
     """A quantized classifier, the bytes of its packed model, and those of the file that its tool writes."""
@@ -191,9 +193,6 @@ def nncf_static(model, calibration, classes=None) -> Candidate:
     return _on_disk(model, calibration, convert)
 
 
-_NNCF_BATCH = 50
-
-
 def _accuracy(model, batches) -> tuple[float, list[float]]:
     """Measure an ONNX model's accuracy, and that of each batch."""
     session = _session(model.SerializeToString())
@@ -207,7 +206,10 @@ def _on_disk(model, example, convert: Callable) -> Candidate:
         source, target = Path(folder, "float.onnx"), Path(folder, "quantized.onnx")
         export_onnx(model, example, source)
         convert(source, target)
-        return Candidate(_session(target.read_bytes()), _onnx_bytes(target), target.stat().st_size)
+        onnx = needed("onnx", "The size of an ONNX model")
+        constants = onnx.load(target).graph.initializer  # weights, biases, steps and zero points
+        size = sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in constants)
+        return Candidate(_session(target.read_bytes()), size, target.stat().st_size)
 
 
 def _session(content: bytes):
@@ -227,12 +229,6 @@ def export_onnx(model, example, path: Path) -> None:
     names = {"input_names": ["x"], "output_names": ["logits"], "dynamic_axes": axes}
     with quiet():
         torch.onnx.export(model, (example[:1],), path, dynamo=False, opset_version=17, **names)
-
-
-def _onnx_bytes(path: Path) -> int:
-    """Count the constants of an ONNX file: weights, biases, steps and zero points."""
-    onnx = needed("onnx", "The size of an ONNX model")
-    return sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in onnx.load(path).graph.initializer)
 
 
 @contextmanager
