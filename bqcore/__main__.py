@@ -18,17 +18,15 @@ _LIMITS = {
 }
 _COMMANDS = {
     "audit": ("would a quantized classifier of your own decide as the float one does?",
-              "Compare the decisions of two classifiers; write a page, JSON and NetCDF. The status is 1 if a stated "
-              "limit is exceeded, 2 after an error."),
+              "Compare the decisions of two classifiers; write a page, JSON and NetCDF."),
     "sweep": ("to how few bits can a torch model be quantized?",
               "Quantize the weights of a torch model to every bit-width, and recommend the fewest bits that keep a "
-              "limit on the calibration split. The status is 2 after an error."),
+              "limit on the calibration split."),
     "blame": ("which layer changes decisions most?",
-              "Quantize one layer of a torch model at a time, and rank the layers, the worst first. The status is 2 "
-              "after an error."),
+              "Quantize one layer of a torch model at a time, and rank the layers, the worst first."),
     "plan": ("which bits for which layer, within a budget of bytes?",
              "Choose the bits of each layer on the calibration split, within a budget of bytes, and compare the plan "
-             "with uniform bits. The status is 2 after an error."),
+             "with uniform bits."),
 }  # fmt: skip
 
 
@@ -38,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments, argparse.Namespace(words=arguments))
     command = f"bqcore {options.command}"
     try:
-        return {"audit": _audit, "sweep": _sweep, "blame": _blame, "plan": _plan}[options.command](options)
+        return {"audit": _audit, "sweep": _sweep, "blame": _blame, "plan": _plan}[options.command](options) or 0
     except (ValueError, OSError, RuntimeError) as error:
         print(f"{command}: {error}", file=sys.stderr)
         return 2
@@ -55,8 +53,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bqcore", description=says)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (title, says) in _COMMANDS.items():
-        command = commands.add_parser(name, help=title, description=f"{says} Nothing is unpickled.")
-        (_audit_options if name == "audit" else _model_options)(command, name)
+        status = "1 if a stated limit is exceeded, 2 after an error" if name == "audit" else "2 after an error"
+        says = f"{says} The status is {status}. Nothing is unpickled."
+        add = _audit_options if name == "audit" else _model_options
+        add(commands.add_parser(name, help=title, description=says), name)
     return parser
 
 
@@ -166,41 +166,37 @@ def _audit(options) -> int:
     return 1 if lines else 0
 
 
-def _sweep(options) -> int:
+def _sweep(options) -> None:
     from . import sweep
 
-    how = {"rule": options.rule, "limit": options.limit} | _how(options)
     with _one_line():
-        found = sweep(*_model(options, "calibration", "heldout"), **how)
+        found = sweep(*_model(options, "calibration", "heldout"), **_how(options, "rule", "limit"))
     _save(options, found.dataset, found.to_json())
     _show(found.dataset.sel(split="heldout"), ["bytes", "flip_rate", "band_flip_rate", "accuracy"])
     print(found)
-    return 0
 
 
-def _blame(options) -> int:
+def _blame(options) -> None:
     from . import blame_layers
 
     with _one_line():
-        found = blame_layers(*_model(options, "heldout"), gradient_samples=options.gradient_samples, **_how(options))
+        found = blame_layers(*_model(options, "heldout"), **_how(options, "gradient_samples"))
     from .auditing.sensitivity import ranking
 
     _save(options, found, json.dumps({"layers": ranking(found)}, indent=1))
     median = found.assign(median_margin_change=found.margin_change.sel(quantile=0.5, drop=True))
     _show(median, ["bytes", "flip_rate", "band_flip_rate", "median_margin_change"])
-    return 0
 
 
-def _plan(options) -> int:
+def _plan(options) -> None:
     from . import plan_bits
 
     with _one_line():
         _check_given(options, "budget")
-        found = plan_bits(*_model(options, "calibration", "heldout"), budget=options.budget, **_how(options))
+        found = plan_bits(*_model(options, "calibration", "heldout"), **_how(options, "budget"))
     _save(options, found.dataset, found.to_json())
     _show(found.dataset.layer_bits.to_dataset("way"), ["plan", "uniform"])
     print(found)
-    return 0
 
 
 @contextmanager
@@ -256,9 +252,9 @@ def _model(options, *splits: str) -> list:
     return [read_classifier(options.model, options.weights), *given]
 
 
-def _how(options) -> dict:
-    """Return the settings that a sweep, a ranking and a plan have in common."""
-    return {name: getattr(options, name) for name in ("bits", "scheme", "granularity", "fraction", "batch_size")}
+def _how(options, *own: str) -> dict:
+    """Return the settings that a sweep, a ranking and a plan have in common, and those of its *own*."""
+    return {name: getattr(options, name) for name in ("bits", "scheme", "granularity", "fraction", "batch_size", *own)}
 
 
 def _check_given(options, *names: str, advice: str = "see --help") -> None:
