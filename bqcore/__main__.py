@@ -72,8 +72,8 @@ def _model_options(command: argparse.ArgumentParser, name: str) -> None:
     if name == "blame":
         add("--bits", type=int, default=4, help="2 to 16 (default: %(default)s)")
     else:
-        each = {"type": _numbers(int, "8,6,4"), "default": [8, 7, 6, 5, 4, 3, 2], "metavar": "B,B,…"}
-        add("--bits", **each, help="bit-widths, 2 to 16 (default: 8,7,6,5,4,3,2)")
+        says, bits = "bit-widths, 2 to 16 (default: 8,7,6,5,4,3,2)", _numbers(int, "8,6,4")
+        add("--bits", type=bits, default=[8, 7, 6, 5, 4, 3, 2], metavar="B,B,…", help=says)
     if name == "sweep":
         rule = command.add_argument_group("rule").add_argument
         rule("--rule", default="band_flips", help="accuracy, flips or band_flips (default: %(default)s)")
