@@ -16,7 +16,18 @@ _LIMITS = {
     "band-pair-order-flips": ("band_pair_order_flip_rate", "the same in the band"),
     "accuracy-loss": ("accuracy_loss", "accuracy lost"),
 }
-_SAFE = "The status is 2 after an error. Nothing is unpickled."
+_COMMANDS = {
+    "audit": ("would a quantized classifier of your own decide as the float one does?",
+              "Compare the decisions of two classifiers; write a page, JSON and NetCDF."),
+    "sweep": ("to how few bits can a torch model be quantized?",
+              "Quantize the weights of a torch model to every bit-width, and recommend the fewest bits that keep a "
+              "limit on the calibration split."),
+    "blame": ("which layer changes decisions most?",
+              "Quantize one layer of a torch model at a time, and rank the layers, the worst first."),
+    "plan": ("which bits for which layer, within a budget of bytes?",
+             "Choose the bits of each layer on the calibration split, within a budget of bytes, and compare the plan "
+             "with uniform bits."),
+}  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments, argparse.Namespace(words=arguments))
     command = f"bqcore {options.command}"
     try:
-        return {"audit": _audit, "sweep": _sweep, "blame": _blame, "plan": _plan}[options.command](options)
+        return {"audit": _audit, "sweep": _sweep, "blame": _blame, "plan": _plan}[options.command](options) or 0
     except (ValueError, OSError, RuntimeError) as error:
         print(f"{command}: {error}", file=sys.stderr)
         return 2
@@ -38,102 +49,82 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="bqcore", description="Measure how quantization moves a classifier's decision boundary."
-    )
+    says = "Measure how quantization moves a classifier's decision boundary."
+    parser = argparse.ArgumentParser(prog="bqcore", description=says)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    heldout, both, model, measures, gradients = _shared()
-    _audit_options(commands, [both, measures, gradients])
-    sweep = commands.add_parser(
-        "sweep", parents=[model, both, measures], help="to how few bits can a torch model be quantized?",
-        description="Quantize the weights of a torch model to every bit-width, and recommend the fewest bits that keep "
-        f"a limit on the calibration split. {_SAFE}",
-    )  # fmt: skip
-    rule = sweep.add_argument_group("rule")
-    rule.add_argument("--rule", default="band_flips", help="accuracy, flips or band_flips (default: %(default)s)")
-    rule.add_argument(
-        "--limit", type=float, metavar="FRACTION",
-        help="largest value of the rule's measure (default: 0 for accuracy, 0.01 for flips, 0.05 for band_flips)",
-    )  # fmt: skip
-    blame = commands.add_parser(
-        "blame", parents=[model, heldout, measures, gradients], help="which layer changes decisions most?",
-        description=f"Quantize one layer of a torch model at a time, and rank the layers, the worst first. {_SAFE}",
-    )  # fmt: skip
-    plan = commands.add_parser(
-        "plan", parents=[model, both, measures], help="which bits for which layer, within a budget of bytes?",
-        description="Choose the bits of each layer on the calibration split, within a budget of bytes, and compare the "
-        f"plan with uniform bits. {_SAFE}",
-    )  # fmt: skip
-    plan.add_argument("--budget", type=int, metavar="BYTES", help="of the whole model, what stays in float as float32")
-    for command in (sweep, plan):
-        command.add_argument(
-            "--bits", type=_numbers(int, "8,6,4"), default=[8, 7, 6, 5, 4, 3, 2], metavar="B,B,…",
-            help="bit-widths, 2 to 16 (default: 8,7,6,5,4,3,2)",
-        )  # fmt: skip
-    blame.add_argument("--bits", type=int, default=4, help="2 to 16 (default: %(default)s)")
-    for name, command in {"sweep": sweep, "blame": blame, "plan": plan}.items():
-        command.add_argument("--out", type=Path, metavar="FOLDER", help=f"where to write {name}.json and {name}.nc")
+    for name, (title, says) in _COMMANDS.items():
+        status = "1 if a stated limit is exceeded, 2 after an error" if name == "audit" else "2 after an error"
+        says = f"{says} The status is {status}. Nothing is unpickled."
+        add = _audit_options if name == "audit" else _model_options
+        add(commands.add_parser(name, help=title, description=says), name)
     return parser
 
 
-def _shared() -> list[argparse.ArgumentParser]:
-    """Return the options that commands have in common: held-out data, both splits, a model, measures, gradients."""
-    heldout, both, model, measures, gradients = (argparse.ArgumentParser(add_help=False) for _ in range(5))
-    for parser in (heldout, both):
-        on = parser.add_argument_group("data", ".npz with inputs and classes, .npy, or a folder of images by class")
-        if parser is both:
-            on.add_argument("--calibration", metavar="DATA", help="the split that quantizers are fitted or chosen on")
-            on.add_argument("--calibration-classes", metavar="FILE", help=".npy")
-        on.add_argument("--heldout", metavar="DATA", help="the split that decides")
-        on.add_argument("--heldout-classes", metavar="FILE", help=".npy")
-        on.add_argument("--size", type=_numbers(), metavar="H,W", help="resize images")
-        on.add_argument("--mean", type=_numbers(), metavar="R,G,B", help="taken off images scaled to 0 to 1")
-        on.add_argument("--std", type=_numbers(), metavar="R,G,B", help="that they are then divided by")
-    of = model.add_argument_group("classifier")
-    of.add_argument(
-        "--model", metavar="MODULE:FACTORY", help="a function without arguments that returns a torch module"
-    )
-    of.add_argument("--weights", metavar="FILE", help="its .safetensors")
-    of.add_argument("--scheme", default="narrow", help="of the levels: narrow or full (default: %(default)s)")
-    of.add_argument("--granularity", default="tensor", help="a step per tensor or channel (default: %(default)s)")
-    how = measures.add_argument_group("measures")
-    how.add_argument("--fraction", type=float, default=0.2, help="of the boundary band (default: %(default)s)")
-    how.add_argument("--batch-size", type=int, metavar="N", help="samples at once")
-    gradients.add_argument_group("measures").add_argument(
-        "--gradient-samples", type=int, default=1000, metavar="N", help="0: none (default: %(default)s)"
-    )
-    return [heldout, both, model, measures, gradients]
+def _model_options(command: argparse.ArgumentParser, name: str) -> None:
+    """Add the options of a sweep, a ranking or a plan."""
+    of = command.add_argument_group("classifier").add_argument
+    of("--model", metavar="MODULE:FACTORY", help="a function without arguments that returns a torch module")
+    of("--weights", metavar="FILE", help="its .safetensors")
+    of("--scheme", default="narrow", help="of the levels: narrow or full (default: %(default)s)")
+    of("--granularity", default="tensor", help="a step per tensor or channel (default: %(default)s)")
+    _shared_options(command, calibration=name != "blame", gradients=name == "blame")
+    add = command.add_argument
+    if name == "blame":
+        add("--bits", type=int, default=4, help="2 to 16 (default: %(default)s)")
+    else:
+        says, bits = "bit-widths, 2 to 16 (default: 8,7,6,5,4,3,2)", _numbers(int, "8,6,4")
+        add("--bits", type=bits, default=[8, 7, 6, 5, 4, 3, 2], metavar="B,B,…", help=says)
+    if name == "sweep":
+        rule = command.add_argument_group("rule").add_argument
+        rule("--rule", default="band_flips", help="accuracy, flips or band_flips (default: %(default)s)")
+        says = "largest value of the rule's measure (default: 0 for accuracy, 0.01 for flips, 0.05 for band_flips)"
+        rule("--limit", type=float, metavar="FRACTION", help=says)
+    if name == "plan":
+        add("--budget", type=int, metavar="BYTES", help="of the whole model, what stays in float as float32")
+    add("--out", type=Path, metavar="FOLDER", help=f"where to write {name}.json and {name}.nc")
 
 
-def _audit_options(commands, parents: list[argparse.ArgumentParser]) -> None:
-    audit = commands.add_parser(
-        "audit", parents=parents, help="would a quantized classifier of your own decide as the float one does?",
-        description="Compare the decisions of two classifiers; write a page, JSON and NetCDF. The status is 1 if a "
-        "stated limit is exceeded, 2 after an error. Nothing is unpickled.",
-    )  # fmt: skip
-    of = audit.add_argument_group("classifiers", "module:factory (its .safetensors apart) or a path of an .onnx file")
-    of.add_argument("--reference", metavar="CLASSIFIER", help="the float one")
-    of.add_argument("--reference-weights", metavar="FILE", help=".safetensors")
-    of.add_argument("--candidate", metavar="CLASSIFIER", help="the quantized one")
-    of.add_argument("--candidate-weights", metavar="FILE", help=".safetensors")
-    of.add_argument("--bits", type=int, help="in place of --candidate: PTQ-W of the reference, 2 to 16 bits")
-    of.add_argument("--probabilities", action="store_true", help="both give probabilities: take their logarithms")
-    plain = audit.add_argument_group(
-        "or their held-out logits", ".npy, one row a sample and one column a class, with or without --heldout-classes"
-    )
-    plain.add_argument("--reference-logits", metavar="FILE")
-    plain.add_argument("--candidate-logits", metavar="FILE")
-    audit.add_argument("--no-order-check", action="store_true", help="accept decisions that look shuffled")
-    audit.add_argument(
-        "--nodes", type=int, default=101, help="a side of the slice grid; 0: none (default: %(default)s)"
-    )
-    limits = audit.add_argument_group("limits", "on the held-out split: fractions, such as 0.1")
+def _shared_options(command: argparse.ArgumentParser, *, calibration: bool = True, gradients: bool = True) -> None:
+    """Add the options of data and measures."""
+    says = ".npz with inputs and classes, .npy, or a folder of images by class"
+    on = command.add_argument_group("data", says).add_argument
+    if calibration:
+        on("--calibration", metavar="DATA", help="the split that quantizers are fitted or chosen on")
+        on("--calibration-classes", metavar="FILE", help=".npy")
+    on("--heldout", metavar="DATA", help="the split that decides")
+    on("--heldout-classes", metavar="FILE", help=".npy")
+    on("--size", type=_numbers(), metavar="H,W", help="resize images")
+    on("--mean", type=_numbers(), metavar="R,G,B", help="taken off images scaled to 0 to 1")
+    on("--std", type=_numbers(), metavar="R,G,B", help="that they are then divided by")
+    how = command.add_argument_group("measures").add_argument
+    how("--fraction", type=float, default=0.2, help="of the boundary band (default: %(default)s)")
+    how("--batch-size", type=int, metavar="N", help="samples at once")
+    if gradients:
+        how("--gradient-samples", type=int, default=1000, metavar="N", help="0: none (default: %(default)s)")
+
+
+def _audit_options(audit: argparse.ArgumentParser, name: str) -> None:
+    says = "module:factory (its .safetensors apart) or a path of an .onnx file"
+    of = audit.add_argument_group("classifiers", says).add_argument
+    of("--reference", metavar="CLASSIFIER", help="the float one")
+    of("--reference-weights", metavar="FILE", help=".safetensors")
+    of("--candidate", metavar="CLASSIFIER", help="the quantized one")
+    of("--candidate-weights", metavar="FILE", help=".safetensors")
+    of("--bits", type=int, help="in place of --candidate: PTQ-W of the reference, 2 to 16 bits")
+    of("--probabilities", action="store_true", help="both give probabilities: take their logarithms")
+    says = ".npy, one row a sample and one column a class, with or without --heldout-classes"
+    plain = audit.add_argument_group("or their held-out logits", says).add_argument
+    plain("--reference-logits", metavar="FILE")
+    plain("--candidate-logits", metavar="FILE")
+    _shared_options(audit)
+    add = audit.add_argument
+    add("--no-order-check", action="store_true", help="accept decisions that look shuffled")
+    add("--nodes", type=int, default=101, help="a side of the slice grid; 0: none (default: %(default)s)")
+    limits = audit.add_argument_group("limits", "on the held-out split: fractions, such as 0.1").add_argument
     for option, (_, says) in _LIMITS.items():
-        limits.add_argument(f"--max-{option}", type=float, metavar="FRACTION", help=says)
-    audit.add_argument(
-        "--out", type=Path, default=Path("audit"), metavar="FOLDER",
-        help="for audit.html, audit.json and audit.nc (default: %(default)s)",
-    )  # fmt: skip
+        limits(f"--max-{option}", type=float, metavar="FRACTION", help=says)
+    says = f"for {name}.html, {name}.json and {name}.nc (default: %(default)s)"
+    add("--out", type=Path, default=Path("audit"), metavar="FOLDER", help=says)
 
 
 def _numbers(kind: type = float, example: str = "0.5,0.5,0.5"):
@@ -175,42 +166,37 @@ def _audit(options) -> int:
     return 1 if lines else 0
 
 
-def _sweep(options) -> int:
+def _sweep(options) -> None:
     from . import sweep
 
     with _one_line():
-        found = sweep(
-            *_model(options, "calibration", "heldout"), rule=options.rule, limit=options.limit, **_how(options)
-        )
+        found = sweep(*_model(options, "calibration", "heldout"), **_how(options, "rule", "limit"))
     _save(options, found.dataset, found.to_json())
     _show(found.dataset.sel(split="heldout"), ["bytes", "flip_rate", "band_flip_rate", "accuracy"])
     print(found)
-    return 0
 
 
-def _blame(options) -> int:
+def _blame(options) -> None:
     from . import blame_layers
 
     with _one_line():
-        found = blame_layers(*_model(options, "heldout"), gradient_samples=options.gradient_samples, **_how(options))
+        found = blame_layers(*_model(options, "heldout"), **_how(options, "gradient_samples"))
     from .auditing.sensitivity import ranking
 
     _save(options, found, json.dumps({"layers": ranking(found)}, indent=1))
     median = found.assign(median_margin_change=found.margin_change.sel(quantile=0.5, drop=True))
     _show(median, ["bytes", "flip_rate", "band_flip_rate", "median_margin_change"])
-    return 0
 
 
-def _plan(options) -> int:
+def _plan(options) -> None:
     from . import plan_bits
 
     with _one_line():
         _check_given(options, "budget")
-        found = plan_bits(*_model(options, "calibration", "heldout"), budget=options.budget, **_how(options))
+        found = plan_bits(*_model(options, "calibration", "heldout"), **_how(options, "budget"))
     _save(options, found.dataset, found.to_json())
     _show(found.dataset.layer_bits.to_dataset("way"), ["plan", "uniform"])
     print(found)
-    return 0
 
 
 @contextmanager
@@ -229,11 +215,8 @@ def _pair(options) -> tuple[tuple, dict]:
     """Return the classifiers and splits that an audit takes, and its settings."""
     from .auditing import loading
 
-    sure = {
-        "fraction": options.fraction, "nodes": options.nodes, "gradient_samples": options.gradient_samples,
-        "probabilities": options.probabilities, "check_order": not options.no_order_check,
-        "batch_size": options.batch_size,
-    }  # fmt: skip
+    names = ("fraction", "nodes", "gradient_samples", "probabilities", "batch_size")
+    sure = {name: getattr(options, name) for name in names} | {"check_order": not options.no_order_check}
     if options.reference_logits or options.candidate_logits:
         pair = loading.read_logits(options.reference_logits, options.candidate_logits, options.heldout_classes)
         others = """reference reference_weights candidate candidate_weights bits heldout calibration calibration_classes
@@ -269,9 +252,9 @@ def _model(options, *splits: str) -> list:
     return [read_classifier(options.model, options.weights), *given]
 
 
-def _how(options) -> dict:
-    """Return the settings that a sweep, a ranking and a plan have in common."""
-    return {name: getattr(options, name) for name in ("bits", "scheme", "granularity", "fraction", "batch_size")}
+def _how(options, *own: str) -> dict:
+    """Return the settings that a sweep, a ranking and a plan have in common, and those of its *own*."""
+    return {name: getattr(options, name) for name in ("bits", "scheme", "granularity", "fraction", "batch_size", *own)}
 
 
 def _check_given(options, *names: str, advice: str = "see --help") -> None:

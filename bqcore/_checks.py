@@ -69,9 +69,7 @@ def check_finite(
         first = [int(i) for i in np.argwhere(bad)[0]]
         first = [i + s for i, s in zip(first, start)] + first[len(start) :]
         place = ", ".join(f"{axis} {i}" for axis, i in zip(axes, first)) if axes else f"index {tuple(first)}"
-        raise ValueError(
-            f"{name} hold {int(bad.sum())} non-finite values of {values.size}, first at {place}: {advice}."
-        )
+        raise ValueError(f"{name} hold {bad.sum()} non-finite values of {values.size}, first at {place}: {advice}.")
 
 
 def check_logits(logits, name: str = "Logits", start: int = 0, *, finite: bool = True) -> np.ndarray:

@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import tempfile
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -14,22 +15,15 @@ import xarray as xr
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "xarray")  # whose versions results name
 _SEAL = hashlib.sha256().digest_size
 # What stands in a file for its dimensions, beside the attributes of the dataset.
-_DIMENSIONS = {
-    "CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "_Netcdf4Dimid", "_Netcdf4Coordinates", "_NCProperties",
-}  # fmt: skip
+_DIMENSIONS = "CLASS NAME DIMENSION_LIST REFERENCE_LIST _Netcdf4Dimid _Netcdf4Coordinates _NCProperties".split()
 
 
 def along(dim: str, values: list, rows: list[dict]) -> xr.Dataset:
     """
     Join one row of measures for each of *values* along *dim*, as xarray.concat does in nine times as long.
 
-    Parameters
-    ----------
-    dim : str
-    values : list
-        Coordinates along *dim*.
-    rows : list of dict
-        All of the same names; each value a number, or dimensions and an array, or a coordinate that all rows share.
+    All *rows* have the same names; each value is a number, or dimensions and an array, or a coordinate that all rows
+    share.
     """
     first = xr.Dataset(rows[0])
     joined = {
@@ -43,10 +37,7 @@ def save_bytes(content: bytes, path: str | Path) -> None:
     """
     Write *content* to *path* whole or not at all: a draft in the same folder, then a move into place.
 
-    Raises
-    ------
-    OSError
-        If it cannot be written (a full disk, say); what stood at *path* before is still there.
+    If it cannot be written (a full disk, say), what stood at *path* before is still there.
     """
     path, draft = Path(path), None
     try:
@@ -75,27 +66,15 @@ def save_dataset(dataset: xr.Dataset, path: str | Path) -> None:
     which is faster, writes the time into it. The seal stands behind the end that HDF5 reads to: its own checksums leave
     scalars and attributes out.
     """
-    encoding = {
-        name: {"zlib": True, "complevel": 4, "shuffle": True}
-        for name, variable in dataset.variables.items()
-        if variable.ndim and variable.dtype.kind in "biuf"
-    }
+    packed = [name for name, values in dataset.variables.items() if values.ndim and values.dtype.kind in "biuf"]
+    encoding = {name: {"zlib": True, "complevel": 4, "shuffle": True} for name in packed}
     plain = dataset[sorted(dataset.variables)].drop_encoding()  # as made, and as loaded: the same bytes
     content = bytes(plain.to_netcdf(engine="h5netcdf", encoding=encoding))
     save_bytes(content + hashlib.sha256(content).digest(), path)
 
 
 def load_dataset(path: str | Path) -> xr.Dataset:
-    """
-    Read a result file into memory.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none.
-    ValueError
-        If it is truncated, damaged or was not written by :func:`save_dataset`.
-    """
+    """Read a result file into memory; refuse one that is damaged or was not written by :func:`save_dataset`."""
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is no result file {path}: `make book` computes the fresh ones.")
@@ -135,11 +114,6 @@ def largest_difference(first: xr.Dataset, second: xr.Dataset) -> tuple[float, st
     Return the largest absolute difference between two result sets over the values that both hold, and its variable.
 
     Equal infinities, or NaN on both sides, differ by 0; NaN on one side only differs by infinity.
-
-    Raises
-    ------
-    ValueError
-        If they have no variable, seed or level in common.
     """
     first, second = xr.align(first, second, join="inner")
     worst, where, compared = 0.0, "", 0
@@ -149,8 +123,7 @@ def largest_difference(first: xr.Dataset, second: xr.Dataset) -> tuple[float, st
             compared += a.size
             same = (a == b) | (np.isnan(a) & np.isnan(b))
             with np.errstate(invalid="ignore"):
-                gap = np.where(same, 0.0, np.abs(a - b))
-            gap[np.isnan(gap)] = np.inf
+                gap = np.where(same, 0.0, np.nan_to_num(np.abs(a - b), nan=np.inf, posinf=np.inf))
             if gap.size and gap.max() > worst:
                 worst, where = float(gap.max()), name
     if compared == 0:
@@ -162,8 +135,6 @@ def package_versions() -> dict[str, str]:
     """Return the versions of those of :data:`PACKAGES` that are installed, without what names a build."""
     out = {}
     for name in PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             out[name] = version(name).partition("+")[0]
-        except PackageNotFoundError:
-            continue
     return out

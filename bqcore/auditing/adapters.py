@@ -22,7 +22,7 @@ TINY = float(np.finfo(np.float64).tiny)  # stands for a probability of 0, whose 
 
 def logits_function(model, name: str = "The model") -> Callable:
     """
-    Return *model* as a function from a batch of inputs to logits (N, K), an array or tensor.
+    Return *model* as a function from a batch of inputs to logits (N, K), an array or tensor; *name* begins its errors.
 
     A torch module gets tensors of its own floating-point type on its own device, a dictionary as keyword arguments. An
     ONNX Runtime session gets arrays of the types it declares, integers only where they hold the values, a dictionary by
@@ -30,20 +30,6 @@ def logits_function(model, name: str = "The model") -> Callable:
     columns (0, s), else by ``predict_log_proba``. Any other callable gets the batch as it is. Outputs with an attribute
     or key ``logits`` are opened.
 
-    Parameters
-    ----------
-    model : torch module, ONNX Runtime session, scikit-learn estimator or callable
-    name : str
-        Begins the errors.
-
-    Raises
-    ------
-    ValueError
-        If it is none of these, a torch module in training mode, a session of several outputs, none ``logits``, or a
-        scikit-learn estimator that scores pairs of classes.
-
-    Examples
-    --------
     >>> logits_function(lambda x: {"logits": x @ [[1, 0], [0, 2]]})(np.eye(2))
     array([[1., 0.],
            [0., 2.]])
@@ -193,14 +179,9 @@ def opened(output):
 
 def double(model, inputs):
     """
-    Return a float64 copy of a torch module that gives the same logits as it, or None if there is none.
+    Return a float64 copy of a torch module that gives the same logits at a few *inputs*, or None if there is none.
 
     Kernels for quantized weights know no float64; such a module stays as it is.
-
-    Parameters
-    ----------
-    model : any classifier
-    inputs : a few samples
     """
     if not is_module(model) or isinstance(inputs, Mapping):
         return None

@@ -28,11 +28,9 @@ def read(logits, batch: Batch, name: str) -> np.ndarray:
     """Check what a classifier returned for *batch* and return it as logits, one row for each of its samples."""
     if isinstance(logits, (tuple, Mapping)):
         raise ValueError(f"{name} are a {type(logits).__name__}: give a classifier that returns them alone.")
-    array = check_logits(logits, name, batch.start)
-    if len(array) != length(batch.inputs):
-        raise ValueError(
-            f"{name} have {len(array)} rows for {length(batch.inputs)} inputs: the classifier must give one row each."
-        )
+    array, count = check_logits(logits, name, batch.start), length(batch.inputs)
+    if len(array) != count:
+        raise ValueError(f"{name} have {len(array)} rows for {count} inputs: the classifier must give one row each.")
     return array
 
 
@@ -49,9 +47,7 @@ def length(inputs, name: str = "Inputs") -> int:
 
 def take(inputs, part: slice):
     """Return a range of samples."""
-    if isinstance(inputs, Mapping):
-        return {key: value[part] for key, value in inputs.items()}
-    return inputs[part]
+    return {key: value[part] for key, value in inputs.items()} if isinstance(inputs, Mapping) else inputs[part]
 
 
 def join(parts: list):
@@ -76,24 +72,11 @@ def width(inputs) -> int:
 
 def batches(split, name: str, size: int | None = None) -> Iterator[Batch]:
     """
-    Yield a split batch by batch.
+    Yield a split, called *name* in errors, batch by batch.
 
-    Parameters
-    ----------
-    split : inputs, (inputs, classes), an iterable of either, or a function that gives such an iterable
-        Inputs: array, tensor or data frame with one row a sample, or a dictionary of them. Classes: ints (N,).
-    name : str
-        Of the split, for errors.
-    size : int, optional
-        Samples at once, by default 4096 or as many as hold 2^24 values; an iterable brings its own batches.
+    It is inputs, (inputs, classes), an iterable of either, or a function that gives such an iterable. *size* is by
+    default 4096 or as many as hold 2^24 values; an iterable brings its own batches.
 
-    Raises
-    ------
-    ValueError
-        If it holds no samples, numbers of samples differ, or some batches have classes and others have none.
-
-    Examples
-    --------
     >>> [(batch.start, batch.classes.tolist()) for batch in batches((np.eye(3), np.arange(3)), "A split", 2)]
     [(0, [0, 1]), (2, [2])]
     """
@@ -108,9 +91,8 @@ def batches(split, name: str, size: int | None = None) -> Iterator[Batch]:
         parts = item if isinstance(item, (tuple, list)) and len(item) in (1, 2) else (item,)
         inputs, classes = (*parts, None)[:2]
         if not _is_inputs(inputs):
-            raise ValueError(
-                f"{name}: inputs are {type(inputs).__name__}: give an array, a tensor, a data frame or a dictionary."
-            )
+            kind = type(inputs).__name__
+            raise ValueError(f"{name}: inputs are {kind}: give an array, a tensor, a data frame or a dictionary.")
         count = length(inputs, f"{name}: inputs")
         if count and classes is not None:
             if to_numpy(classes).dtype.kind in "OSU":
@@ -141,13 +123,10 @@ def _is_inputs(value) -> bool:
 
 def _whole(split) -> bool:
     """Tell a split that is there as a whole from one that comes in batches."""
-    if (
-        isinstance(split, list)
-        and len(split) == 2
-        and all(map(_is_inputs, split))
-        and not isinstance(split[1], Mapping)
-    ):
-        # Inputs and classes, not two batches of inputs: one row of whole numbers for as many samples.
-        classes = to_numpy(split[1])
-        return classes.ndim == 1 and classes.dtype.kind in "iu" and length(split[0]) == len(classes)
-    return _is_inputs(split) or (isinstance(split, tuple) and len(split) == 2)
+    if not isinstance(split, (tuple, list)) or len(split) != 2:
+        return _is_inputs(split)
+    if isinstance(split, tuple) or not all(map(_is_inputs, split)) or isinstance(split[1], Mapping):
+        return isinstance(split, tuple)
+    # Of a list: inputs and classes, not two batches of inputs, if one row of whole numbers is for as many samples.
+    classes = to_numpy(split[1])
+    return classes.ndim == 1 and classes.dtype.kind in "iu" and length(split[0]) == len(classes)

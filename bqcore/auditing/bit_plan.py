@@ -52,10 +52,8 @@ def plan_bits(
     model : torch module in eval mode
     calibration, heldout : as for :func:`bqcore.audit`
         Not a generator or another iterator as *calibration*, which is gone through three times.
-    budget : int
-        Bytes of the whole model, as :func:`bqcore.model_bytes` counts them.
-    bits, scheme, granularity, fraction, batch_size
-        As in :func:`bqcore.sweep`.
+    budget : int, bytes of the whole model, as :func:`bqcore.model_bytes` counts them
+    bits, scheme, granularity, fraction, batch_size : as in :func:`bqcore.sweep`
 
     Returns
     -------
@@ -109,9 +107,8 @@ def plan_bits(
         f"{100 * band[0]:.1f} % in the boundary band, {uniform} bits for all {100 * flips[1]:.2f} % and "
         f"{100 * band[1]:.1f} %."
     )
-    describe(
-        out, {"title": "Bits by layer under a budget", "conclusion": conclusion, "budget": budget, "share": fraction}
-    )
+    says = {"title": "Bits by layer under a budget", "conclusion": conclusion, "budget": budget, "share": fraction}
+    describe(out, says)
     return Plan(chosen, uniform, out, conclusion)
 
 
@@ -121,10 +118,8 @@ def least_noise(
 ) -> dict[str, int]:  # fmt: skip
     """Choose bits as :func:`plan_bits` does, by the *noise* of each (layer name, bits)."""
     uniform = uniform_bits(model, {b for _, b in noise}, budget, granularity=granularity)
-    ways = {
-        "plan": spend(model, noise, budget, granularity=granularity),
-        "uniform": dict.fromkeys(layers(model), uniform),
-    }
+    plan = spend(model, noise, budget, granularity=granularity)
+    ways = {"plan": plan, "uniform": dict.fromkeys(layers(model), uniform)}
     candidates = {way: mixed(model, each, scheme=scheme, granularity=granularity) for way, each in ways.items()}
     functions = logits_functions(model, candidates, False)
     decided, _, _ = decide_split(functions, calibration, "calibration", batch_size=batch_size)

@@ -16,10 +16,9 @@ from .._checks import check_choice, check_integer, check_share
 from .._store import along
 from ..quantizers.bit_selection import last_before
 from ..quantizers.mixed_precision import layers, mixed, model_bytes
-from .comparison import describe
+from .comparison import SPLITS, describe
 from .streaming import RATES, decide_split, logits_functions, measures
 
-SPLITS = ("calibration", "heldout")
 BITS = (8, 7, 6, 5, 4, 3, 2)
 RULES = {"accuracy": "accuracy lost", "flips": "flip rate", "band_flips": "band flip rate"}
 
@@ -57,16 +56,12 @@ class Sweep:
 
 def by_split(dataset: xr.Dataset, dim: str) -> list[dict]:
     """Return, for each of the models along *dim*, its bytes and on each split the rates that were measured."""
-    models = [dataset.isel({dim: i}) for i in range(dataset.sizes[dim])]
-    return [
-        {dim: one[dim].item(), "bytes": int(one.bytes)} | {split: rates(one.sel(split=split)) for split in SPLITS}
-        for one in models
-    ]
-
-
-def rates(part: xr.Dataset) -> dict[str, float]:
-    """Return the rates of one model on one split that were measured."""
-    return {name: float(part[name]) for name in RATES if np.isfinite(part[name])}
+    out = []
+    for one in (dataset.isel({dim: i}) for i in range(dataset.sizes[dim])):
+        on = {split: one.sel(split=split) for split in SPLITS}
+        rates = {split: {name: float(r[name]) for name in RATES if np.isfinite(r[name])} for split, r in on.items()}
+        out.append({dim: one[dim].item(), "bytes": int(one.bytes)} | rates)
+    return out
 
 
 def sweep(
@@ -83,19 +78,14 @@ def sweep(
 
     Parameters
     ----------
-    model : torch module in eval mode
-        Its linear and convolution layers are quantized.
+    model : torch module in eval mode, its linear and convolution layers are quantized
     calibration, heldout : as for :func:`bqcore.audit`
-    bits : sequence of int
-        Bit-widths, 2 to 16.
+    bits : sequence of int, bit-widths, 2 to 16
     rule : {"accuracy", "flips", "band_flips"}
         Measure that decides: accuracy lost, flip rate, or flip rate in the boundary band.
     limit : float, optional
         Largest value of the measure, in [0, 1]; by default 0 for accuracy, 0.01 for flips, 0.05 for band flips.
-    scheme, granularity : str
-        As in :func:`bqcore.quantize`.
-    fraction, batch_size
-        As in :func:`bqcore.audit`.
+    scheme, granularity, fraction, batch_size : as in :func:`bqcore.quantize` and :func:`bqcore.audit`
 
     Returns
     -------
@@ -136,14 +126,8 @@ def sweep(
     recommended = choose_bits(values[rule], limit)
     by_accuracy = choose_bits(values["accuracy"], 0.0) if known else None
     conclusion = _sentence(found, recommended, by_accuracy, rule, limit)
-    says = {
-        "title": "PTQ-W of a model by bits",
-        "conclusion": conclusion,
-        "rule": rule,
-        "limit": limit,
-        "share": fraction,
-    }
-    describe(found, says)
+    says = {"title": "PTQ-W of a model by bits", "conclusion": conclusion, "rule": rule, "limit": limit}
+    describe(found, says | {"share": fraction})
     return Sweep(found, recommended, by_accuracy, conclusion)
 
 
@@ -177,20 +161,14 @@ def measure_candidates(
 def _sentence(found: xr.Dataset, recommended: Choice, by_accuracy: Choice | None, rule: str, limit: float) -> str:
     held = found.sel(split="heldout", bits=recommended.bits)
     says = f"{RULES[rule]} of at most {limit:g} on the calibration split"
-    text = f"{recommended.bits} bits are the fewest that keep a {says}" if recommended.kept else (
-        f"Not even {recommended.bits} bits, the most, keep a {says}"
-    )  # fmt: skip
-    text += (
-        f"; held-out, they change {100 * float(held.flip_rate):.2f} % of the decisions and "
-        f"{100 * float(held.band_flip_rate):.1f} % in the boundary band"
+    which = "{} bits are the fewest that keep" if recommended.kept else "Not even {} bits, the most, keep"
+    text = (
+        f"{which.format(recommended.bits)} a {says}; held-out, they change {100 * float(held.flip_rate):.2f} % of the "
+        f"decisions and {100 * float(held.band_flip_rate):.1f} % in the boundary band"
     )
     if by_accuracy is None or rule == "accuracy":
         return text + "."
     held = found.sel(split="heldout", bits=by_accuracy.bits)
-    alone = f"it would be {by_accuracy.bits} bits, which"
-    if not by_accuracy.kept:
-        alone = f"no level qualifies, and {by_accuracy.bits} bits, the most,"
-    return text + (
-        f"; by accuracy alone {alone} change {100 * float(held.flip_rate):.2f} % and "
-        f"{100 * float(held.band_flip_rate):.1f} %."
-    )
+    which = "it would be {} bits, which" if by_accuracy.kept else "no level qualifies, and {} bits, the most,"
+    changes = f"{100 * float(held.flip_rate):.2f} % and {100 * float(held.band_flip_rate):.1f} %"
+    return f"{text}; by accuracy alone {which.format(by_accuracy.bits)} change {changes}."

@@ -63,8 +63,7 @@ def audit(
     calibration, heldout : inputs, (inputs, classes), an iterable of batches of either, or a function that gives one
         Two disjoint splits; classes are column indices of the logits. *calibration* may be None. Inputs are arrays,
         tensors, data frames, or dictionaries of them.
-    fraction : float
-        Of the inputs that make the low-margin boundary band, in (0, 1].
+    fraction : float, of the inputs that make the low-margin boundary band, in (0, 1]
     nodes : int
         Nodes a side of the slice grid, with every second and every fourth of them as coarser grids; between every
         second one logits are interpolated, for the tolerance Jaccard distance. At least 2, or 0, which leaves slices
@@ -72,10 +71,8 @@ def audit(
     gradient_samples : int
         Held-out samples, the first ones, that displacement is measured on; 0 leaves it out. The radius is taken on as
         many as make 20,000 pairs of sample and class.
-    probabilities : bool
-        Take the logarithm of what both classifiers return.
-    check_order : bool
-        Refuse decisions that agree no better than shuffled ones would; see the errors.
+    probabilities : bool, take the logarithm of what both classifiers return
+    check_order : bool, refuse decisions that agree no better than shuffled ones would; see the errors
     batch_size : int, optional
         Samples at once; by default 4096, or as many as hold 2^24 values. Slices and gradients choose their own number.
 
@@ -105,10 +102,8 @@ def audit(
     lowest float margin (4.9 %).
     """
     fraction = check_share("Band fraction", fraction)
-    nodes, gradient_samples = (
-        check_integer("Nodes a side", nodes, 0),
-        check_integer("Gradient samples", gradient_samples, 0),
-    )
+    nodes = check_integer("Nodes a side", nodes, 0)
+    gradient_samples = check_integer("Gradient samples", gradient_samples, 0)
     # What would be refused once all decisions are measured is refused before.
     if fraction == 0:
         raise ValueError("Band fraction is 0: the boundary band would be empty.")
@@ -130,8 +125,7 @@ def audit(
     out = out.merge(_moved(decided, decided.band(fraction)))
     models, heads = {"reference": reference, "candidate": candidate}, {name: head for name, (_, head) in found.items()}
     sliced = slice_measures(models, functions, heads, nodes, probabilities=probabilities)
-    wanted, classes = gradient_samples, decided.classes
-    local = gradient_measures(models, functions, head, wanted, classes, probabilities=probabilities)
+    local = gradient_measures(models, functions, head, gradient_samples, decided.classes, probabilities=probabilities)
     for measure, says in ((sliced, "Slices"), (local, "Radius and displacement")):
         if isinstance(measure, xr.Dataset):
             out = out.merge(measure)
@@ -148,32 +142,26 @@ def _moved(decided: Decided, band: np.ndarray) -> xr.Dataset:
     """List the flipped held-out samples by growing float margin, the class pairs that moved, and the classes."""
     flipped = np.flatnonzero(decided.flipped())
     order = flipped[np.argsort(decided.margin[flipped], kind="stable")]
-    inside = np.zeros(len(decided.margin), bool)
-    inside[band] = True
     pairs = decided.winner[order].astype(np.int64) * decided.classes + decided.decision[order]
     found, counts = np.unique(pairs, return_counts=True)
     largest = np.argsort(-counts, kind="stable")
     # Of samples in ten groups of equal size by growing margin, how many flip.
-    by_margin = np.array_split(
-        decided.flipped()[np.argsort(decided.margin, kind="stable")], min(10, len(decided.margin))
-    )
-    y = decided.targets
-    return xr.Dataset(
-        {
-            "flipped_sample": ("flip", order), "flipped_margin": ("flip", decided.margin[order]),
-            "flipped_moved": ("flip", decided.moved[order]), "flipped_from": ("flip", decided.winner[order]),
-            "flipped_to": ("flip", decided.decision[order]), "flipped_in_band": ("flip", inside[order]),
-            "flipped_target": ("flip", np.full(len(order), -1, np.int64) if y is None else y[order].astype(np.int64)),
-            "pair_from": ("pair", found[largest] // decided.classes),
-            "pair_to": ("pair", found[largest] % decided.classes),
-            "pair_flips": ("pair", counts[largest]),
-            "decided_reference": ("class", np.bincount(decided.winner, minlength=decided.classes)),
-            "decided_candidate": ("class", np.bincount(decided.decision, minlength=decided.classes)),
-            "decided_both": ("class", np.bincount(decided.winner[~decided.flipped()], minlength=decided.classes)),
-            "group_samples": ("group", [len(group) for group in by_margin]),
-            "group_flips": ("group", [int(group.sum()) for group in by_margin]),
-        }
-    )  # fmt: skip
+    moved = decided.flipped()[np.argsort(decided.margin, kind="stable")]
+    by_margin, y = np.array_split(moved, min(10, len(moved))), decided.targets
+    counted = {"reference": decided.winner, "candidate": decided.decision, "both": decided.winner[~decided.flipped()]}
+    columns = {
+        "flip": {
+            "flipped_sample": order, "flipped_margin": decided.margin[order], "flipped_moved": decided.moved[order],
+            "flipped_from": decided.winner[order], "flipped_to": decided.decision[order],
+            "flipped_in_band": np.isin(order, band),
+            "flipped_target": np.full(len(order), -1, np.int64) if y is None else y[order].astype(np.int64),
+        },
+        "pair": dict(zip(("pair_from", "pair_to"), np.divmod(found[largest], decided.classes)))
+        | {"pair_flips": counts[largest]},
+        "class": {f"decided_{of}": np.bincount(x, minlength=decided.classes) for of, x in counted.items()},
+        "group": {"group_samples": list(map(len, by_margin)), "group_flips": [int(g.sum()) for g in by_margin]},
+    }  # fmt: skip
+    return xr.Dataset({name: (dim, values) for dim, each in columns.items() for name, values in each.items()})
 
 
 def _remarks(out: xr.Dataset) -> list[str]:
@@ -220,11 +208,9 @@ def _chance(decided: Decided) -> list[str]:
 def conclude(held: xr.Dataset) -> str:
     """Say in one plain sentence what the held-out numbers *held* show."""
     n, k, high = int(held.samples), int(held.flip_rate_events), float(held.flip_rate_high)
-    accuracy = ""
-    if np.isfinite(held.accuracy):
-        before, after = float(held.accuracy_reference), float(held.accuracy)
-        accuracy = "; accuracy stays " if before == after else f"; accuracy goes from {before:.4f} to "
-        accuracy += f"{after:.4f}"
+    before, after = float(held.accuracy_reference), float(held.accuracy)
+    accuracy = "; accuracy stays " if before == after else f"; accuracy goes from {before:.4f} to "
+    accuracy = f"{accuracy}{after:.4f}" if np.isfinite(after) else ""
     if k == 0:
         return (
             f"The candidate changes none of {n} held-out decisions (95 % interval 0 to {100 * high:.2f} %){accuracy}."
@@ -253,11 +239,9 @@ def _plain(found: Audit, samples: int) -> dict:
     out = {"conclusion": found.conclusion, "notes": list(found.notes), "band_share": ds.share, "splits": {}}
     for name in ds.split.values:
         part = ds.sel(split=name)
-        rates = {
-            rate: {"estimate": float(part[rate])} | {end: part[f"{rate}_{end}"].item() for end in ENDS}
-            for rate in RATES
-            if np.isfinite(part[rate])
-        }
+        known = [rate for rate in RATES if np.isfinite(part[rate])]
+        ends = {rate: {end: part[f"{rate}_{end}"].item() for end in ENDS} for rate in known}
+        rates = {rate: {"estimate": float(part[rate])} | ends[rate] for rate in known}
         counts = ("samples", "band_samples", "flips_in_band", "near_ties", "band_margin")
         out["splits"][str(name)] = {key: part[key].item() for key in counts} | rates
         if "nodes" in ds.dims:
@@ -273,10 +257,9 @@ def _plain(found: Audit, samples: int) -> dict:
     out |= {"flipped": _rows(ds.isel(flip=slice(0, samples)), flipped, "flip"), "flipped_left_out": left_out}
     if "displacement" in ds:
         names = ("displacement", "normal_variation", "third_class", "gradient_samples", "radius_samples")
-        out["gradients"] = {name: ds[name].values.tolist() for name in names} | {
-            "quantiles": ds["quantile"].values.tolist()
-        }
-        out["gradients"]["radius"] = {str(key): ds.radius.sel(model=key).values.tolist() for key in ds.model.values}
+        radius = {str(key): ds.radius.sel(model=key).values.tolist() for key in ds.model.values}
+        out["gradients"] = {name: ds[name].values.tolist() for name in names}
+        out["gradients"] |= {"quantiles": ds["quantile"].values.tolist(), "radius": radius}
     return _finite(out)
 
 

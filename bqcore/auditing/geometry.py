@@ -27,8 +27,7 @@ def _or_note(measure: Callable) -> Callable:
         try:
             return measure(*given, **options)
         except (ValueError, RuntimeError) as error:  # between and beyond the data a classifier may do anything
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            return lines[0].rstrip(".")
+            return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
     return measured
 
@@ -47,7 +46,8 @@ def slice_measures(
     head = heads["heldout"]
     if isinstance(head, Mapping):
         return "the inputs are a dictionary, and a slice needs one array"
-    if not all(_is_floating(part) for part in heads.values()):
+    arrays = [isinstance(part, np.ndarray) or is_tensor(part) for part in heads.values()]
+    if not all(arrays) or any(to_numpy(part[:1]).dtype.kind != "f" for part in heads.values()):
         says = "the inputs are no array of floating-point numbers, between which a slice would lie"
         return f"{says}; .to_numpy() makes one of a data frame" if hasattr(head, "to_numpy") else says
     per_split = []
@@ -57,16 +57,13 @@ def slice_measures(
         points = {key: _on_points(model, functions[key], inputs, probabilities) for key, model in models.items()}
         grids = {key: label_grids.label_grid(given, plane, nodes, batch_size=size) for key, given in points.items()}
         strides = [stride for stride in (1, 2, 4) if (nodes - 1) % stride == 0 and (nodes - 1) // stride >= 1]
-        rows = [
-            _slice({key: grid[::s, ::s] for key, grid in grids.items()}, plane, (nodes - 1) // s + 1) for s in strides
-        ]
-        part = xr.concat(rows, xr.Variable("nodes", [(nodes - 1) // s + 1 for s in strides]))
+        counts = [(nodes - 1) // s + 1 for s in strides]
+        rows = [_slice({key: grid[::s, ::s] for key, grid in grids.items()}, plane, n) for s, n in zip(strides, counts)]
+        part = xr.concat(rows, xr.Variable("nodes", counts))
         side = float((plane.high - plane.low).max())
         # Half the nodes a side: interpolated between them, a boundary is off by a fraction of the step's square.
-        half = (nodes - 1) // strides[:2][-1] + 1
-        segments = [
-            exact_slices.interpolated_slice(given, plane, half, batch_size=size).segments for given in points.values()
-        ]
+        exact = functools.partial(exact_slices.interpolated_slice, plane=plane, n=counts[:2][-1], batch_size=size)
+        segments = [exact(given).segments for given in points.values()]
         beyond = boundary_distances.tolerance_jaccard(*segments, [tolerance * side for tolerance in TOLERANCES])
         outside = planes.fraction_outside(plane, inputs)
         per_split.append(part.assign(tolerance_jaccard=("tau", beyond), side=side, outside=outside))
@@ -78,15 +75,8 @@ def slice_measures(
     return out.merge(shown).assign(slice_samples=("split", [len(inputs) for inputs in heads.values()]))
 
 
-def _is_floating(inputs) -> bool:
-    return (isinstance(inputs, np.ndarray) or is_tensor(inputs)) and to_numpy(inputs[:1]).dtype.kind == "f"
-
-
 def _on_points(model, function, inputs, probabilities: bool) -> Callable:
-    """
-    Return a classifier as :func:`bqcore.metrics.label_grids.label_grid` wants it: points in float64 to logits, both
-    NumPy's.
-    """
+    """Return a classifier as a slice's grid wants it: points in float64 to logits, both NumPy's."""
     if is_module(model) or is_tensor(inputs):
         import torch
     twin = adapters.double(model, inputs[:64])
@@ -100,10 +90,7 @@ def _on_points(model, function, inputs, probabilities: bool) -> Callable:
 
 
 def _logits(output, probabilities: bool):
-    """
-    Return the logits in an output, as the functions of :func:`bqcore.auditing.streaming.logits_functions` do, with
-    gradients.
-    """
+    """Return the logits in an output as the functions of a stream do, with gradients."""
     z = adapters.opened(output)
     return z.double().clamp_min(adapters.TINY).log() if probabilities else z
 

@@ -15,18 +15,9 @@ _ROUNDING = 1e-12  # fractions of N and decimals differ in their last digits: 0.
 
 def check_limits(limits: Mapping[str, float], *, labelled: bool = True) -> None:
     """
-    Refuse limits that cannot be judged; it takes no audit, only whether held-out classes are given (*labelled*).
+    Refuse limits that cannot be judged: of no name in :data:`LIMITS`, not in [-1, 1], or of what needs classes.
 
-    Parameters
-    ----------
-    limits : dict
-        As for :func:`exceeded`.
-    labelled : bool
-
-    Raises
-    ------
-    ValueError
-        If a name is not in :data:`LIMITS`, a limit not in [-1, 1], or one needs classes that are not given.
+    It takes no audit, only whether held-out classes are given (*labelled*).
     """
     for name, limit in limits.items():
         check_share(f"Limit of {check_choice('A limit', name, LIMITS)}", limit, -1.0)
@@ -39,18 +30,9 @@ def check_limits(limits: Mapping[str, float], *, labelled: bool = True) -> None:
 
 def exceeded(dataset: xr.Dataset, limits: Mapping[str, float]) -> list[str]:
     """
-    Return a line for each limit that the held-out numbers exceed; a rate at its limit does not exceed it.
+    Return a line for each of the *limits*, by name of :data:`LIMITS`, that the held-out numbers of an audit exceed.
 
-    Parameters
-    ----------
-    dataset : of a :class:`bqcore.auditing.comparison.Audit`
-    limits : dict
-        Largest rate by name of :data:`LIMITS`.
-
-    Raises
-    ------
-    ValueError
-        As :func:`check_limits`.
+    A rate at its limit does not exceed it.
     """
     held, lines = dataset.sel(split="heldout"), []
     check_limits(limits, labelled=bool(np.isfinite(held.accuracy)))

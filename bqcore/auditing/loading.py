@@ -24,20 +24,10 @@ _AT_ONCE = 256  # images
 
 def read_classifier(given: str, weights: str | None = None):
     """
-    Read a classifier.
+    Read a classifier, ``module:factory`` or the path of an ``.onnx`` file; what is loaded by unpickling is refused.
 
-    Parameters
-    ----------
-    given : str
-        ``module:factory``, a function without arguments that returns a torch module or any other classifier; or the
-        path of an ``.onnx`` file.
-    weights : str, optional
-        A ``.safetensors`` file for the torch module; a tensor that several of its names share may stand there once.
-
-    Raises
-    ------
-    ValueError
-        If it is a file that is loaded by unpickling, an optional package is missing, or weights do not fit.
+    The factory is a function without arguments that returns a torch module or any other classifier. *weights* is a
+    ``.safetensors`` file for a torch module; a tensor that several of its names share may stand there once.
     """
     path = Path(given)
     if path.suffix.lower() in _PICKLES:
@@ -53,20 +43,16 @@ def read_classifier(given: str, weights: str | None = None):
         raise ValueError(f"{given!r} is no classifier: give module:factory or the path of an .onnx file.")
     model = _made(given)
     if is_module(model):
-        if weights:
-            _load(model, weights)
-        return model.eval()
+        return (_load(model, weights) if weights else model).eval()
     if weights:
-        raise ValueError(
-            f"{given} gives {type(model).__name__}, no torch module: weights {weights} have nowhere to go."
-        )
+        kind = type(model).__name__
+        raise ValueError(f"{given} gives {kind}, no torch module: weights {weights} have nowhere to go.")
     return model
 
 
 def _session(path: Path):
     runtime = needed("onnxruntime", "An .onnx file")
-    if not path.is_file():
-        raise ValueError(f"There is no file {path}.")
+    _check_there(path)
     options = runtime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong comes as an exception
     try:
@@ -86,19 +72,17 @@ def _made(given: str):
         raise ValueError(f"{given}: the module cannot be imported from here ({_line(error)}).") from None
     except AttributeError:
         raise ValueError(f"{given}: the module {module} has no {name}.") from None
-    if is_module(factory) or not callable(factory):
-        return factory
-    return factory()
+    return factory if is_module(factory) or not callable(factory) else factory()
 
 
-def _load(model, weights: str) -> None:
+def _load(model, weights: str):
+    """Return the torch module *model* with its *weights* read into it."""
     path = Path(weights)
     if path.suffix.lower() != ".safetensors":
         raise ValueError(
             f"Weights {weights} are no .safetensors file: others are read by unpickling, which can run any code."
         )
-    if not path.is_file():
-        raise ValueError(f"There is no file {weights}.")
+    _check_there(path)
     safetensors = needed("safetensors.torch", "A .safetensors file")
     try:
         missing, surplus = safetensors.load_model(model, path, strict=False)
@@ -113,29 +97,18 @@ def _load(model, weights: str) -> None:
         raise ValueError(
             f"{weights} does not fit the model: {len(missing)} tensors are missing and {len(surplus)} unknown, {first}."
         )
+    return model
 
 
 def read_split(given: str | None, classes: str | None = None, *, size=None, mean=None, std=None):
     """
-    Read a split as :func:`bqcore.audit` takes it.
+    Read a split as :func:`bqcore.audit` takes it; None, as of a split that may be left out, gives None.
 
-    Parameters
-    ----------
-    given : str, or None
-        An ``.npz`` file with the arrays ``inputs`` and ``classes`` (or x and y, images and labels, data and targets;
-        other arrays are inputs by their names), an ``.npy`` file of inputs, or a folder of images, one folder for each
-        class in the order of their names. None, as of a split that may be left out, gives None.
-    classes : str, optional
-        An ``.npy`` file with the classes.
-    size : (height, width), optional
-        To which the images of a folder are resized.
-    mean, std : lists of numbers, optional
-        Taken off and divided by, channel by channel, after the images of a folder are scaled to [0, 1].
-
-    Raises
-    ------
-    ValueError
-        If a file or an image cannot be read, or an option has nothing that it applies to.
+    An ``.npz`` file has the arrays ``inputs`` and ``classes`` (or x and y, images and labels, data and targets; other
+    arrays are inputs by their names), an ``.npy`` file has inputs, and a folder of images one folder for each class, in
+    the order of their names. *classes* is an ``.npy`` file. Images are resized to *size* (height, width) and scaled to
+    [0, 1]; then *mean* is taken off and they are divided by *std*, one number a channel. An option that applies to
+    nothing is refused.
     """
     if given is None:
         if classes:
@@ -148,20 +121,14 @@ def read_split(given: str | None, classes: str | None = None, *, size=None, mean
         return image_batches(path, size=size, mean=mean, std=std)
     if path.suffix.lower() not in (".npz", ".npy"):
         raise ValueError(f"{given} is no data: give an .npz or .npy file, or a folder of images.")
-    surplus = [f"--{name}" for name, value in {"size": size, "mean": mean, "std": std}.items() if value is not None]
-    if surplus:
-        raise ValueError(
-            f"{given} holds arrays, which are taken as they are: prepare them and leave {', '.join(surplus)} out."
-        )
-    if path.suffix.lower() == ".npz":
-        arrays = read_arrays(path)
-        found = [key for key in CLASS_KEYS if key in arrays]
-        y = arrays.pop(found[0]) if found else None
-        inputs = arrays
-        if len(arrays) == 1 and next(iter(arrays)) in INPUT_KEYS:
-            inputs = next(iter(arrays.values()))
-    else:
-        inputs, y = read_array(path), None
+    options = {"--size": size, "--mean": mean, "--std": std}
+    if surplus := ", ".join(option for option, value in options.items() if value is not None):
+        raise ValueError(f"{given} holds arrays, which are taken as they are: prepare them and leave {surplus} out.")
+    inputs, y = read_arrays(path) if path.suffix.lower() == ".npz" else read_array(path), None
+    if isinstance(inputs, dict):
+        y = next((inputs.pop(key) for key in CLASS_KEYS if key in inputs), None)
+        if len(inputs) == 1 and set(inputs) <= set(INPUT_KEYS):
+            (inputs,) = inputs.values()
     if classes:
         if y is not None:
             raise ValueError(f"{given} holds classes already: leave {classes} out.")
@@ -179,8 +146,7 @@ def read_logits(reference: str | None, candidate: str | None, classes: str | Non
 
 def read_array(path: Path) -> np.ndarray:
     """Read an ``.npy`` file, left on the disk until its values are asked for; pickled objects are refused."""
-    if not path.is_file():
-        raise ValueError(f"There is no file {path}.")
+    _check_there(path)
     try:
         return _numbers(np.load(path, mmap_mode="r", allow_pickle=False), str(path))
     except (ValueError, EOFError, OSError) as error:
@@ -189,8 +155,7 @@ def read_array(path: Path) -> np.ndarray:
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Read all arrays of an ``.npz`` file; pickled objects are refused."""
-    if not path.is_file():
-        raise ValueError(f"There is no file {path}.")
+    _check_there(path)
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: _numbers(file[key], key) for key in file.files}
@@ -216,12 +181,8 @@ def image_batches(folder: Path, *, size=None, mean=None, std=None) -> Callable:
     pillow = needed("PIL.Image", "A folder of images")
     names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     places = [(folder / name, label) for label, name in enumerate(names)] or [(folder, None)]
-    files = [
-        (file, label)
-        for place, label in places
-        for file in sorted(place.rglob("*"))
-        if file.suffix.lower() in IMAGES and file.is_file()
-    ]
+    found = [(file, label) for place, label in places for file in sorted(place.rglob("*"))]
+    files = [(file, label) for file, label in found if file.suffix.lower() in IMAGES and file.is_file()]
     if not files:
         raise ValueError(f"{folder} holds no images ({', '.join(IMAGES)}): put them into one folder for each class.")
 
@@ -249,9 +210,8 @@ def image_batches(folder: Path, *, size=None, mean=None, std=None) -> Callable:
     mode, channels = ("L", 1) if gray else ("RGB", 3)
     for name, values in (("Mean", mean), ("Deviation", std)):
         if values is not None and len(values) not in (1, channels):
-            raise ValueError(
-                f"{name} has {len(values)} numbers and the images {channels} channels: give one a channel."
-            )
+            numbers = f"{len(values)} numbers and the images {channels} channels"
+            raise ValueError(f"{name} has {numbers}: give one a channel.")
 
     def batches():
         shape = None
@@ -269,6 +229,11 @@ def image_batches(folder: Path, *, size=None, mean=None, std=None) -> Callable:
             yield np.stack(images) if labels[0] is None else (np.stack(images), np.array(labels))
 
     return batches
+
+
+def _check_there(path: Path) -> None:
+    if not path.is_file():
+        raise ValueError(f"There is no file {path}.")
 
 
 def _line(error: Exception, which: int = 0) -> str:

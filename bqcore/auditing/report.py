@@ -1,6 +1,6 @@
 """Write an audit as one self-contained HTML page, which makes no request: report.html.jinja, filled in."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import jinja2
@@ -14,32 +14,22 @@ ROWS = 50  # of the longest tables; the result files hold all
 FORMATS = {"fraction": ".4f", "measure": ".4g", "brief": ".3g", "plain": "g", "percent": ".0%", "pixels": ".1f"}
 
 
-def _format(specification: str) -> Callable:
-    return lambda value: "–" if value is None else format(value, specification)
-
-
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
     trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
 )  # fmt: skip
-_TEMPLATES.filters |= {name: _format(specification) for name, specification in FORMATS.items()}
+_TEMPLATES.filters |= {
+    name: lambda value, how=how: "–" if value is None else format(value, how) for name, how in FORMATS.items()
+}
 
 
 def page(
     found, title: str, *, limits: Mapping[str, float] | None = None, exceeded: tuple[str, ...] = (), command: str = ""
 ) -> str:
     """
-    Return the page of an audit.
+    Return the page of an :class:`bqcore.auditing.comparison.Audit`, with the command that made it at its end.
 
-    Parameters
-    ----------
-    found : bqcore.auditing.comparison.Audit
-    title : str
-    limits : dict, optional
-        Stated limits by measure, shown as kept unless one is exceeded.
-    exceeded : lines of :func:`bqcore.auditing.limits.exceeded`
-    command : str
-        That made it, shown at the end.
+    *limits* by measure are shown as kept unless one is exceeded, as the lines *exceeded* then say.
     """
     content, ds = found.to_dict(ROWS), found.dataset
     splits = content["splits"].values()

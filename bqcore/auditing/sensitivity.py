@@ -4,6 +4,7 @@ import numpy as np
 import xarray as xr
 
 from ..quantizers.mixed_precision import layers, mixed
+from ..quantizers.uniform import weight_bytes
 from .comparison import describe
 from .geometry import gradient_measures
 from .streaming import Decided, decide_split, logits_functions, measures
@@ -20,10 +21,8 @@ def blame_layers(
     ----------
     model : torch module in eval mode
     split : inputs, (inputs, classes) or batches, as for :func:`bqcore.audit`
-    bits : int
-        Bit-width of the one layer, 2 to 16.
-    scheme, granularity, fraction, gradient_samples, batch_size
-        As in :func:`bqcore.sweep` and :func:`bqcore.audit`.
+    bits : int, bit-width of the one layer, 2 to 16
+    scheme, granularity, fraction, gradient_samples, batch_size : as in :func:`bqcore.sweep` and :func:`bqcore.audit`
 
     Returns
     -------
@@ -49,10 +48,8 @@ def blame_layers(
     ['1', '0']
     """
     found = layers(model)
-    candidates = {
-        f"candidate with layer {name!r}": mixed(model, {name: bits}, scheme=scheme, granularity=granularity)
-        for name in found
-    }
+    options = {"scheme": scheme, "granularity": granularity}
+    candidates = {f"candidate with layer {name!r}": mixed(model, {name: bits}, **options) for name in found}
     functions = logits_functions(model, candidates, False)
     decided, head, _ = decide_split(functions, split, "heldout", batch_size=batch_size)
     rows = []
@@ -65,8 +62,7 @@ def blame_layers(
     out = xr.concat(rows, xr.Variable("layer", list(found)))
     weights = [layer.weight for layer in found.values()]
     out["weights"] = "layer", [weight.numel() for weight in weights]
-    steps = [len(weight) if granularity == "channel" else 1 for weight in weights]
-    out["bytes"] = "layer", [-(-weight.numel() * bits // 8) + 4 * n for weight, n in zip(weights, steps)]
+    out["bytes"] = "layer", [weight_bytes(weight, bits, granularity=granularity) for weight in weights]
     order = np.lexsort((-out.margin_change.sel(quantile=0.5).values, -out.band_flip_rate.values))
     return describe(out.isel(layer=order), {"title": "One layer quantized at a time", "bits": bits, "share": fraction})
 
@@ -80,9 +76,8 @@ def ranking(found: xr.Dataset) -> list[dict]:
 
 
 def one_at_a_time(
-    model, split, bits, *, scheme: str = "narrow", granularity: str = "tensor",
-    batch_size: int | None = None,
-) -> dict[tuple[str, int], Decided]:  # fmt: skip
+    model, split, bits, *, scheme: str = "narrow", granularity: str = "tensor", batch_size: int | None = None
+) -> dict[tuple[str, int], Decided]:
     """Return the decisions on *split* with each layer alone quantized to each bit-width, by (layer name, bits)."""
     options = {"scheme": scheme, "granularity": granularity}
     candidates = {(name, b): mixed(model, {name: b}, **options) for name in layers(model) for b in bits}

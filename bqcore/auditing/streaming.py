@@ -7,6 +7,7 @@ all logits.
 """
 
 from collections.abc import Mapping
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -17,13 +18,9 @@ from ..metrics import decisions, statistics
 from . import adapters, batching
 
 TITLES = {"calibration": "Calibration split", "heldout": "Held-out split"}
-RATES = {
-    name: LONG_NAMES[name][0]
-    for name in (
-        "flip_rate", "right_to_wrong", "wrong_to_right", "wrong_to_other", "band_flip_rate", "pair_order_flip_rate",
-        "band_pair_order_flip_rate", "accuracy_reference", "accuracy",
-    )
-}  # fmt: skip
+_RATES = """flip_rate right_to_wrong wrong_to_right wrong_to_other band_flip_rate pair_order_flip_rate
+    band_pair_order_flip_rate accuracy_reference accuracy""".split()
+RATES = {name: LONG_NAMES[name][0] for name in _RATES}
 QUANTILES = [0.5, 0.95]
 _REPEAT = 1e-5  # two passes over one batch may differ by this fraction of the logits' range: sums in another order
 # How far from one a row of probabilities may sum. A softmax in 16 bits rounds exponentials, their sum, part by part,
@@ -90,34 +87,19 @@ def _are_probabilities(output) -> bool:
 
 def decide_split(functions: Mapping, split, name: str, *, batch_size: int | None = None):
     """
-    Measure a split in one pass: keep what :class:`Decided` lists, for each candidate.
+    Measure a split in one pass: return what :class:`Decided` lists by candidate, the first inputs, and notes.
 
-    Parameters
-    ----------
-    functions : dict of functions, inputs -> logits; the first is the reference
-    split : see :func:`bqcore.auditing.batching.batches`
-    name : {"calibration", "heldout"}
-
-    Returns
-    -------
-    decided : dict of Decided, by candidate
-    head : inputs
-        The first samples, up to 2,000 and 2 · 10^7 values.
-    notes : list of str
-        On classifiers whose answer depends on the rest of the batch.
-
-    Raises
-    ------
-    ValueError
-        If logits are not finite, differ in their classes or look like probabilities, one batch is answered twice in
-        two ways, or there are fewer than five samples, or classes that are no columns of the logits.
+    The first of *functions*, from inputs to logits, is the reference. The first inputs are up to 2,000 samples and 2 ·
+    10^7 values. Notes are on classifiers whose answer depends on the rest of the batch. Refused are logits that are not
+    finite, differ in their classes or look like probabilities, two answers to one batch, fewer than five samples, and
+    classes that are no columns of the logits.
     """
     title = TITLES[name]
     reference, *candidates = functions
     rows, targets, head, notes, held, classes, suspects = [], [], [], [], 0, 0, list(functions)
     for batch in batching.batches(split, title, batch_size):
         outputs = {key: function(batch.inputs) for key, function in functions.items()}
-        logits = {key: batching.read(output, batch, _name(title, key)) for key, output in outputs.items()}
+        logits = {key: batching.read(output, batch, f"{title}: {key} logits") for key, output in outputs.items()}
         judged = slice(0, max(0, _JUDGED - batch.start))
         suspects = [key for key in suspects if _are_probabilities(outputs[key][judged])]
         if batch.start + len(logits[reference]) >= _JUDGED:
@@ -126,7 +108,13 @@ def decide_split(functions: Mapping, split, name: str, *, batch_size: int | None
             notes = [note for key, z in logits.items() for note in _first_look(functions[key], batch, z, key)]
             wanted = max(3, min(_HEAD, _HEAD_VALUES // max(1, batching.width(batch.inputs))))
             classes = logits[reference].shape[1]
-        _check_classes(logits, classes, batch)
+        for key, z in logits.items():
+            if z.shape[1] != classes:
+                other = "the reference" if batch.start == 0 else "its first batch"
+                raise ValueError(
+                    f"The {key} gives {z.shape[1]} classes and {other} {classes}: both must know the same classes; "
+                    "pick or reorder the columns in a function around the model."
+                )
         if held < wanted:
             head.append(batching.take(batch.inputs, slice(0, wanted - held)))
             held += batching.length(head[-1])
@@ -134,10 +122,8 @@ def decide_split(functions: Mapping, split, name: str, *, batch_size: int | None
         targets.append(batch.classes)
     _refuse_probabilities(suspects)
     columns = [np.concatenate(column) for column in zip(*rows)]
-    if len(columns[0]) < 5:
-        raise ValueError(
-            f"{title} has {len(columns[0])} samples: a boundary band needs at least 5, and a flip rate of 1 % some 300."
-        )
+    if (n := len(columns[0])) < 5:
+        raise ValueError(f"{title} has {n} samples: a boundary band needs at least 5, and a flip rate of 1 % some 300.")
     y = None if targets[0] is None else np.concatenate(targets)
     if y is not None:
         if y.min() < 0 or y.max() >= classes:
@@ -150,10 +136,6 @@ def decide_split(functions: Mapping, split, name: str, *, batch_size: int | None
     return out, batching.join(head), notes
 
 
-def _name(title: str, key: str) -> str:
-    return f"{title}: {key} logits"
-
-
 def _kept(logits: Mapping) -> list[np.ndarray]:
     """Return winner, runner-up and margin of a batch, then decision and pair margin of each candidate."""
     before, *after = logits.values()
@@ -163,16 +145,6 @@ def _kept(logits: Mapping) -> list[np.ndarray]:
     for z in after:
         out += [decisions.decide(z).astype(np.int32), z[row, a].astype(np.float64) - z[row, b]]
     return out
-
-
-def _check_classes(logits: Mapping, classes: int, batch: batching.Batch) -> None:
-    for key, z in logits.items():
-        if z.shape[1] != classes:
-            other = "the reference" if batch.start == 0 else "its first batch"
-            raise ValueError(
-                f"The {key} gives {z.shape[1]} classes and {other} {classes}: both must know the same classes; pick or "
-                "reorder the columns in a function around the model."
-            )
 
 
 def _refuse_probabilities(suspects: list[str]) -> None:
@@ -220,23 +192,15 @@ def check_same_order(decided: Decided, name: str) -> None:
     chance, the agreement to expect of shuffled lists. Asked of at least 50 samples.
     """
     title = TITLES[name]
-    lists = {
-        "the reference's decisions": decided.winner,
-        "the candidate's": decided.decision,
-        "the given classes": decided.targets,
-    }
-    lists = {says: values for says, values in lists.items() if values is not None}
-    keys = list(lists)
-    apart = {}
-    for i, first in enumerate(keys):
-        for second in keys[i + 1 :]:
-            found = _agreement(lists[first], lists[second], decided.classes)
-            if found is not None:
-                apart[first, second] = found
+    lists = {"the reference's decisions": decided.winner, "the candidate's": decided.decision}
+    if decided.targets is not None:
+        lists["the given classes"] = decided.targets
+    pairs = {pair: _agreement(*(lists[key] for key in pair), decided.classes) for pair in combinations(lists, 2)}
+    apart = {pair: found for pair, found in pairs.items() if found is not None}
     if not apart:
         return
     # With three lists, the one that agrees with neither of the others is the one out of order.
-    odd = [key for key in keys if all(key in pair for pair in apart)]
+    odd = [key for key in lists if all(key in pair for pair in apart)]
     (first, second), (agreement, chance, overlap) = next(iter(apart.items()))
     who = f"{odd[0]} {'are' if odd else 'is'} in another order" if len(odd) == 1 else "one of them is in another order"
     raise ValueError(
@@ -261,18 +225,9 @@ def measures(decided: Decided, fraction: float) -> dict:
     """
     Measure the rates of a split, as :mod:`bqcore.metrics.decisions` does on its logits, each with its 95 % interval.
 
-    Parameters
-    ----------
-    decided : Decided
-    fraction : float
-        Of the samples that make the low-margin boundary band, in (0, 1].
-
-    Returns
-    -------
-    dict
-        By name of :data:`RATES` the rate in [0, 1], NaN where it needs classes that are not given, and with
-        ``_events``, ``_low``, ``_high`` its count and Clopper–Pearson interval; also ``samples``, ``band_samples``,
-        ``flips_in_band``, ``near_ties``, ``unchanged``, ``band_margin``, ``margin_change``.
+    By name of :data:`RATES` stands the rate in [0, 1], NaN where it needs classes that are not given, and with
+    ``_events``, ``_low``, ``_high`` its count and Clopper–Pearson interval; beside them counts, margins and their
+    change.
     """
     n, flipped, band, y = len(decided.margin), decided.flipped(), decided.band(fraction), decided.targets
     reversed_pair = decided.moved < 0
@@ -294,13 +249,9 @@ def measures(decided: Decided, fraction: float) -> dict:
         "flips_in_band": int(flipped[band].sum()), "unchanged": int((change == 0).sum()),
     }  # fmt: skip
     for name in RATES:
-        found = events.get(name)
-        if found is None:
-            out |= {name: np.nan, f"{name}_events": -1, f"{name}_low": np.nan, f"{name}_high": np.nan}
-            continue
-        interval = statistics.clopper_pearson(int(found.sum()), len(found))
-        out |= {
-            name: float(found.mean()), f"{name}_events": int(found.sum()),
-            f"{name}_low": interval.low, f"{name}_high": interval.high,
-        }  # fmt: skip
+        rate, count, low, high = np.nan, -1, np.nan, np.nan
+        if (found := events.get(name)) is not None:
+            count = int(found.sum())
+            rate, low, high = statistics.clopper_pearson(count, len(found))
+        out |= {name: rate, f"{name}_events": count, f"{name}_low": low, f"{name}_high": high}
     return out

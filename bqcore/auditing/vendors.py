@@ -6,7 +6,6 @@ when they are asked for. Bytes are counted as :func:`bqcore.quantizers.mixed_pre
 tool's own file takes: weights packed, with their steps, and all that stays in float as float32.
 """
 
-import contextlib
 import copy
 import io
 import logging
@@ -14,8 +13,9 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +24,8 @@ from .._checks import check_choice, needed, to_numpy
 from ..quantizers import uniform
 from ..quantizers.mixed_precision import layers, model_bytes
 from .adapters import tensors
+
+_NNCF_BATCH = 50
 
 
 class Candidate(NamedTuple):
@@ -42,31 +44,19 @@ def ptq_w(model, bits: int, granularity: str = "tensor") -> Candidate:
 
 def torchao_weights(model, bits: int, *, group: int | None = None) -> Candidate:
     """
-    Quantize the weights of linear layers by torchao: symmetric, each output channel or group of inputs by its own step.
+    Quantize the weights of linear layers by torchao: symmetric, each output channel or *group* of inputs by its own
+    step.
 
-    Convolutions stay in float, as torchao leaves them.
-
-    Parameters
-    ----------
-    model : torch module in eval mode
-    bits : {8, 4}
-    group : int, optional
-        Inputs of a group, a divisor of every linear layer's inputs; by default one step an output channel.
-
-    Raises
-    ------
-    ValueError
-        If torchao is not installed, *bits* is another, or a weight of a linear layer would stay in float.
+    Convolutions stay in float, as torchao leaves them. Refused are other bits than 8 and 4, groups that do not divide
+    the inputs of every linear layer, and a linear layer whose weight would stay in float.
     """
     import torch
     from torch import nn
 
     check_choice("Bit-width", bits, (8, 4))
     for name, layer in layers(model).items():
-        if group is not None and isinstance(layer, nn.Linear) and layer.in_features % group:
-            raise ValueError(
-                f"Layer {name or 'model'!r} has {layer.in_features} inputs, which groups of {group} do not divide."
-            )
+        if group is not None and isinstance(layer, nn.Linear) and (width := layer.in_features) % group:
+            raise ValueError(f"Layer {name or 'model'!r} has {width} inputs, which groups of {group} do not divide.")
     with quiet():
         ao = needed("torchao.quantization", "torchao's quantizer")
         steps = needed("torchao.quantization.granularity", "torchao's quantizer")
@@ -74,14 +64,13 @@ def torchao_weights(model, bits: int, *, group: int | None = None) -> Candidate:
         out = copy.deepcopy(model)
         kind = {8: torch.int8, 4: torch.int4}[bits]
         ao.quantize_(out, ao.IntxWeightOnlyConfig(weight_dtype=kind, granularity=granularity))
-    total, found = uniform.model_bytes(model, 32), False
-    for layer in (layer for layer in out.modules() if isinstance(layer, nn.Linear)):
+    total, linear = model_bytes(model, 32), [layer for layer in out.modules() if isinstance(layer, nn.Linear)]
+    if not linear:
+        raise ValueError(f"The model ({type(model).__name__}) has no linear layer, the only kind that torchao takes.")
+    for layer in linear:
         if type(layer.weight) is nn.Parameter:
             raise ValueError(f"torchao left {layer} in float.")
         total += -(-layer.weight.numel() * bits // 8) + (layer.weight.scale.numel() - layer.weight.numel()) * 4
-        found = True
-    if not found:
-        raise ValueError(f"The model ({type(model).__name__}) has no linear layer, the only kind that torchao takes.")
     return Candidate(out, total, _saved(out))
 
 
@@ -173,16 +162,9 @@ def onnx_static(model, calibration, *, per_channel: bool = False) -> Candidate:
 
     def convert(source: Path, target: Path):
         ort = needed("onnxruntime.quantization", "ONNX quantization")
-
-        class Reader(ort.CalibrationDataReader):
-            def __init__(self):
-                self.left = iter([{"x": calibration.numpy()}])
-
-            def get_next(self):
-                """Return all of it once."""
-                return next(self.left, None)
-
-        ort.quantize_static(source, target, Reader(), quant_format=ort.QuantFormat.QDQ, per_channel=per_channel)
+        left = iter([{"x": calibration.numpy()}])  # all of it once
+        reader = SimpleNamespace(get_next=lambda: next(left, None))
+        ort.quantize_static(source, target, reader, quant_format=ort.QuantFormat.QDQ, per_channel=per_channel)
 
     return _on_disk(model, calibration, convert)
 
@@ -211,9 +193,6 @@ def nncf_static(model, calibration, classes=None) -> Candidate:
     return _on_disk(model, calibration, convert)
 
 
-_NNCF_BATCH = 50
-
-
 def _accuracy(model, batches) -> tuple[float, list[float]]:
     """Measure an ONNX model's accuracy, and that of each batch."""
     session = _session(model.SerializeToString())
@@ -227,7 +206,10 @@ def _on_disk(model, example, convert: Callable) -> Candidate:
         source, target = Path(folder, "float.onnx"), Path(folder, "quantized.onnx")
         export_onnx(model, example, source)
         convert(source, target)
-        return Candidate(_session(target.read_bytes()), _onnx_bytes(target), target.stat().st_size)
+        onnx = needed("onnx", "The size of an ONNX model")
+        constants = onnx.load(target).graph.initializer  # weights, biases, steps and zero points
+        size = sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in constants)
+        return Candidate(_session(target.read_bytes()), size, target.stat().st_size)
 
 
 def _session(content: bytes):
@@ -249,19 +231,13 @@ def export_onnx(model, example, path: Path) -> None:
         torch.onnx.export(model, (example[:1],), path, dynamo=False, opset_version=17, **names)
 
 
-def _onnx_bytes(path: Path) -> int:
-    """Count the constants of an ONNX file: weights, biases, steps and zero points."""
-    onnx = needed("onnx", "The size of an ONNX model")
-    return sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in onnx.load(path).graph.initializer)
-
-
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep what other packages warn, log or print about their insides from the reader inside a ``with`` block."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -297,19 +273,11 @@ QUANTIZERS = {
 
 def shelf(model, inputs, classes=None) -> dict[str, Candidate | str]:
     """
-    Quantize a classifier by every quantizer here.
+    Quantize a torch module in eval mode by every quantizer here, and return a Candidate, or the reason why not, by
+    name.
 
-    Parameters
-    ----------
-    model : torch module in eval mode
-    inputs : float array or tensor, shape (N, ...)
-        Calibration inputs, for quantizers that round activations by the range seen.
-    classes : int array or tensor, shape (N,), or None
-
-    Returns
-    -------
-    dict by name
-        A Candidate, or the reason why there is none: a package that is missing, a layer that a tool does not take.
+    *inputs* are calibration inputs, for quantizers that round activations by the range seen. A reason is a package that
+    is missing, *classes* that are needed and not given, or a layer that a tool does not take.
     """
     torch = needed("torch", "A shelf of quantized models")
     out, inputs = {}, tensors(inputs, model)

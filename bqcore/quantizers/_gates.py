@@ -4,7 +4,6 @@ import copy
 import math
 import numbers
 from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -14,22 +13,13 @@ from tqdm import tqdm
 from .._checks import check_finite, to_numpy
 from ..metrics.decisions import boundary_band, top_pair
 from ..metrics.margins import margin_gradient
-from . import uniform
-from ._layers import PASS, Quadratic, calls_of, caught, logits_of, quoted, unfit
+from ._layers import PASS, calls_of, layer_error, logits_of, quoted, unfit
 from .uniform import LAYERS, level_range, quantize, step_size
 
 BETAS = (20.0, 2.0)  # of Nagel et al.: β falls from 20 to 2
-
-
-_STEP_RATE = 0.1  # of the learning rate, for the logarithm of a step size: a gate has further to go
-
-
 WARM_UP = 0.2  # fraction of the steps before it, without the regularizer
-
-
 STRETCH = (1.2, -0.1)  # of the gate: h = clip(1.2 σ(V) − 0.1, 0, 1)
-
-
+_STEP_RATE = 0.1  # of the learning rate, for the logarithm of a step size: a gate has further to go
 _NEAR = 0.8  # of the way from the float weights' gates to those of a start
 
 
@@ -46,14 +36,12 @@ class Grid:
         x = torch.where((x - x.round()).abs() <= 4 * torch.finfo(x.dtype).eps * x.abs(), x.round(), x)
         self.lower = x.floor().clamp(low, high) + 0.0
         self.span = x.ceil().clamp(low, high) - self.lower
-        scale, shift = STRETCH
-        self.start = torch.logit(((x - self.lower).clamp(0, 1) - shift) / scale)
+        self.start = _variables((x - self.lower).clamp(0, 1))
 
     def near(self, weight: torch.Tensor) -> torch.Tensor:
         """Return the variables of gates that lie near those of a rounded *weight*."""
-        scale, shift = STRETCH
         up = ((weight - self.lower * self.step) > self.step / 2).to(self.lower.dtype)
-        return torch.logit(((1 - _NEAR) * gates_of(self.start) + _NEAR * up - shift) / scale)
+        return _variables((1 - _NEAR) * gates_of(self.start) + _NEAR * up)
 
     def soft(self, gates: torch.Tensor) -> torch.Tensor:
         """Return the weights of *gates* h in [0, 1]."""
@@ -72,15 +60,16 @@ class Grid:
         gates = gates_of(variables.detach())
         return int(((gates > 0.01) & (gates < 0.99) & (self.span > 0)).sum())
 
-    def changed(self, weight: torch.Tensor) -> int:
-        """Count the weights that are not at the nearest grid point."""
-        return int((weight != self.nearest).sum())
-
 
 def gates_of(variables: torch.Tensor) -> torch.Tensor:
     """Return the gates h = clip(1.2 σ(V) − 0.1, 0, 1) of their *variables* V."""
     scale, shift = STRETCH
     return (scale * variables.sigmoid() + shift).clamp(0, 1)
+
+
+def _variables(gates: torch.Tensor) -> torch.Tensor:
+    scale, shift = STRETCH
+    return torch.logit((gates - shift) / scale)
 
 
 def exponent_at(step: int, steps: int) -> float | None:
@@ -98,11 +87,7 @@ def learn_by_layer(
     """Learn the gates of one layer after the other, and put each layer's weights into *rounded*."""
     losses, nearest_errors, errors, undecided, fell_back = {}, {}, {}, {}, []
     for name, grid in grids.items():
-        error = Quadratic(reference.get_submodule(name))
-        for part in inputs.split(PASS):
-            target = caught(reference, name, part, output=True)
-            error.add(caught(rounded, name, part, output=False), target)
-        error.close()
+        error = layer_error(reference, rounded, name, inputs)
         variables = grid.start.clone().requires_grad_()
         optimizer = torch.optim.Adam([variables], lr=learning_rate)
         losses[name] = np.empty(steps)
@@ -179,27 +164,20 @@ def pair_margin(logits: torch.Tensor, pair: torch.Tensor) -> torch.Tensor:
 
 def descend(
     grids: dict[str, Grid], batch_loss: Callable, begin: dict[str, torch.Tensor] | None, *, steps: int,
-    learning_rate: float, regularization: float, logs: Mapping[str, torch.Tensor] = MappingProxyType({}),
-    bar: tqdm | None = None,
+    learning_rate: float, regularization: float, bar: tqdm, logs: Mapping[str, torch.Tensor] | None = None,
 ) -> tuple[dict[str, torch.Tensor], np.ndarray]:  # fmt: skip
     """
     Learn the gates of all layers at once, and return their variables and the loss of each step.
 
-    Parameters
-    ----------
-    grids : dict by layer
-    batch_loss : function from weights by layer to the loss on the next batch
-    begin : dict of rounded weights by layer, or None
-        What gates start near; by default the float weights.
-    logs : dict of scalars by layer
-        Logarithms of what step sizes grow by, learned as well.
+    *batch_loss* is a function from weights by layer to the loss on the next batch. Gates start near the rounded weights
+    *begin* by layer, if given, else at the float weights. *logs* are logarithms of what step sizes grow by, learned
+    too.
     """
-    variables = {
-        name: (grid.near(begin[name]) if begin else grid.start.clone()).requires_grad_() for name, grid in grids.items()
-    }
-    groups: list[dict] = [{"params": list(variables.values())}]
-    groups += [{"params": list(logs.values()), "lr": _STEP_RATE * learning_rate}] if logs else []
-    optimizer = torch.optim.Adam(groups, lr=learning_rate)
+    starts = {name: grid.near(begin[name]) if begin else grid.start.clone() for name, grid in grids.items()}
+    variables, logs = {name: start.requires_grad_() for name, start in starts.items()}, logs or {}
+    optimizer = torch.optim.Adam(list(variables.values()), lr=learning_rate)
+    if logs:
+        optimizer.add_param_group({"params": list(logs.values()), "lr": _STEP_RATE * learning_rate})
     losses = np.empty(steps)
     for step in range(steps):
         gates = {name: gates_of(v) for name, v in variables.items()}
@@ -212,8 +190,7 @@ def descend(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if bar is not None:
-            bar.update()
+        bar.update()
     return variables, losses
 
 
@@ -246,20 +223,16 @@ def rounding_grids(
             except ValueError as error:
                 raise ValueError(f"Layer {name or 'model'!r}: {error}") from None
     if not grids:
-        raise ValueError(
-            f"The model ({type(model).__name__}) has no linear or convolution layer to round"
-            + (f", with {quoted(skipped)} skipped." if skipped else ".")
-        )
+        after = f", with {quoted(skipped)} skipped." if skipped else "."
+        raise ValueError(f"The model ({type(model).__name__}) has no linear or convolution layer to round{after}")
     return grids, tuple(skipped)
 
 
 def check_loss(loss: float, step: int, where: str) -> float:
     """Return *loss*, or refuse it if it is not finite."""
-    if not math.isfinite(loss):
-        raise ValueError(
-            f"The loss of {where} is {loss} at step {step + 1}: lower the learning rate or scale the inputs."
-        )
-    return loss
+    if math.isfinite(loss):
+        return loss
+    raise ValueError(f"The loss of {where} is {loss} at step {step + 1}: lower the learning rate or scale the inputs.")
 
 
 def check_number(name: str, value, *, zero: bool) -> float:
@@ -288,30 +261,27 @@ class StepGrid(Grid):
     """Gates around the grid of a given step, beyond whose ends weights are clipped."""
 
     def __init__(self, weight: torch.Tensor, bits: int, scheme: str, step: torch.Tensor):
-        low, high = uniform.level_range(bits, scheme)
-        x = (weight / step).clamp(low, high)
+        x = (weight / step).clamp(*level_range(bits, scheme))
         self.step, self.nearest = step, (x.round() + 0.0) * step
         self.lower = x.floor() + 0.0
         self.span = x.ceil() - self.lower
-        scale, shift = STRETCH
-        self.start = torch.logit(((x - self.lower) - shift) / scale)
+        self.start = _variables(x - self.lower)
 
 
-def step_grids(reference, inputs, bits: int, scheme: str, step_sizes: dict[str, float] | None) -> dict[str, Grid]:
-    """Return the rounding grids of all layers by name, on PTQ-W's steps or on those given."""
-    uniform.level_range(bits, scheme)
+def step_grids(model, inputs, bits: int, scheme: str, step_sizes=None) -> tuple[nn.Module, dict[str, Grid]]:
+    """Return a copy of *model* as reference, and its layers' grids by name, on PTQ-W's steps or on those given."""
+    reference = copy.deepcopy(model).eval().requires_grad_(False)
+    level_range(bits, scheme)
     grids, _ = rounding_grids(reference, inputs[:1], bits, scheme, "tensor", "logits", "refuse")
     if step_sizes is None:
-        return grids
+        return reference, grids
     if set(step_sizes) != set(grids):
         raise ValueError(f"Step sizes are of {quoted(sorted(step_sizes))}: give those of {quoted([*grids])}.")
     for name, size in step_sizes.items():
         check_number(f"Step size of {name!r}", size, zero=False)
     weights = {name: reference.get_submodule(name).weight for name in grids}
-    return {
-        name: StepGrid(weight, bits, scheme, torch.tensor(step_sizes[name], dtype=weight.dtype))
-        for name, weight in weights.items()
-    }
+    steps = {name: torch.tensor(step_sizes[name], dtype=weight.dtype) for name, weight in weights.items()}
+    return reference, {name: StepGrid(weight, bits, scheme, steps[name]) for name, weight in weights.items()}
 
 
 def with_weights(model: nn.Module, weights: dict[str, torch.Tensor]) -> nn.Module:

@@ -9,11 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from .uniform import LAYERS
 
 _NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-
-
 PASS = 256  # inputs through the model at once, where nothing is learned
-
-
 _PATCHES = 1 << 24  # values of a convolution's patches held at once
 
 
@@ -108,6 +104,15 @@ def caught(model: nn.Module, name: str, x: torch.Tensor, *, output: bool) -> tor
     return kept[0]
 
 
+def layer_error(reference: nn.Module, rounded: nn.Module, name: str, inputs: torch.Tensor) -> Quadratic:
+    """Return the error of a layer against its float output, on what the *rounded* layers before it make of *inputs*."""
+    error = Quadratic(reference.get_submodule(name))
+    for part in inputs.split(PASS):
+        error.add(caught(rounded, name, part, output=False), caught(reference, name, part, output=True))
+    error.close()
+    return error
+
+
 def unfit(layer: nn.Module, owners: dict[int, list[str]], calls: int, on: str, granularity: str) -> str:
     """Return why *layer* cannot be quantized, or nothing."""
     if not isinstance(layer, LAYERS):
@@ -124,11 +129,9 @@ def unfit(layer: nn.Module, owners: dict[int, list[str]], calls: int, on: str, g
         return f"it runs {calls} times in a forward pass, and once is needed"
     channels = weight.detach().reshape(1 if granularity == "tensor" else len(weight), -1)
     equal = (channels == channels[:, :1]).all(1).nonzero()[:, 0].tolist() if channels.shape[1] > 1 else []
-    if equal and granularity == "tensor":
-        return f"its {weight.numel()} weights are all equal"
-    return (
-        f"{len(equal)} of {len(channels)} channels hold equal weights only, first channel {equal[0]}" if equal else ""
-    )
+    if not equal or granularity == "tensor":
+        return f"its {weight.numel()} weights are all equal" if equal else ""
+    return f"{len(equal)} of {len(channels)} channels hold equal weights only, first channel {equal[0]}"
 
 
 def calls_of(model: nn.Module, x: torch.Tensor) -> dict[str, list[int]]:

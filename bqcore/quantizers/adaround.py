@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from .._checks import check_choice, check_integer, check_share
 from .._threads import one_thread
-from ._gates import Grid, check_inputs, check_number, descend, learn_by_layer, rounding_grids, weights_on
+from ._gates import Grid, check_inputs, check_number, descend, learn_by_layer, rounding_grids, weights_on, with_weights
 from ._layers import logits_of
 from .objectives import PLAIN, Task
 from .uniform import GRANULARITIES, level_range
@@ -41,10 +41,10 @@ class Record(NamedTuple):
 
 
 def optimize_rounding(
-    model: nn.Module, inputs: torch.Tensor, bits: int, *, seed: int, on: str = "layers",
-    start: nn.Module | None = None, gap: float = 0.0,
-    fraction: float = 0.2, scheme: str = "narrow", granularity: str = "tensor", steps: int = 1000, batch_size: int = 32,
-    learning_rate: float = 0.03, regularization: float = 0.01, unquantizable: str = "refuse", progress: str = "",
+    model: nn.Module, inputs: torch.Tensor, bits: int, *, seed: int, on: str = "layers", start: nn.Module | None = None,
+    gap: float = 0.0, fraction: float = 0.2, scheme: str = "narrow", granularity: str = "tensor", steps: int = 1000,
+    batch_size: int = 32, learning_rate: float = 0.03, regularization: float = 0.01, unquantizable: str = "refuse",
+    progress: str = "",
 ) -> tuple[nn.Module, Record]:  # fmt: skip
     """
     Copy *model* with its weights rounded down or up by learned gates (AdaRound).
@@ -69,37 +69,28 @@ def optimize_rounding(
     ----------
     model : torch module, inputs (N, ...) -> logits (N, K)
         Of float32 or float64 weights. It is taken in eval mode, and not changed.
-    inputs : float tensor, shape (N, ...)
-        Calibration inputs, at least one batch.
-    bits, scheme, granularity
-        As in :func:`bqcore.quantizers.uniform.step_size`, whose step sizes these are.
-    seed : int
-        Of the batches.
+    inputs : float tensor, shape (N, ...); calibration inputs, at least one batch
+    bits, scheme, granularity : as in :func:`bqcore.quantizers.uniform.step_size`, whose step sizes these are
+    seed : int, of the batches
     on : {"layers", "logits"}
     start : torch module, optional
         *model* rounded on the same grids, for instance layer by layer; only on the logits. Gates start four fifths of
         the way from the float weights to these, and where they end at a higher loss, these are taken.
-    gap : float
-        η, 0 or more; only on the logits.
-    fraction : float
-        Of the inputs in the low-margin boundary band, in (0, 1].
-    steps : int
+    gap : float, η, 0 or more; only on the logits
+    fraction : float, of the inputs in the low-margin boundary band, in (0, 1]
+    steps, batch_size, learning_rate : int, int, float
         Adam's, of each layer or of all on the logits.
-    batch_size : int
-    learning_rate : float
     regularization : float
         λ. Where the record has many undecided gates (on the logits at few bits), more of it or more steps helps.
     unquantizable : {"refuse", "skip"}
         What to do with layers that cannot be quantized: other layers with weights; weights that are tied, computed, or
         of 16 bits; weights, or per channel those of a channel, that are all equal; layers that do not run, or layer by
         layer run twice. Skipped ones stay in float.
-    progress : str
-        What a bar with the time left is named; none if empty.
+    progress : str, what a bar with the time left is named; none if empty
 
     Returns
     -------
-    rounded : torch module
-        In eval mode, every quantized weight at one of its two neighbouring grid points.
+    rounded : torch module, in eval mode, every quantized weight at one of its two neighbouring grid points
     record : Record
 
     Raises
@@ -151,13 +142,10 @@ def optimize_rounding(
                 task = Task(reference, inputs, "gap" if gap else PLAIN, 0.0, fraction, batch_size, seed)
                 task.eta = gap
                 found = _on_logits(rounded, grids, task, begin, **options)
-    for ours, theirs in zip(rounded.parameters(), model.parameters()):
-        ours.requires_grad_(theirs.requires_grad)
-    counts = {
-        "free": {name: int(grid.span.sum()) for name, grid in grids.items()},
-        "changed": {name: grid.changed(rounded.get_submodule(name).weight) for name, grid in grids.items()},
-    }
-    return rounded, Record(**found, **counts, skipped=skipped)
+    weights = {name: rounded.get_submodule(name).weight for name in grids}
+    free = {name: int(grid.span.sum()) for name, grid in grids.items()}
+    changed = {name: int((weights[name] != grid.nearest).sum()) for name, grid in grids.items()}
+    return with_weights(model, weights), Record(**found, free=free, changed=changed, skipped=skipped)
 
 
 def _on_logits(

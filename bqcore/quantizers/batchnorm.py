@@ -40,9 +40,8 @@ def fold_batchnorm(model: nn.Module) -> nn.Module:
     """
     out = copy.deepcopy(model).eval()
     places = Counter(id(m) for _, m in out.named_modules(remove_duplicate=False))
-    owners = Counter(
-        id(p) for m in out.modules() for p in m.parameters(recurse=False)
-    )  # a weight shared by two layers would be scaled in both
+    # A weight shared by two layers would be scaled in both.
+    owners = Counter(id(p) for m in out.modules() for p in m.parameters(recurse=False))
     for parent in list(out.modules()):
         names = list(parent._modules) if isinstance(parent, nn.Sequential) else []
         for before, after in zip(names, names[1:]):

@@ -11,6 +11,9 @@ import numpy as np
 
 from .._checks import check_finite
 
+# A share of N inputs and the same share written as a decimal differ in their last digits: 0.9 - 0.89 > 0.01.
+_ROUNDING = 1e-12
+
 
 class Choice(NamedTuple):
     """The level that a rule chooses, as an index, and whether it fell back to the most bits since none qualified."""
@@ -23,27 +26,10 @@ def last_before(measures, limits) -> Choice:
     """
     Return the last level, going down, before one of the calibration *measures* first exceeds its limit.
 
-    Parameters
-    ----------
-    measures : float array, shape (M, ..., L)
-        M measures of which none may pass, at L levels from the most bits to the fewest: accuracy lost against float,
-        flip rate, band flip rate, boundary-mask Jaccard distance.
-    limits : float array, shape (M,)
-        Each measure's limit; equal to it is allowed.
+    *measures* (M, ..., L) are M of which none may pass (accuracy lost, flip rate, …) at L levels, from the most bits to
+    the fewest; *limits* (M,) their limits, which they may equal. Both arrays of the choice have shape (...). If the
+    first level does not qualify, it is the choice all the same, and a fallback.
 
-    Returns
-    -------
-    Choice
-        ``level`` and ``fallback``, both of shape (...). If the first level does not qualify, it is the choice all the
-        same, and a fallback.
-
-    Raises
-    ------
-    ValueError
-        If a measure is not finite, there is no level, or measures and limits differ in number.
-
-    Examples
-    --------
     >>> last_before([[[0.0, 0.01, 0.2, 0.01]]], [0.1])
     Choice(level=array([1]), fallback=array([False]))
     """
@@ -59,26 +45,12 @@ def last_before(measures, limits) -> Choice:
     return Choice(np.maximum(reached - 1, 0), reached == 0)
 
 
-# A share of N inputs and the same share written as a decimal differ in their last digits: 0.9 - 0.89 > 0.01.
-_ROUNDING = 1e-12
-
-
 def loosest(flip_rates, limits, target: float):
     """
-    Return the loosest limit whose choices change few enough calibration decisions.
+    Return the index of the loosest limit whose choices change few enough calibration decisions.
 
-    Parameters
-    ----------
-    flip_rates : float array, shape (T,)
-        Calibration flip rate of what each limit chooses, a mean over seeds.
-    limits : sequence of T limits
-    target : float
-        Largest calibration flip rate allowed.
-
-    Returns
-    -------
-    index : int
-        Of the largest limit within the target; of the smallest if none is.
+    *flip_rates* (T,) are the calibration flip rates of what each of the T limits chooses, a mean over seeds. The index
+    is that of the largest limit of at most *target*, or of the smallest limit if there is none.
     """
     rates = np.asarray(flip_rates, dtype=np.float64)
     check_finite("Flip rates", rates, "a limit that cannot be judged cannot be chosen")

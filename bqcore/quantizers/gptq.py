@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from .._threads import one_thread
-from . import uniform
 from ._gates import check_inputs, check_number, step_grids, with_weights
-from ._layers import PASS, Quadratic, caught
+from ._layers import layer_error
+from .uniform import level_range
 
 DAMPING = 0.01  # of GPTQ's Hessian, as a share of its mean diagonal
 
@@ -24,8 +24,7 @@ def gptq(
 
     Parameters
     ----------
-    model, inputs, bits, scheme
-        As in :func:`learn`.
+    model, inputs, bits, scheme : as in :func:`bqcore.optimize_rounding`, one step for each weight tensor
     damping : float
 
     Returns
@@ -50,21 +49,13 @@ def gptq(
     inputs = check_inputs(inputs, 1)
     damping = check_number("Damping", damping, zero=False)
     with one_thread(), torch.no_grad():
-        reference = copy.deepcopy(model).eval().requires_grad_(False)
-        grids = step_grids(reference, inputs, bits, scheme, None)
+        reference, grids = step_grids(model, inputs, bits, scheme)
         rounded = copy.deepcopy(reference)
         for name, grid in grids.items():
-            layer = reference.get_submodule(name)
-            form = Quadratic(layer)
-            for part in inputs.split(PASS):
-                target = caught(reference, name, part, output=True)
-                form.add(caught(rounded, name, part, output=False), target)
-            form.close()
-            rows = [
-                error_feedback(weight, gram, float(grid.step), *uniform.level_range(bits, scheme), damping=damping)
-                for weight, gram in zip(form.weight, form.gram)
-            ]
-            rounded.get_submodule(name).weight.copy_(torch.stack(rows).reshape(layer.weight.shape))
+            form, kept = layer_error(reference, rounded, name, inputs), rounded.get_submodule(name).weight
+            how = (float(grid.step), *level_range(bits, scheme))
+            rows = [error_feedback(*group, *how, damping=damping) for group in zip(form.weight, form.gram)]
+            kept.copy_(torch.stack(rows).reshape(kept.shape))
     return with_weights(model, {name: rounded.get_submodule(name).weight for name in grids})
 
 
@@ -74,26 +65,8 @@ def error_feedback(
     """
     Round the columns of *weight* (out, width) one after the other, each error fed to the columns after it (GPTQ).
 
-    Parameters
-    ----------
-    weight : tensor, shape (out, width)
-    hessian : tensor, shape (width, width)
-        Symmetric, positive semidefinite.
-    step : float
-    low, high : int
-        Ends of the grid, in steps.
-    damping : float
-        Above 0: what never sees an input has no curvature, and the inverse would not exist.
-
-    Returns
-    -------
-    rounded : tensor, shape (out, width)
-        Integers from *low* to *high* times *step*.
-
-    Raises
-    ------
-    ValueError
-        If shapes do not fit or a value is not finite.
+    *hessian* (width, width) is symmetric and positive semidefinite; *low* and *high* are the ends of the grid in steps.
+    *damping* is above 0: what never sees an input has no curvature, and the inverse would not exist.
     """
     if weight.ndim != 2 or hessian.shape != (weight.shape[1],) * 2:
         raise ValueError(

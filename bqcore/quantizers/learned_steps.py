@@ -1,15 +1,13 @@
 """Learned step sizes with rounding to nearest (LSQ, Esser et al. 2020)."""
 
-import copy
-
 import torch
 from torch import nn
 
 from .._checks import check_integer
 from .._threads import one_thread
-from . import uniform
 from ._gates import check_inputs, check_loss, check_number, step_grids, with_weights
 from .objectives import PLAIN, Task
+from .uniform import level_range
 
 
 def learn_steps(
@@ -17,54 +15,42 @@ def learn_steps(
     batch_size: int = 32, learning_rate: float = 0.003,
 ) -> tuple[nn.Module, dict[str, float]]:  # fmt: skip
     """
-    Copy *model* with its weights rounded to nearest on steps, one a layer, learned against the float logits.
+    Copy *model* with its weights rounded to nearest on learned steps, one a layer, which are returned beside it.
 
-    The gradient passes through the rounding as if it were not there (LSQ); weights stay as they are. The error jumps
-    wherever a weight changes its grid point, so that the last step need not be a good one: taken are the steps of the
-    lowest squared logit error among PTQ-W's and those after each pass over the inputs.
-
-    Parameters
-    ----------
-    model, inputs, bits, seed, scheme, steps, batch_size
-        As in :func:`learn`.
-    learning_rate : float
-        Adam's, of the steps' logarithms.
-
-    Returns
-    -------
-    rounded : torch module
-    step_sizes : dict
-        By layer.
+    Steps are learned against the float logits, by Adam on their logarithms; other arguments are those of
+    :func:`bqcore.quantizers.objectives.learn`. The gradient passes through the rounding as if it were not there (LSQ);
+    weights stay as they are. The error jumps wherever a weight changes its grid point, so that the last step need not
+    be a good one: taken are the steps of the lowest squared logit error among PTQ-W's and those after each pass over
+    the inputs.
     """
     steps, batch_size = check_integer("Steps", steps, 1), check_integer("Batch size", batch_size, 1)
     inputs = check_inputs(inputs, batch_size)
     learning_rate = check_number("Learning rate", learning_rate, zero=False)
     seed = check_integer("Seed", seed, 0)
-    low, high = uniform.level_range(bits, scheme)
+    ends = level_range(bits, scheme)
     with one_thread():
-        reference = copy.deepcopy(model).eval().requires_grad_(False)
-        grids = step_grids(reference, inputs, bits, scheme, None)
+        reference, grids = step_grids(model, inputs, bits, scheme)
         task = Task(reference, inputs, PLAIN, 0.0, 1.0, batch_size, seed)
         kept = {name: reference.get_submodule(name).weight for name in grids}
         logs = {name: grid.step.log().clone().requires_grad_() for name, grid in grids.items()}
 
-        def measured(sizes: dict[str, torch.Tensor]) -> tuple[float, dict, dict]:
-            weights = {name: _through(kept[name], size, low, high) for name, size in sizes.items()}
-            return task.loss(weights), weights, sizes
+        def rounded(sizes: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            return {name: _through(kept[name], size, *ends) for name, size in sizes.items()}
 
-        best = measured({name: grid.step for name, grid in grids.items()})
+        best = {name: grid.step for name, grid in grids.items()}
+        least = task.loss(rounded(best))
         optimizer = torch.optim.Adam(logs.values(), lr=learning_rate)
         for step in range(steps):
-            sizes = {name: log.exp() for name, log in logs.items()}
-            loss = task.batch_loss({name: _through(kept[name], size, low, high) for name, size in sizes.items()})
+            loss = task.batch_loss(rounded({name: log.exp() for name, log in logs.items()}))
             check_loss(loss.item(), step, "the step sizes")
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             if (step + 1) % (len(inputs) // batch_size) == 0 or step + 1 == steps:
-                best = min(best, measured({name: log.detach().exp() for name, log in logs.items()}), key=lambda x: x[0])
-    _, weights, sizes = best
-    return with_weights(model, weights), {name: float(size) for name, size in sizes.items()}
+                sizes = {name: log.detach().exp() for name, log in logs.items()}
+                if (now := task.loss(rounded(sizes))) < least:
+                    best, least = sizes, now
+    return with_weights(model, rounded(best)), {name: float(size) for name, size in best.items()}
 
 
 def _through(weight: torch.Tensor, size: torch.Tensor, low: int, high: int) -> torch.Tensor:

@@ -52,26 +52,10 @@ def spend(model: nn.Module, cost: Mapping, budget: int, *, granularity: str = "t
     """
     Choose the bits of each layer within a budget of bytes, so that what they cost adds up to little.
 
-    From the most bits down the step that adds least cost per byte saved is taken, any number of levels at once, until
-    the budget holds; what is left of it is spent where it takes most cost away.
-
-    Parameters
-    ----------
-    model : torch module
-    cost : dict of float by (layer name, bits)
-        Of each layer alone at each level.
-    budget : int
-        Bytes of the whole model, as :func:`model_bytes` counts them; at least those of the fewest bits for all.
-    granularity : {"tensor", "channel"}
-
-    Returns
-    -------
-    dict of bits by layer name; the sum of its costs is no more than that of the most uniform bits the budget holds.
-
-    Raises
-    ------
-    ValueError
-        If the budget does not hold the fewest bits for all.
+    *cost* is that of each layer alone, by (layer name, bits). From the most bits down the step that adds least cost per
+    byte saved is taken, any number of levels at once, until the budget holds; what is left of it is spent where it
+    takes most cost away. The sum is no more than that of the most uniform bits that the budget holds, which must be
+    some.
     """
     levels, whole = sorted({b for _, b in cost}, reverse=True), model_bytes(model, 32)
     saved = {(name, b): whole - model_bytes(model, {name: b}, granularity=granularity) for name, b in cost}
@@ -97,12 +81,8 @@ def spend(model: nn.Module, cost: Mapping, budget: int, *, granularity: str = "t
 
 def _refilled(chosen: dict, levels: list[int], cost: Mapping, fits: Callable) -> dict[str, int]:
     while True:
-        steps = [
-            (cost[name, b] - cost[name, now], name, b)
-            for name, now in chosen.items()
-            for b in levels
-            if b > now and fits(chosen | {name: b})
-        ]
+        up = [(name, b) for name, now in chosen.items() for b in levels if b > now and fits(chosen | {name: b})]
+        steps = [(cost[name, b] - cost[name, chosen[name]], name, b) for name, b in up]
         if not steps or min(steps)[0] >= 0:
             return chosen
         _, name, b = min(steps)

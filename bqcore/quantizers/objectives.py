@@ -61,43 +61,10 @@ def learn(
     - "band kl": the plain error plus η · that KL over the band.
     - "boundary": plus η · the plain error at the band's inputs moved along the normal onto the float boundary.
 
-    Parameters
-    ----------
-    model : torch module, inputs (N, ...) -> logits (N, K)
-        Batch norms folded, all linear and convolution layers with weights of their own.
-    inputs : float tensor, shape (N, ...)
-        What is learned from, at least one batch.
-    bits, scheme : as in :func:`bqcore.quantizers.uniform.step_size`, one step for each weight tensor
-    objective : str
-        One of ``OBJECTIVES``.
-    strength : float
-        Of all but "mse": η is set such that its term at rounding to nearest is *strength* times the plain error there;
-        of "weighted", the rate.
-    seed : int
-        Of the batches.
-    fraction : float
-        Of the inputs in the low-margin band.
-    steps, batch_size, learning_rate, regularization
-        As in :func:`bqcore.quantizers.adaround.optimize_rounding`.
-    step_sizes : dict, optional
-        Step of each layer to start from: the steps are then learned together with the gates. PTQ-W's, fixed, if not
-        given.
-    start : torch module, optional
-        *model* rounded on the grids that gates start on (:func:`by_layer`). As in
-        :func:`bqcore.quantizers.adaround.optimize_rounding`, gates start near it, and it is the result where they end
-        worse.
-
-    Returns
-    -------
-    rounded : torch module
-        In eval mode; every weight an integer of the bit-width times its layer's step.
-    learned : Learned
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range, inputs are fewer than a batch or not finite, a layer cannot be quantized, the
-        band is empty, or a loss is not finite.
+    η is set such that its term at rounding to nearest is *strength* times the plain error there. With *step_sizes* by
+    layer, steps start from these and are learned together with the gates; else they are PTQ-W's, fixed. *start* is
+    *model* rounded on the grids that gates start on, as by :func:`by_layer`. Other arguments, what is refused and what
+    *start* does are as in :func:`bqcore.quantizers.adaround.optimize_rounding`; batch norms are folded.
     """
     check_choice("Objective", objective, OBJECTIVES)
     steps, batch_size = check_integer("Steps", steps, 1), check_integer("Batch size", batch_size, 1)
@@ -107,15 +74,14 @@ def learn(
     regularization = check_number("Regularization", regularization, zero=True)
     inputs = check_inputs(inputs, batch_size)
     with one_thread():
-        reference = copy.deepcopy(model).eval().requires_grad_(False)
-        grids = step_grids(reference, inputs, bits, scheme, step_sizes)
+        reference, grids = step_grids(model, inputs, bits, scheme, step_sizes)
         task = Task(reference, inputs, objective, strength, fraction, batch_size, seed)
         task.scale({name: grid.nearest for name, grid in grids.items()}, strength)
         begin = None if start is None else _gates.weights_on(start, grids)
         logs = {name: torch.zeros((), dtype=grid.step.dtype, requires_grad=True) for name, grid in grids.items()}
         variables, losses = _gates.descend(
             grids, task.batch_loss, begin, steps=steps, learning_rate=learning_rate, regularization=regularization,
-            logs=logs if step_sizes else {},
+            bar=tqdm(disable=True), logs=logs if step_sizes else None,
         )  # fmt: skip
         learned = {name: grid.hard(variables[name]) for name, grid in grids.items()}
         growth = {name: float(log.detach().exp()) for name, log in logs.items()}
@@ -142,30 +108,15 @@ def by_layer(
 ) -> nn.Module:  # fmt: skip
     """
     Copy *model* rounded layer by layer as :func:`bqcore.quantizers.adaround.optimize_rounding` does, on the grids of
-    any steps.
-
-    Parameters
-    ----------
-    model, inputs, bits, scheme, learning_rate, regularization
-        As in :func:`learn`.
-    steps : int
-        Of each layer.
-    step_sizes : dict, optional
-        Step of each layer, fixed; PTQ-W's if not given.
-
-    Returns
-    -------
-    rounded : torch module
+    any fixed *step_sizes* by layer, by default PTQ-W's.
     """
     inputs, steps = check_inputs(inputs, 1), check_integer("Steps", steps, 1)
-    how = {
-        "steps": steps, "learning_rate": check_number("Learning rate", learning_rate, zero=False),
-        "regularization": check_number("Regularization", regularization, zero=True),
-    }  # fmt: skip
-    with one_thread(), tqdm(disable=True) as bar:
-        reference = copy.deepcopy(model).eval().requires_grad_(False)
-        grids, rounded = step_grids(reference, inputs, bits, scheme, step_sizes), copy.deepcopy(reference)
-        _gates.learn_by_layer(reference, rounded, grids, inputs, bar=bar, **how)
+    learning_rate = check_number("Learning rate", learning_rate, zero=False)
+    how = {"learning_rate": learning_rate, "regularization": check_number("Regularization", regularization, zero=True)}
+    with one_thread():
+        reference, grids = step_grids(model, inputs, bits, scheme, step_sizes)
+        rounded = copy.deepcopy(reference)
+        _gates.learn_by_layer(reference, rounded, grids, inputs, steps=steps, bar=tqdm(disable=True), **how)
     return with_weights(model, {name: rounded.get_submodule(name).weight for name in grids})
 
 
@@ -173,13 +124,8 @@ def hinge(shift: torch.Tensor) -> torch.Tensor:
     """
     Return the mean square of what brings margins nearer to zero or past it; growth costs nothing.
 
-    Parameters
-    ----------
-    shift : tensor (N,)
-        Signed first-order boundary displacement (m^q − m^f) / ‖∇m^f‖, in input units.
+    *shift* (N,) is the signed first-order boundary displacement (m^q − m^f) / ‖∇m^f‖, in input units.
 
-    Examples
-    --------
     >>> hinge(torch.tensor([0.5, 2.0])).item(), hinge(torch.tensor([-2.0, 0.5])).item()
     (0.0, 2.0)
     """
@@ -196,19 +142,8 @@ def onto_boundary(model: nn.Module, inputs: torch.Tensor, pair: torch.Tensor, *,
     """
     Move inputs along the normal of their pair's margin onto its zero, by Newton steps x − m ∇m / ‖∇m‖².
 
-    Parameters
-    ----------
-    model : torch module
-    inputs : tensor, shape (N, ...)
-    pair : int tensor, shape (N, 2)
-        Classes a, b of the margin m = z_a − z_b.
-    steps : int
-        In a linear region, one is exact.
-
-    Returns
-    -------
-    moved : tensor, shape (N, ...)
-        Of each input, the step at which its margin was smallest; the input itself if none is better.
+    *pair* (N, 2) are the classes a, b of the margin m = z_a − z_b. In a linear region one step is exact. Returned is,
+    of each input, the step at which its margin was smallest; the input itself if none is better.
     """
     best, x = inputs.clone(), inputs.clone()
     least = torch.full((len(inputs),), math.inf, dtype=inputs.dtype)
@@ -260,14 +195,13 @@ class Task:
 
     def scale(self, nearest: dict[str, torch.Tensor], strength: float) -> None:
         """Set η such that the term of the *nearest* weights is *strength* times their plain error."""
-        if self.objective not in ("kl", "gap", "hinge", "band kl", "boundary"):
+        if self.band is None and self.objective != "kl":
             return
         rows, model = slice(None), with_weights(self.reference, nearest)
         logits = logits_of(model, self.inputs)
         plain = float((logits - self.target).square().sum(1).mean())
-        term = float(
-            divergence(self.target, logits) if self.band is None else self._term(logits_of(model, self.near), rows)
-        )
+        found = self._term(logits_of(model, self.near), rows) if self.band else divergence(self.target, logits)
+        term = float(found)
         self.eta = strength * plain / term if term > 0 else 0.0
 
     def _main(self, logits: torch.Tensor, rows) -> torch.Tensor:

@@ -7,7 +7,7 @@ the step rule practice; both are here, per tensor and per channel.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -26,16 +26,14 @@ def level_range(bits: int, scheme: str = "narrow") -> tuple[int, int]:
 
     Parameters
     ----------
-    bits : int
-        Bit-width, 2 to 16.
+    bits : int, bit-width, 2 to 16
     scheme : {"narrow", "full"}
         ``narrow``: ±(2^(b−1) − 1), as brevitas, quanto and TensorRT. ``full``: −2^(b−1) … 2^(b−1) − 1, as torch.ao
         and torchao.
 
     Returns
     -------
-    lowest, highest : int
-        In steps.
+    lowest, highest : int, in steps
 
     Raises
     ------
@@ -61,12 +59,9 @@ def step_size(weight: torch.Tensor, bits: int, *, scheme: str = "narrow", granul
     Parameters
     ----------
     weight : float tensor, any shape; the first axis holds the output channels.
-    bits : int
-        2 to 16.
-    scheme : {"narrow", "full"}
-        absmax / (2^(b−1) − 1) or absmax / (2^(b−1) − 0.5).
-    granularity : {"tensor", "channel"}
-        One step for all, or one for each index of the first axis.
+    bits : int, 2 to 16
+    scheme : {"narrow", "full"}; absmax / (2^(b−1) − 1) or absmax / (2^(b−1) − 0.5)
+    granularity : {"tensor", "channel"}; one step for all, or one for each index of the first axis
 
     Returns
     -------
@@ -98,8 +93,7 @@ def quantize(weight: torch.Tensor, bits: int, *, scheme: str = "narrow", granula
 
     Parameters
     ----------
-    weight, bits, scheme, granularity
-        As in :func:`step_size`.
+    weight, bits, scheme, granularity : as in :func:`step_size`
 
     Returns
     -------
@@ -146,8 +140,7 @@ def quantize_model(model: nn.Module, bits: int, *, scheme: str = "narrow", granu
     Parameters
     ----------
     model : torch module
-    bits, scheme, granularity
-        As in :func:`step_size`.
+    bits, scheme, granularity : as in :func:`step_size`
 
     Returns
     -------
@@ -179,41 +172,29 @@ def quantize_model(model: nn.Module, bits: int, *, scheme: str = "narrow", granu
     return out
 
 
-def levels_of(
-    model: nn.Module, bits: tuple[int, ...], *, scheme: str = "narrow", granularity: str = "tensor"
-) -> dict[int, nn.Module]:
-    """Return :func:`quantize_model` of *model* at each of *bits*."""
-    return {b: quantize_model(model, b, scheme=scheme, granularity=granularity) for b in bits}
+def levels_of(model: nn.Module, bits: Sequence[int], **options) -> dict[int, nn.Module]:
+    """Return :func:`quantize_model` of *model* at each of *bits*, with its *options*."""
+    return {b: quantize_model(model, b, **options) for b in bits}
 
 
 def layers(model: nn.Module) -> dict[str, nn.Module]:
     """
     Return the layers that PTQ-W quantizes, by name: linear and convolution layers with weights of their own.
 
-    Parameters
-    ----------
-    model : torch module
+    A model that is no torch module, has no such layer, or whose weights are tied or computed, is refused.
 
-    Raises
-    ------
-    ValueError
-        If the model is no torch module, has no such layer, or a weight of theirs is tied or computed.
-
-    Examples
-    --------
     >>> layers(nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2)))
     {'0': Linear(in_features=8, out_features=4, bias=True), '2': Linear(in_features=4, out_features=2, bias=True)}
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"The model is {type(model).__name__}: PTQ-W needs a torch module; audit other pairs instead.")
-    found, owners = {}, {}
-    for name, layer in _quantizable(model):
+    found, owners = dict(_quantizable(model)), {}
+    for name, layer in found.items():
         owner = owners.setdefault(id(layer.weight), name)
         if owner != name:  # it would be quantized and counted twice, to bits that may differ
             raise ValueError(
                 f"Layer {name or 'model'!r}: its weight is tied to that of {owner!r}: give it a copy of its own first."
             )
-        found[name] = layer
     return found
 
 
@@ -221,15 +202,8 @@ def weight_bytes(weight: torch.Tensor, bits: int, *, granularity: str = "tensor"
     """
     Return the bytes of one weight tensor: packed without gaps, with a float32 step for each tensor or channel.
 
-    Parameters
-    ----------
-    weight : tensor, the first axis holds the output channels
-    bits : int
-        2 to 16, or 32: float32, which has no step.
-    granularity : {"tensor", "channel"}
+    At 32 bits it is float32, which has no step.
 
-    Examples
-    --------
     >>> weight_bytes(torch.ones(2, 8), 4), weight_bytes(torch.ones(2, 8), 4, granularity="channel")
     (12, 16)
     """
@@ -255,8 +229,7 @@ def model_bytes(model: nn.Module, bits: int | Mapping[str, int], *, granularity:
 
     Returns
     -------
-    bytes : int
-        Weights packed, with their steps, and the rest.
+    bytes : int, weights packed, with their steps, and the rest
 
     Raises
     ------
@@ -300,8 +273,7 @@ def interpolate(model_a: nn.Module, model_b: nn.Module, t: float) -> nn.Module:
     Parameters
     ----------
     model_a, model_b : torch modules with equally named and shaped parameters
-    t : float
-        0 to 1.
+    t : float, 0 to 1
 
     Returns
     -------
@@ -342,10 +314,8 @@ def _quantizable(model: nn.Module) -> list[tuple[str, nn.Module]]:
         raise ValueError(f"The model ({type(model).__name__}) has no linear or convolution layer: nothing to quantize.")
     for name, layer in found:
         if not isinstance(layer.weight, nn.Parameter):
-            raise ValueError(
-                f"Layer {name or 'model'!r}: its weight is computed from other parameters: remove that parametrization "
-                "first."
-            )
+            says = "its weight is computed from other parameters: remove that parametrization first."
+            raise ValueError(f"Layer {name or 'model'!r}: {says}")
     return found
 
 
@@ -353,9 +323,8 @@ def _extremes(weight: torch.Tensor, granularity: str) -> tuple[torch.Tensor, tor
     """Return the smallest and the largest weight of all or of each channel, shape () or (channels, 1, ...)."""
     check_choice("Granularity", granularity, GRANULARITIES)
     if not isinstance(weight, torch.Tensor) or not weight.is_floating_point():
-        raise ValueError(
-            f"Weights are {type(weight).__name__} of {getattr(weight, 'dtype', 'no type')}: give a float tensor."
-        )
+        kind = f"{type(weight).__name__} of {getattr(weight, 'dtype', 'no type')}"
+        raise ValueError(f"Weights are {kind}: give a float tensor.")
     if weight.numel() == 0:
         raise ValueError(f"Weights are empty (shape {tuple(weight.shape)}): there is nothing to quantize.")
     weight = _at_least_float32(weight.detach())
@@ -371,9 +340,7 @@ def _extremes(weight: torch.Tensor, granularity: str) -> tuple[torch.Tensor, tor
     return smallest, largest
 
 
-def _step(
-    smallest: torch.Tensor, largest: torch.Tensor, bits: int, scheme: str, kind: torch.dtype
-) -> torch.Tensor:  # fmt: skip
+def _step(smallest, largest, bits: int, scheme: str, kind: torch.dtype) -> torch.Tensor:
     reach = torch.maximum(largest, -smallest)
     divisor = 2 ** (bits - 1) - (1 if scheme == "narrow" else 0.5)
     step = (reach / divisor).clamp(min=torch.finfo(reach.dtype).smallest_normal)
