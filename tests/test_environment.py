@@ -262,6 +262,7 @@ def test_pip_installs_what_uv_cannot(installer, failing, kinds):
     assert " ".join(kind for kind, _, _ in installer.called) == kinds
 
 
+@pytest.mark.slow
 def test_every_failure_has_its_sentence(installer):
     installer.failing = ("uv", "pip")
     none = "ERROR: Could not find a version that satisfies the requirement a (from versions: none)\n"
@@ -380,6 +381,7 @@ def test_ready_environment_with_another_version_is_a_remark(clone):
     assert done.returncode == 0 and re.search(r"versions do: tqdm \S+ \(declared 1.0\)", done.stderr)
 
 
+@pytest.mark.slow
 def test_workflow_can_be_read():
     # make hides what Snakemake says, so a mistake in the Snakefile shows best here.
     command = [sys.executable, "-m", "snakemake", "--list-rules", "--nolock", "--directory", str(ROOT)]

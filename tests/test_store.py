@@ -81,6 +81,7 @@ def test_other_programs_read_the_files(tmp_path):
             xr.testing.assert_identical(dataset.load(), sample())
 
 
+@pytest.mark.slow
 def test_same_content_gives_the_same_bytes_in_any_process(tmp_path):
     _store.save_dataset(sample(), tmp_path / "here.nc")
     _store.save_dataset(sample(7), tmp_path / "other.nc")

@@ -197,6 +197,7 @@ def test_results_that_the_manifest_does_not_describe_are_refused(tmp_path):
             ledger.ledger(tmp_path / "claims.yml", tmp_path)
 
 
+@pytest.mark.slow
 def test_the_ledger_of_what_is_published(clone, capsys):
     assert __main__.main(["ledger", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
@@ -215,6 +216,7 @@ def test_the_ledger_of_what_is_published(clone, capsys):
     assert len(lines) == 2 + len(REPORTED) and len({len(line) for line in lines}) == 1
 
 
+@pytest.mark.slow
 def test_readme_s_table_is_the_generated_one(clone):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert readme == ledger.readme_with(ledger.judged_table(ledger.ledger()))

@@ -315,6 +315,7 @@ def test_a_stopped_download_is_not_there_and_goes_on(server, get, tmp_path, end)
     assert get("good") == [("good", len(kept))]
 
 
+@pytest.mark.slow
 def test_of_two_processes_one_downloads_and_the_other_waits(server, tmp_path):
     server.asked.clear()
     first = child(tmp_path, server, "slow")
@@ -327,6 +328,7 @@ def test_of_two_processes_one_downloads_and_the_other_waits(server, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [NAME]
 
 
+@pytest.mark.slow
 def test_one_that_waits_takes_over_from_one_that_is_killed(server, tmp_path):
     server.asked.clear()
     first = child(tmp_path, server, "slow")
@@ -343,6 +345,7 @@ def test_one_that_waits_takes_over_from_one_that_is_killed(server, tmp_path):
 WITHOUT = "import fcntl\ndef flock(*a): raise OSError(95, 'Operation not supported')\nfcntl.flock = flock\n"
 
 
+@pytest.mark.slow
 def test_without_locks_two_at_once_do_not_meet(server, tmp_path):
     both = [child(tmp_path, server, "slow", before=WITHOUT) for _ in range(2)]
     assert [process.communicate(timeout=60)[0] for process in both] == ["whole\n", "whole\n"]
@@ -384,6 +387,7 @@ def test_a_folder_that_cannot_be_made_or_written_is_named(server, tmp_path):
         download.fetch_file(tmp_path / "file" / NAME, mirrors(server, "good"), md5=MD5, size=9, progress=False)
 
 
+@pytest.mark.slow
 def test_progress_tells_the_file_its_size_and_the_time_left(server, tmp_path, capsys):
     download.draft_of(tmp_path / NAME).write_bytes(CONTENT[:150_000])
     download.fetch_file(tmp_path / NAME, mirrors(server, "slow"), md5=MD5, size=len(CONTENT))
