@@ -54,7 +54,7 @@ def test_a_published_run_and_an_audit_of_its_network_are_measured_again_from_the
     with one_thread():
         fresh = stopping.measure(coarse, split, model)
         found = bqcore.audit(
-            model, candidate, split[2:4], split[4:6], nodes=nodes, gradient_samples=0, share=spec.share,
+            model, candidate, split[2:4], split[4:6], nodes=nodes, gradient_samples=0, fraction=spec.share,
             batch_size=measures._BATCH,  # sums may depend on it
         ).dataset  # fmt: skip
     theirs = published.load_published(published.name_of(spec), ROOT / published.PUBLISHED)

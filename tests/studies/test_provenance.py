@@ -21,11 +21,12 @@ PACKAGE = {
 @pytest.mark.parametrize("module", MODULES)
 def test_a_digest_covers_every_file_that_python_loads(module):
     code = (
-        f"import sys; before = set(sys.modules); import {module}; "
-        "print(*(m.__file__ for n, m in sys.modules.items() if n.split('.')[0] in ('bqcore', 'studies') and m.__file__))"
+        f"import sys, {module}\n"
+        "ours = (m.__file__ for n, m in sys.modules.items() if n.split('.')[0] in ('bqcore', 'studies') and m.__file__)\n"
+        "print(*ours, sep='\\n')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=provenance.ROOT, check=True)
-    loaded = {name for name in done.stdout.split() if not name.endswith("__init__.py")}
+    loaded = {name for name in done.stdout.splitlines() if not name.endswith("__init__.py")}
     assert len(loaded) > 10
     assert loaded <= {str(path) for path in provenance.sources(module)}
 
