@@ -29,13 +29,13 @@ def needed(module: str, use: str):
 
 
 def is_tensor(value) -> "TypeGuard[torch.Tensor]":
-    """Tell a torch tensor from other values; where torch is not imported there is none."""
+    """Return whether a value is a torch tensor; where torch is not imported there is none."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
 
 
 def is_module(value) -> "TypeGuard[torch.nn.Module]":
-    """Tell a torch module from other values; where torch is not imported there is none."""
+    """Return whether a value is a torch module; where torch is not imported there is none."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.nn.Module)
 

@@ -33,7 +33,7 @@ def declared(notebook) -> dict:
 
 
 def fits(value, default) -> bool:
-    """Tell whether a value has the type of a default: an integer is a number too, and None takes anything."""
+    """Return whether a value has the type of a default: an integer is a number too, and None takes anything."""
     if isinstance(default, list):
         return isinstance(value, list) and (not default or all(fits(v, default[0]) for v in value))
     return default is None or type(value) is type(default) or (type(default) is float and type(value) is int)
@@ -148,7 +148,7 @@ def read(name: str) -> tuple:
 
 
 def takes(words: list[str], defaults: dict) -> bool:
-    """Tell whether a notebook with these parameters declares all that *words* name."""
+    """Return whether a notebook with these parameters declares all that *words* name."""
     return set(re.findall(r"(?:^|\s)(\w+)=", " ".join(words))) <= set(defaults)
 
 

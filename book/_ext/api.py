@@ -65,7 +65,7 @@ def files(thing) -> str:
 
 
 def finish(app: Sphinx, what: str, name: str, thing, options, lines: list[str]) -> None:
-    """Put the above below a docstring, which is rST by now; its |A ∩ B| are magnitudes, which rST would replace."""
+    """Move the above below a docstring, which is rST by now; its |A ∩ B| are magnitudes, which rST would replace."""
     if what == "class":
         lines += listed("Fields", fields(thing))
     for result in results(thing) if what == "function" else ():
@@ -86,7 +86,7 @@ def known() -> set[str]:
 
 
 def is_ours(target: str) -> bool:
-    """Tell whether bqcore has something of this name, by its full address or by the name alone."""
+    """Return whether bqcore has something of this name, by its full address or by the name alone."""
     return target in known() or target.startswith("bqcore.") and target.rpartition(".")[2] in known()
 
 

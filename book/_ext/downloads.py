@@ -101,7 +101,7 @@ def add_lines(app: Sphinx, doctree: nodes.document, page: str) -> None:
 
 
 def order(link: tuple[str, str, str]) -> int:
-    """Put SVG before CSV before NetCDF."""
+    """Sort SVG before CSV before NetCDF."""
     return [text for _, text in FORMS.values()].index(link[1])
 
 

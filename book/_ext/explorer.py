@@ -1,4 +1,4 @@
-"""Give the explorer and the lessons their scripts: the networks as data, and the programs that draw them."""
+"""Write the scripts of the explorer and the lessons: the networks as data, and the programs that draw them."""
 
 import sys
 from pathlib import Path

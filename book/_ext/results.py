@@ -123,7 +123,7 @@ def badge(verdict: str) -> nodes.inline:
 
 
 def refill(entry: nodes.entry, *parts: nodes.Node) -> None:
-    """Put other words into a cell of a table."""
+    """Write other words into a cell of a table."""
     entry.clear()
     entry += nodes.paragraph("", "", *parts)
 
@@ -138,7 +138,7 @@ class Value(SphinxRole):
         return value(self.text, results)
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
-        """Put the text into the page."""
+        """Insert the text into the page."""
         try:
             text = self.text_of()
         except (ValueError, OSError) as error:
@@ -164,7 +164,7 @@ class Ledger(SphinxDirective):
     option_spec = {"id": directives.unchanged, "dataset": directives.unchanged, "verdict": directives.unchanged}
 
     def run(self) -> list[nodes.Node]:
-        """Put the table into the page, its verdicts as badges."""
+        """Insert the table into the page, its verdicts as badges."""
         from studies import ledger as claims
 
         note_ledger(self.env)
@@ -193,7 +193,7 @@ class Notebooks(SphinxDirective):
     """The directive {notebooks}."""
 
     def run(self) -> list[nodes.Node]:
-        """Put the tables into the page, each below the title of its chapter."""
+        """Insert the tables into the page, each below the title of its chapter."""
         lines = []
         for path in sorted(Path(self.env.srcdir, "notebooks").glob("[0-9][0-9]_*.py")):
             self.env.note_dependency(str(path))
@@ -207,7 +207,7 @@ class Notebooks(SphinxDirective):
 
 def notebook_parameters(path: Path) -> list[tuple[str, str, str, str, str]]:
     """
-    Give name, type, default, meaning and cost of every parameter that a notebook declares.
+    Return name, type, default, meaning and cost of every parameter that a notebook declares.
 
     The comment stands behind the parameter, or in the lines above it. Without one, a parameter means what studies.specs
     says of its name; if that knows none, the chapter has to.
@@ -242,7 +242,7 @@ class Parameters(SphinxDirective):
     required_arguments = 2
 
     def run(self) -> list[nodes.Node]:
-        """Put the table into the page."""
+        """Insert the table into the page."""
         from studies import specs
 
         self.env.note_dependency(specs.__file__)
@@ -256,7 +256,7 @@ class Times(SphinxDirective):
     """The directive {times}."""
 
     def run(self) -> list[nodes.Node]:
-        """Put the table into the page."""
+        """Insert the table into the page."""
         from studies import published, times
 
         path = Path(self.env.srcdir, "data", "results", published.TIMES)

@@ -15,7 +15,7 @@ NOT_IN = (
 
 
 def terms_of(app: Sphinx) -> dict[str, tuple[str, str]]:
-    """Give the glossary's terms with their page and anchor."""
+    """Return the glossary's terms with their page and anchor."""
     known = app.env.get_domain("std").objects
     return {name: place for (kind, name), place in known.items() if kind == "term"}
 
@@ -53,7 +53,7 @@ def link_first_uses(app: Sphinx, doctree: nodes.document, page: str) -> None:
 
 
 def parents(node: nodes.Node):
-    """Give the nodes around a node, the nearest first."""
+    """Return the nodes around a node, the nearest first."""
     while node.parent is not None:
         node = node.parent
         yield node

@@ -27,7 +27,7 @@ def entries(app: Sphinx, page: str) -> dict[str, str]:
 
 
 def is_use(owner: str, name: str, left: dict[str, str]) -> bool:
-    """Tell whether owner.name is a public name that is not linked yet, by its short address or that of its module."""
+    """Return whether owner.name is a public name that is not linked yet, by its short address or that of its module."""
     import bqcore
 
     return name in left and owner in ("bq", "bqcore", getattr(bqcore, name).__module__.rpartition(".")[2])

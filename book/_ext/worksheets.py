@@ -21,7 +21,7 @@ CODE = re.compile(r"^```python\n(.*?)\n```$", re.M | re.S)
 
 
 def sheet(lesson: str, solved: bool) -> nbformat.NotebookNode:
-    """Give the exercises and questions of a *lesson*, its page as Markdown, with or without the solutions."""
+    """Return the exercises and questions of a *lesson*, its page as Markdown, with or without the solutions."""
     title = re.search(r"^# (.*)$", lesson, re.M)[1]
     says = "Solutions" if solved else "Worksheet"
     cells = [new_markdown_cell(f"# {title}\n\n{says}. The code needs `bqcore` and PyTorch, as `make lab` has them.")]
@@ -44,7 +44,7 @@ def sheet(lesson: str, solved: bool) -> nbformat.NotebookNode:
 
 
 def plain(text: str) -> str:
-    """Give a page's Markdown without what only this book understands."""
+    """Return a page's Markdown without what only this book understands."""
     text = re.sub(r"\{claim\}`([^`]*)`", lambda found: results.claim(found[1], results.ledger()), text)
     text = re.sub(r"\{term\}`([^`<]*?)\s*(?:<[^`>]*>)?`", r"\1", text)
     text = re.sub(r"(?<!!)\[\]\(([\w-]+)\)", r"*\1*", text)

@@ -122,7 +122,7 @@ def _is_inputs(value) -> bool:
 
 
 def _whole(split) -> bool:
-    """Tell a split that is there as a whole from one that comes in batches."""
+    """Return whether a split is there as a whole; else it comes in batches."""
     if not isinstance(split, (tuple, list)) or len(split) != 2:
         return _is_inputs(split)
     if isinstance(split, tuple) or not all(map(_is_inputs, split)) or isinstance(split[1], Mapping):

@@ -111,7 +111,7 @@ def _entry(name: str) -> dict:
 
 
 def status(names: tuple[str, ...] = NAMES) -> list[Status]:
-    """Tell what is in :func:`folder` of each data set, and decode what is whole to see that it is the official one."""
+    """Check what is in :func:`folder` of each data set, and decode what is whole to see that it is the official one."""
     rows = []
     for name in names:
         paths = [folder() / file for file in _entry(name)["files"]]

@@ -65,7 +65,7 @@ def draw_range(axes: Axes, x: np.ndarray, values: xr.DataArray, over: str, **loo
 
 
 def legend_below(figure: Figure, axes: Axes, columns: int) -> Legend:
-    """Put the legend of one panel below all."""
+    """Draw the legend of one panel below all."""
     names = axes.get_legend_handles_labels()
     return figure.legend(*names, frameon=False, fontsize=8, ncols=columns, loc="outside lower center")
 
