@@ -78,7 +78,7 @@ def piece_counts(segments: np.ndarray, step: float) -> np.ndarray:
 
 
 def crosses(first: np.ndarray, second: np.ndarray) -> bool:
-    """Return whether a segment of one crosses one of the other in their insides; what touches is at distance 0 anyway."""
+    """Return whether a segment of one crosses one of the other inside both; what touches is at distance 0 anyway."""
 
     def side(line, point):
         """Return on which side of each line each point lies."""
