@@ -317,7 +317,7 @@ STEPS, RATE, BATCH = 1000, 0.03, 32
 
 @pytest.fixture(scope="module")
 def small(trained):
-    """Give a small CNN trained on the digits as images, with 448 calibration inputs and those held out."""
+    """Return a small CNN trained on the digits as images, with 448 calibration inputs and those held out."""
     split = trained.split
     images = split.train_inputs.reshape(-1, 1, 8, 8)
     model = training.fit(

@@ -20,7 +20,7 @@ ADVICE = "is not a whole result file .*: delete it and run the command again"
 
 
 def sample(n: int = 5) -> xr.Dataset:
-    """Give a small dataset with every type that runs write."""
+    """Return a small dataset with every type that runs write."""
     return xr.Dataset(
         {
             "rate": (("seed", "bits"), np.arange(2.0 * n).reshape(n, 2) / 7, {"long_name": "flip rate", "units": "1"}),

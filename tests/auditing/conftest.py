@@ -11,7 +11,7 @@ from tests.helpers.audits import SPEC
 
 @pytest.fixture(scope="module")
 def lively():
-    """Give the split of SPEC and its trained model."""
+    """Return the split of SPEC and its trained model."""
     split = splits.digits(SPEC.seed)
     model = networks.mlp((64, SPEC.width, 10), SPEC.seed)
     return split, training.fit(model, split.train_inputs, split.train_classes, epochs=SPEC.epochs, seed=SPEC.seed)
@@ -19,7 +19,7 @@ def lively():
 
 @pytest.fixture(scope="module")
 def linear():
-    """Give a linear classifier and its inputs."""
+    """Return a linear classifier and its inputs."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Linear(12, 4).eval(), torch.randn(300, 12)
@@ -27,7 +27,7 @@ def linear():
 
 @pytest.fixture(scope="session")
 def deep():
-    """Give a trained network of four layers with calibration and held-out splits."""
+    """Return a trained network of four layers with calibration and held-out splits."""
     split = splits.digits(1)
     model = networks.mlp((64, 48, 24, 16, 10), 1)
     x, y = split.train_inputs, split.train_classes

@@ -20,7 +20,7 @@ SPEC = specs.Levels(seed=3, epochs=8, nodes=(11,), width=12, bits=(8, 5, 4, 3, 2
 
 @pytest.fixture(scope="module")
 def lively():
-    """Give a trained network with calibration and held-out splits."""
+    """Return a trained network with calibration and held-out splits."""
     split = splits.digits(SPEC.seed)
     model = networks.mlp((64, SPEC.width, 10), SPEC.seed)
     training.fit(model, split.train_inputs, split.train_classes, epochs=SPEC.epochs, seed=SPEC.seed)

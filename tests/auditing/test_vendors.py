@@ -18,7 +18,7 @@ from studies import networks
 
 @pytest.fixture(scope="module")
 def network():
-    """Give a network and inputs."""
+    """Return a network and inputs."""
     return networks.mlp((64, 32, 10), 0).eval(), torch.rand(200, 64, generator=torch.Generator().manual_seed(0))
 
 

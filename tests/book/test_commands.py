@@ -131,7 +131,7 @@ def jupytext(clone, words):
 
 
 def papermill(clone, words):
-    """Put parameters into such a notebook, without running it."""
+    """Write parameters into such a notebook, without running it."""
     jupytext(clone, shlex.split("jupytext --to ipynb -o 01.ipynb notebooks/01_levels.py"))
     run(clone, *words, "--prepare-only")
     assert "injected-parameters" in (clone / words[-1]).read_text(encoding="utf-8")

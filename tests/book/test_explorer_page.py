@@ -44,12 +44,12 @@ class Explorer:
         self.page.evaluate("(p) => { bqExplorer.state.position = p; bqExplorer.show(); }", position)
 
     def labels(self, nodes: int) -> np.ndarray:
-        """Give the page's labels at the current position."""
+        """Return the page's labels at the current position."""
         text = self.page.evaluate("(n) => bqExplorer.current().labels[n].join('')", nodes)
         return np.frombuffer(text.encode(), np.uint8).reshape(nodes, nodes) - ord("0")
 
     def plane_shown(self) -> planes.Plane:
-        """Give the page's slice; JSON carries every digit of a double."""
+        """Return the page's slice; JSON carries every digit of a double."""
         found = self.page.evaluate(
             "(name) => { const { plane } = bqExplorer.networks[name].slice;"
             " return [[...plane.origin], plane.axes.map((axis) => [...axis]), plane.low, plane.high]; }",
@@ -60,7 +60,7 @@ class Explorer:
 
 @pytest.fixture
 def open_explorer(chromium, book):
-    """Give a function that opens the explorer in a window of its own; console faults fail the test."""
+    """Return a function that opens the explorer in a window of its own; console faults fail the test."""
     opened = []
 
     def opener(name: str = "digits", *, frames: bool = False, **options) -> Explorer:

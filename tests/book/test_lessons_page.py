@@ -30,7 +30,7 @@ FOUR_CLASSES = classifier(([[0.55, 0.33], [-0.38, 0.55], [-0.62, 0.32], [0.06, -
 
 @pytest.fixture
 def lesson(chromium, book, request):
-    """Give a function that sets the sliders of a lesson's picture and gives what follows."""
+    """Return a function that sets the sliders of a lesson's picture and gives what follows."""
     name = request.param
     with Watched(chromium, viewport={"width": 1400, "height": 1000}) as watched:
         watched.page.goto((book / f"book/course/{name}.html").as_uri(), wait_until="load")

@@ -67,7 +67,7 @@ def is_rounded(text: str, values: list[float]) -> bool:
 
 
 def captions(notebook) -> dict[str, str]:
-    """Give the names of a notebook's captioned figures and tables: of a figure nothing, of a table its rows in Markdown."""
+    """Return the names of a notebook's captioned figures and tables: of a figure nothing, of a table its rows in Markdown."""
     found = {}
     for cell in notebook.cells:
         figure = cell.metadata.get("mystnb", {}).get("figure")

@@ -41,7 +41,7 @@ def judge(folder: Path, claim: dict, dataset: xr.Dataset, **rule) -> dict:
 
 
 def by_bits(eight, four) -> xr.Dataset:
-    """Give a measure at 8 and 4 bits; the float classifier's, far off, must not count for the span."""
+    """Return a measure at 8 and 4 bits; the float classifier's, far off, must not count for the span."""
     eight, four = np.asarray(eight, dtype=float), np.broadcast_to(four, len(eight))
     values = np.stack([np.full(len(eight), 1e6), eight, four], axis=1)
     return xr.Dataset({"m": (("seed", "bits"), values)}, {"seed": np.arange(len(eight)), "bits": [32, 8, 4]})

@@ -76,7 +76,7 @@ def test_tolerance_jaccard_is_that_of_dense_samples(pair, tolerance):
 
 
 def boundary_far(points, segments):
-    """Give the distance from points to segments, all pairs, by projection."""
+    """Return the distance from points to segments, all pairs, by projection."""
     a, d = segments[None, :, 0], (segments[:, 1] - segments[:, 0])[None]
     t = ((points[:, None] - a) * d).sum(-1) / np.maximum((d**2).sum(-1), 1e-300)
     return np.linalg.norm(points[:, None] - a - np.clip(t, 0, 1)[..., None] * d, axis=-1).min(axis=1)
@@ -145,7 +145,7 @@ def test_lengths_by_pair_add_up(pair, seed):
 
 
 def halves(angle, offset) -> nn.Sequential:
-    """Give a classifier that decides for class 1 where x cos + y sin > offset."""
+    """Return a classifier that decides for class 1 where x cos + y sin > offset."""
     model = nn.Sequential(nn.Linear(2, 2).double())
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor([[0.0, 0.0], [np.cos(angle), np.sin(angle)]], dtype=torch.float64))

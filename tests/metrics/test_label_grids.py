@@ -279,7 +279,7 @@ def test_a_thousand_classes_and_half_precision():
 
 
 def bad_at(value, row: int, column: int):
-    """Give a classifier of a 5 × 5 grid on the unit square with *value* in the logit of class 1 at one node."""
+    """Return a classifier of a 5 × 5 grid on the unit square with *value* in the logit of class 1 at one node."""
     return lambda x: np.where((x == [column / 4, row / 4]).all(1)[:, None] & [False, True], value, x)
 
 

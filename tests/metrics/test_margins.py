@@ -352,7 +352,7 @@ NET = mlp((3, 4, 3), 0)
 
 
 def broken(value, sample: int, k: int):
-    """Give a classifier whose logits hold *value* for one input of many, wherever the batches begin."""
+    """Return a classifier whose logits hold *value* for one input of many, wherever the batches begin."""
 
     def classifier(x):
         z = NET(x)

@@ -38,7 +38,7 @@ def test_the_network_is_left_as_found_and_the_slice_repeats(trained, plane):
 
 
 def deep(trained) -> nn.Sequential:
-    """Give a 64-32-32-10 network whose boundary bends much: four times the trained weights of a random one."""
+    """Return a 64-32-32-10 network whose boundary bends much: four times the trained weights of a random one."""
     model = mlp((64, 32, 32, 10), 4)
     with torch.no_grad():
         for p in model.parameters():

@@ -16,7 +16,7 @@ from studies import networks
 
 
 def images() -> nn.Module:
-    """Give a small convolutional network."""
+    """Return a small convolutional network."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)).eval()

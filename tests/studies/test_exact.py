@@ -3,30 +3,16 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
-from bqcore.metrics import boundary_distances, exact_slices, finite_scale, label_grids, planes
+from bqcore.metrics import boundary_distances, exact_slices, finite_scale, label_grids
 from bqcore.metrics.masks import boundary_jaccard, boundary_mask, effective_displacement, junction_cells
 from bqcore.quantizers.uniform import quantize_model
 from studies import exact, first_order, ledger
 from studies.figures import exact as exact_figures
 from studies.figures import finite_scale as finite_scale_figures
+from tests.helpers.halfplanes import halves, unit_plane
 
 NODES = (61, 21)
-
-
-def unit_plane() -> planes.Plane:
-    return planes.Plane(np.zeros(2), np.eye(2), -np.ones(2), np.ones(2), np.ones(2) / 2, (2,))
-
-
-def halves(angle, offset, scale=1.0) -> nn.Sequential:
-    """Give a classifier that decides for class 1 where x cos + y sin > offset."""
-    model = nn.Sequential(nn.Linear(2, 2).double())
-    with torch.no_grad():
-        model[0].weight.copy_(torch.tensor([[0, 0], [np.cos(angle), np.sin(angle)]], dtype=torch.float64) * scale)
-        model[0].bias.copy_(torch.tensor([0, -offset], dtype=torch.float64) * scale)
-    return model
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
 from bqcore import _store
 from bqcore._threads import one_thread
@@ -18,22 +17,10 @@ from bqcore.metrics import decisions, exact_slices, margins, planes
 from bqcore.quantizers import uniform
 from studies import __main__, catalogue, exact, first_order, networks, published, specs, sweeps
 from studies.networks import mlp
+from tests.helpers.halfplanes import halves, unit_plane
 
 SMALL = specs.FirstOrder(epochs=3, width=8, bits=(8, 4), step=0.2)
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def unit_plane() -> planes.Plane:
-    return planes.Plane(np.zeros(2), np.eye(2), -np.ones(2), np.ones(2), np.ones(2) / 2, (2,))
-
-
-def halves(angle, offset, scale=1.0) -> nn.Sequential:
-    """Give a classifier that decides for class 1 where x cos + y sin > offset."""
-    model = nn.Sequential(nn.Linear(2, 2).double())
-    with torch.no_grad():
-        model[0].weight.copy_(torch.tensor([[0, 0], [np.cos(angle), np.sin(angle)]], dtype=torch.float64) * scale)
-        model[0].bias.copy_(torch.tensor([0, -offset], dtype=torch.float64) * scale)
-    return model
 
 
 def true_displacement(one, two, inputs, **how) -> np.ndarray:

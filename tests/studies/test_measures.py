@@ -15,7 +15,7 @@ UNIT = planes.Plane(np.zeros(2), np.eye(2), np.array([-1.0, -1.0]), np.array([1.
 
 
 def line(offset: float) -> nn.Sequential:
-    """Give a classifier whose boundary is the vertical line at *offset*."""
+    """Return a classifier whose boundary is the vertical line at *offset*."""
     layer = nn.Linear(2, 2)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[0.0, 0.0], [1.0, 0.0]]))

@@ -13,7 +13,7 @@ HEAD = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\t
 
 @pytest.fixture
 def record(tmp_path):
-    """Give a function that writes the record of a job which ended at a time, in seconds."""
+    """Return a function that writes the record of a job which ended at a time, in seconds."""
 
     def write(name: str, *, end: float, seconds: float, cpu: float | str, peak: float | str):
         path = tmp_path / f"{name}.tsv"

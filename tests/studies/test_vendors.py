@@ -25,7 +25,7 @@ FEW = ("PTQ-W, 8 bits, a step per channel", "PTQ-W, 4 bits, a step per tensor", 
 
 @pytest.fixture(scope="module")
 def network():
-    """Give a trained network with three layers, and its two splits."""
+    """Return a trained network with three layers, and its two splits."""
     split = splits.digits(0)
     x, y = split.train_inputs, split.train_classes
     model = training.fit(networks.mlp((64, 24, 16, 10), 0), x[:900], y[:900], epochs=10, seed=0)

@@ -57,7 +57,7 @@ def test_digits_are_cut_in_three_and_what_is_held_out_is_the_test_split_of_the_s
 
 
 def numbered(train: int, test: int, channels: int, seed: int) -> archives.Archive:
-    """Give an archive whose images carry their own number, the test ones' being those after the training ones'."""
+    """Return an archive whose images carry their own number, the test ones' being those after the training ones'."""
     generator = np.random.default_rng(seed)
     shape = (32, 32, 3) if channels == 3 else (28, 28)
     images = np.zeros((train + test, *shape), np.uint8)

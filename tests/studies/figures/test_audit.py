@@ -160,7 +160,7 @@ def test_plans_are_compared_network_by_network_and_one_has_no_interval():
 
 
 def shelves(*bands) -> pd.DataFrame:
-    """Give a row for each network and quantizer; band flips are stated."""
+    """Return a row for each network and quantizer; band flips are stated."""
     rows = [
         {"network": i, "quantizer": name, "bytes": size, "loss": 0.01, "flips": 0.02, "band": b, "displacement": 0.003}
         for i, pair in enumerate(bands)

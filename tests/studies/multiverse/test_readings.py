@@ -34,7 +34,7 @@ def test_node_masks_are_those_of_scikit_image(labels):
 
 
 def _pairs(labels: np.ndarray) -> set:
-    """Give the set of (row, column, class, other class) by plain loops."""
+    """Return the set of (row, column, class, other class) by plain loops."""
     found = set()
     for i in range(labels.shape[0] - 1):
         for j in range(labels.shape[1] - 1):

@@ -95,7 +95,7 @@ def test_elsewhere_the_baseline_s_networks_come_first():
 
 
 def images(dataset: str, seed: int, **sizes) -> splits.StoppingSplit:
-    """Give a split of made-up images, classes that a network can learn, of which MNIST's shape alone is real."""
+    """Return a split of made-up images, classes that a network can learn, of which MNIST's shape alone is real."""
     generator = torch.Generator().manual_seed(seed)
     parts = []
     for size in (400, 60, 80):
