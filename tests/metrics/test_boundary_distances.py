@@ -4,11 +4,9 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
-from torch import nn
 
 from bqcore.metrics.boundary_distances import (
     boundary_distances,
@@ -20,6 +18,7 @@ from bqcore.metrics.boundary_distances import (
 )
 from bqcore.metrics.exact_slices import exact_slice
 from bqcore.metrics.planes import Plane
+from tests.helpers.halfplanes import halves
 from tests.helpers.nets import SEEDS
 
 LINE = np.array([[[0.0, 0.0], [1.0, 0.0]]])
@@ -142,15 +141,6 @@ def test_lengths_by_pair_add_up(pair, seed):
 
 
 # --- displacement ---
-
-
-def halves(angle, offset) -> nn.Sequential:
-    """Return a classifier that decides for class 1 where x cos + y sin > offset."""
-    model = nn.Sequential(nn.Linear(2, 2).double())
-    with torch.no_grad():
-        model[0].weight.copy_(torch.tensor([[0.0, 0.0], [np.cos(angle), np.sin(angle)]], dtype=torch.float64))
-        model[0].bias.copy_(torch.tensor([0.0, -offset], dtype=torch.float64))
-    return model
 
 
 @given(st.floats(0, 2 * np.pi), st.floats(-0.3, 0.3), st.floats(-0.2, 0.2), st.floats(0.01, 1))
