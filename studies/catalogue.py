@@ -3,13 +3,15 @@
 import xarray as xr
 
 from . import first_order, levels, objectives, rounding, stopping, vendors
+from .multiverse import cifar, roundings
 from .multiverse import sweep as multiverse
 from .specs import Spec
 from .sweeps import Study
 
 STUDIES = {
     "levels": levels.STUDY, "stopping": stopping.STUDY, "rounding": rounding.STUDY, "first-order": first_order.STUDY,
-    "objectives": objectives.STUDY, "multiverse": multiverse.STUDY, "vendors": vendors.STUDY,
+    "objectives": objectives.STUDY, "multiverse": multiverse.STUDY, "readings": cifar.STUDY,
+    "roundings": roundings.STUDY, "vendors": vendors.STUDY,
 }  # fmt: skip
 
 

@@ -52,7 +52,7 @@ def rounded_models(
     out = {"nearest": (uniform.quantize_model(reference, bits, **grid), None), "layers": (by_layer, record)}
     learned |= {"on": "logits", "start": by_layer}
     for gap in spec.gaps:
-        out[_method_at(gap)] = adaround.optimize_rounding(reference, inputs, bits, gap=gap, **learned)
+        out[method_at(gap)] = adaround.optimize_rounding(reference, inputs, bits, gap=gap, **learned)
     return out
 
 
@@ -71,7 +71,8 @@ def gap_methods(many: xr.Dataset) -> dict[str, float]:
     return {method: eta for method, eta in weights.items() if eta > 0}
 
 
-def _method_at(eta: float) -> str:
+def method_at(eta: float) -> str:
+    """Return the name of the rounding on the logits with weight η of the gap term."""
     return f"gap {eta:g}" if eta else "logits"
 
 

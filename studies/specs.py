@@ -251,6 +251,63 @@ class Multiverse(Spec):
 
 
 @dataclass(frozen=True)
+class Readings(Spec):
+    """The multiverse on CIFAR-10: PTQ-W on several networks, measured by every reading of the paper's words."""
+
+    study: ClassVar[str] = "readings"
+    unit: ClassVar[str] = "network"
+
+    dataset: str = setting("cifar-10", "data set")
+    networks: tuple[str, ...] = setting(
+        ("cnn 16 15", "cnn 16 5", "resnet 16 15", "strided-resnet 28 15"),
+        "model, width and epochs of training, a network each",
+    )
+    seed: int = setting(0, "first seed")
+    nodes: int = setting(81, "nodes a side of the finest grid: 81, 41, 21 or 11; the coarser ones are nested in it")
+
+    def __post_init__(self):
+        check_choice("dataset", self.dataset, ("cifar-10", "full-cifar-10"))
+        check_integer("seed", self.seed, 0, 2**32 - 1)
+        check_choice("nodes", self.nodes, (81, 41, 21, 11))
+        for name in self.networks:
+            parts = name.split()
+            if len(parts) != 3 or parts[0] not in networks.MODELS or not all(part.isdigit() for part in parts[1:]):
+                raise ValueError(f"networks has {name!r}: give model, width and epochs, such as 'cnn 16 15'.")
+        _set(self, networks=tuple(self.networks))
+
+    def shared(self) -> str:
+        """Return what the files of one folder have in common, whichever networks are asked for."""
+        return json.dumps([self.study, self.dataset])
+
+    def stem(self, seeds: int | None = None) -> str:
+        """Return the name of the file of *seeds* networks of each kind joined."""
+        return f"{super().stem(seeds)}-nodes-{self.nodes}-{'-'.join(self.networks).replace(' ', '-')}"
+
+
+@dataclass(frozen=True)
+class Roundings(Readings):
+    """Optimized rounding from little to much optimization, with and without the gap term, by the same readings."""
+
+    study: ClassVar[str] = "roundings"
+
+    dataset: str = setting("full-cifar-10", "data set")
+    networks: tuple[str, ...] = setting(("strided-resnet 28 30",), "model, width and epochs of training, a network each")
+    bits: tuple[int, ...] = setting((4, 3), "bit-widths, 2 to 16")
+    steps: tuple[int, ...] = setting((30, 100, 300, 1000), "steps of the optimized rounding")
+    examples: tuple[int, ...] = setting((256, 1024, 5000), "calibration inputs to learn the rounding from")
+    gaps: tuple[float, ...] = setting((0.0, 1.0, 10.0, 100.0), "weights of the boundary-gap term; 0: without it")
+
+    def __post_init__(self):
+        super().__post_init__()
+        _set(self, bits=integers("bits", self.bits, 2, 16), steps=integers("steps", self.steps, 1))
+        _set(self, examples=integers("examples", self.examples, 32), gaps=numbers("gaps", self.gaps))
+
+    def shared(self) -> str:
+        """Return what the files of one folder have in common: all but the networks and their seeds."""
+        return replace(self, seed=0, networks=()).text()
+
+
+@dataclass(frozen=True)
 class Vendors(Spec):
     """Quantizers that people ship with, on the published networks; each network alone is a job."""
 
@@ -309,6 +366,13 @@ BEYOND = {
     Multiverse(): 5,
     **{Multiverse(dataset=name, width=(128, 64), epochs=(10, 5)): 3 for name in ("mnist", "fashion-mnist")},
     FirstOrder(): 10,
+    Readings(): 10,
+    Readings(
+        dataset="full-cifar-10",
+        networks=("strided-resnet 28 30", "strided-resnet 28 10", "resnet 16 10", "cnn 16 10"),
+    ): 3,
+    Roundings(): 3,
+    Objectives(nodes=(41, 21), **_FULL): 3,
     Vendors(): 1,
 }
 # What the abstract leaves open, one choice at a time away from the baseline; grid and limit are varied within a run.
@@ -324,7 +388,7 @@ VARIANTS = {
 }  # fmt: skip
 VARIANT_SEEDS = {"digits": 20, "cifar-10": 3}
 STUDIES = {kind.study: kind for kind in (Levels, Stopping, Rounding)}  # of the paper's tables
-_KINDS = STUDIES | {kind.study: kind for kind in (Objectives, Multiverse, FirstOrder, Vendors)}
+_KINDS = STUDIES | {kind.study: kind for kind in (Objectives, Multiverse, FirstOrder, Readings, Roundings, Vendors)}
 
 
 def baseline(study: str, dataset: str, model: str | None = None) -> Spec:

@@ -173,12 +173,15 @@ def published_checkpoint(spec: Trained) -> Path:
     return CHECKPOINTS / f"{spec.trained_by}-{spec.dataset}-{spec.model}.safetensors"
 
 
-def classifier(spec: Trained) -> nn.Module:
-    """Return the trained classifier of a run: the published one, one that a run kept, or one trained now and kept."""
+def classifier(spec: Trained, progress: str = "Training") -> nn.Module:
+    """
+    Return the trained classifier of a run: the published one, one that a run kept, or one trained now and kept, with a
+    bar of the name *progress*.
+    """
     try:
         return training.load_checkpoint(_untrained(spec), published_checkpoint(spec), spec.training())
     except (FileNotFoundError, ValueError):  # none, or of other training
-        return trained(spec, split_of(spec), checkpoint_file(spec), progress="Training")
+        return trained(spec, split_of(spec), checkpoint_file(spec), progress)
 
 
 def keep_classifier(spec: Trained, progress: str = "") -> Path:
@@ -206,7 +209,9 @@ def trained(
             return training.load_checkpoint(model, checkpoint, spec.training())
         except (FileNotFoundError, ValueError):
             model = _untrained(spec)  # none yet, or damaged from outside, and perhaps loaded in part
-    fit = partial(training.fit_cifar, threads=1) if spec.dataset == "full-cifar-10" else training.fit
+    # Without batch norms, as the small convolutional network is, a network diverges at the rate of the former.
+    full = spec.dataset == "full-cifar-10" and spec.model != "cnn"
+    fit = partial(training.fit_cifar, threads=1) if full else training.fit
     how = {"epochs": spec.epochs, "seed": spec.seed, "batch_size": spec.batch_size, "progress": progress}
     fit(model, split.train_inputs, split.train_classes, **how)
     if checkpoint is not None:
