@@ -67,7 +67,12 @@ STUDIES = {
     "variants-digits": "stopping digits --variants", "variants-cifar-10": "stopping cifar-10 --variants",
     **{f"multiverse-{name}": f"multiverse {name}" for name in ("digits", "mnist", "fashion-mnist")},
     "first-order-digits": "first-order digits",
-    **{f"objectives-{name}": f"objectives {name}" for name in ("digits", "mnist", "fashion-mnist", "cifar-10")},
+    **{f"readings-{name}": f"readings {name}" for name in ("digits", "cifar-10", "full-cifar-10")},
+    "roundings-full-cifar-10": "roundings full-cifar-10",
+    **{
+        f"objectives-{name}": f"objectives {name}"
+        for name in ("digits", "mnist", "fashion-mnist", "cifar-10", "full-cifar-10")
+    },
     "vendors": "vendors all",
 }  # fmt: skip
 TINY = {
@@ -80,6 +85,8 @@ TINY = {
     "rounding-full-cifar-10": "seeds=1 epochs=2 nodes=[11,6] sizes=[500,100,100] steps=10",
     "multiverse-digits": "seeds=2 width=[8] epochs=[2] nodes=41",
     **{f"multiverse-{name}": "seeds=2 width=[8] epochs=[1] nodes=41" for name in ("mnist", "fashion-mnist")},
+    "readings-digits": "seeds=2 'networks=[\"mlp 8 2\"]' nodes=11",
+    "readings-cifar-10": "seeds=1 'networks=[\"cnn 4 1\"]' nodes=11",
     "first-order-digits": "seeds=1 epochs=2 width=8 bits=[8,4]",
     "vendors": "'networks=[\"digits mlp\"]'",  # the one that needs no archives
 }

@@ -41,9 +41,20 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     )  # fmt: skip
     run.add_argument(
         "study",
-        choices=["levels", "stopping", "rounding", "first-order", "objectives", "multiverse", "vendors"],
+        choices=[
+            "levels",
+            "stopping",
+            "rounding",
+            "first-order",
+            "objectives",
+            "multiverse",
+            "readings",
+            "roundings",
+            "vendors",
+        ],
         help="levels: Tables 1 and 2; stopping: Tables 3 to 5; rounding: Table 6; first-order: the linear reading "
         "against the truth; objectives: rounding objectives at 4 bits; multiverse: every reading of the paper's words; "
+        "readings: the same on CIFAR-10; roundings: optimized rounding from little to much optimization; "
         "vendors: quantizers that people ship with, on the published networks",
     )
     run.add_argument(

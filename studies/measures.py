@@ -296,6 +296,21 @@ _OWN = {
     "part": ("calibration inputs, and held-out ones", "1"), "share": ("inputs in the low-margin boundary band", RATE),
     "slice_bits": ("bit-width of the weights", "bit"), "shift_bits": ("bit-width of the weights", "bit"),
     "stopping_nodes": ("nodes a side of the slice grid", "count"),
+    "accuracy_lost": ("accuracy lost against float", RATE),
+    "trained": ("model, width and epochs of training", "1"),
+    "step": ("one step for each weight tensor, batch norms in float or folded, or for each output channel", "1"),
+    "extent": ("how much of the plane the slice shows", "1"),
+    "thickness": ("cells by which a boundary mask is thickened on every side", "count"),
+    "nearness": ("what the inputs of the boundary band are lowest in", "1"),
+    "optimization_steps": ("steps of the optimized rounding", "count"),
+    "examples": ("calibration inputs that the rounding learns from", "count"),
+    **{
+        f"nearest_{name}": (f"{says}, of rounding to nearest", unit)
+        for name, (says, unit) in {
+            **_vocabulary.LONG_NAMES, "accuracy_lost": ("accuracy lost against float", RATE)
+        }.items()
+        if name in ("accuracy_lost", "flip_rate", "band_flip_rate", "band_pair_order_flip_rate", "boundary_jaccard")
+    },
     # vendors' quantizers and plans
     "network": ("data set and model of the published network", "1"),
     "quantizer": ("quantizer, its bits and its steps", "1"),

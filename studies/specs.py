@@ -266,7 +266,7 @@ class Readings(Spec):
     nodes: int = setting(81, "nodes a side of the finest grid: 81, 41, 21 or 11; the coarser ones are nested in it")
 
     def __post_init__(self):
-        check_choice("dataset", self.dataset, ("cifar-10", "full-cifar-10"))
+        check_choice("dataset", self.dataset, ("digits", "cifar-10", "full-cifar-10"))
         check_integer("seed", self.seed, 0, 2**32 - 1)
         check_choice("nodes", self.nodes, (81, 41, 21, 11))
         for name in self.networks:
@@ -291,7 +291,9 @@ class Roundings(Readings):
     study: ClassVar[str] = "roundings"
 
     dataset: str = setting("full-cifar-10", "data set")
-    networks: tuple[str, ...] = setting(("strided-resnet 28 30",), "model, width and epochs of training, a network each")
+    networks: tuple[str, ...] = setting(
+        ("strided-resnet 28 30",), "model, width and epochs of training, a network each"
+    )
     bits: tuple[int, ...] = setting((4, 3), "bit-widths, 2 to 16")
     steps: tuple[int, ...] = setting((30, 100, 300, 1000), "steps of the optimized rounding")
     examples: tuple[int, ...] = setting((256, 1024, 5000), "calibration inputs to learn the rounding from")
@@ -367,11 +369,12 @@ BEYOND = {
     **{Multiverse(dataset=name, width=(128, 64), epochs=(10, 5)): 3 for name in ("mnist", "fashion-mnist")},
     FirstOrder(): 10,
     Readings(): 10,
+    Readings(dataset="digits", networks=("mlp 64 60",)): 20,
     Readings(
         dataset="full-cifar-10",
         networks=("strided-resnet 28 30", "strided-resnet 28 10", "resnet 16 10", "cnn 16 10"),
     ): 3,
-    Roundings(): 3,
+    Roundings(nodes=41): 3,
     Objectives(nodes=(41, 21), **_FULL): 3,
     Vendors(): 1,
 }

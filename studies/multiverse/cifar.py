@@ -1,5 +1,5 @@
 """
-The multiverse on CIFAR-10: one network, measured by every reading of the paper's words that the abstract leaves open.
+The multiverse on CIFAR-10, and on digits for comparison: one network, by every reading of the paper's words.
 
 All axes were fixed before any run, and the first value of each is the baseline's, but for two: the order of nodes is
 that of the grids, and the baseline's network of the full set is the strided one. Crossed are:
@@ -28,7 +28,7 @@ from torch import nn
 from bqcore.metrics import decisions, label_grids, margins, masks, planes
 from bqcore.quantizers import batchnorm, uniform
 
-from .. import networks, sweeps, training
+from .. import sweeps, training
 from ..data import splits
 from ..specs import Readings, Stopping, baseline
 from ..sweeps import Study
@@ -116,7 +116,7 @@ def reader(model: nn.Module, split: splits.StoppingSplit, nodes: int) -> Callabl
     """Return what measures a quantized model against *model*, the float one, on both splits and all rulers."""
     parts = split[2:4], split[4:6]
     reference = [logits_of(model, inputs) for inputs, _ in parts]
-    nearness = [(decisions.margin(z), margins.radius(model, x).radius) for z, (x, _) in zip(reference, parts)]
+    nearness = [(decisions.margin(z), _radius(model, x)) for z, (x, _) in zip(reference, parts)]
     bands = [[[_lowest(values, share) for share in SHARES] for values in of_split] for of_split in nearness]
     accuracy = [_accuracy(z, classes) for z, (_, classes) in zip(reference, parts)]
     slices = slice_planes(split)
@@ -156,10 +156,21 @@ def reader(model: nn.Module, split: splits.StoppingSplit, nodes: int) -> Callabl
 
 def logits_of(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
     """Return the logits (N, K) of *model* at *inputs*, in the quicker memory layout."""
-    layout = training.memory_layout(model)
-    model = model.to(memory_format=layout)
     with torch.no_grad():
-        return torch.cat([model(x.to(memory_format=layout)) for x in inputs.split(_BATCH)])
+        return torch.cat([model(x) for x in _laid_out(model, inputs).split(_BATCH)])
+
+
+def _laid_out(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    """Return *inputs* in the memory layout that is quickest for *model*, which is put into it too."""
+    if inputs.ndim < 4:
+        return inputs
+    layout = training.memory_layout(model)
+    model.to(memory_format=layout)
+    return inputs.to(memory_format=layout)
+
+
+def _radius(model: nn.Module, inputs: torch.Tensor) -> np.ndarray:
+    return margins.radius(model, _laid_out(model, inputs), batch_size=500).radius
 
 
 def _lowest(values: np.ndarray, share: float) -> np.ndarray:
@@ -172,7 +183,7 @@ def _accuracy(logits: torch.Tensor, classes: torch.Tensor) -> float:
 
 
 def slice_planes(split: splits.StoppingSplit) -> dict[str, planes.Plane]:
-    """Return the plane of each of :data:`PLANES`, over the range of its scores and a tenth of that more on each side."""
+    """Return the plane of each of :data:`PLANES`, over the range of its scores and a tenth more on each side."""
     found = (
         planes.pca_plane(split.held_out_inputs, padding=0.1), planes.pca_plane(split.calibration_inputs, padding=0.1),
         plane_through(three_images(split), padding=0.1),

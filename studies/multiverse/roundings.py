@@ -3,9 +3,10 @@ Optimized rounding from little to much optimization: how weak must it be to leav
 gap term help it then?
 
 Crossed are the steps, the calibration inputs that it learns from, and whether it reconstructs the layers, with one step
-a tensor or a channel, or from there on the logits, without the gap term and with it at each weight η. On the logits the
-largest numbers of steps and of inputs are left out, for time. All of it is measured by every reading of
-:mod:`studies.multiverse.cifar`, and was fixed before any run. Batch norms are folded first, as in the rounding study.
+a tensor or a channel, or from there on the logits, without the gap term and with it at each weight η. The largest
+numbers of steps and of inputs are tried by layers with one step a tensor alone, for time. All of it is measured by
+every reading of :mod:`studies.multiverse.cifar`, and was fixed before any run. Batch norms are folded first, as in the
+rounding study.
 """
 
 import json
@@ -22,7 +23,7 @@ from ..specs import Roundings
 from ..sweeps import Study
 from . import cifar
 
-LAYERS = {"layers": "tensor", "layers, a channel": "channel"}  # and the granularity of each
+LAYERS = "layers", "layers, a channel"
 
 
 class Job(NamedTuple):
@@ -85,13 +86,11 @@ def measure(job: Job) -> xr.Dataset:
 def _rounded(spec: Roundings, reference: nn.Module, inputs, bits: int, steps: int, seed: int):
     """Round *reference* in each way that these inputs and steps are used for: name and model."""
     how = {"seed": seed, "steps": steps}
-    for method, granularity in LAYERS.items():
-        model, _ = adaround.optimize_rounding(reference, inputs, bits, granularity=granularity, **how)
-        yield method, model
-        if granularity == "tensor":
-            start = model
-    if (steps == max(spec.steps) or len(inputs) >= max(spec.examples)) and len(spec.steps) > 1:
+    start, _ = adaround.optimize_rounding(reference, inputs, bits, **how)
+    yield "layers", start
+    if any(one == max(values) > min(values) for one, values in ((steps, spec.steps), (len(inputs), spec.examples))):
         return
+    yield "layers, a channel", adaround.optimize_rounding(reference, inputs, bits, granularity="channel", **how)[0]
     for eta in spec.gaps:
         model, _ = adaround.optimize_rounding(reference, inputs, bits, on="logits", start=start, gap=eta, **how)
         yield rounding.method_at(eta), model
