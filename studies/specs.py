@@ -259,8 +259,8 @@ class Readings(Spec):
 
     dataset: str = setting("cifar-10", "data set")
     networks: tuple[str, ...] = setting(
-        ("cnn 16 15", "cnn 16 5", "resnet 16 15", "strided-resnet 28 15"),
-        "model, width and epochs of training, a network each",
+        ("cnn 16 15", "cnn 16 5", "resnet 16 15 41", "strided-resnet 28 15 41"),
+        "model, width and epochs of training, a network each; and the nodes of its finest grid if that is coarser",
     )
     seed: int = setting(0, "first seed")
     nodes: int = setting(81, "nodes a side of the finest grid: 81, 41, 21 or 11; the coarser ones are nested in it")
@@ -270,8 +270,8 @@ class Readings(Spec):
         check_integer("seed", self.seed, 0, 2**32 - 1)
         check_choice("nodes", self.nodes, (81, 41, 21, 11))
         for name in self.networks:
-            parts = name.split()
-            if len(parts) != 3 or parts[0] not in networks.MODELS or not all(part.isdigit() for part in parts[1:]):
+            model, *numbers_of = name.split() or [""]
+            if model not in networks.MODELS or len(numbers_of) not in (2, 3) or not all(map(str.isdigit, numbers_of)):
                 raise ValueError(f"networks has {name!r}: give model, width and epochs, such as 'cnn 16 15'.")
         _set(self, networks=tuple(self.networks))
 
@@ -373,6 +373,7 @@ BEYOND = {
     Readings(
         dataset="full-cifar-10",
         networks=("strided-resnet 28 30", "strided-resnet 28 10", "resnet 16 10", "cnn 16 10"),
+        nodes=41,
     ): 3,
     Roundings(nodes=41): 3,
     Objectives(nodes=(41, 21), **_FULL): 3,

@@ -86,9 +86,9 @@ def jobs(spec: Readings, seeds: int) -> list[Network]:
     """Return the networks of *spec*, *seeds* of each kind, seed by seed."""
     kinds = [name.split() for name in spec.networks]
     return [
-        Network(spec.dataset, model, int(width), int(epochs), seed, spec.nodes)
+        Network(spec.dataset, model, int(width), int(epochs), seed, int(nodes[0]) if nodes else spec.nodes)
         for seed in range(spec.seed, spec.seed + seeds)
-        for model, width, epochs in kinds
+        for model, width, epochs, *nodes in kinds
     ]
 
 
@@ -224,8 +224,10 @@ def stacked(rows: list[xr.Dataset | None], axes: dict) -> xr.Dataset:
 def join(found: dict[Network, xr.Dataset], spec: Readings) -> xr.Dataset:
     """Join what was measured along ``seed`` and ``trained``; distances are rounded to 2^-14, which halves the file."""
     seeds = list(dict.fromkeys(network.seed for network in found))
-    # Networks come seed by seed, and their kinds in the spec's order.
-    joined = stacked(list(found.values()), {"seed": seeds, "trained": spec.networks})
+    names = [" ".join(name.split()[:3]) for name in spec.networks]
+    # Networks come seed by seed, and their kinds in the spec's order; of some the finest grids are missing.
+    rows = [one.reindex(nodes=_grids(spec.nodes)) for one in found.values()]
+    joined = stacked(rows, {"seed": seeds, "trained": names})
     for name in joined.data_vars:
         if name.endswith("boundary_jaccard"):
             joined[name] = np.round(joined[name] * 2**14) / 2**14

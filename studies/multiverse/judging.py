@@ -98,27 +98,27 @@ def _stopped(many: xr.Dataset) -> dict[str, Measured]:
     band = many.stopping_band_flip_rate.transpose("part", "share", *own, "bits")
     seen, held_out = ({"part": part} for part in ("calibration", "held-out"))
     by_accuracy = [
-        _chosen([lost.sel(seen).values], [limit], path) for limit, path in product(stopping.LIMITS["accuracy"], PATHS)
+        chosen([lost.sel(seen).values], [limit], path) for limit, path in product(stopping.LIMITS["accuracy"], PATHS)
     ]
     arrays = {("jaccard", share): jaccard.sel(seen).values for share in (None, *band.share.values)}
     for share, flipped in zip(band.share.values, band.sel(seen).values):
         arrays["band", share] = np.broadcast_to(flipped[..., None, None, :], jaccard.shape[1:])  # on any grid and mask
     aware = [
-        _chosen([arrays[key, share] for key in limits], list(limits.values()), path)
+        chosen([arrays[key, share] for key in limits], list(limits.values()), path)
         for (_, limits, share), path in product(rules(), PATHS)
     ]
     drops, names = list(stopping.LIMITS["accuracy"]), [name for name, *_ in rules()]
     flips_too = flips.expand_dims(nodes=jaccard.nodes, mask=jaccard.mask).transpose("part", *order)
     wide = [level[..., None, None] for level in by_accuracy]
     return {
-        "S1": Measured(_at(flips.sel(held_out), by_accuracy, "drop", drops), _span(flips.sel(held_out), "bits")),
-        "S3": Measured(_at(jaccard.sel(held_out), wide, "drop", drops), _span(jaccard.sel(held_out), "bits")),
-        "S2": Measured(_at(flips_too.sel(held_out), aware, "rule", names), _span(flips.sel(held_out), "bits")),
-        "S4": Measured(_at(jaccard.sel(held_out), aware, "rule", names), _span(jaccard.sel(held_out), "bits")),
+        "S1": Measured(at(flips.sel(held_out), by_accuracy, "drop", drops), _span(flips.sel(held_out), "bits")),
+        "S3": Measured(at(jaccard.sel(held_out), wide, "drop", drops), _span(jaccard.sel(held_out), "bits")),
+        "S2": Measured(at(flips_too.sel(held_out), aware, "rule", names), _span(flips.sel(held_out), "bits")),
+        "S4": Measured(at(jaccard.sel(held_out), aware, "rule", names), _span(jaccard.sel(held_out), "bits")),
     }
 
 
-def _chosen(measures: list[np.ndarray], limits: list[float], path: str) -> np.ndarray:
+def chosen(measures: list[np.ndarray], limits: list[float], path: str) -> np.ndarray:
     """Return the index of the level chosen: the last before a limit is first passed, or the last that passes none."""
     if path == PATHS[0]:
         return bit_selection.last_before(measures, limits).level
@@ -126,7 +126,7 @@ def _chosen(measures: list[np.ndarray], limits: list[float], path: str) -> np.nd
     return np.where(fits.any(axis=-1), fits.shape[-1] - 1 - fits[..., ::-1].argmax(axis=-1), 0)
 
 
-def _at(values: xr.DataArray, choices: list[np.ndarray], axis: str, labels: list) -> xr.DataArray:
+def at(values: xr.DataArray, choices: list[np.ndarray], axis: str, labels: list) -> xr.DataArray:
     """Return *values* (..., bits) at the level of each choice, along *axis* and ``path``."""
     whole, dims = values.values, values.dims[:-1]
     rows = [
@@ -192,8 +192,11 @@ def _judge_most(many: xr.Dataset, excess: xr.DataArray, most: float, level: floa
 
 
 def shares(judged: dict[str, xr.Dataset]) -> dict[str, float]:
-    """Return the share of specifications in which each claim holds."""
-    return {name: float(found.holds.mean()) for name, found in judged.items()}
+    """Return the share of specifications in which each claim holds, of those that were measured."""
+    return {
+        name: float((found.holds.where(found.there) if "there" in found else found.holds).mean())
+        for name, found in judged.items()
+    }
 
 
 def variance_split(values: xr.DataArray) -> dict[str, float]:

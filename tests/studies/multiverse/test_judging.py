@@ -145,10 +145,10 @@ def test_j1_must_hold_for_most(tiny, stated):
 
 def test_any_level_may_lie_below_one_that_does_not_qualify():
     lost = np.array([[0.0, 0.3, 0.1, 0.4], [0.3, 0.3, 0.3, 0.3]])
-    assert judging._chosen([lost], [0.1], "going down").tolist() == [0, 0]
-    assert judging._chosen([lost], [0.1], "any level").tolist() == [2, 0]
+    assert judging.chosen([lost], [0.1], "going down").tolist() == [0, 0]
+    assert judging.chosen([lost], [0.1], "any level").tolist() == [2, 0]
     both = [lost, lost[:, ::-1]]
-    assert judging._chosen(both, [0.4, 0.1], "any level").tolist() == [3, 0]
+    assert judging.chosen(both, [0.4, 0.1], "any level").tolist() == [3, 0]
 
 
 def test_a_region_is_where_all_agree(tiny, stated):
