@@ -136,7 +136,7 @@ def _rounded(many: xr.Dataset, setting: dict, ruler: dict) -> xr.DataArray:
     usual = {"plane": PLANES[1], "extent": "range", "nodes": int(many.nodes.max()), "thickness": 0}
     calibration = with_term.boundary_jaccard.sel(usual).mean("seed")
     found = {
-        "logits": plain.sel(method="logits", drop=True), "gap": with_term.isel(eta=int(calibration.argmin("eta"))),
+        "logits": plain.sel({"method": "logits"}, drop=True), "gap": with_term.isel(eta=int(calibration.argmin("eta"))),
     }  # fmt: skip
     values = {name: _at(one, setting["measure"], setting, ruler) for name, one in found.items()}
     if "direction" not in setting:

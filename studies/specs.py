@@ -259,7 +259,7 @@ class Readings(Spec):
 
     dataset: str = setting("cifar-10", "data set")
     networks: tuple[str, ...] = setting(
-        ("cnn 16 15", "cnn 16 5", "resnet 16 15 41", "strided-resnet 28 15 41"),
+        ("cnn 16 15", "cnn 16 5 41", "resnet 16 15 41", "strided-resnet 28 15 41"),
         "model, width and epochs of training, a network each; and the nodes of its finest grid if that is coarser",
     )
     seed: int = setting(0, "first seed")
@@ -372,7 +372,7 @@ BEYOND = {
     Readings(dataset="digits", networks=("mlp 64 60",)): 20,
     Readings(
         dataset="full-cifar-10",
-        networks=("strided-resnet 28 30", "strided-resnet 28 10", "resnet 16 10", "cnn 16 10"),
+        networks=("strided-resnet 28 30", "resnet 16 10", "cnn 16 10"),
         nodes=41,
     ): 3,
     Roundings(nodes=41): 3,

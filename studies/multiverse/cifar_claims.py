@@ -3,8 +3,8 @@ What the multiverse on CIFAR-10 says of each claim: :mod:`studies.multiverse.jud
 
 A specification of C1 to C3 has a network, a quantizer, a ruler, and a choice by accuracy: the drop allowed, and whether
 the bits are the last before the first larger drop or the fewest of all that the drop allows. Of C4 to C6 it has a
-stopping rule instead. A rule looks at calibration data: at the slice of calibration inputs where the claim is on that of
-held-out ones, else at the same slice. Of F1 to F3 it has no ruler; of R1 to R8 a rounding. Of K1 and K2 it has a
+stopping rule instead. A rule looks at calibration data: at the slice of calibration inputs where the claim is on that
+of held-out ones, else at the same slice. Of F1 to F3 it has no ruler; of R1 to R8 a rounding. Of K1 and K2 it has a
 network, a quantizer and a ruler, and the correlation is over its seeds and bit-widths, with a jackknife over seeds.
 """
 
@@ -139,16 +139,16 @@ def of_roundings(many: xr.Dataset) -> dict[str, Measured]:
     four, three = many.sel(bits=4, drop=True), many.sel(bits=3, drop=True)
     plain, with_term = split_by_gap(four)
     plain_3, with_term_3 = split_by_gap(three)
-    on_logits = plain.sel(method="logits", drop=True)
+    on_logits = plain.sel({"method": "logits"}, drop=True)
     jaccard, order, lost = "boundary_jaccard", "band_pair_order_flip_rate", "accuracy_lost"
-    gain_3 = plain_3.sel(method="logits", drop=True)[jaccard] - with_term_3[jaccard]
+    gain_3 = plain_3.sel({"method": "logits"}, drop=True)[jaccard] - with_term_3[jaccard]
     return {
         "R1": Measured(plain[jaccard], _range(plain[jaccard], "method")),
         "R2": Measured(with_term[jaccard], _range(plain[jaccard], "method")),
         "R3": Measured(plain[order], _range(plain[order], "method")),
         "R4": Measured(with_term[order], _range(plain[order], "method")),
         "R5": Measured(with_term[lost] - on_logits[lost], None),
-        "R6": Measured(gain_3, 0.05 * plain_3.sel(method="logits", drop=True)[jaccard].mean("seed")),
+        "R6": Measured(gain_3, 0.05 * plain_3.sel({"method": "logits"}, drop=True)[jaccard].mean("seed")),
         "R7": Measured(on_logits[jaccard] - with_term[jaccard], None),
         "R8": Measured(on_logits[order] - with_term[order], None),
     }
