@@ -75,7 +75,7 @@ def frozen_ruler(load, entry: dict, rows: dict[str, dict]) -> dict:
     """Return the ruler at which the means of the claims that suggested it are nearest to the paper's, in logarithms."""
     chosen_on = entry["chosen_on"]
     many = (
-        load(chosen_on["on"])
+        load(chosen_on["data"])
         .boundary_jaccard.sel({name: chosen_on[name] for name in ("trained", "step", "scheme")})
         .mean("seed")
     )
@@ -85,7 +85,7 @@ def frozen_ruler(load, entry: dict, rows: dict[str, dict]) -> dict:
             for claim, bits in chosen_on["bits"].items()
         ).transpose(*_RULER)
     at = np.unravel_index(int(loss.values.argmin()), loss.shape)
-    return {dim: loss[dim].values[i].item() for dim, i in zip(_RULER, at)}
+    return {dim: loss[dim].values.tolist()[i] for dim, i in zip(_RULER, at)}
 
 
 def frozen_rounding(load, entry: dict, rows: dict[str, dict]) -> dict:
@@ -93,7 +93,7 @@ def frozen_rounding(load, entry: dict, rows: dict[str, dict]) -> dict:
     chosen_on = entry["chosen_on"]
     ((claim, bits),) = chosen_on["bits"].items()
     many = (
-        load(chosen_on["on"])
+        load(chosen_on["data"])
         .band_pair_order_flip_rate.sel(
             {"trained": chosen_on["trained"], "bits": bits, "method": chosen_on["method"]}
             | {name: _BASELINE[name] for name in ("share", "nearness", "split")}
@@ -102,22 +102,27 @@ def frozen_rounding(load, entry: dict, rows: dict[str, dict]) -> dict:
     )
     away = np.abs(many - rows[claim]["reported"]).transpose("optimization_steps", "examples")
     at = np.unravel_index(int(np.nanargmin(away.values)), away.shape)
-    return {dim: away[dim].values[i].item() for dim, i in zip(away.dims, at)}
+    return {dim: away[dim].values.tolist()[i] for dim, i in zip(away.dims, at)}
 
 
 def _values(load, entry: dict, test: dict, ruler: dict, weak: dict) -> xr.DataArray:
     """Return what our networks have, along ``seed``, in a test of an explanation."""
-    many = load(test["on"]).sel(trained=test["trained"])
+    many = load(test["data"]).sel(trained=test["trained"])
     setting = _BASELINE | (entry["setting"] if isinstance(entry["setting"], dict) else {}) | test
     if "method" in test or "direction" in test:
         setting |= {} if "optimization_steps" in test else weak
         return _rounded(many, setting, ruler)
     if "bits" in test:
         return _at(many, test["measure"], setting, ruler).sel(bits=test["bits"], drop=True)
+    bits = bits_by_accuracy(many, setting)
+    return bits if test["measure"] == "chosen_bits" else _at(many, test["measure"], setting, ruler).sel(bits=bits)
+
+
+def bits_by_accuracy(many: xr.Dataset, setting: dict) -> xr.DataArray:
+    """Return the bits that calibration accuracy chooses for each seed, at a step, scheme, drop and path."""
     seen = many.accuracy_lost.sel(split="calibration", step=setting["step"], scheme=setting["scheme"])
     level = judging.chosen([seen.transpose("seed", "bits").values], [setting["drop"]], setting["path"])
-    bits = xr.DataArray(many.bits.values[level], {"seed": many.seed}, ("seed",))
-    return bits if test["measure"] == "chosen_bits" else _at(many, test["measure"], setting, ruler).sel(bits=bits)
+    return xr.DataArray(many.bits.values[level], {"seed": many.seed}, ("seed",))
 
 
 def _at(many: xr.Dataset, measure: str, setting: dict, ruler: dict) -> xr.DataArray:
