@@ -31,8 +31,8 @@ curves = ["D2", "D4"]  # claims of the first figure of specification curves
 more_curves = ["D5", "S4"]  # claims of the second one
 
 # %% tags=["remove-cell"]
-from studies import ledger
-from studies.figures import inputs, multiverse, tables
+from studies import ledger, published
+from studies.figures import cifar_multiverse, inputs, multiverse, tables
 from studies.multiverse import judging
 
 inputs.checked_names("results seeds curves more_curves")
@@ -154,6 +154,77 @@ multiverse.choices_figure(elsewhere, "holds")
 multiverse.curve_figure(elsewhere, paper, list(elsewhere))
 
 # %% [markdown]
+# (multiverse-cifar)=
+# ## The same on CIFAR-10
+#
+# The subset has the claims C1 to C6, the full set F1 to F3 and R1 to R8, and both have K1 and K2. Crossed are the network with its
+# length of training, batch norms in float or folded, one step a tensor or a channel, both conventions of the step, the band, and the
+# ruler: plane, extent, nodes and thickness. The choice by accuracy, the stopping rule and the rounding are crossed with these.
+
+# %%
+sets = {
+    "cifar-10": ["cifar-10_readings.nc"],
+    "full-cifar-10": ["full-cifar-10_readings.nc", "full-cifar-10_roundings.nc"],
+}
+sets = {name: [published.load_published(file) for file in files] for name, files in sets.items()}
+on_cifar = cifar_multiverse.judge(sets, paper, rule)
+moved = {name: cifar_multiverse.effects(found) for name, found in on_cifar.items()}
+reported = {claim["id"]: claim["reported"] for claim in paper}
+
+# %% tags=["hide-input"]
+tables.show_tables(
+    (
+        table(found, name),
+        f"{cifar_multiverse.TITLES[name]}: {caption}",
+        f"{label}-{name}",
+    )
+    for name, found in on_cifar.items()
+    for label, table, caption in (
+        ("table-readings", lambda one, _: multiverse.readings_table(one), "what is crossed, and for which claims."),
+        (
+            "table-multiverse",
+            lambda one, key: multiverse.claims_table(one, paper, moved[key]),
+            "each claim over its specifications. *Ours*: the median estimate, with the middle 90 %.",
+        ),
+    )
+)
+
+# %% mystnb={"figure": {"caption": "CIFAR-10 subset: share of specifications, in percent, whose interval holds the paper's number, for each value of each choice.", "name": "figure-choices-cifar-10"}} tags=["hide-input"]
+multiverse.choices_figure(on_cifar["cifar-10"])
+
+# %% mystnb={"figure": {"caption": "Full CIFAR-10: the same. For directions, the share that does not refute the paper.", "name": "figure-choices-full-cifar-10"}} tags=["hide-input"]
+multiverse.choices_figure(on_cifar["full-cifar-10"])
+
+# %% [markdown]
+# ### Where all claims hold at once, and what is nearest
+#
+# The rule stood in `data/predictions.yml` before the runs. A cell is what the claims of a data set share: for the subset the network,
+# the quantizer and the ruler; for the full set the ruler and the band, since roundings were made of one network alone. *By chance* is
+# what the single claims would give if they agreed independently of each other. A fraction that is not much larger than that says that
+# no choice brings all of them together.
+
+# %% tags=["hide-input"]
+tables.Table(
+    cifar_multiverse.region_table(on_cifar), "Where all numbers of a data set agree at once.", "table-region-cifar"
+)
+
+# %% tags=["hide-input"]
+tables.show_tables(
+    (
+        cifar_multiverse.nearest_table(found, reported, name),
+        f"{cifar_multiverse.TITLES[name]}: the specification nearest to the paper's numbers, which these numbers chose.",
+        f"table-nearest-{name}",
+    )
+    for name, found in on_cifar.items()
+)
+
+# %% tags=["remove-input"]
+cifar_multiverse.nearest_words(on_cifar["cifar-10"], reported, "cifar-10")
+
+# %% tags=["remove-input"]
+cifar_multiverse.nearest_words(on_cifar["full-cifar-10"], reported, "full-cifar-10")
+
+# %% [markdown]
 # ## What was seen
 
 # %% tags=["remove-input"]
@@ -161,3 +232,6 @@ multiverse.summary(many, judged, splits, rule)
 
 # %% tags=["remove-input"]
 multiverse.elsewhere_summary(elsewhere, elsewhere_splits)
+
+# %% tags=["remove-input"]
+cifar_multiverse.summary(on_cifar, moved)

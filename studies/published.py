@@ -18,6 +18,8 @@ from .specs import Spec
 PUBLISHED = Path("data/results")
 HEADLINE = Path("book/_static/levels.png")
 MULTIVERSES = {spec.dataset: f"{spec.dataset}_multiverse.nc" for spec in specs.BEYOND if spec.study == "multiverse"}
+# What judges the claims of CIFAR-10 in every reading; those of digits serve the page of gaps alone.
+READINGS = ("cifar-10_readings.nc", "full-cifar-10_readings.nc", "full-cifar-10_roundings.nc")
 QUANTIZERS = "quantizers.nc"
 FIRST_ORDER = "digits_first_order.nc"
 TIMES = "times.nc"

@@ -222,7 +222,7 @@ _GAINS = {
 
 def gains(many: xr.Dataset, level: float = 0.95) -> xr.Dataset:
     """
-    Return what the gap term adds to each measure, less is better: ``estimate``, ``low``, ``high`` of the mean difference.
+    Return what the gap term adds to each measure: ``estimate``, ``low``, ``high`` of the mean difference.
 
     Along ``measure``, ``bits``, ``eta``, ``optimization_steps`` and ``examples``, paired by network; by the baseline's
     ruler on the finest grid.

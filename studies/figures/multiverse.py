@@ -23,7 +23,10 @@ AXES = {
     "mask": "boundary mask", "place": "shift: where", "gradient": "shift: by which", "pair": "shift: pair",
     "grid": "transition: grid", "kind": "transition: what changes", "transition": "transition",
     "count": "junctions: what counts", "summary": "junctions: over the steps", "drop": "accuracy drop allowed",
-    "path": "stopping: which level", "rule": "stopping rule",
+    "path": "stopping: which level", "rule": "stopping rule", "trained": "network and epochs",
+    "step": "one step for", "extent": "extent of the plane", "thickness": "mask thickened by",
+    "nearness": "band: lowest in", "share": "band: fraction", "method": "rounding", "eta": "gap weight η",
+    "optimization_steps": "steps of rounding", "examples": "inputs of rounding",
 }  # fmt: skip
 _MOST_VALUES = 8  # an axis of more, that of the stopping rules, is left out of what shows single values
 _BINS, _POINTS = 80, 2000  # of a curve
@@ -51,10 +54,11 @@ def claims_table(judged: Judged, claims: list[dict], splits: Splits) -> tables.F
     for name, found in judged.items():
         low, middle, high = np.nanquantile(found.estimate, [0.05, 0.5, 0.95])
         ours = {"": middle, "5 %": low, "95 %": high}
-        reported, holds, inside = stated[name], float(found.holds.mean()), float(found.inside.mean())
+        reported, count = stated[name], int(found.estimate.notnull().sum()) if "there" in found else found.holds.size
+        holds, inside = (float(judging.flags(found, kind).mean()) for kind in ("holds", "inside"))
         lines[name] = {
             "reported": reported if isinstance(reported, str) else Cell(str(reported), {"": reported}),
-            "specifications": Cell(f"{found.holds.size:,}", {"": found.holds.size}),
+            "specifications": Cell(f"{count:,}", {"": count}),
             "ours": Cell(f"{number(middle, '.3g')} ({span(low, high, '.3g')})", ours),
             "holds": tables.number(holds, ".1%"), "inconclusive": tables.number(inside - holds, ".1%"),
             "fails": tables.number(1 - inside, ".1%"),
@@ -91,7 +95,7 @@ def variance_figure(splits: Splits) -> Figure:
 
 def choices_figure(judged: Judged, kind: str = "inside") -> Figure:
     """Draw the share of specifications that agree with each claim, or in which it holds, choice by choice."""
-    of_choice = {name: judging.by_choice(found[kind]) for name, found in judged.items()}
+    of_choice = {name: judging.by_choice(judging.flags(found, kind)) for name, found in judged.items()}
     rows = {}
     for axis, title in AXES.items():
         having = [shares[axis].to_series() if axis in shares else {} for shares in of_choice.values()]
@@ -135,7 +139,7 @@ def curve_figure(judged: Judged, claims: list[dict], names: list[str]) -> Figure
         gridspec_kw={"height_ratios": [2.6, 0.16 * height]},
     )  # fmt: skip
     for (upper, lower), (name, curve) in zip(panels.T, curves.items()):
-        count, rows = judged[name].estimate.size, _values_of(judged[name])
+        count, rows = int(judged[name].estimate.notnull().sum()), _values_of(judged[name])
         look = {"color": "#cccccc", "lw": 0, "label": "95 % interval (median)"}
         upper.fill_between(curve.middle, curve.low, curve.high, **look)
         upper.plot(curve.place, curve.estimate, color=FLOAT_COLOUR, label="ours")
@@ -165,7 +169,7 @@ def _curve(found: xr.Dataset) -> xr.Dataset:
     ``high``, and the ``fraction`` of specifications that have each value of a ``choice``.
     """
     found, rows = found.transpose(*found.estimate.dims), _values_of(found)
-    order = np.argsort(found.estimate.values.ravel(), kind="stable")
+    order = np.argsort(found.estimate.values.ravel(), kind="stable")[: int(found.estimate.notnull().sum())]
     parts, places = (np.array_split(one, min(_BINS, len(order))) for one in (order, np.arange(len(order))))
     ends = {end: ("part", [np.median(found[end].values.ravel()[part]) for part in parts]) for end in ("low", "high")}
     # Of a hundred thousand specifications, some in equal steps draw the same.

@@ -191,12 +191,14 @@ def _judge_most(many: xr.Dataset, excess: xr.DataArray, most: float, level: floa
     return found.assign(inside=inside, holds=inside & (found.low > 0) & (share.low > most))
 
 
-def shares(judged: dict[str, xr.Dataset]) -> dict[str, float]:
-    """Return the share of specifications in which each claim holds, of those that were measured."""
-    return {
-        name: float((found.holds.where(found.there) if "there" in found else found.holds).mean())
-        for name, found in judged.items()
-    }
+def flags(found: xr.Dataset, kind: str = "holds") -> xr.DataArray:
+    """Return in which specifications a claim "holds" or is "inside": 1, 0, or NaN where nothing was measured."""
+    return found[kind].where(found.there) if "there" in found else found[kind]
+
+
+def shares(judged: dict[str, xr.Dataset], kind: str = "holds") -> dict[str, float]:
+    """Return the share of specifications in which each claim holds, or is inside, of those that were measured."""
+    return {name: float(flags(found, kind).mean()) for name, found in judged.items()}
 
 
 def variance_split(values: xr.DataArray) -> dict[str, float]:
