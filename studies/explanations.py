@@ -48,8 +48,8 @@ def tested(path: str | Path = PREDICTIONS, results: str | Path = PUBLISHED) -> l
     for entry in entries:
         tests = []
         for test in entry["tests"]:
-            values = _values(load, entry, test, ruler, weak)
-            tests.append(test | _outcome(values, test, rows[test["against"]], means_of[test["against"]], rule["level"]))
+            values = measured(load, entry, test, ruler, weak)
+            tests.append(test | outcome_of(values, test, rows[test["against"]], means_of[test["against"]], rule["level"]))
         found = [test["outcome"] for test in tests]
         frozen = {"ruler": ruler, "weak rounding": weak}.get(entry["id"], entry["setting"])
         survives = "failed" not in found and "held" in found
@@ -105,7 +105,7 @@ def frozen_rounding(load, entry: dict, rows: dict[str, dict]) -> dict:
     return {dim: away[dim].values.tolist()[i] for dim, i in zip(away.dims, at)}
 
 
-def _values(load, entry: dict, test: dict, ruler: dict, weak: dict) -> xr.DataArray:
+def measured(load, entry: dict, test: dict, ruler: dict, weak: dict) -> xr.DataArray:
     """Return what our networks have, along ``seed``, in a test of an explanation."""
     many = load(test["data"]).sel(trained=test["trained"])
     setting = _BASELINE | (entry["setting"] if isinstance(entry["setting"], dict) else {}) | test
@@ -150,7 +150,8 @@ def _rounded(many: xr.Dataset, setting: dict, ruler: dict) -> xr.DataArray:
     return values[first] - values[second]
 
 
-def _outcome(values: xr.DataArray, test: dict, row: dict, means_of: int, level: float) -> dict:
+def outcome_of(values: xr.DataArray, test: dict, row: dict, means_of: int, level: float) -> dict:
+    """Return our mean at the setting with its interval, the paper's number, the baseline's mean, and the outcome."""
     direction = "direction" in test
     found = judging.interval(values, np.inf if direction else means_of, level)
     estimate, low, high = (float(found[name]) for name in ("estimate", "low", "high"))
