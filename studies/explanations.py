@@ -48,8 +48,8 @@ def tested(path: str | Path = PREDICTIONS, results: str | Path = PUBLISHED) -> l
     for entry in entries:
         tests = []
         for test in entry["tests"]:
-            values = measured(load, entry, test, ruler, weak)
-            tests.append(test | outcome_of(values, test, rows[test["against"]], means_of[test["against"]], rule["level"]))
+            values, name = measured(load, entry, test, ruler, weak), test["against"]
+            tests.append(test | outcome_of(values, test, rows[name], means_of[name], rule["level"]))
         found = [test["outcome"] for test in tests]
         frozen = {"ruler": ruler, "weak rounding": weak}.get(entry["id"], entry["setting"])
         survives = "failed" not in found and "held" in found
