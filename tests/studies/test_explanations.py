@@ -73,7 +73,7 @@ def rounded() -> xr.Dataset:
     order = order + noise
     order.loc[{"method": "gap 10"}] -= 0.02
     ruler = {"plane": list(cifar.PLANES), "extent": ["range"], "nodes": [21], "thickness": [0]}
-    jaccard = xr.ones_like(order.isel(split=0, nearness=0, share=0, drop=True)).expand_dims(ruler)
+    jaccard = xr.ones_like(order.isel(split=0, nearness=0, share=0, drop=True)).expand_dims(ruler).copy()
     jaccard.loc[{"method": "gap 10", "plane": "calibration PCA"}] = 0.5  # what calibration data pick
     jaccard.loc[{"method": "gap 1", "plane": "held-out PCA"}] = 0.4
     return xr.Dataset({"band_pair_order_flip_rate": order, "boundary_jaccard": jaccard}).expand_dims(
