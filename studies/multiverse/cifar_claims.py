@@ -9,7 +9,7 @@ network, a quantizer and a ruler, and the correlation is over its seeds and bit-
 """
 
 import json
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import xarray as xr
@@ -51,8 +51,9 @@ def _judged(found: Measured, name: str, claim: dict, rule: dict) -> xr.Dataset:
     if isinstance(reported, str):
         interval = judging.interval(values, np.inf, rule["level"])
         out = interval.assign(inside=interval.high > 0, holds=interval.low > 0)
-        if name == "R6":  # the other way round: what would be a gain speaks against it
-            out = interval.assign(inside=interval.low <= 0, holds=(interval.low <= 0) & (interval.high < span))
+        if claim["kind"] == "no gain":  # the other way round: what would be a gain speaks against it
+            bound = claim["bound"] * (span if claim.get("bound_of") == "first" else 1)
+            out = interval.assign(inside=interval.low <= 0, holds=(interval.low <= 0) & (interval.high < bound))
     else:
         interval = judging.interval(values, claim["means_of"], rule["level"])
         if name in _FROM_0_TO_1:
@@ -141,16 +142,20 @@ def of_roundings(many: xr.Dataset) -> dict[str, Measured]:
     plain_3, with_term_3 = split_by_gap(three)
     on_logits = plain.sel({"method": "logits"}, drop=True)
     jaccard, order, lost = "boundary_jaccard", "band_pair_order_flip_rate", "accuracy_lost"
-    gain_3 = plain_3.sel({"method": "logits"}, drop=True)[jaccard] - with_term_3[jaccard]
+    on_logits_3 = plain_3.sel({"method": "logits"}, drop=True)
+    no_gain = {"R6-jaccard": jaccard, "R6-flips": "flip_rate", "R6-band": "band_flip_rate", "R6-accuracy": lost}
     return {
         "R1": Measured(plain[jaccard], _range(plain[jaccard], "method")),
         "R2": Measured(with_term[jaccard], _range(plain[jaccard], "method")),
         "R3": Measured(plain[order], _range(plain[order], "method")),
         "R4": Measured(with_term[order], _range(plain[order], "method")),
         "R5": Measured(with_term[lost] - on_logits[lost], None),
-        "R6": Measured(gain_3, 0.05 * plain_3.sel({"method": "logits"}, drop=True)[jaccard].mean("seed")),
         "R7": Measured(on_logits[jaccard] - with_term[jaccard], None),
         "R8": Measured(on_logits[order] - with_term[order], None),
+        **{
+            claim: Measured(on_logits_3[name] - with_term_3[name], on_logits_3[name].mean("seed"))
+            for claim, name in no_gain.items()
+        },
     }
 
 
@@ -185,6 +190,39 @@ def _correlated(many: xr.Dataset, reported: float, level: float) -> xr.Dataset:
     inside = (out.low <= reported) & (reported <= out.high)
     there = z.notnull()
     return out.assign(inside=inside, holds=inside & (out.high - out.low <= 0.1), there=there)
+
+
+def shares(judged: list[dict[str, xr.Dataset]], claims: list[dict]) -> dict[str, float]:
+    """
+    Return the share of specifications in which each claim holds, of all multiverses that have it.
+
+    A joint claim holds where all that it joins hold; the counts of J2, J3 and J4, in three transitions in their order.
+    """
+    counts: dict[str, list[float]] = {}
+    for found in judged:
+        flags = {name: judging.flags(one) for name, one in found.items()}
+        for claim in claims:
+            parts = [flags[name] for name in claim.get("together", ()) if name in flags]
+            if parts and len(parts) == len(claim["together"]):
+                flags[claim["id"]] = _together(parts, ordered="transition" in parts[0].dims)
+        for name, one in flags.items():
+            counts.setdefault(name, []).append((float(one.sum()), float(one.notnull().sum())))
+    return {name: sum(holds for holds, _ in of) / sum(there for _, there in of) for name, of in counts.items()}
+
+
+def _together(parts: list[xr.DataArray], ordered: bool) -> xr.DataArray:
+    """Return where all of *parts* hold, *ordered* in which transitions in their order; NaN where one was not measured."""
+    if ordered:
+        triples = combinations(range(parts[0].sizes["transition"]), len(parts))
+        found = [
+            _together([part.isel(transition=i, drop=True) for part, i in zip(parts, triple)], False)
+            for triple in triples
+        ]
+        return xr.concat(found, "triple")
+    out = parts[0]
+    for part in parts[1:]:
+        out = out * part
+    return out
 
 
 # Where all claims of a data set hold at once: data/predictions.yml has the rules, which were fixed before the runs.

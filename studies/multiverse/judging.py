@@ -58,7 +58,7 @@ def measured(many: xr.Dataset) -> dict[str, Measured]:
         "D3": Measured(many.accuracy.sel(bits=4), _span(many.accuracy, "bits")),
         "D4": Measured(jaccard.sel(slice_bits=4), _span(jaccard, "slice_bits")),
         "D5": Measured(shift.sel(shift_bits=4), _span(shift, "shift_bits")),
-        "J1": Measured(many.share_near - many.chance_boundary, None),
+        **dict.fromkeys(("J1", "J1-chance"), Measured(many.share_near - many.chance_boundary, None)),
         **dict.fromkeys(("J2", "J3", "J4"), Measured(many.junctions, _span(many.junctions, "transition"))),
         **_stopped(many),
     }
@@ -155,6 +155,10 @@ def judge(many: xr.Dataset, claims: list[dict], rule: dict) -> dict[str, xr.Data
         values, span = found_of[name]
         if name == "J1":  # undefined where nothing reconfigures, and does not hold there
             out[name] = _judge_most(many, values, claim["most"], rule["level"])
+            continue
+        if name == "J1-chance":
+            found = interval(values, np.inf, rule["level"])
+            out[name] = found.assign(inside=found.high > 0, holds=found.low > 0)
             continue
         check_finite(f"The measures of {name}", values.values, "leave out the reading that has none")
         if claim["kind"] == "direction":

@@ -247,3 +247,26 @@ def test_little_and_much_optimization_are_crossed():
 def test_a_network_that_is_none_is_refused(name):
     with pytest.raises(ValueError, match="model, width and epochs"):
         specs.Readings(networks=(name,))
+
+
+def test_a_joint_claim_holds_where_all_that_it_joins_hold():
+    place = {"rule": [0, 1], "nodes": [81, 41, 21]}
+    first = xr.DataArray([True, False], {"rule": place["rule"]}, ("rule",))
+    second = xr.DataArray([[True, True, False], [True, True, True]], place, ("rule", "nodes"))
+    there = xr.DataArray([True, True, False], {"nodes": place["nodes"]}, ("nodes",))
+    judged = {"A": xr.Dataset({"holds": first}), "B": xr.Dataset({"holds": second, "there": there})}
+    claims = [{"id": "A"}, {"id": "B"}, {"id": "A+B", "together": ["A", "B"]}, {"id": "A+C", "together": ["A", "C"]}]
+    assert cifar_claims.shares([judged], claims) == {"A": 1 / 2, "B": 1.0, "A+B": 1 / 2}
+    other = {"A": xr.Dataset({"holds": xr.DataArray([True] * 6, dims="rule")})}
+    assert cifar_claims.shares([judged, other], claims)["A"] == 7 / 8  # of all specifications, wherever they are
+
+
+def test_counts_hold_in_transitions_in_their_order():
+    transition = ["8→7", "7→6", "6→5", "5→4"]
+    flags = {"J2": [1, 0, 0, 1], "J3": [0, 1, 1, 0], "J4": [1, 0, 0, 1]}
+    judged = {
+        name: xr.Dataset({"holds": xr.DataArray(np.array(one, bool), {"transition": transition}, ("transition",))})
+        for name, one in flags.items()
+    }
+    claims = [{"id": "J2+J3+J4", "together": ["J2", "J3", "J4"]}]
+    assert cifar_claims.shares([judged], claims)["J2+J3+J4"] == 2 / 4  # 0, 1, 3 and 0, 2, 3 of the four triples
