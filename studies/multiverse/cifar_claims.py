@@ -211,7 +211,7 @@ def shares(judged: list[dict[str, xr.Dataset]], claims: list[dict]) -> dict[str,
 
 
 def _together(parts: list[xr.DataArray], ordered: bool) -> xr.DataArray:
-    """Return where all of *parts* hold, *ordered* in which transitions in their order; NaN where one was not measured."""
+    """Return where all of *parts* hold, *ordered* in which transitions in their order; NaN where one is missing."""
     if ordered:
         triples = combinations(range(parts[0].sizes["transition"]), len(parts))
         found = [
