@@ -22,7 +22,7 @@ FLOORS = {
         ("networks", "training", "settings", "specs", "formats"),
         ("sweeps", "measures"),
         ("levels", "stopping", "rounding", "objectives", "exact", "first_order", "vendors", "multiverse", "catalogue"),
-        ("published", "correlations", "ledger", "explorer", "times"),
+        ("published", "paper_tables", "correlations", "ledger", "explorer", "times"),
         ("figures",),
         ("__main__",),
     ),
