@@ -35,7 +35,7 @@ share = 0.2  # of the inputs, those of least margin, in the boundary band
 
 # %% tags=["remove-cell"]
 from studies import catalogue, ledger
-from studies.figures import inputs, levels, tables
+from studies.figures import inputs, levels, setup, tables
 
 settings = inputs.settings("seed seeds bits width epochs nodes scheme granularity steps share")
 
@@ -43,6 +43,9 @@ settings = inputs.settings("seed seeds bits width epochs nodes scheme granularit
 
 one = catalogue.run(settings.spec)
 many = catalogue.sweep(settings.spec, settings.seeds)
+
+# %% tags=["remove-input"]
+setup.table("digits")
 
 # %% [markdown]
 # ## One run, as the paper has it

@@ -34,7 +34,7 @@ share = 0.2  # of the inputs, those of least margin, in the boundary band
 
 # %% tags=["remove-cell"]
 from studies import catalogue
-from studies.figures import inputs, tables, transitions
+from studies.figures import inputs, setup, tables, transitions
 
 settings = inputs.settings("seed seeds bits width epochs nodes scheme granularity steps share")
 
@@ -42,6 +42,9 @@ settings = inputs.settings("seed seeds bits width epochs nodes scheme granularit
 
 one = catalogue.run(settings.spec)
 many = catalogue.sweep(settings.spec, settings.seeds)
+
+# %% tags=["remove-input"]
+setup.table("digits")
 
 # %% [markdown]
 # ## One run, as the paper has it

@@ -34,7 +34,7 @@ jaccard_limits = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]  # limits on either Jaccard
 
 # %% tags=["remove-cell"]
 from studies import ledger, stopping
-from studies.figures import inputs, style, tables, tolerance
+from studies.figures import inputs, setup, style, tables, tolerance
 from studies.figures import stopping as stopping_figures
 
 limits = inputs.limits("results datasets seeds spare accuracy_drops flip_limits band_limits jaccard_limits")
@@ -49,6 +49,9 @@ paper = ledger.reported()
 
 # %% tags=["remove-input"]
 tables.sources(*sets.values(), *convolutional.values(), variants)
+
+# %% tags=["remove-input"]
+setup.table(*datasets)
 
 # %% [markdown]
 # ## What each rule chooses (Table 3)

@@ -15,6 +15,8 @@ Numbers and verdicts in pages, read from result files while the book is built, s
         the parameters of the runs of a study on a data set as a table, as studies.specs knows them
     {times}, a directive
         what the paper's own runs took, as a table
+    {setup} digits, a directive
+        the setup of a data set as a table, beside what the abstract says of it; {deviations}: the log of deviations
     {notebooks}, a directive
         the parameters of every notebook as tables, from its cells tagged `parameters`: a comment behind a parameter
         says what it means, and after "; cost: " what it costs
@@ -264,6 +266,39 @@ class Times(SphinxDirective):
         return [table_of(self, times.table(load(path)), "times")]
 
 
+class Setup(SphinxDirective):
+    """The directive {setup}."""
+
+    required_arguments = 1
+
+    def written(self) -> str:
+        """Return the table in Markdown."""
+        from studies.figures import setup
+
+        return setup.text(self.arguments[0])
+
+    def run(self) -> list[nodes.Node]:
+        """Insert the table into the page."""
+        from studies import specs
+        from studies.figures import setup
+
+        for path in (specs.__file__, setup.__file__, setup.STATED, setup.DEVIATIONS):
+            self.env.note_dependency(str(Path(self.env.srcdir, path)))
+        return [table_of(self, self.written(), "setup")]
+
+
+class Deviations(Setup):
+    """The directive {deviations}."""
+
+    required_arguments = 0
+
+    def written(self) -> str:
+        """Return the log in Markdown."""
+        from studies.figures import setup
+
+        return setup.deviations_text()
+
+
 def table_of(directive: SphinxDirective, markdown: str, name: str) -> nodes.container:
     """Return a Markdown table as nodes, in a container of the class *name*."""
     table = nodes.container(classes=[name])
@@ -287,5 +322,7 @@ def setup(app: Sphinx) -> dict:
     app.add_directive("ledger", Ledger)
     app.add_directive("parameters", Parameters)
     app.add_directive("notebooks", Notebooks)
+    app.add_directive("setup", Setup)
+    app.add_directive("deviations", Deviations)
     app.add_directive("times", Times)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
