@@ -78,7 +78,8 @@ tables.source(one, "digits_slice.nc")
 #
 # Most changed cells are swept by a boundary that merely shifts. So there is a stricter reading of "reconfigure": a cell is
 # *rearranged* when it stays on the boundary while the set of classes that meet there changes. At small steps this can
-# hardly happen away from a junction, so it is a follow-up and not the judged reading.
+# hardly happen away from a junction, so it is a follow-up and not the judged reading. It does not see a region that appears
+# inside another one, nor a neck that closes between two classes ([](lesson-junctions), exercises 5 and 6).
 
 # %% mystnb={"figure": {"caption": "Share of cells within one cell of a junction, over the seeds: changed and rearranged cells against chance. Boxes hold the middle half of the seeds; whiskers reach at most 1.5 times as far, dots lie beyond. The dotted line is one half.", "name": "figure-junction-test"}} tags=["hide-input"]
 transitions.junction_test_figure(many)
