@@ -28,6 +28,7 @@ LONG_NAMES = {
     # around inputs
     "radius": ("local logit-margin radius", UNITS),
     "displacement": ("first-order boundary displacement, magnitude", UNITS),
+    "signed_distance_change": ("signed distance change, free of scale, magnitude", UNITS),
     "normal_variation": ("normal variation, 1 - cos", "1"),
     "third_class": ("samples decided for a class outside the float top-2 pair", RATE),
     "flat_pairs": ("pairs whose margin has no gradient", "count"),
