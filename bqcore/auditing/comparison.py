@@ -256,7 +256,9 @@ def _plain(found: Audit, samples: int) -> dict:
     flipped = {name.removeprefix("flipped_"): name for name in ds.data_vars if name.startswith("flipped_")}
     out |= {"flipped": _rows(ds.isel(flip=slice(0, samples)), flipped, "flip"), "flipped_left_out": left_out}
     if "displacement" in ds:
-        names = ("displacement", "normal_variation", "third_class", "gradient_samples", "radius_samples")
+        names = (
+            "displacement signed_distance_change normal_variation third_class gradient_samples radius_samples".split()
+        )
         radius = {str(key): ds.radius.sel(model=key).values.tolist() for key in ds.model.values}
         out["gradients"] = {name: ds[name].values.tolist() for name in names}
         out["gradients"] |= {"quantiles": ds["quantile"].values.tolist(), "radius": radius}

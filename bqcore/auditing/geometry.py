@@ -114,7 +114,7 @@ def gradient_measures(
     probabilities: bool = False,
 ) -> xr.Dataset | str:  # fmt: skip
     """
-    Measure radius, displacement and normal variation on the *wanted* held-out samples, or say why not.
+    Measure radius, displacement, signed distance change and normal variation on the *wanted* held-out samples, or say why not.
 
     *functions* are those of *models*, of log-probabilities if *probabilities*.
     """
@@ -136,6 +136,7 @@ def gradient_measures(
         {
             "radius": (("model", "quantile"), [_quantiles(known.get(key, none).radius) for key in models]),
             "displacement": ("quantile", _quantiles(np.abs(change.displacement))),
+            "signed_distance_change": ("quantile", _quantiles(np.abs(change.signed_distance_change))),
             "normal_variation": ("quantile", _quantiles(change.normal_variation)),
             "third_class": float(change.third_class.mean()),
             "flat_pairs": ("model", [known.get(key, none).flat for key in models]),

@@ -60,7 +60,8 @@ def test_digits_give_the_numbers_of_the_chapters_to_the_last_digit(lively, bits)
     ours = held(found)
     for name in (
         "accuracy", "flip_rate", "right_to_wrong", "wrong_to_right", "wrong_to_other", "band_flip_rate",
-        "pair_order_flip_rate", "band_pair_order_flip_rate", "displacement", "normal_variation", "third_class",
+        "pair_order_flip_rate", "band_pair_order_flip_rate", "displacement", "signed_distance_change",
+        "normal_variation", "third_class",
     ):  # fmt: skip
         assert np.array_equal(ours[name].values, chapter[name].values), name
     ours = found.dataset.sel(split="calibration", model="candidate")  # the chapters' slice is that of the training set

@@ -7,7 +7,7 @@ from scipy import special
 from torch import nn
 
 import bqcore
-from bqcore.auditing import geometry, streaming
+from bqcore.auditing import geometry, report, streaming
 from bqcore.metrics import label_grids, margins, planes
 from bqcore.quantizers import uniform
 from tests.helpers.audits import GOOD, X, held, linear_session
@@ -73,7 +73,11 @@ def test_boundaries_of_probabilities_are_those_of_their_logarithms(linear):
     function = lambda batch: special.softmax(batch.numpy() @ weight.T + bias, axis=1)  # noqa: E731
     plain = held(bqcore.audit(layer, moved, None, x, nodes=21))
     on_slice = ("boundary_jaccard", "effective_displacement", "tolerance_jaccard", "grid_change", "junctions")
-    by_gradients = ("normal_variation", "radius")  # of both; displacement takes the reference's alone
+    by_gradients = (
+        "normal_variation",
+        "signed_distance_change",
+        "radius",
+    )  # of both; displacement takes the reference's alone
     for candidate, names in ((moved_soft, on_slice + by_gradients), (function, on_slice)):
         found = held(bqcore.audit(soft, candidate, None, x, nodes=21, probabilities=True))
         for name in (*names, "displacement"):
@@ -139,3 +143,27 @@ def test_gradients_that_are_not_there_are_named(lively):
     change = margins.local_change(model.double(), lambda x: model(x.double()) * 1.0, split.test_inputs.double())
     assert change.displacement.max() == 0
     model.float()
+
+
+def test_a_candidate_of_another_scale_is_displaced_by_radii_and_keeps_its_distances(linear):
+    layer, x = linear
+    double = nn.Linear(12, 4).eval()
+    double.load_state_dict({name: 2 * value for name, value in layer.state_dict().items()})
+    found = bqcore.audit(layer, double, None, x, nodes=0)
+    known = margins.top_margins(layer.double(), x.double())
+    layer.float()
+    assert held(found).flip_rate == 0 and held(found).displacement.min() > 0.01
+    np.testing.assert_allclose(held(found).displacement, np.quantile(known.margin / known.length, [0.5, 0.95]))
+    np.testing.assert_allclose(held(found).signed_distance_change, 0, atol=1e-12)
+    gradients = found.to_dict()["gradients"]
+    assert gradients["signed_distance_change"] == held(found).signed_distance_change.values.tolist()
+
+
+def test_without_the_candidate_s_gradient_displacement_is_measured_and_its_distance_is_not(linear):
+    layer, x = linear
+    moved = uniform.quantize_model(layer, 3)
+    found = bqcore.audit(layer, lambda batch: moved(batch).detach(), None, x, nodes=0)
+    assert np.isfinite(held(found).displacement).all() and np.isnan(held(found).signed_distance_change).all()
+    assert found.to_dict()["gradients"]["signed_distance_change"] == [None, None]
+    row = '<tr><th scope="row">signed distance change, magnitude</th><td>–</td><td>–</td></tr>'
+    assert row in " ".join(report.page(found, "Audit").split()).replace("> <", "><")
