@@ -103,6 +103,30 @@ levels.spread_figure(many, ledger.reported_values())
 tables.source(many, "digits_levels.nc")
 
 # %% [markdown]
+# ## Displacement without scale
+#
+# The {term}`first-order boundary displacement` δ divides the change of a margin by the float network's slope. If quantization
+# also multiplies all margins by a factor, δ counts that as a shift, although no boundary moves ([](lesson-displacement),
+# exercise 5). The {term}`signed distance change` Δs divides each margin by its own slope and is free of that. The paper names its
+# quantity and gives no formula: which of the two is nearer to its number?
+
+# %% mystnb={"figure": {"caption": "The two readings of the boundary shift over the seeds. Left: the median over the test inputs, the median run with the 95 % prediction interval of a single run; the diamond is the paper's value. Right: the ratio of the two, a dot a run, with the median; the dotted line is one.", "name": "figure-shifts"}} tags=["hide-input"]
+levels.shifts_figure(many, ledger.reported_values())
+
+# %% tags=["hide-input"]
+tables.Table(
+    levels.shifts_table(many),
+    f"Both readings over {many.sizes['seed']} seeds, in input units: the median run with the 95 % prediction interval of a single run. The last column is the mean difference, paired by seed, with its 95 % interval.",
+    "table-shifts",
+)
+
+# %% tags=["remove-input"]
+levels.shifts_summary(many, ledger.reported_values())
+
+# %% tags=["remove-input"]
+tables.source(many, "digits_levels.nc")
+
+# %% [markdown]
 # ## Jaccard depends on the ruler
 #
 # A one-cell mask thins as the grid is refined, so the same shift takes a larger share of it: J grows with the resolution
