@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .._checks import check_integer, check_labels, check_logits, is_tensor, to_numpy
+from .._checks import check_integer, check_labels, check_logits, is_tensor, one_line, to_numpy
 
 COLUMNS = "for scikit-learn np.searchsorted(model.classes_, classes)"
 _BATCH, _VALUES = 4096, 1 << 24  # samples at a time, fewer if one batch would hold more values than this
@@ -26,11 +26,24 @@ class Batch(NamedTuple):
 
 def read(logits, batch: Batch, name: str) -> np.ndarray:
     """Check what a classifier returned for *batch* and return it as logits, one row for each of its samples."""
-    if isinstance(logits, (tuple, Mapping)):
-        raise ValueError(f"{name} are a {type(logits).__name__}: give a classifier that returns them alone.")
-    array, count = check_logits(logits, name, batch.start), length(batch.inputs)
+    array, count = check_logits(as_array(logits, name), name, batch.start), length(batch.inputs)
     if len(array) != count:
         raise ValueError(f"{name} have {len(array)} rows for {count} inputs: the classifier must give one row each.")
+    return array
+
+
+def as_array(output, name: str) -> np.ndarray:
+    """Return what a classifier returned as an array, or say in one line what it is instead."""
+    kind = "None" if output is None else f"a {type(output).__name__}"
+    if isinstance(output, (tuple, Mapping)):
+        parts = f" ({', '.join(map(str, output))})" if isinstance(output, Mapping) else ""
+        raise ValueError(f"{name} are {kind}{parts}: give a classifier that returns them alone.")
+    try:
+        array = to_numpy(output)
+    except Exception as error:  # of any kind of tensor, array or list
+        raise ValueError(f"{name} are {kind} that is no array ({one_line(error)}): give one, (N, K).") from None
+    if array.dtype.kind == "O":
+        raise ValueError(f"{name} are {kind} that is no array of numbers: give one, (N, K).")
     return array
 
 
@@ -61,6 +74,11 @@ def join(parts: list):
 
         return torch.cat(parts)
     return np.concatenate([np.asarray(part) for part in parts])
+
+
+def shape(inputs):
+    """Return the shape of one sample."""
+    return {k: shape(v) for k, v in inputs.items()} if isinstance(inputs, Mapping) else tuple(inputs.shape[1:])
 
 
 def width(inputs) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import xarray as xr
 
-from .._checks import is_module, is_tensor, to_numpy
+from .._checks import is_module, is_tensor, one_line, to_numpy
 from ..metrics import boundary_distances, exact_slices, label_grids, margins, masks, planes
 from . import adapters, batching
 from .streaming import QUANTILES
@@ -26,8 +26,10 @@ def _or_note(measure: Callable) -> Callable:
     def measured(*given, **options):
         try:
             return measure(*given, **options)
-        except (ValueError, RuntimeError) as error:  # between and beyond the data a classifier may do anything
+        except ValueError as error:
             return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        except Exception as error:  # between and beyond the data, and to gradients, a classifier may do anything
+            return one_line(error)
 
     return measured
 
@@ -174,7 +176,7 @@ def _differentiable(model, inputs, probabilities: bool):
         with torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # kernels without gradients warn before they fail
             torch.autograd.grad(logits(leaf).sum(), leaf)
-    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):
+    except Exception:
         return None  # whatever a foreign classifier says to a gradient: it has none, which the audit notes
     return logits, x
 

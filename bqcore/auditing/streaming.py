@@ -66,12 +66,13 @@ def logits_functions(reference, candidates: Mapping, probabilities: bool) -> dic
 def _logarithm(function, name: str):
     def logits(batch):
         p = function(batch)
+        values = batching.as_array(p, f"The {name}'s probabilities")
         if not _are_probabilities(p):
             raise ValueError(
                 f"The {name} does not give probabilities (non-negative, each row summing to 1): leave "
                 "probabilities=True (--probabilities) out."
             )
-        return np.log(np.maximum(to_numpy(p).astype(np.float64), adapters.TINY))
+        return np.log(np.maximum(values.astype(np.float64), adapters.TINY))
 
     return logits
 
@@ -90,13 +91,14 @@ def decide_split(functions: Mapping, split, name: str, *, batch_size: int | None
     Measure a split in one pass: return what :class:`Decided` lists by candidate, the first inputs, and notes.
 
     The first of *functions*, from inputs to logits, is the reference. The first inputs are up to 2,000 samples and 2 ·
-    10^7 values. Notes are on classifiers whose answer depends on the rest of the batch. Refused are logits that are not
-    finite, differ in their classes or look like probabilities, two answers to one batch, fewer than five samples, and
-    classes that are no columns of the logits.
+    10^7 values, of one shape. Notes are on classifiers whose answer depends on the rest of the batch, and on batches of
+    several shapes. Refused are logits that are not finite, differ in their classes or look like probabilities, two
+    answers to one batch, fewer than five samples, and classes that are no columns of the logits.
     """
     title = TITLES[name]
     reference, *candidates = functions
     rows, targets, head, notes, held, classes, suspects = [], [], [], [], 0, 0, list(functions)
+    shapes = []
     for batch in batching.batches(split, title, batch_size):
         outputs = {key: function(batch.inputs) for key, function in functions.items()}
         logits = {key: batching.read(output, batch, f"{title}: {key} logits") for key, output in outputs.items()}
@@ -115,12 +117,19 @@ def decide_split(functions: Mapping, split, name: str, *, batch_size: int | None
                     f"The {key} gives {z.shape[1]} classes and {other} {classes}: both must know the same classes; "
                     "pick or reorder the columns in a function around the model."
                 )
-        if held < wanted:
+        if (shape := batching.shape(batch.inputs)) not in shapes[:2]:
+            shapes.append(shape)
+        if held < wanted and shape == shapes[0]:
             head.append(batching.take(batch.inputs, slice(0, wanted - held)))
             held += batching.length(head[-1])
         rows.append(_kept(logits))
         targets.append(batch.classes)
     _refuse_probabilities(suspects)
+    if len(shapes) > 1 and isinstance(shapes[0], tuple):
+        notes.append(
+            f"{title}: batches have samples of different shapes, {shapes[0]} and {shapes[1]}: slices and gradients "
+            "take those of the first shape alone."
+        )
     columns = [np.concatenate(column) for column in zip(*rows)]
     if (n := len(columns[0])) < 5:
         raise ValueError(f"{title} has {n} samples: a boundary band needs at least 5, and a flip rate of 1 % some 300.")
