@@ -47,6 +47,7 @@ def logits_function(model, name: str = "The model") -> Callable:
                 f"{name} fails on {_described(batch)} ({one_line(error)}): call it on them alone to see where."
             ) from error
 
+    vars(logits)["model"] = model  # what only it can say: why two answers differ
     return logits
 
 

@@ -10,7 +10,7 @@ import xarray as xr
 from .._checks import is_module, is_tensor, one_line, to_numpy
 from ..metrics import boundary_distances, exact_slices, label_grids, margins, masks, planes
 from . import adapters, batching
-from .streaming import QUANTILES
+from .streaming import QUANTILES, quantiles
 
 # Points at a time: what convolutions make of many leaves a core's cache, and takes twice the time and memory.
 _VALUES, _LEAST = 1 << 18, 16
@@ -136,9 +136,9 @@ def gradient_measures(
     none = margins.Radius(*[np.array([])] * 3, -1)
     return xr.Dataset(
         {
-            "radius": (("model", "quantile"), [_quantiles(known.get(key, none).radius) for key in models]),
-            "displacement": ("quantile", _quantiles(np.abs(change.displacement))),
-            "normal_variation": ("quantile", _quantiles(change.normal_variation)),
+            "radius": (("model", "quantile"), [quantiles(known.get(key, none).radius) for key in models]),
+            "displacement": ("quantile", quantiles(np.abs(change.displacement))),
+            "normal_variation": ("quantile", quantiles(change.normal_variation)),
             "third_class": float(change.third_class.mean()),
             "flat_pairs": ("model", [known.get(key, none).flat for key in models]),
             "flat_margins": ("model", [change.flat_reference, change.flat_candidate if candidate else -1]),
@@ -146,14 +146,6 @@ def gradient_measures(
         },
         {"model": list(models), "quantile": QUANTILES},
     )  # fmt: skip
-
-
-def _quantiles(values: np.ndarray) -> np.ndarray:
-    values = values[~np.isnan(values)]
-    if len(values) == 0:
-        return np.full(len(QUANTILES), np.nan)
-    # Between a number and infinity there is nothing to interpolate.
-    return np.quantile(values, QUANTILES, method="linear" if np.isfinite(values).all() else "higher")
 
 
 def _differentiable(model, inputs, probabilities: bool):
