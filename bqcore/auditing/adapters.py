@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from .._checks import is_module, is_tensor, to_numpy
+from .._checks import Refusal, is_module, is_tensor, one_line, to_numpy
 
 _ONNX_TYPES = {
     "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16,
@@ -28,12 +28,38 @@ def logits_function(model, name: str = "The model") -> Callable:
     ONNX Runtime session gets arrays of the types it declares, integers only where they hold the values, a dictionary by
     its input names. A scikit-learn estimator answers by ``decision_function``, one score s a sample becoming the two
     columns (0, s), else by ``predict_log_proba``. Any other callable gets the batch as it is. Outputs with an attribute
-    or key ``logits`` are opened.
+    or key ``logits``, and those that hold one thing only, are opened. What a classifier raises comes as a ValueError of
+    one line.
 
     >>> logits_function(lambda x: {"logits": x @ [[1, 0], [0, 2]]})(np.eye(2))
     array([[1., 0.],
            [0., 2.]])
     """
+    answer = _answers(model, name)
+
+    def logits(batch):
+        try:
+            return opened(answer(batch))
+        except Refusal:
+            raise
+        except Exception as error:  # a foreign classifier may raise anything
+            raise Refusal(
+                f"{name} fails on {_described(batch)} ({one_line(error)}): call it on them alone to see where."
+            ) from error
+
+    vars(logits)["model"] = model  # what only it can say: why two answers differ
+    return logits
+
+
+def _described(batch) -> str:
+    """Return what a batch is, in words."""
+    given = batch if isinstance(batch, Mapping) else {"inputs": batch}
+    sizes = [(key, tuple(getattr(value, "shape", ())), getattr(value, "dtype", None)) for key, value in given.items()]
+    return ", ".join(f"{key} of shape {size}{f' and type {kind}' if kind else ''}" for key, size, kind in sizes)
+
+
+def _answers(model, name: str) -> Callable:
+    """Return the way in which a classifier of its kind answers to a batch."""
     if is_module(model):
         return _of_torch(model, name)
     if isinstance(model, type):
@@ -43,7 +69,7 @@ def logits_function(model, name: str = "The model") -> Callable:
     if hasattr(model, "decision_function") or hasattr(model, "predict_log_proba"):
         return _of_scikit_learn(model, name)
     if callable(model):
-        return lambda batch: opened(model(batch))
+        return model
     if isinstance(model, str):
         raise ValueError(
             f"{name} is the text {model!r}: open the file first, an .onnx one by onnxruntime.InferenceSession, or name "
@@ -72,16 +98,23 @@ def _of_torch(model, name: str) -> Callable:
             "decisions; call .eval() first."
         )
 
+    state = model.state_dict(keep_vars=True)
+    if empty := [key for key, value in state.items() if is_tensor(value) and value.is_meta]:
+        raise ValueError(
+            f"{name} has no values yet ({len(empty)} of {len(state)} tensors, first {empty[0]}, are on the meta "
+            "device): load its weights by load_state_dict(…, assign=True)."
+        )
+
     def logits(batch):
         batch = tensors(batch, model)
         try:
             with torch.no_grad():
-                return opened(model(**batch) if isinstance(batch, Mapping) else model(batch))
+                return model(**batch) if isinstance(batch, Mapping) else model(batch)
         except RuntimeError as error:
             if isinstance(batch, Mapping) or batch.is_floating_point():
                 raise
             says = str(error).strip().splitlines()[0]
-            raise ValueError(
+            raise Refusal(
                 f"{name} fails on inputs of type {batch.dtype} ({says}): give them as in training, scaled floats, say."
             ) from None
 
@@ -114,14 +147,14 @@ def _of_onnx(session, name: str) -> Callable:
     def logits(batch):
         given = batch if isinstance(batch, Mapping) else {next(iter(declared)): batch}
         if set(given) != set(declared):
-            raise ValueError(f"{name} takes the inputs {', '.join(declared)}, and the data hold {', '.join(given)}.")
+            raise Refusal(f"{name} takes the inputs {', '.join(declared)}, and the data hold {', '.join(given)}.")
         feed = {key: _cast(value, declared[key], f"{name}'s input {key}") for key, value in given.items()}
         try:
             return session.run(["logits"] if len(outputs) > 1 else None, feed)[0]
         except Exception as error:  # of its own kinds
             shapes = ", ".join(f"{key} {value.shape}" for key, value in feed.items())
             says = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ValueError(f"{name} fails on {shapes} ({says}): give shapes that it was exported for.") from None
+            raise Refusal(f"{name} fails on {shapes} ({says}): give shapes that it was exported for.") from None
 
     return logits
 
@@ -135,7 +168,7 @@ def _cast(values, dtype, name: str) -> np.ndarray:
         return out
     changed = out != array
     if changed.any():
-        raise ValueError(
+        raise Refusal(
             f"{name} takes {out.dtype}, which would change {int(changed.sum())} of {array.size} values of type "
             f"{array.dtype}, first {array[changed][0]:g}: give whole numbers, such as unscaled pixels, or a function "
             "that turns the data into what the session takes."
@@ -171,9 +204,11 @@ def _last(estimator):
 
 
 def opened(output):
-    """Return the logits of an output that carries them as its attribute or key ``logits``, else the output."""
+    """Return the logits of an output that carries them as ``logits`` or holds nothing else, else the output."""
     if isinstance(output, Mapping):
-        return output["logits"] if "logits" in output else output
+        return next(iter(output.values())) if len(output) == 1 else output.get("logits", output)
+    if isinstance(output, tuple) and len(output) == 1:
+        return output[0]
     return getattr(output, "logits", output)
 
 

@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .._checks import check_integer, check_labels, check_logits, is_tensor, to_numpy
+from .._checks import check_finite, check_integer, check_labels, check_logits, is_tensor, one_line, to_numpy
 
 COLUMNS = "for scikit-learn np.searchsorted(model.classes_, classes)"
+_DIVERGED = "the model diverged or its input was not scaled"
 _BATCH, _VALUES = 4096, 1 << 24  # samples at a time, fewer if one batch would hold more values than this
 
 
@@ -25,12 +26,39 @@ class Batch(NamedTuple):
 
 
 def read(logits, batch: Batch, name: str) -> np.ndarray:
-    """Check what a classifier returned for *batch* and return it as logits, one row for each of its samples."""
-    if isinstance(logits, (tuple, Mapping)):
-        raise ValueError(f"{name} are a {type(logits).__name__}: give a classifier that returns them alone.")
-    array, count = check_logits(logits, name, batch.start), length(batch.inputs)
+    """
+    Check what a classifier returned for *batch* and return it as logits, one row for each of its samples.
+
+    A logit may be −∞, by which a classifier rules a class out, but not every one of a sample.
+    """
+    array, count = check_logits(as_array(logits, name), name, finite=False), length(batch.inputs)
+    if not np.isfinite(array).all():
+        low = np.isneginf(array)
+        if (none := low.all(axis=1)).any():
+            raise ValueError(
+                f"{name} are −∞ for every class in {none.sum()} rows of {len(array)}, first at sample "
+                f"{batch.start + none.argmax()}: leave at least one class."
+            )
+        bad = _not_finite(batch.inputs, logits)
+        advice = f"the inputs hold {bad}, too; clean or impute them" if bad else _DIVERGED
+        check_finite(name, np.where(low, 0, array), advice, ("sample", "class"), (batch.start,))
     if len(array) != count:
         raise ValueError(f"{name} have {len(array)} rows for {count} inputs: the classifier must give one row each.")
+    return array
+
+
+def as_array(output, name: str) -> np.ndarray:
+    """Return what a classifier returned as an array, or say in one line what it is instead."""
+    kind = "None" if output is None else f"a {type(output).__name__}"
+    if isinstance(output, (tuple, Mapping)):
+        parts = f" ({', '.join(map(str, output))})" if isinstance(output, Mapping) else ""
+        raise ValueError(f"{name} are {kind}{parts}: give a classifier that returns them alone.")
+    try:
+        array = to_numpy(output)
+    except Exception as error:  # of any kind of tensor, array or list
+        raise ValueError(f"{name} are {kind} that is no array ({one_line(error)}): give one, (N, K).") from None
+    if array.dtype.kind == "O":
+        raise ValueError(f"{name} are {kind} that is no array of numbers: give one, (N, K).")
     return array
 
 
@@ -61,6 +89,18 @@ def join(parts: list):
 
         return torch.cat(parts)
     return np.concatenate([np.asarray(part) for part in parts])
+
+
+def _not_finite(inputs, output) -> int:
+    """Return how many values of the inputs are not finite; none if they hold the output, as saved logits do."""
+    parts = list(inputs.values()) if isinstance(inputs, Mapping) else [inputs]
+    arrays = [] if any(part is output for part in parts) else map(to_numpy, parts)
+    return sum(int((~np.isfinite(part)).sum()) for part in arrays if part.dtype.kind == "f")
+
+
+def shape(inputs):
+    """Return the shape of one sample."""
+    return {k: shape(v) for k, v in inputs.items()} if isinstance(inputs, Mapping) else tuple(inputs.shape[1:])
 
 
 def width(inputs) -> int:

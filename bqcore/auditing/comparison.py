@@ -11,7 +11,8 @@ from .. import _vocabulary
 from .._checks import check_integer, check_share
 from .._store import along, package_versions
 from .geometry import gradient_measures, slice_measures
-from .streaming import RATES, Decided, check_same_order, decide_split, logits_functions, measures
+from .orders import order_fault
+from .streaming import RATES, Decided, decide_split, logits_functions, measures
 
 SPLITS = ("calibration", "heldout")
 ENDS = {"events": "count", "low": "lower end of the 95 % interval", "high": "upper end of the 95 % interval"}
@@ -72,7 +73,8 @@ def audit(
         Held-out samples, the first ones, that displacement is measured on; 0 leaves it out. The radius is taken on as
         many as make 20,000 pairs of sample and class.
     probabilities : bool, take the logarithm of what both classifiers return
-    check_order : bool, refuse decisions that agree no better than shuffled ones would; see the errors
+    check_order : bool
+        Refuse decisions that agree no better than shuffled ones would, or by other numbers of the classes; else a note.
     batch_size : int, optional
         Samples at once; by default 4096, or as many as hold 2^24 values. Slices and gradients choose their own number.
 
@@ -89,8 +91,8 @@ def audit(
         If *fraction* is not in (0, 1] or *nodes* is 1; the classifiers differ in their classes; one gives logits that
         are not finite, or probabilities, is in training mode, takes integers where the data hold others, or answers
         one batch twice with logits that differ by more than 1e-5 of their range; a split has fewer than five samples,
-        or its decisions or classes are in another order, by the rule of
-        :func:`bqcore.auditing.streaming.check_same_order`. What stops slices or gradients alone becomes a note.
+        or its rows or classes are in another order, by the rules of :func:`bqcore.auditing.orders.order_fault`. What
+        stops slices or gradients alone becomes a note.
 
     Examples
     --------
@@ -117,8 +119,13 @@ def audit(
         decided, head, remarks = decide_split(functions, split, name, batch_size=batch_size)
         found[name] = decided["candidate"], head
         notes += remarks
-        if check_order:
-            check_same_order(decided["candidate"], name)
+        if fault := order_fault(decided["candidate"], name):
+            if check_order:
+                raise ValueError(
+                    f"{fault}; bring all into one order, or say check_order=False (--no-order-check) if the model "
+                    "really is that bad."
+                )
+            notes.append(f"{fault}.")
         parts[name] = measures(decided["candidate"], fraction)
     out = along("split", list(parts), list(parts.values()))
     decided, head = found["heldout"]
