@@ -116,7 +116,7 @@ def gradient_measures(
     probabilities: bool = False,
 ) -> xr.Dataset | str:  # fmt: skip
     """
-    Measure radius, displacement, signed distance change and normal variation on the *wanted* held-out samples, or say why not.
+    Measure radius, displacement, distance change and normal variation on *wanted* held-out samples, or say why not.
 
     *functions* are those of *models*, of log-probabilities if *probabilities*.
     """
