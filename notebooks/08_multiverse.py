@@ -50,7 +50,7 @@ tables.sources(many, *others)
 # %% [markdown]
 # ## The choices
 #
-# The first value of each is the baseline's, which [](setup) has whole. Networks are trained anew for the first four; everything
+# The first value of each is the baseline's, which [](the-setup) has whole. Networks are trained anew for the first four; everything
 # else is derived from them, on grids that nest. With few seeds, the interval that a number must lie in is Student's throughout. Each
 # transition, and each stopping rule with its limits, stands for itself here, where the ledger pools the one and takes all limits of
 # the other together.

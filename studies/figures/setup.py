@@ -59,7 +59,7 @@ def table(*datasets: str) -> Markdown:
     parts = ["<details><summary>The setup of these runs, and whose choice each part of it is</summary>"]
     for dataset in datasets:
         parts += [f"**{DATASETS.get(dataset, dataset)}**", text(dataset)]
-    parts += ["[](setup) has all data sets, and what was changed after the first run.", "</details>"]
+    parts += ["[](the-setup) has all data sets, and what was changed after the first run.", "</details>"]
     return Markdown("\n\n".join(parts))
 
 

@@ -111,7 +111,7 @@ def test_a_chapter_shows_its_data_sets_folded(clone):
 def test_the_setup_is_reached_from_every_chapter_with_networks_of_the_paper(chapter):
     text = (ROOT / "notebooks" / f"{chapter}.py").read_text(encoding="utf-8")
     without = ("00_definitions", "07_audit", "09_referee")  # formulas, networks as a user's own, results of the others
-    assert ("setup.table(" in text or "[](setup" in text) != (chapter in without)
+    assert bool(re.search(r"setup\.table\(|\]\((the-)?setup", text)) != (chapter in without)
 
 
 def test_dates_of_deviations_are_those_of_their_commits(clone):
