@@ -8,10 +8,12 @@ callable.
 import copy
 import warnings
 from collections.abc import Callable, Mapping
+from itertools import combinations
 
 import numpy as np
 
 from .._checks import Refusal, is_module, is_tensor, one_line, to_numpy
+from . import forms
 
 _ONNX_TYPES = {
     "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16,
@@ -27,9 +29,9 @@ def logits_function(model, name: str = "The model") -> Callable:
     A torch module gets tensors of its own floating-point type on its own device, a dictionary as keyword arguments. An
     ONNX Runtime session gets arrays of the types it declares, integers only where they hold the values, a dictionary by
     its input names. A scikit-learn estimator answers by ``decision_function``, one score s a sample becoming the two
-    columns (0, s), else by ``predict_log_proba``. Any other callable gets the batch as it is. Outputs with an attribute
-    or key ``logits``, and those that hold one thing only, are opened. What a classifier raises comes as a ValueError of
-    one line.
+    columns (0, s), else by ``predict_log_proba`` or the logarithm of ``predict_proba``. Any other callable gets the
+    batch as it is. Outputs with an attribute or key ``logits``, and those that hold one thing only, are opened. What a
+    classifier raises comes as a ValueError of one line.
 
     >>> logits_function(lambda x: {"logits": x @ [[1, 0], [0, 2]]})(np.eye(2))
     array([[1., 0.],
@@ -66,7 +68,7 @@ def _answers(model, name: str) -> Callable:
         raise ValueError(f"{name} is the class {model.__name__}: give an object made and trained of it.")
     if hasattr(model, "run") and hasattr(model, "get_inputs"):
         return _of_onnx(model, name)
-    if hasattr(model, "decision_function") or hasattr(model, "predict_log_proba"):
+    if any(hasattr(model, way) for way in ("decision_function", "predict_log_proba", "predict_proba")):
         return _of_scikit_learn(model, name)
     if callable(model):
         return model
@@ -77,7 +79,7 @@ def _answers(model, name: str) -> Callable:
         )
     raise ValueError(
         f"{name} is {type(model).__name__}: give a torch module, an ONNX Runtime session, a scikit-learn estimator "
-        "with decision_function or predict_log_proba, or a function from inputs to logits."
+        "with decision_function or predict_proba, or a function from inputs to logits."
     )
 
 
@@ -131,8 +133,26 @@ def tensors(batch, model):
     device = values[0].device if values else None
     dtype = next((value.dtype for value in values if value.is_floating_point()), None)
     # Arrays mapped from files are read-only, which torch does not know: they are copied.
-    tensor = batch if is_tensor(batch) else torch.from_numpy(np.array(to_numpy(batch)))
+    tensor = batch if is_tensor(batch) else torch.from_numpy(np.array(forms.plain_array(batch)))
     return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
+
+
+def class_names(models: Mapping) -> np.ndarray | None:
+    """Return the names of the classes that estimators know, by column; None if they are 0, 1, 2, … or unknown."""
+    found = {}
+    for name, model in models.items():
+        names = getattr(getattr(model, "__self__", model), "classes_", None)  # of its method, too
+        if isinstance(names, np.ndarray) and names.ndim == 1:
+            found[name] = names
+    words = [names for names in found.values() if names.dtype.kind in "OSU"]
+    for (a, first), (b, second) in combinations(found.items(), 2):
+        if len(words) != 1 and not np.array_equal(first, second):
+            raise ValueError(
+                f"The {a} knows the classes {forms.listed(first)} and the {b} {forms.listed(second)}: both must know "
+                "the same classes; pick or reorder the columns in a function around the model."
+            )
+    names = (words or [*found.values(), None])[0]
+    return None if names is None or np.array_equal(names, np.arange(len(names))) else names
 
 
 def _of_onnx(session, name: str) -> Callable:
@@ -161,7 +181,7 @@ def _of_onnx(session, name: str) -> Callable:
 
 def _cast(values, dtype, name: str) -> np.ndarray:
     """Return *values* in the type that a session declares, unless that is of integers and would change them."""
-    array = to_numpy(values)
+    array = forms.plain_array(values)
     with np.errstate(invalid="ignore"):  # NaN and what is out of range are refused below
         out = np.asarray(array, dtype=dtype)
     if out is array or out.dtype.kind not in "iu":
@@ -183,14 +203,26 @@ def _of_scikit_learn(estimator, name: str) -> Callable:
             f"{name} scores pairs of classes (decision_function_shape='ovo'), not classes: say "
             "set_params(decision_function_shape='ovr') of the fitted estimator, which need not be fitted again."
         )
-    scores = getattr(estimator, "decision_function", None)
+    way = next(way for way in ("decision_function", "predict_log_proba", "predict_proba") if hasattr(estimator, way))
+    said = set()
+
+    def answer(batch):
+        """Return the scores, and pass each warning on once, not with every batch."""
+        with warnings.catch_warnings(record=True) as caught:
+            values = getattr(estimator, way)(batch)
+        for warning in caught:
+            if str(warning.message) not in said:
+                said.add(str(warning.message))
+                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+        return values
 
     def logits(batch):
         batch = to_numpy(batch) if is_tensor(batch) else batch
-        if scores is None:
+        if way != "decision_function":
             with np.errstate(divide="ignore"):  # forests take logarithms of 0
-                return np.maximum(estimator.predict_log_proba(batch), np.log(TINY))
-        values = np.asarray(scores(batch))
+                values = answer(batch)
+                return np.maximum(np.log(values) if way == "predict_proba" else values, np.log(TINY))
+        values = np.asarray(answer(batch))
         return values if values.ndim > 1 else np.stack([np.zeros_like(values), values], axis=1)
 
     return logits

@@ -10,6 +10,7 @@ import xarray as xr
 from .. import _vocabulary
 from .._checks import check_integer, check_share
 from .._store import along, package_versions
+from .adapters import class_names
 from .geometry import gradient_measures, slice_measures
 from .orders import order_fault
 from .streaming import RATES, Decided, decide_split, logits_functions, measures
@@ -62,8 +63,9 @@ def audit(
         The float one and the quantized one: torch modules, ONNX Runtime sessions, scikit-learn estimators, or any
         callables; see :func:`bqcore.auditing.adapters.logits_function`.
     calibration, heldout : inputs, (inputs, classes), an iterable of batches of either, or a function that gives one
-        Two disjoint splits; classes are column indices of the logits. *calibration* may be None. Inputs are arrays,
-        tensors, data frames, or dictionaries of them.
+        Two disjoint splits. *calibration* may be None. Inputs are arrays, tensors, data frames, sparse matrices, or
+        dictionaries of them. Classes are column indices of the logits (or one-hot, or a column), or the classes that a
+        scikit-learn estimator knows as its ``classes_``. A data set, such as torch's, is gone through in its order.
     fraction : float, of the inputs that make the low-margin boundary band, in (0, 1]
     nodes : int
         Nodes a side of the slice grid, with every second and every fourth of them as coarser grids; between every
@@ -111,12 +113,13 @@ def audit(
         raise ValueError("Band fraction is 0: the boundary band would be empty.")
     if nodes == 1:
         raise ValueError("Nodes a side is 1: give at least 2, or 0 to leave slices out.")
+    known = class_names({"reference": reference, "candidate": candidate})
     functions = logits_functions(reference, {"candidate": candidate}, probabilities)
     parts, found, notes = {}, {}, []
     for name, split in (("calibration", calibration), ("heldout", heldout)):
         if split is None and name == "calibration":
             continue
-        decided, head, remarks = decide_split(functions, split, name, batch_size=batch_size)
+        decided, head, remarks = decide_split(functions, split, name, batch_size=batch_size, known=known)
         found[name] = decided["candidate"], head
         notes += remarks
         if fault := order_fault(decided["candidate"], name):

@@ -15,7 +15,7 @@ import numpy as np
 from .._checks import is_tensor, to_numpy
 from .._vocabulary import LONG_NAMES
 from ..metrics import decisions, statistics
-from . import adapters, batching
+from . import adapters, batching, forms
 
 TITLES = {"calibration": "Calibration split", "heldout": "Held-out split"}
 _RATES = """flip_rate right_to_wrong wrong_to_right wrong_to_other band_flip_rate pair_order_flip_rate
@@ -93,20 +93,23 @@ def _are_probabilities(output) -> bool:
     return bool((np.abs(z.sum(axis=1, dtype=np.float64) - 1) < tolerance).all())
 
 
-def decide_split(functions: Mapping, split, name: str, *, batch_size: int | None = None):
+def decide_split(
+    functions: Mapping, split, name: str, *, batch_size: int | None = None, known: np.ndarray | None = None
+):
     """
     Measure a split in one pass: return what :class:`Decided` lists by candidate, the first inputs, and notes.
 
     The first of *functions*, from inputs to logits, is the reference. The first inputs are up to 2,000 samples and 2 ·
     10^7 values, of one shape. Notes are on classifiers whose answer depends on the rest of the batch, and on batches of
-    several shapes. Refused are logits that are not finite, differ in their classes or look like probabilities, two
-    answers to one batch, fewer than five samples, and classes that are no columns of the logits.
+    several shapes. *known* are the names of the classes, if classes may be given by name. Refused are logits that are
+    not finite, differ in their classes or look like probabilities, two answers to one batch, fewer than five samples,
+    and classes that are no columns of the logits.
     """
     title = TITLES[name]
     reference, *candidates = functions
     rows, targets, head, notes, held, classes, suspects = [], [], [], [], 0, 0, list(functions)
     shapes = []
-    for batch in batching.batches(split, title, batch_size):
+    for batch in batching.batches(split, title, batch_size, known):
         outputs = {key: function(batch.inputs) for key, function in functions.items()}
         logits = {key: batching.read(output, batch, f"{title}: {key} logits") for key, output in outputs.items()}
         judged = slice(0, max(0, _JUDGED - batch.start))
@@ -145,7 +148,7 @@ def decide_split(functions: Mapping, split, name: str, *, batch_size: int | None
         if y.min() < 0 or y.max() >= classes:
             raise ValueError(
                 f"{title}: classes run from {y.min()} to {y.max()}, but the logits have columns 0 to {classes - 1}: "
-                f"give each class as the index of its column, {batching.COLUMNS}."
+                f"give each class as the index of its column, {forms.COLUMNS}."
             )
         y = y.astype(np.int64)  # batches of signed and of unsigned integers join to floats
     out = {key: Decided(*columns[:3], *columns[3 + 2 * i : 5 + 2 * i], y, classes) for i, key in enumerate(candidates)}

@@ -163,7 +163,7 @@ REFUSED = [
     (GOOD, GOOD, (X, np.zeros(199, int)), "Held-out split has 200 inputs and 199 classes: give one class an input"),
     (GOOD, GOOD, (X, np.full(200, 4)), "Held-out split: classes run from 4 to 4, but the logits have columns 0 to 3"),
     (GOOD, GOOD, (X, np.full(200, 4)), r"give each class as the index of its column, for scikit-learn np.searchsorted\(model.classes_,"),
-    (GOOD, GOOD, (X, np.zeros(200)), "Held-out split: classes are of type float64: give class indices"),
+    (GOOD, GOOD, (X, np.full(200, 0.5)), "Held-out split: classes are of type float64, and 200 of 200 are no whole numbers, first 0.5: give class indices"),
     (GOOD, GOOD, (X, np.full(200, "cat")), "classes are names, such as 'cat': give each as the index of its column, for scikit-learn np"),
     (GOOD, GOOD, (X, pd.Series(["cat"] * 200)), "classes are names, such as 'cat': give each"),
     (GOOD, "int8.onnx", X, "The candidate is the text 'int8.onnx': open the file first, an .onnx one by onnxruntime.InferenceSession"),
