@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse
 
 from .._checks import check_finite, check_integer, check_logits, is_tensor, one_line, to_numpy
-from . import forms
+from . import forms, loaders
 
 _DIVERGED = "the model diverged or its input was not scaled"
 _BATCH, _VALUES = 4096, 1 << 24  # samples at a time, fewer if one batch would hold more values than this
@@ -120,13 +120,16 @@ def width(inputs) -> int:
     return int(np.prod(inputs.shape[1:], dtype=np.int64))
 
 
-def batches(split, name: str, size: int | None = None, known: np.ndarray | None = None) -> Iterator[Batch]:
+def batches(
+    split, name: str, size: int | None = None, known: np.ndarray | None = None, *, listed: bool = False
+) -> Iterator[Batch]:
     """
     Yield a split, called *name* in errors, batch by batch.
 
     It is inputs, (inputs, classes), an iterable of batches or samples of either, a data set, or a function that gives
     one of these. *size* is by default 4096 or as many as hold 2^24 values; an iterable brings its own batches. *known*
-    are the names of the classes in the order of the columns, if classes may be given by name.
+    are the names of the classes in the order of the columns, if classes may be given by name. A loader that shuffles is
+    refused if the samples are to be *listed*.
 
     >>> [(batch.start, batch.classes.tolist()) for batch in batches((np.eye(3), np.arange(3)), "A split", 2)]
     [(0, [0, 1]), (2, [2])]
@@ -134,8 +137,10 @@ def batches(split, name: str, size: int | None = None, known: np.ndarray | None 
     if size is not None:
         size = check_integer("Batch size", size, 1)
     if callable(split) and not forms.is_inputs(split):
-        yield from batches(split(), name, size, known)
+        yield from batches(split(), name, size, known, listed=listed)
         return
+    if listed:
+        loaders.check_listed(split, name)
     whole = _whole(split)
     start, labelled = 0, None
     for item in [split] if whole else forms.batches_of(split, name, size):

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import xarray as xr
@@ -10,6 +10,7 @@ import xarray as xr
 from .. import _vocabulary
 from .._checks import check_integer, check_share
 from .._store import along, package_versions
+from . import loaders, samples
 from .adapters import class_names
 from .geometry import gradient_measures, slice_measures
 from .orders import order_fault
@@ -27,6 +28,7 @@ class Audit:
     dataset: xr.Dataset
     conclusion: str  # one plain sentence
     notes: tuple[str, ...]  # what could not be measured, and what to know when reading the numbers
+    pictures: Mapping[int, bytes] = field(default_factory=dict)  # of flipped samples that are images, as PNG
 
     def to_dataset(self) -> xr.Dataset:
         """Return every number as an xarray.Dataset; conclusion and notes are attributes."""
@@ -53,6 +55,7 @@ class Audit:
 def audit(
     reference, candidate, calibration, heldout, *, fraction: float = 0.2, nodes: int = 101,
     gradient_samples: int = 1000, probabilities: bool = False, check_order: bool = True, batch_size: int | None = None,
+    ids=None,
 ) -> Audit:  # fmt: skip
     """
     Compare the decisions of two classifiers on the same inputs.
@@ -79,6 +82,9 @@ def audit(
         Refuse decisions that agree no better than shuffled ones would, or by other numbers of the classes; else a note.
     batch_size : int, optional
         Samples at once; by default 4096, or as many as hold 2^24 values. Slices and gradients choose their own number.
+    ids : sequence of N names, optional
+        Of the held-out samples, by which those that flip are listed; by default the index of a data frame, or the files
+        of a folder of images.
 
     Returns
     -------
@@ -91,10 +97,11 @@ def audit(
     ------
     ValueError
         If *fraction* is not in (0, 1] or *nodes* is 1; the classifiers differ in their classes; one gives logits that
-        are not finite, or probabilities, is in training mode, takes integers where the data hold others, or answers
-        one batch twice with logits that differ by more than 1e-5 of their range; a split has fewer than five samples,
-        or its rows or classes are in another order, by the rules of :func:`bqcore.auditing.orders.order_fault`. What
-        stops slices or gradients alone becomes a note.
+        are not finite, or probabilities, is in training mode, takes integers where the data hold others, or answers one
+        batch twice with logits that differ by more than 1e-5 of their range; *ids* are not one for each sample, or the
+        held-out split comes from a loader that shuffles; a split has fewer than five samples, or its rows or classes
+        are in another order, by the rules of :func:`bqcore.auditing.orders.order_fault`. What stops slices or gradients
+        alone becomes a note.
 
     Examples
     --------
@@ -116,10 +123,13 @@ def audit(
     known = class_names({"reference": reference, "candidate": candidate})
     functions = logits_functions(reference, {"candidate": candidate}, probabilities)
     parts, found, notes = {}, {}, []
+    names, pictures = samples.names_of(heldout, ids), samples.Pictures()
     for name, split in (("calibration", calibration), ("heldout", heldout)):
         if split is None and name == "calibration":
             continue
-        decided, head, remarks = decide_split(functions, split, name, batch_size=batch_size, known=known)
+        decided, head, remarks = decide_split(
+            functions, split, name, batch_size=batch_size, known=known, pictures=pictures if name == "heldout" else None
+        )
         found[name] = decided["candidate"], head
         notes += remarks
         if fault := order_fault(decided["candidate"], name):
@@ -133,6 +143,14 @@ def audit(
     out = along("split", list(parts), list(parts.values()))
     decided, head = found["heldout"]
     out = out.merge(_moved(decided, decided.band(fraction)))
+    if names is not None:
+        named = samples.flipped_names(names, out.flipped_sample.values, len(decided.winner))
+        if isinstance(named, str):  # all is measured by now, and must not be lost
+            notes.append(named)
+        else:
+            out["flipped_id"] = "flip", named
+    elif note := loaders.order_note(heldout):
+        notes.append(note)
     models, heads = {"reference": reference, "candidate": candidate}, {name: head for name, (_, head) in found.items()}
     sliced = slice_measures(models, functions, heads, nodes, probabilities=probabilities)
     local = gradient_measures(models, functions, head, gradient_samples, decided.classes, probabilities=probabilities)
@@ -145,7 +163,7 @@ def audit(
     notes, conclusion = list(dict.fromkeys(notes)), conclude(out.sel(split="heldout"))
     says = {"title": "Audit: decisions of a candidate against a reference", "conclusion": conclusion, "share": fraction}
     describe(out, says | {"notes": json.dumps(notes, ensure_ascii=False)})
-    return Audit(out, conclusion, tuple(notes))
+    return Audit(out, conclusion, tuple(notes), pictures.made())
 
 
 def _moved(decided: Decided, band: np.ndarray) -> xr.Dataset:

@@ -15,7 +15,7 @@ import numpy as np
 from .._checks import is_tensor, to_numpy
 from .._vocabulary import LONG_NAMES
 from ..metrics import decisions, statistics
-from . import adapters, batching, forms
+from . import adapters, batching, forms, samples
 
 TITLES = {"calibration": "Calibration split", "heldout": "Held-out split"}
 _RATES = """flip_rate right_to_wrong wrong_to_right wrong_to_other band_flip_rate pair_order_flip_rate
@@ -94,22 +94,29 @@ def _are_probabilities(output) -> bool:
 
 
 def decide_split(
-    functions: Mapping, split, name: str, *, batch_size: int | None = None, known: np.ndarray | None = None
+    functions: Mapping,
+    split,
+    name: str,
+    *,
+    batch_size: int | None = None,
+    known: np.ndarray | None = None,
+    pictures: samples.Pictures | None = None,
 ):
     """
     Measure a split in one pass: return what :class:`Decided` lists by candidate, the first inputs, and notes.
 
     The first of *functions*, from inputs to logits, is the reference. The first inputs are up to 2,000 samples and 2 ·
     10^7 values, of one shape. Notes are on classifiers whose answer depends on the rest of the batch, and on batches of
-    several shapes. *known* are the names of the classes, if classes may be given by name. Refused are logits that are
-    not finite, differ in their classes or look like probabilities, two answers to one batch, fewer than five samples,
-    and classes that are no columns of the logits.
+    several shapes. *known* are the names of the classes, if classes may be given by name. *pictures*, if the split's
+    samples are to be listed, keep those of the first candidate's flips. Refused are logits that are not finite, differ
+    in their classes or look like probabilities, two answers to one batch, fewer than five samples, classes that are no
+    columns of the logits, and a loader that shuffles samples that are to be listed.
     """
     title = TITLES[name]
     reference, *candidates = functions
     rows, targets, head, notes, held, classes, suspects = [], [], [], [], 0, 0, list(functions)
     shapes = []
-    for batch in batching.batches(split, title, batch_size, known):
+    for batch in batching.batches(split, title, batch_size, known, listed=pictures is not None):
         outputs = {key: function(batch.inputs) for key, function in functions.items()}
         logits = {key: batching.read(output, batch, f"{title}: {key} logits") for key, output in outputs.items()}
         judged = slice(0, max(0, _JUDGED - batch.start))
@@ -133,6 +140,9 @@ def decide_split(
             head.append(batching.take(batch.inputs, slice(0, wanted - held)))
             held += batching.length(head[-1])
         rows.append(_kept(logits))
+        if pictures is not None:
+            winner, _, margin, decision = rows[-1][:4]
+            pictures.add(batch, margin, winner != decision)
         targets.append(batch.classes)
     _refuse_probabilities(suspects)
     if len(shapes) > 1 and isinstance(shapes[0], tuple):
