@@ -24,8 +24,8 @@ _COMMON = (
     "displacement", "displacement_95",
 )  # fmt: skip
 _LEVELS = (*_COMMON, "accuracy_lost")
-_AWARE = "boundary-aware"  # of which measure and limit may not be known
-RULES = ("accuracy", _AWARE, "jaccard", "band flips")
+_AWARE = "boundary-aware"  # by Jaccard, at a limit that is not said
+RULES = ("accuracy", _AWARE, "jaccard")
 METHODS = ("float", "nearest", "layers", "logits", "gap")  # "gap": of the weight η that calibration data pick
 
 
@@ -74,22 +74,31 @@ def _table(path: Path, number: int, abstract: dict[str, dict]) -> list[dict]:
         try:
             claim = _repeated(cells, abstract) if cells["id"] else _claim(form, cells)
             place = repr({key: claim.get(key) for key in ("kind", "from", "select", "of")})
-            if place in seen and "pool" not in claim:  # of transitions that are not said there may be several
+            if place in seen and "at_any" not in claim:  # of transitions that are not said there may be several
                 raise ValueError(f"it says again what line {seen[place]} says: leave one of them out.")
             seen[place] = line
             if cells["value"]:
-                claim |= {
-                    "id": f"T{number}.{line}",
-                    "where": f"Table {number}",
-                    "reported": _value(claim, cells["value"]),
-                }
+                claim |= {"id": f"T{number}.{line}", "where": f"Table {number}", "first_rule": None}
+                claim["reported"] = _value(claim, cells["value"])
                 out.append(claim if claim["kind"] == "correlation" else claim | {"means_of": _count(cells["seeds"])})
         except ValueError as error:
             raise ValueError(f"{path}: line {line}, {error}") from None
-    for claim in out:
-        if claim["kind"] == "stopping":  # one limit must give all of a data set's numbers
-            like = [one["id"] for one in out if (one["kind"], one["from"]) == ("stopping", claim["from"])]
-            claim |= {"rule": "jaccard", "together": like}
+    return out + _together(out)
+
+
+def _together(claims: list[dict]) -> list[dict]:
+    """Return a joint claim for each data set with several numbers at a limit that is not said: one limit gives all."""
+    unsaid = [claim for claim in claims if claim.get("select", {}).get("limit") == "usual"]
+    out = []
+    for name in dict.fromkeys(claim["from"] for claim in unsaid):
+        members = [claim for claim in unsaid if claim["from"] == name]
+        ids = [claim["id"] for claim in members]
+        if len(ids) > 1:
+            out.append({
+                "id": "+".join(ids), "says": "after boundary-aware stopping, all at one limit", "reported": "joint",
+                "kind": "joint", "from": name, "together": ids, "over": "limits", "first_rule": None,
+                "dataset": members[0]["dataset"], "where": members[0]["where"],
+            })  # fmt: skip
     return out
 
 
@@ -151,7 +160,7 @@ def _claim(form: Form, cells: dict[str, str]) -> dict:
 def _transition(select: dict, spec: specs.Levels, cells: dict[str, str]) -> dict:
     known = {f"{first}-{second}": f"{first}→{second}" for first, second in zip(spec.bits, spec.bits[1:])}
     if not cells["transition"]:  # which one is not said: any of them may be meant
-        return {"select": select, "span": "transition", "pool": "transition"}
+        return {"select": select, "span": "transition", "at_any": "transition"}
     return {"select": select | {"transition": known[_one(cells, "transition", known)]}, "span": "transition"}
 
 
@@ -161,8 +170,8 @@ def _chosen(select: dict, spec: specs.Stopping, cells: dict[str, str]) -> dict:
     if cells["measure"] == "accuracy_lost":
         _empty(cells, "rule", "accuracy is lost at a number of bits, which column bits gives")
     if rule == _AWARE:
-        _empty(cells, "limit", "a limit is one of jaccard or of band flips")
-        return {"select": select, "kind": "stopping"}
+        _empty(cells, "limit", "the rule with a limit is jaccard")
+        return {"select": select | {"rule": "jaccard", "limit": "usual"}}
     limits = {f"{limit:g}": limit for limit in stopping.LIMITS[rule]}
     limit = limits[_one(cells, "limit", limits, usual="0" if rule == "accuracy" else None)]
     return {"select": select | {"rule": rule, "limit": limit}}
@@ -189,10 +198,9 @@ def _says(claim: dict) -> str:
     parts += [select[key] for key in ("transition", "method") if key in select]
     if "bits" in select:
         parts.append(level(select.get("less_bits", select["bits"])))
-    elif claim["kind"] == "stopping":
-        parts.append("after boundary-aware stopping")
     elif "rule" in select:
-        parts.append(f"chosen by {select['rule']} ≤ {select['limit']:g}")
+        stop = "after boundary-aware stopping" if select["rule"] == "jaccard" else "chosen by accuracy"
+        parts.append(stop if select["limit"] in ("usual", 0) else f"{stop} at {select['limit']:g}")
     return ", ".join([*parts, *([f"{select['split']} inputs"] if "split" in select else [])])
 
 
