@@ -121,7 +121,7 @@ stopping_figures.transfer_figure(sets)
 # %% [markdown]
 # ## Every limit, against the paper's digits
 #
-# The abstract does not state the limit. So S2 and S4 are judged at every limit of the grid at once: a tick marks where the
+# The abstract does not state the limit. So S2 and S4 are judged together at every limit of the grid: a tick marks where the
 # paper's number falls into the 95 % interval of a mean of four of our runs.
 
 # %% tags=["hide-input"]

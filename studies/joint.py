@@ -15,18 +15,19 @@ def judge_joint(claim: dict, claims: list[dict], rows: dict[str, dict], results:
     if claim.get("over") == "triples":
         return _judge_triples(members, results, rule)
     if claim.get("over") == "limits":
-        each = at_limits(members, results, rule)
-        best = max(each, key=lambda one: (NUMBERS.index(one.verdict), len(one.excluded)))
-        count = sum(one.verdict != NUMBERS[0] for one in each)
-        note = f"all inside at once at {count} of {len(each)} limits"
+        each = [(together(numbers), numbers) for numbers in at_limits(members, results, rule)]
+        best, numbers = max(each, key=lambda pair: (NUMBERS.index(pair[0].verdict), len(pair[0].excluded)))
+        count = sum(one.verdict != NUMBERS[0] for one, _ in each)
+        note = f"at the limit that agrees best; all inside at once at {count} of {len(each)} limits"
     elif members[0]["kind"] == "value":
-        best, note = together([numbers_of(member, results, rule)[""] for member in members]), ""
+        numbers = [numbers_of(member, results, rule)[""] for member in members]
+        best, note = together(numbers), ""
     else:
         found = [rows[name]["verdict"] for name in claim["together"]]
-        return {"verdict": min(found, key=DIRECTIONS.index)}
-    return {"verdict": best.verdict, "note": note} | {
-        side: dict.fromkeys(getattr(best, side)) for side in ("excluded", "held")
-    }
+        return {"verdict": min(found, key=DIRECTIONS.index), "together": dict.fromkeys(claim["together"])}
+    sides = {side: dict.fromkeys(getattr(best, side)) for side in ("excluded", "held")}
+    ours = {name: one.interval.estimate for name, one in zip(claim["together"], numbers)}
+    return {"verdict": best.verdict, "note": note, "together": ours} | sides
 
 
 def _judge_triples(members: list[dict], results: Results, rule: dict) -> dict:
@@ -41,7 +42,7 @@ def _judge_triples(members: list[dict], results: Results, rule: dict) -> dict:
     if len(places) < 3:
         raise ValueError(f"there are {len(places)} transitions, and three in order are judged: run more bit-widths.")
     triples = list(combinations(range(len(places)), 3))
-    names = {triple: ", ".join(places[i] for i in triple) for triple in triples}
+    names = {triple: "triple " + ", ".join(places[i] for i in triple) for triple in triples}
     p = {triple: rank_p(counts[:, triple], reported) for triple in triples}
     best, limit = max(p, key=p.get), 1 - rule["level"]
     held, excluded = {}, {}
@@ -50,9 +51,11 @@ def _judge_triples(members: list[dict], results: Results, rule: dict) -> dict:
             chance = rank_p(counts[:, best], counts[:, other].mean(axis=0))
             (held if chance > limit else excluded)[names[other]] = None
     inside = [names[triple] for triple in triples if p[triple] > limit]
-    note = f"{len(inside)} of {len(triples)} ordered triples agree; best: {names[best]}, p = {brief(p[best], '.3f')}"
+    place = names[best].removeprefix("triple ")
+    note = f"in {place}, with p = {brief(p[best], '.3f')}; {len(inside)} of {len(triples)} ordered triples agree"
+    ours = dict(zip((member["id"] for member in members), counts[:, best].mean(axis=0).tolist()))
     verdict = NUMBERS[bool(inside) + bool(inside and not held)]
-    return {"verdict": verdict, "excluded": excluded, "held": held, "note": note}
+    return {"verdict": verdict, "excluded": excluded, "held": held, "note": note, "together": ours}
 
 
 def rank_p(runs: np.ndarray, one: np.ndarray) -> float:

@@ -38,7 +38,7 @@ def ledger(
     A row has the keys of :data:`FIELDS`, None where there is nothing. ``excluded`` and ``held`` are the means of the
     neighbours that our interval excludes and holds. ``multiverse`` is the fraction of specifications in which the claim
     holds by the first rule, and ``explanation`` names the entries of *explanations* (data/explanations.yml by default)
-    that explain it. No verdict depends on these two.
+    that explain it. No verdict depends on these two. ``together`` has our middle for each claim that is judged with it.
     """
     rule, claims = load_claims(path)
     files, rows = Results(results), {}
@@ -49,7 +49,7 @@ def ledger(
             continue
         names = [claim["from"]] if isinstance(claim["from"], str) else claim["from"]
         runs = files.load(names[0])
-        row |= {"together": claim.get("together"), "command": runs.attrs["command"], "runs": runs.sizes["seed"]}
+        row |= {"command": runs.attrs["command"], "runs": runs.sizes["seed"]}
         try:
             if claim["kind"] == "joint":
                 row |= joint.judge_joint(claim, claims, rows, files, rule)
@@ -131,29 +131,28 @@ def chance_line(rows: list[dict]) -> str:
     )
 
 
+_MOST_NAMES = 6
+
+
 def named(names) -> str:
     """
-    Write neighbours as a list; bit-widths share the word.
+    Write neighbours as a list; bit-widths share the word, and triples of transitions are counted, as are more than six.
 
-    >>> named(["8 bits", "7 bits", "by accuracy"]), named(["7→6"])
-    ('8, 7 bits, by accuracy', '7→6')
+    >>> named(["8 bits", "7 bits", "by accuracy"]), named(["triple 8→7, 7→6, 6→5"] * 9), named("abcdefgh")
+    ('8, 7 bits, by accuracy', '9 triples', 'a, b, c, d, e, f and 2 more')
     """
     bits = [name.removesuffix(" bits") for name in names if name.endswith(" bits")]
-    rest = [name for name in names if not name.endswith(" bits")]
-    return ", ".join([*([f"{', '.join(bits)} bits"] if bits else []), *rest])
-
-
-_MOST_NAMES = 8  # of neighbours in a table; the rest is counted
+    triples = [name for name in names if name.startswith("triple ")]
+    rest = [name for name in names if not name.endswith(" bits") and name not in triples]
+    words = [*([f"{', '.join(bits)} bits"] if bits else []), *([f"{len(triples)} triples"] if triples else [])]
+    more = f" and {len(rest) - _MOST_NAMES} more" if len(rest) > _MOST_NAMES else ""
+    return ", ".join([*words, *rest[:_MOST_NAMES]]) + more
 
 
 def told_apart(row: dict) -> str:
     """Say which neighbours a row's interval excludes and which it holds, and what difference the seeds could see."""
-    parts = []
-    for word, side in (("not from", row["held"]), ("from", row["excluded"])):
-        if side:
-            names = list(side)
-            more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-            parts.append(f"{word} {named(names[:_MOST_NAMES])}{more}")
+    sides = (("not from", row["held"]), ("from", row["excluded"]))
+    parts = [f"{word} {named(list(side))}" for word, side in sides if side]
     if row["detectable"] is not None:
         within = "within" if row["equivalent"] else "not shown to be within"
         parts += [f"sees {number(row['detectable'], '.2g')} or more", f"{within} ±{number(row['bound'], '.2g')}"]
@@ -173,9 +172,9 @@ def table(rows: list[dict], *, padded: bool = True) -> str:
 
 def _cells(row: dict, known: dict[str, dict]) -> tuple[str, ...]:
     """Return a row's cells; claims judged together show the numbers of those of them that are *known*."""
-    parts = [known[name] for name in row["together"] or () if name in known and known[name]["kind"] == "value"]
-    paper = ", ".join(brief(part["reported"]) for part in parts or [row])
-    ours = ", ".join(number(part["estimate"], ".3g") for part in parts)
+    parts = {name: ours for name, ours in (row["together"] or {}).items() if ours is not None and name in known}
+    paper = ", ".join(brief(known[name]["reported"]) for name in parts) or brief(row["reported"])
+    ours = ", ".join(number(estimate, ".3g") for estimate in parts.values())
     if row["estimate"] is not None:
         write = signed if row["kind"] in ("direction", "no gain", "reduction") else number
         ours = interval(Ends(row["estimate"], row["low"], row["high"]), ".3g", write)

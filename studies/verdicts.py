@@ -131,13 +131,13 @@ def numbers_of(claim: dict, results: Results, rule: dict) -> dict[str, Number]:
     return found
 
 
-def at_limits(claims: list[dict], results: Results, rule: dict) -> list[Together]:
-    """Judge claims on one file together at every limit of every boundary-aware stopping rule."""
+def at_limits(claims: list[dict], results: Results, rule: dict) -> list[list[Number]]:
+    """Return the numbers that claims on one file are about, at every limit of every boundary-aware stopping rule."""
     runs, choices = results.load(claims[0]["from"]), results.choices(claims[0]["from"])
     of, limit, name = _BY_ACCURACY
     other = (name, chosen(choices, of, limit, rule["spare"]))
     each = aware(choices, {claim["select"]["measure"] for claim in claims})
-    return [together(list(numbers)) for numbers in zip(*(_by_rule(one, runs, each, other, rule) for one in claims))]
+    return list(map(list, zip(*(_by_rule(one, runs, each, other, rule) for one in claims))))
 
 
 def judge_value(claim: dict, results: Results, rule: dict) -> dict:
@@ -153,7 +153,7 @@ def judge_value(claim: dict, results: Results, rule: dict) -> dict:
     if claim["select"].get("limit") == "usual":
         limit = chosen(results.choices(claim["from"]), claim["select"]["rule"], "usual", rule["spare"]).limit
         each = at_limits([claim], results, rule)
-        count = sum(one.verdict != NUMBERS[0] for one in each)
+        count = sum(one.holds(one.reported) for (one,) in each)
         note = f"at Jaccard ≤ {float(limit):g}, which calibration data pick; inside at {count} of {len(each)} limits"
     elif place:
         inside = [where for where, one in judged.items() if one.verdict != NUMBERS[0]]

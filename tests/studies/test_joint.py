@@ -1,5 +1,6 @@
 """Claims judged together: numbers at one limit and as they stand, three counts of one run, readings of a direction."""
 
+import re
 from itertools import combinations
 
 import numpy as np
@@ -35,10 +36,16 @@ def test_numbers_are_taken_together_at_one_limit(tmp_path):
     *singles, both = judge_stopping(tmp_path, (flips, jaccard), many)
     assert both["verdict"] == "reproduced" and [row["verdict"] for row in singles] == ["not reproduced"] * 2
     assert [both[key] for key in ("estimate", "low", "high", "first_verdict")] == [None] * 4
-    assert both["note"].startswith("all inside at once at ") and both["note"].endswith(" of 39 limits")
+    assert both["note"].startswith("at the limit that agrees best; all inside at once at ")
+    assert both["note"].endswith(" of 39 limits") and both["together"] == {
+        "X1": pytest.approx(flips, rel=0.02), "X2": pytest.approx(jaccard, rel=0.02),
+    }  # fmt: skip
     # Each number is right at some limit, but never both at the same one.
     both = judge_stopping(tmp_path, (flips, float(five.boundary_jaccard.median())), many)[-1]
-    assert (both["verdict"], both["note"]) == ("not reproduced", "all inside at once at 0 of 39 limits")
+    assert (both["verdict"], both["note"]) == (
+        "not reproduced",
+        "at the limit that agrees best; all inside at once at 0 of 39 limits",
+    )
     # Flips that are as many at all bits tell nothing: what Jaccard tells is enough.
     same = many.copy(deep=True)
     same["flip_rate"] = same.flip_rate * 0 + 0.01 * (1 + 0.001 * np.arange(12)[:, None, None])
@@ -57,7 +64,7 @@ def test_numbers_as_they_stand_are_all_inside_or_not(tmp_path):
     ):
         rows = judge_many(tmp_path, [joint_of(["A", "B"]), first, second | b], by_bits(RAMP, four))
         assert [row["id"] for row in rows] == ["A+B", "A", "B"] and rows[0]["verdict"] == expected
-        assert rows[0]["together"] == ["A", "B"] and rows[1]["together"] is None
+        assert rows[0]["together"] == {"A": 0.5, "B": 0.5} and rows[1]["together"] is None
 
 
 def test_directions_together_are_as_the_worst_of_them(tmp_path):
@@ -87,11 +94,12 @@ def test_three_counts_are_of_one_run_in_order(tmp_path):
     counts = np.array([10, 20, 30, 60.0]) + 5 * size[:, None] + generator.normal(0, 0.5, (100, 4))
     row = of_triples(tmp_path, counts, [15, 25, 35])
     assert row["verdict"] == "reproduced" and row["held"] == {} and len(row["excluded"]) == 3
-    assert row["note"].startswith("1 of 4 ordered triples agree; best: 8→7, 7→6, 6→5, p = ")
+    assert re.fullmatch(r"in 8→7, 7→6, 6→5, with p = [\d.]+; 1 of 4 ordered triples agree", row["note"])
+    assert row["together"] == dict(zip("ABC", (pytest.approx(mean) for mean in counts[:, :3].mean(axis=0))))
     # Each count is one of many runs, but no run is large in one transition and small in the next; nor is the order free.
     for wrong in ([15, 15, 35], [25, 15, 35]):
         row = of_triples(tmp_path, counts, wrong)
-        assert row["verdict"] == "not reproduced" and row["note"].startswith("0 of 4 ordered triples agree; best: ")
+        assert row["verdict"] == "not reproduced" and row["note"].endswith("; 0 of 4 ordered triples agree")
     # Where the second and third transition give the same, no triple tells them apart.
     counts[:, 2] = counts[:, 1] + generator.normal(0, 0.5, 100)
     row = of_triples(tmp_path, counts, [15, 25, 65])
@@ -119,7 +127,7 @@ def test_the_published_claims_taken_together_follow_from_their_parts():
     rows = {row["id"]: row for row in published_rows()}
     for name, parts in TOGETHER.items():
         of_parts = [rows[part] for part in parts]
-        assert rows[name]["together"] == parts and rows[name]["kind"] == "joint"
+        assert list(rows[name]["together"]) == parts and rows[name]["kind"] == "joint"
         if name in ("C1+C2+C3", "R1+R2", "R3+R4"):
             inside = all(part["verdict"] != "not reproduced" for part in of_parts)
             assert (rows[name]["verdict"] != "not reproduced") == inside
