@@ -18,6 +18,16 @@ _INSTALL = {
 }  # fmt: skip
 
 
+class Refusal(ValueError):
+    """What is wrong with what was given, in one line that names it; what a foreign classifier raises is none."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return the kind of an error and the first line of what it says, without the full stop."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return ": ".join([type(error).__name__, *(line[:300].rstrip(".") for line in lines[:1])])
+
+
 def needed(module: str, use: str):
     """Return a module of a package that only some users need, or say in one line what to install for *use*."""
     package = module.partition(".")[0]
@@ -47,13 +57,13 @@ def without_gradients():
 
 
 def to_numpy(values) -> np.ndarray:
-    """Return *values* (a tensor on any device, an array or nested lists) as a NumPy array, not copied if possible."""
+    """Return *values* (a tensor on any device, any array or nested lists) as a NumPy array, not copied if possible."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()
         if values.dtype.is_floating_point and values.element_size() == 2 and "bfloat16" in str(values.dtype):
             values = values.float()  # NumPy has no bfloat16; float32 holds every one of its values
         return values.numpy()
-    return np.asarray(values)
+    return np.asarray(values.toarray() if hasattr(values, "toarray") else values)  # SciPy's sparse ones
 
 
 def check_finite(

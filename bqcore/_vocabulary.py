@@ -16,6 +16,7 @@ LONG_NAMES = {
     "accuracy_reference": ("accuracy of the reference", RATE), "accuracy": ("accuracy of the candidate", RATE),
     "margin_change": ("change of the float top-2 pair's margin, magnitude", "1"),
     "flipped_sample": ("index of a flipped held-out sample, by growing float margin", "1"),
+    "flipped_id": ("its name", "1"),
     "flipped_margin": ("its float top-2 margin", "1"),
     "flipped_moved": ("the candidate's margin of the same pair", "1"),
     "flipped_from": ("the reference's decision", "class"), "flipped_to": ("the candidate's decision", "class"),
@@ -28,6 +29,7 @@ LONG_NAMES = {
     # around inputs
     "radius": ("local logit-margin radius", UNITS),
     "displacement": ("first-order boundary displacement, magnitude", UNITS),
+    "signed_distance_change": ("signed distance change, free of scale, magnitude", UNITS),
     "normal_variation": ("normal variation, 1 - cos", "1"),
     "third_class": ("samples decided for a class outside the float top-2 pair", RATE),
     "flat_pairs": ("pairs whose margin has no gradient", "count"),

@@ -71,6 +71,13 @@ plt.show()
 #
 # Tables report the median and the 95th percentile of $|\delta|$. A margin without a gradient has no displacement; such
 # inputs are counted. Other readings: the top-2 pair alone for the radius, the slope within the slice, the slope of $q$.
+#
+# The displacement counts a change of scale as a shift: for $q = c f$ it is $(c - 1)$ times the distance to the pair's
+# boundary, although no boundary moves. The **signed distance change** divides each margin by its own slope,
+#
+# $$ \Delta s(x) = \frac{m^q_{ab}(x)}{\lVert \nabla m^q_{ab}(x) \rVert} - \frac{m^f_{ab}(x)}{\lVert \nabla m^f_{ab}(x) \rVert}, $$
+#
+# so that a common factor of the logits cancels. On the boundary of $f$ it equals $\delta$ to first order.
 
 
 # %% tags=["hide-input"]
@@ -87,7 +94,7 @@ square = planes.Plane(np.zeros(2), np.eye(2), np.full(2, -1.0), np.full(2, 1.0),
 x = torch.tensor([[0.55, 0.35]], dtype=torch.float64)
 r, change = margins.radius(f, x), margins.local_change(f, q, x)
 
-# %% mystnb={"figure": {"caption": "Radius (blue) and displacement (orange arrow) at one input of a linear three-class classifier. Blue lines: float boundary; orange lines: quantized boundary. For linear classifiers the radius is exact, and so is the displacement where the two normals agree.", "name": "figure-radius"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Radius (blue) and displacement (orange arrow) at one input of a linear three-class classifier. Blue lines: float boundary; orange lines: quantized boundary. For linear classifiers the radius is exact; the displacement is exact if both margins have the same gradient, in length and direction.", "name": "figure-radius"}} tags=["hide-input"]
 figure, axes = plt.subplots(figsize=(4.6, 4.4))
 a, b = square.nodes(401)
 grids = [label_grids.label_grid(model, square, 401) for model in (f, q)]

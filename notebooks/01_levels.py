@@ -35,7 +35,7 @@ share = 0.2  # of the inputs, those of least margin, in the boundary band
 
 # %% tags=["remove-cell"]
 from studies import catalogue, ledger
-from studies.figures import inputs, levels, tables
+from studies.figures import inputs, levels, setup, tables
 
 settings = inputs.settings("seed seeds bits width epochs nodes scheme granularity steps share")
 
@@ -43,6 +43,9 @@ settings = inputs.settings("seed seeds bits width epochs nodes scheme granularit
 
 one = catalogue.run(settings.spec)
 many = catalogue.sweep(settings.spec, settings.seeds)
+
+# %% tags=["remove-input"]
+setup.table("digits")
 
 # %% [markdown]
 # ## One run, as the paper has it
@@ -95,6 +98,30 @@ tables.Table(
 
 # %% mystnb={"figure": {"caption": "What each level does over the seeds, a dot a run. Diamonds are the paper's values.", "name": "figure-spread"}} tags=["hide-input"]
 levels.spread_figure(many, ledger.reported_values())
+
+# %% tags=["remove-input"]
+tables.source(many, "digits_levels.nc")
+
+# %% [markdown]
+# ## Displacement without scale
+#
+# The {term}`first-order boundary displacement` δ divides the change of a margin by the float network's slope. If quantization
+# also multiplies all margins by a factor, δ counts that as a shift, although no boundary moves ([](lesson-displacement),
+# exercise 5). The {term}`signed distance change` Δs divides each margin by its own slope and is free of that. The paper names its
+# quantity and gives no formula: which of the two is nearer to its number?
+
+# %% mystnb={"figure": {"caption": "The two readings of the boundary shift over the seeds. Left: the median over the test inputs, the median run with the 95 % prediction interval of a single run; the diamond is the paper's value. Right: the ratio of the two, a dot a run, with the median; the dotted line is one.", "name": "figure-shifts"}} tags=["hide-input"]
+levels.shifts_figure(many, ledger.reported_values())
+
+# %% tags=["hide-input"]
+tables.Table(
+    levels.shifts_table(many),
+    f"Both readings over {many.sizes['seed']} seeds, in input units: the median run with the 95 % prediction interval of a single run. The last column is the mean difference, paired by seed, with its 95 % interval.",
+    "table-shifts",
+)
+
+# %% tags=["remove-input"]
+levels.shifts_summary(many, ledger.reported_values())
 
 # %% tags=["remove-input"]
 tables.source(many, "digits_levels.nc")

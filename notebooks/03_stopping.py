@@ -34,7 +34,7 @@ jaccard_limits = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]  # limits on either Jaccard
 
 # %% tags=["remove-cell"]
 from studies import ledger, stopping
-from studies.figures import inputs, style, tables, tolerance
+from studies.figures import inputs, setup, style, tables, tolerance
 from studies.figures import stopping as stopping_figures
 
 limits = inputs.limits("results datasets seeds spare accuracy_drops flip_limits band_limits jaccard_limits")
@@ -49,6 +49,9 @@ paper = ledger.reported()
 
 # %% tags=["remove-input"]
 tables.sources(*sets.values(), *convolutional.values(), variants)
+
+# %% tags=["remove-input"]
+setup.table(*datasets)
 
 # %% [markdown]
 # ## What each rule chooses (Table 3)
@@ -118,7 +121,7 @@ stopping_figures.transfer_figure(sets)
 # %% [markdown]
 # ## Every limit, against the paper's digits
 #
-# The abstract does not state the limit. So S2 and S4 are judged at every limit of the grid at once: a tick marks where the
+# The abstract does not state the limit. So S2 and S4 are judged together at every limit of the grid: a tick marks where the
 # paper's number falls into the 95 % interval of a mean of four of our runs.
 
 # %% tags=["hide-input"]

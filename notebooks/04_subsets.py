@@ -31,7 +31,7 @@ jaccard_limits = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]  # limits on either Jaccard
 
 # %% tags=["remove-cell"]
 from studies import ledger, stopping
-from studies.figures import inputs, tables, tolerance
+from studies.figures import inputs, setup, tables, tolerance
 from studies.figures import stopping as stopping_figures
 
 limits = inputs.limits("results seeds spare accuracy_drops flip_limits band_limits jaccard_limits")
@@ -45,6 +45,9 @@ paper = ledger.reported()
 
 # %% tags=["remove-input"]
 tables.sources(many, residual, variants)
+
+# %% tags=["remove-input"]
+setup.table("cifar-10")
 
 # %% [markdown]
 # ## What each rule chooses (Table 4)

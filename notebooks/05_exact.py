@@ -22,7 +22,8 @@
 #
 # Those of the other chapters that matter here, where one network is looked at closely: `make book P="seed=3 bits=[8,5]"`
 # reaches this one too. The network is trained here, on the digits set of scikit-learn, and every figure and table of this page is
-# computed from it: `python notebooks/execute.py 05_exact seed=3`.
+# computed from it: `python notebooks/execute.py 05_exact seed=3`. How it is trained, and whose choice that is, is in
+# [](setup-digits).
 
 # %% tags=["parameters"]
 seed = 0  # of the split, the initial weights and the order of the batches

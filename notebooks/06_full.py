@@ -29,7 +29,7 @@ power = 0.8  # chance at which a change that the seeds could have seen is stated
 
 # %% tags=["remove-cell"]
 from studies import specs
-from studies.figures import inputs, rounding, tables, tolerance
+from studies.figures import inputs, rounding, setup, tables, tolerance
 
 inputs.check_runs("results seeds power", "power")
 
@@ -42,6 +42,9 @@ stopping, fixed = inputs.published_runs("stopping", datasets), inputs.published_
 
 # %% tags=["remove-input"]
 tables.sources(tensor, channel, rounded, *stopping.values(), *fixed.values())
+
+# %% tags=["remove-input"]
+setup.table("full-cifar-10")
 
 # %% [markdown]
 # ## What each bit-width moves (Table 5)

@@ -84,7 +84,8 @@ Table(audit.sweep_table(sweep), "PTQ-W of one network by bits.", "table-audit-sw
 # %% [markdown]
 # ## Which layer is to blame
 #
-# One layer at a time goes to the same bits while the others stay in float.
+# One layer at a time goes to the same bits while the others stay in float. The displacement counts a change of the logits'
+# scale as a shift; the signed distance change beside it does not.
 
 # %% tags=["hide-input"]
 blame = bqcore.blame_layers(model, held, bits=bits, fraction=share)

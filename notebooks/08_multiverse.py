@@ -15,7 +15,7 @@
 # the paper's numbers on digits come out at once?
 #
 # A *specification* is one choice for each thing that a claim depends on. The choices of {numref}`table-readings` are crossed where they
-# interact, and each claim is judged in every specification by the ledger's rule. Axes, rules and the definition of the agreeing
+# interact, and each claim is judged in every specification by the ledger's first rule, which was made before the runs. Axes, rules and the definition of the agreeing
 # region stood in the code before the runs; nothing is selected by its result.
 
 # %% [markdown]
@@ -50,9 +50,10 @@ tables.sources(many, *others)
 # %% [markdown]
 # ## The choices
 #
-# The first value of each is the baseline's. Networks are trained anew for the first four; everything else is derived from them, on
-# grids that nest. With few seeds, the interval that a number must lie in is Student's throughout. Each transition, and each
-# stopping rule with its limits, stands for itself here, where the ledger pools the one and takes all limits of the other together.
+# The first value of each is the baseline's, which [](the-setup) has whole. Networks are trained anew for the first four; everything
+# else is derived from them, on grids that nest. With few seeds, the interval that a number must lie in is Student's throughout. Each
+# transition, and each stopping rule with its limits, stands for itself here, where the ledger's first rule pools the one and takes all limits of
+# the other together.
 
 # %% tags=["hide-input"]
 tables.Table(
@@ -64,7 +65,7 @@ tables.Table(
 # %% [markdown]
 # ## In how many specifications each claim holds
 #
-# A claim *holds* where the ledger would say "reproduced": the reported number lies in the interval, and the interval is not so wide
+# A claim *holds* where the ledger's first rule would say "reproduced": the reported number lies in the interval, and the interval is not so wide
 # that it could not tell one bit-width from another. Where only that is missing, it is *inconclusive*.
 
 # %% tags=["hide-input"]

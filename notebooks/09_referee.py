@@ -23,8 +23,10 @@
 rng = 0  # seed of the paired bootstrap
 
 # %% tags=["remove-cell"]
+from IPython.display import Markdown
+
 from studies import first_order, ledger, published
-from studies.figures import inputs, referee, stopping, tables
+from studies.figures import inputs, referee, stopping, tables, verdicts
 
 inputs.checked_names("rng")
 
@@ -61,11 +63,25 @@ tables.sources(*sets.values(), *full.values(), study)
 # ## Single runs and their spread
 #
 # Each number is held against the interval that our next run, or our next mean of as many runs, falls into with a probability
-# of 95 %. Near 0 the paper's run is like our typical one; far out at ±1 it could still be one of ours. That a number lies
-# inside shows little where the interval is wide, which [](the-ledger) calls inconclusive.
+# of 95 %. Inside it is *compatible*. That shows little where the interval also contains what a neighbour gives in the mean: another
+# bit-width, rounding, rule or transition. Only where it contains none is the number *reproduced*. [](the-ledger) has the rule
+# and names the neighbours.
 
-# %% mystnb={"figure": {"caption": "Where each reported number lies among our runs: in the shaded band the next run could give it. Marks at the edge lie farther out. In words: the number, and our 95 % interval.", "name": "figure-positions"}} tags=["hide-input"]
-referee.positions_figure(rows)
+# %% mystnb={"figure": {"caption": "Where each reported number lies among our runs: in the shaded band the next run could give it. Ticks: means of the neighbours; where one is inside the band, our runs cannot tell it from ours. Marks at the edge lie farther out. In words: the number, and our 95 % interval.", "name": "figure-positions"}} tags=["hide-input"]
+verdicts.positions_figure(rows)
+
+# %% [markdown]
+# Some would be outside by chance.
+
+# %% tags=["remove-input"]
+Markdown(ledger.chance_line(rows))
+
+# %% [markdown]
+# Claims without a number are directions. Each has a bound: a difference that would matter, with its reason in `data/claims.yml`. A
+# difference inside the bound is as good as none; one that is smaller than the ticks would probably not have been seen.
+
+# %% mystnb={"figure": {"caption": "Directions: mean differences paired by seed with their 95 % intervals, in units of each one's bound. In the shaded band a difference is smaller than its bound. Ticks: the smallest difference that so many seeds see with a probability of 80 %. S5 and S6 are above 0, but smaller than their bound; the 3-bit gains of the gap term (R6) are above 0 too, where the claim is that there are none.", "name": "figure-directions"}} tags=["hide-input"]
+verdicts.directions_figure(rows)
 
 # %% [markdown]
 # ## The grid that the CIFAR-10 numbers imply
@@ -131,8 +147,8 @@ tables.Table(
 )
 
 # %% [markdown]
-# The limit is a choice too. The abstract states none, so S2 with S4, and C4 to C6, are judged at every limit of a grid fixed
-# beforehand, and the ledger says at which share of it they agree: {numref}`table-3-limits-one` and
+# The limit is a choice too. The abstract states none, so each number is judged at the limit that calibration data pick, and S2 with
+# S4, and C4 to C6, together at every limit of a grid fixed beforehand: {numref}`table-3-limits-one` and
 # {numref}`table-4-limits-one`.
 #
 # ## Calibration against held-out: three correlations

@@ -22,6 +22,8 @@
 # step for each weight tensor. Gates start near the rounding that is optimized layer by layer. Beside them: that rounding
 # itself, rounding to nearest, GPTQ, and learned steps with rounding to nearest.
 #
+# The networks are trained as [](the-setup) says.
+#
 # **Fixed before the runs.** Each objective has one strength, from a grid of two: the size of its term at rounding to nearest,
 # as a multiple of the plain error there (for margin weights, their rate). Each network's own calibration data choose it: the
 # fewest band flips on calibration inputs that were not learned from, the weaker of equals. An objective *beats* plain

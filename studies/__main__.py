@@ -87,7 +87,9 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     fetch.add_argument("name", choices=["mnist", "fashion-mnist", "cifar-10", "all"])
 
     ledger = commands.add_parser("ledger", help="print every claim of the paper with our verdict")
-    ledger.add_argument("--json", action="store_true", help="as a list of objects")
+    form = ledger.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="in full, as a list of objects")
+    form.add_argument("--csv", action="store_true", help="in full, as a table for other programs")
     ledger.add_argument(
         "--results", type=Path, metavar="FOLDER", help="judge these result files (default: data/results)"
     )
@@ -180,7 +182,12 @@ def _ledger(options) -> int:
     from . import ledger
 
     rows = ledger.ledger(**({"results": options.results} if options.results else {}))
-    print(json.dumps(rows, indent=2, ensure_ascii=False) if options.json else ledger.table(rows))
+    if options.json:
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+    elif options.csv:
+        print(ledger.as_csv(rows), end="")
+    else:
+        print(f"{ledger.table(rows)}\n\n{ledger.chance_line(rows)}")
     return 0
 
 

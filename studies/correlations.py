@@ -13,6 +13,8 @@ PREDICTORS = {
     "flip_rate": "flips", "band_flip_rate": "band flips", "boundary_jaccard": "J", "effective_displacement": "d_eff",
 }  # fmt: skip
 
+VARIANTS = ("nearest", "layers", "logits", "gap")  # of rounding
+
 
 def chosen_gap(many: xr.Dataset, bits: int) -> str:
     """
@@ -37,22 +39,29 @@ def series(many: xr.Dataset) -> dict[str, xr.Dataset]:
     """Return what a correlation is taken over, by variant: the levels of PTQ-W, or each rounding at its bit-widths."""
     if "method" not in many.dims:
         return {"PTQ-W": many.drop_sel(bits=FLOAT)}
-    return {name: at_method(many, name) for name in ("nearest", "layers", "logits", "gap")}
+    return {name: at_method(many, name) for name in VARIANTS}
 
 
-def correlations(many: xr.Dataset, predictor: str = "boundary_jaccard", predicted: str = "boundary_jaccard") -> dict:
+def correlations(
+    many: xr.Dataset,
+    predictor: str = "boundary_jaccard",
+    predicted: str = "boundary_jaccard",
+    *,
+    level: float = 0.95,
+) -> dict:
     """
     Correlate a calibration measure with a held-out one over seeds and bit-widths, for each variant.
 
     A variant has r with Fisher's interval, r with the interval over seeds, and r within bit-widths; at least 3 seeds.
+    The intervals hold the truth with probability *level*.
     Measures that depend on the grid are taken on the first.
     """
     out = {}
     for name, runs in series(many).items():
         first, second = (_values(runs, *what) for what in ((predictor, "calibration"), (predicted, "held-out")))
         out[name] = (
-            statistics.correlation(first, second), statistics.seed_correlation(first, second),
-            statistics.within_level_correlation(first, second),
+            statistics.correlation(first, second, level=level), statistics.seed_correlation(first, second, level=level),
+            statistics.within_level_correlation(first, second, level=level),
         )  # fmt: skip
     return out
 

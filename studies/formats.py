@@ -5,6 +5,10 @@ from typing import NamedTuple
 from .specs import FLOAT
 
 NONE = "none"
+# Data sets as the ledger names them.
+DATASETS = {
+    "mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "cifar-10": "CIFAR-10 subset", "full-cifar-10": "full CIFAR-10"
+}  # fmt: skip
 
 
 class Ends(NamedTuple):

@@ -59,7 +59,7 @@ def of_shifts(model: nn.Module, inputs: torch.Tensor, logits: dict[int, torch.Te
 
 
 def of_geometry(levels: dict[int, nn.Module], inputs: torch.Tensor) -> xr.Dataset:
-    """Measure radius, displacement and normal variation of each level in float64: median and 95th percentile."""
+    """Measure radius, displacement with and without scale, and normal variation in float64: median, 95th percentile."""
     doubles = {bits: networks.doubled(model) for bits, model in levels.items()}
     inputs = inputs.double()
     rows = []
@@ -69,6 +69,7 @@ def of_geometry(levels: dict[int, nn.Module], inputs: torch.Tensor) -> xr.Datase
         rows.append({
             "radius": ("quantile", np.quantile(r.radius, _QUANTILES)),
             "displacement": ("quantile", np.nanquantile(np.abs(change.displacement), _QUANTILES)),
+            "signed_distance_change": ("quantile", np.nanquantile(np.abs(change.signed_distance_change), _QUANTILES)),
             "normal_variation": ("quantile", np.nanquantile(change.normal_variation, _QUANTILES)),
             "third_class": float(change.third_class.mean()),
             "flat_pairs": r.flat, "flat_margins": change.flat_candidate,

@@ -7,14 +7,19 @@ Numbers and verdicts in pages, read from result files while the book is built, s
         coordinate with a blank in it stands in quotation marks, as "method=mse, step"
     {value}`digits_levels @command`  {value}`digits_levels boundary_jaccard @units`
         an attribute of the file or of a variable
-    {claim}`D2 low`  {claim}`D2 low .2f`  {claim}`D2 verdict`
-        a field of a row of the ledger
-    {ledger}, a directive with the options :id:, :dataset: and :verdict:
-        the ledger as a table: all of it, or the rows with these values (several with commas between)
+    {claim}`D2 low`  {claim}`D2 low .2f`  {claim}`D2 verdict`  {claim}`D3 held`
+        a field of a row of the ledger; of neighbours, their names
+    {ledger}, a directive with the options :id:, :dataset:, :verdict: and :table:
+        the ledger as a table: all of it, or the rows with these values (several with commas between); of a table of the
+        paper that is not entered, nothing
+    {ledger} counts  {ledger} chance  {ledger} runs
+        how many claims have each verdict; how many would fail by chance; the runs behind the claims
     {parameters} levels digits, a directive
         the parameters of the runs of a study on a data set as a table, as studies.specs knows them
     {times}, a directive
         what the paper's own runs took, as a table
+    {setup} digits, a directive
+        the setup of a data set as a table, beside what the abstract says of it; {deviations}: the log of deviations
     {notebooks}, a directive
         the parameters of every notebook as tables, from its cells tagged `parameters`: a comment behind a parameter
         says what it means, and after "; cost: " what it costs
@@ -40,7 +45,8 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 REDUCTIONS = {"median": np.median, "mean": np.mean, "min": np.min, "max": np.max, "std": np.std, "sum": np.sum}
 REDUCTIONS["count"] = np.size
-VERDICTS = ("reproduced", "not reproduced", "inconclusive", "not attempted")
+VERDICTS = ("reproduced", "compatible", "not reproduced", "no difference seen", "opposite", "inconclusive")
+VERDICTS += ("not attempted",)
 logger = logging.getLogger(__name__)
 
 
@@ -113,8 +119,11 @@ def value(text: str, results: Path) -> str:
 
 def claim(text: str, rows: list[dict]) -> str:
     """Return what {claim}`text` stands for; raise ValueError if a part of it is not there."""
+    from studies import ledger
+
     key, field, form, *_ = [*text.split(), ".4g", ""] if len(text.split()) > 1 else [text, "", ""]
-    return formatted(pick(pick({row["id"]: row for row in rows}, key, "claim"), field, "field"), form)
+    found = pick(pick({row["id"]: row for row in rows}, key, "claim"), field, "field")
+    return ledger.named(list(found)) or "none" if isinstance(found, dict) else formatted(found, form)
 
 
 def badge(verdict: str) -> nodes.inline:
@@ -161,7 +170,8 @@ class Claim(Value):
 class Ledger(SphinxDirective):
     """The directive {ledger}."""
 
-    option_spec = {"id": directives.unchanged, "dataset": directives.unchanged, "verdict": directives.unchanged}
+    optional_arguments = 1
+    option_spec = dict.fromkeys(("id", "dataset", "verdict", "table"), directives.unchanged)
 
     def run(self) -> list[nodes.Node]:
         """Insert the table into the page, its verdicts as badges."""
@@ -170,23 +180,42 @@ class Ledger(SphinxDirective):
         note_ledger(self.env)
         try:
             rows = ledger()
-            for field, wanted in self.options.items():
-                rows = [row for row in rows if str(row[field]) in re.split(r"\s*,\s*", wanted.strip())]
+            if self.arguments:
+                texts = {"counts": claims.counts_table, "chance": claims.chance_line, "runs": claims.runs_table}
+                return [table_of(self, pick(texts, self.arguments[0], "table of the ledger")(rows), "ledger-summary")]
+            if "table" in self.options:
+                rows = [row for row in rows if row["where"] == f"Table {self.options['table']}"]
+                if not rows:  # without the paper there are none
+                    return []
+            for field in ("id", "dataset", "verdict"):
+                wanted = re.split(r"\s*,\s*", self.options.get(field, "").strip())
+                rows = [row for row in rows if field not in self.options or str(row[field]) in wanted]
             if not rows:
                 raise ValueError(f"no claim has {self.options}")
         except (ValueError, OSError) as error:
             logger.error("{ledger}: %s.", str(error).rstrip("."), location=self.get_location())
             return []
-        table = table_of(self, claims.table(rows), "ledger")
-        for entry in table.findall(nodes.entry):
-            if entry.astext() in VERDICTS:
-                refill(entry, badge(entry.astext()))
-            says, _, remark = entry.astext().partition(" (ours ")
-            if remark:  # on a small line of its own: the claim itself is the paper's
-                remark = remark.removesuffix(")").removeprefix("is ")
-                remark = nodes.inline("", f"ours: {remark}", classes=["remark"])
-                refill(entry, nodes.Text(f"{says} "), remark)
+        table = table_of(self, claims.table(rows, padded=False), "ledger")
+        for line in table.findall(nodes.row):
+            dress(line)
         return [table]
+
+
+def dress(line: nodes.row) -> None:
+    """Set off a row's id, put remarks and intervals on small lines of their own, and give the verdict its badge."""
+    claim, _, ours, verdict, *_ = line.children
+    name, found, says = claim.astext().partition(" (")
+    if found:
+        says, _, remark = says.partition(" (ours ")  # the claim itself is the paper's
+        remarks = [nodes.inline("", f"ours: {remark[:-1].removeprefix('is ')}", classes=["remark"])] if remark else []
+        refill(claim, nodes.strong("", name), nodes.Text(f" ({says} "), *remarks)
+    middle, _, interval = ours.astext().partition(" [")
+    if interval:
+        refill(ours, nodes.Text(f"{middle} "), nodes.inline("", f"[{interval}", classes=["remark"]))
+    word, _, remark = verdict.astext().partition(" (")
+    if word in VERDICTS:
+        remarks = [nodes.inline("", remark[:-1], classes=["remark"])] if remark else []
+        refill(verdict, badge(word), *remarks)
 
 
 class Notebooks(SphinxDirective):
@@ -264,6 +293,39 @@ class Times(SphinxDirective):
         return [table_of(self, times.table(load(path)), "times")]
 
 
+class Setup(SphinxDirective):
+    """The directive {setup}."""
+
+    required_arguments = 1
+
+    def written(self) -> str:
+        """Return the table in Markdown."""
+        from studies.figures import setup
+
+        return setup.text(self.arguments[0])
+
+    def run(self) -> list[nodes.Node]:
+        """Insert the table into the page."""
+        from studies import specs
+        from studies.figures import setup
+
+        for path in (specs.__file__, setup.__file__, setup.STATED, setup.DEVIATIONS):
+            self.env.note_dependency(str(Path(self.env.srcdir, path)))
+        return [table_of(self, self.written(), "setup")]
+
+
+class Deviations(Setup):
+    """The directive {deviations}."""
+
+    required_arguments = 0
+
+    def written(self) -> str:
+        """Return the log in Markdown."""
+        from studies.figures import setup
+
+        return setup.deviations_text()
+
+
 def table_of(directive: SphinxDirective, markdown: str, name: str) -> nodes.container:
     """Return a Markdown table as nodes, in a container of the class *name*."""
     table = nodes.container(classes=[name])
@@ -274,7 +336,9 @@ def table_of(directive: SphinxDirective, markdown: str, name: str) -> nodes.cont
 
 def note_ledger(env) -> None:
     """Rebuild this page when a claim or a published result changes."""
-    for path in [Path(env.srcdir, "data", "claims.yml"), *sorted(Path(env.srcdir, "data", "results").glob("*.nc"))]:
+    data = Path(env.srcdir, "data")
+    written = [data / "claims.yml", data / "explanations.yml", *sorted(data.glob("paper/*.csv"))]
+    for path in [*written, *sorted(data.glob("results/*.nc"))]:
         env.note_dependency(str(path))
 
 
@@ -287,5 +351,7 @@ def setup(app: Sphinx) -> dict:
     app.add_directive("ledger", Ledger)
     app.add_directive("parameters", Parameters)
     app.add_directive("notebooks", Notebooks)
+    app.add_directive("setup", Setup)
+    app.add_directive("deviations", Deviations)
     app.add_directive("times", Times)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

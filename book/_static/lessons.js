@@ -135,7 +135,8 @@ are those of bqcore for the same classifiers, which tests/book/test_lessons_page
       const [before, after] = nets.map((net) => labelsOf(linear(net), SQUARE, 201));
       return {
         before, after, radius, rival, winner: a, runnerUp: b, displacement: (mq - mf) / size, normal, reach: mf / size,
-        normalVariation: chord / 2, exact: -mq / (other[0] * normal[0] + other[1] * normal[1]) - mf / size,
+        signedDistanceChange: mq / Math.hypot(...other) - mf / size, normalVariation: chord / 2,
+        exact: -mq / (other[0] * normal[0] + other[1] * normal[1]) - mf / size,
         label: G.argmax(zq), ...G.compare(before, after, 201, SQUARE),
       };
     },
@@ -155,6 +156,7 @@ are those of bqcore for the same classifiers, which tests/book/test_lessons_page
       ["float decision, runner-up", `${found.winner}, ${found.runnerUp}`],
       ["radius r", `${fixed(found.radius)}, to ${found.rival}`],
       ["displacement δ, first order", fixed(found.displacement)],
+      ["signed distance change Δs", fixed(found.signedDistanceChange)],
       ["displacement along that normal, exact", fixed(found.exact)],
       ["normal variation ν", fixed(found.normalVariation, 4)],
       ["decision here", `${found.label}${found.label === found.winner ? "" : " (flips)"}`],

@@ -8,10 +8,12 @@ callable.
 import copy
 import warnings
 from collections.abc import Callable, Mapping
+from itertools import combinations
 
 import numpy as np
 
-from .._checks import is_module, is_tensor, to_numpy
+from .._checks import Refusal, is_module, is_tensor, one_line, to_numpy
+from . import forms
 
 _ONNX_TYPES = {
     "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16,
@@ -27,23 +29,49 @@ def logits_function(model, name: str = "The model") -> Callable:
     A torch module gets tensors of its own floating-point type on its own device, a dictionary as keyword arguments. An
     ONNX Runtime session gets arrays of the types it declares, integers only where they hold the values, a dictionary by
     its input names. A scikit-learn estimator answers by ``decision_function``, one score s a sample becoming the two
-    columns (0, s), else by ``predict_log_proba``. Any other callable gets the batch as it is. Outputs with an attribute
-    or key ``logits`` are opened.
+    columns (0, s), else by ``predict_log_proba`` or the logarithm of ``predict_proba``. Any other callable gets the
+    batch as it is. Outputs with an attribute or key ``logits``, and those that hold one thing only, are opened. What a
+    classifier raises comes as a ValueError of one line.
 
     >>> logits_function(lambda x: {"logits": x @ [[1, 0], [0, 2]]})(np.eye(2))
     array([[1., 0.],
            [0., 2.]])
     """
+    answer = _answers(model, name)
+
+    def logits(batch):
+        try:
+            return opened(answer(batch))
+        except Refusal:
+            raise
+        except Exception as error:  # a foreign classifier may raise anything
+            raise Refusal(
+                f"{name} fails on {_described(batch)} ({one_line(error)}): call it on them alone to see where."
+            ) from error
+
+    vars(logits)["model"] = model  # what only it can say: why two answers differ
+    return logits
+
+
+def _described(batch) -> str:
+    """Return what a batch is, in words."""
+    given = batch if isinstance(batch, Mapping) else {"inputs": batch}
+    sizes = [(key, tuple(getattr(value, "shape", ())), getattr(value, "dtype", None)) for key, value in given.items()]
+    return ", ".join(f"{key} of shape {size}{f' and type {kind}' if kind else ''}" for key, size, kind in sizes)
+
+
+def _answers(model, name: str) -> Callable:
+    """Return the way in which a classifier of its kind answers to a batch."""
     if is_module(model):
         return _of_torch(model, name)
     if isinstance(model, type):
         raise ValueError(f"{name} is the class {model.__name__}: give an object made and trained of it.")
     if hasattr(model, "run") and hasattr(model, "get_inputs"):
         return _of_onnx(model, name)
-    if hasattr(model, "decision_function") or hasattr(model, "predict_log_proba"):
+    if any(hasattr(model, way) for way in ("decision_function", "predict_log_proba", "predict_proba")):
         return _of_scikit_learn(model, name)
     if callable(model):
-        return lambda batch: opened(model(batch))
+        return model
     if isinstance(model, str):
         raise ValueError(
             f"{name} is the text {model!r}: open the file first, an .onnx one by onnxruntime.InferenceSession, or name "
@@ -51,7 +79,7 @@ def logits_function(model, name: str = "The model") -> Callable:
         )
     raise ValueError(
         f"{name} is {type(model).__name__}: give a torch module, an ONNX Runtime session, a scikit-learn estimator "
-        "with decision_function or predict_log_proba, or a function from inputs to logits."
+        "with decision_function or predict_proba, or a function from inputs to logits."
     )
 
 
@@ -72,16 +100,23 @@ def _of_torch(model, name: str) -> Callable:
             "decisions; call .eval() first."
         )
 
+    state = model.state_dict(keep_vars=True)
+    if empty := [key for key, value in state.items() if is_tensor(value) and value.is_meta]:
+        raise ValueError(
+            f"{name} has no values yet ({len(empty)} of {len(state)} tensors, first {empty[0]}, are on the meta "
+            "device): load its weights by load_state_dict(…, assign=True)."
+        )
+
     def logits(batch):
         batch = tensors(batch, model)
         try:
             with torch.no_grad():
-                return opened(model(**batch) if isinstance(batch, Mapping) else model(batch))
+                return model(**batch) if isinstance(batch, Mapping) else model(batch)
         except RuntimeError as error:
             if isinstance(batch, Mapping) or batch.is_floating_point():
                 raise
             says = str(error).strip().splitlines()[0]
-            raise ValueError(
+            raise Refusal(
                 f"{name} fails on inputs of type {batch.dtype} ({says}): give them as in training, scaled floats, say."
             ) from None
 
@@ -98,8 +133,26 @@ def tensors(batch, model):
     device = values[0].device if values else None
     dtype = next((value.dtype for value in values if value.is_floating_point()), None)
     # Arrays mapped from files are read-only, which torch does not know: they are copied.
-    tensor = batch if is_tensor(batch) else torch.from_numpy(np.array(to_numpy(batch)))
+    tensor = batch if is_tensor(batch) else torch.from_numpy(np.array(forms.plain_array(batch)))
     return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
+
+
+def class_names(models: Mapping) -> np.ndarray | None:
+    """Return the names of the classes that estimators know, by column; None if they are 0, 1, 2, … or unknown."""
+    found = {}
+    for name, model in models.items():
+        names = getattr(getattr(model, "__self__", model), "classes_", None)  # of its method, too
+        if isinstance(names, np.ndarray) and names.ndim == 1:
+            found[name] = names
+    words = [names for names in found.values() if names.dtype.kind in "OSU"]
+    for (a, first), (b, second) in combinations(found.items(), 2):
+        if len(words) != 1 and not np.array_equal(first, second):
+            raise ValueError(
+                f"The {a} knows the classes {forms.listed(first)} and the {b} {forms.listed(second)}: both must know "
+                "the same classes; pick or reorder the columns in a function around the model."
+            )
+    names = (words or [*found.values(), None])[0]
+    return None if names is None or np.array_equal(names, np.arange(len(names))) else names
 
 
 def _of_onnx(session, name: str) -> Callable:
@@ -114,28 +167,28 @@ def _of_onnx(session, name: str) -> Callable:
     def logits(batch):
         given = batch if isinstance(batch, Mapping) else {next(iter(declared)): batch}
         if set(given) != set(declared):
-            raise ValueError(f"{name} takes the inputs {', '.join(declared)}, and the data hold {', '.join(given)}.")
+            raise Refusal(f"{name} takes the inputs {', '.join(declared)}, and the data hold {', '.join(given)}.")
         feed = {key: _cast(value, declared[key], f"{name}'s input {key}") for key, value in given.items()}
         try:
             return session.run(["logits"] if len(outputs) > 1 else None, feed)[0]
         except Exception as error:  # of its own kinds
             shapes = ", ".join(f"{key} {value.shape}" for key, value in feed.items())
             says = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ValueError(f"{name} fails on {shapes} ({says}): give shapes that it was exported for.") from None
+            raise Refusal(f"{name} fails on {shapes} ({says}): give shapes that it was exported for.") from None
 
     return logits
 
 
 def _cast(values, dtype, name: str) -> np.ndarray:
     """Return *values* in the type that a session declares, unless that is of integers and would change them."""
-    array = to_numpy(values)
+    array = forms.plain_array(values)
     with np.errstate(invalid="ignore"):  # NaN and what is out of range are refused below
         out = np.asarray(array, dtype=dtype)
     if out is array or out.dtype.kind not in "iu":
         return out
     changed = out != array
     if changed.any():
-        raise ValueError(
+        raise Refusal(
             f"{name} takes {out.dtype}, which would change {int(changed.sum())} of {array.size} values of type "
             f"{array.dtype}, first {array[changed][0]:g}: give whole numbers, such as unscaled pixels, or a function "
             "that turns the data into what the session takes."
@@ -150,14 +203,26 @@ def _of_scikit_learn(estimator, name: str) -> Callable:
             f"{name} scores pairs of classes (decision_function_shape='ovo'), not classes: say "
             "set_params(decision_function_shape='ovr') of the fitted estimator, which need not be fitted again."
         )
-    scores = getattr(estimator, "decision_function", None)
+    way = next(way for way in ("decision_function", "predict_log_proba", "predict_proba") if hasattr(estimator, way))
+    said = set()
+
+    def answer(batch):
+        """Return the scores, and pass each warning on once, not with every batch."""
+        with warnings.catch_warnings(record=True) as caught:
+            values = getattr(estimator, way)(batch)
+        for warning in caught:
+            if str(warning.message) not in said:
+                said.add(str(warning.message))
+                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+        return values
 
     def logits(batch):
         batch = to_numpy(batch) if is_tensor(batch) else batch
-        if scores is None:
+        if way != "decision_function":
             with np.errstate(divide="ignore"):  # forests take logarithms of 0
-                return np.maximum(estimator.predict_log_proba(batch), np.log(TINY))
-        values = np.asarray(scores(batch))
+                values = answer(batch)
+                return np.maximum(np.log(values) if way == "predict_proba" else values, np.log(TINY))
+        values = np.asarray(answer(batch))
         return values if values.ndim > 1 else np.stack([np.zeros_like(values), values], axis=1)
 
     return logits
@@ -171,9 +236,11 @@ def _last(estimator):
 
 
 def opened(output):
-    """Return the logits of an output that carries them as its attribute or key ``logits``, else the output."""
+    """Return the logits of an output that carries them as ``logits`` or holds nothing else, else the output."""
     if isinstance(output, Mapping):
-        return output["logits"] if "logits" in output else output
+        return next(iter(output.values())) if len(output) == 1 else output.get("logits", output)
+    if isinstance(output, tuple) and len(output) == 1:
+        return output[0]
     return getattr(output, "logits", output)
 
 

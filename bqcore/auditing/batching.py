@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
+import scipy.sparse
 
-from .._checks import check_integer, check_labels, check_logits, is_tensor, to_numpy
+from .._checks import check_finite, check_integer, check_logits, is_tensor, one_line, to_numpy
+from . import forms, loaders
 
-COLUMNS = "for scikit-learn np.searchsorted(model.classes_, classes)"
+_DIVERGED = "the model diverged or its input was not scaled"
 _BATCH, _VALUES = 4096, 1 << 24  # samples at a time, fewer if one batch would hold more values than this
 
 
@@ -25,20 +27,47 @@ class Batch(NamedTuple):
 
 
 def read(logits, batch: Batch, name: str) -> np.ndarray:
-    """Check what a classifier returned for *batch* and return it as logits, one row for each of its samples."""
-    if isinstance(logits, (tuple, Mapping)):
-        raise ValueError(f"{name} are a {type(logits).__name__}: give a classifier that returns them alone.")
-    array, count = check_logits(logits, name, batch.start), length(batch.inputs)
+    """
+    Check what a classifier returned for *batch* and return it as logits, one row for each of its samples.
+
+    A logit may be −∞, by which a classifier rules a class out, but not every one of a sample.
+    """
+    array, count = check_logits(as_array(logits, name), name, finite=False), length(batch.inputs)
+    if not np.isfinite(array).all():
+        low = np.isneginf(array)
+        if (none := low.all(axis=1)).any():
+            raise ValueError(
+                f"{name} are −∞ for every class in {none.sum()} rows of {len(array)}, first at sample "
+                f"{batch.start + none.argmax()}: leave at least one class."
+            )
+        bad = _not_finite(batch.inputs, logits)
+        advice = f"the inputs hold {bad}, too; clean or impute them" if bad else _DIVERGED
+        check_finite(name, np.where(low, 0, array), advice, ("sample", "class"), (batch.start,))
     if len(array) != count:
         raise ValueError(f"{name} have {len(array)} rows for {count} inputs: the classifier must give one row each.")
+    return array
+
+
+def as_array(output, name: str) -> np.ndarray:
+    """Return what a classifier returned as an array, or say in one line what it is instead."""
+    kind = "None" if output is None else f"a {type(output).__name__}"
+    if isinstance(output, (tuple, Mapping)):
+        parts = f" ({', '.join(map(str, output))})" if isinstance(output, Mapping) else ""
+        raise ValueError(f"{name} are {kind}{parts}: give a classifier that returns them alone.")
+    try:
+        array = to_numpy(output)
+    except Exception as error:  # of any kind of tensor, array or list
+        raise ValueError(f"{name} are {kind} that is no array ({one_line(error)}): give one, (N, K).") from None
+    if array.dtype.kind == "O":
+        raise ValueError(f"{name} are {kind} that is no array of numbers: give one, (N, K).")
     return array
 
 
 def length(inputs, name: str = "Inputs") -> int:
     """Return the number of samples, which all arrays of a dictionary must share."""
     if not isinstance(inputs, Mapping):
-        return len(inputs)
-    lengths = {key: len(value) for key, value in inputs.items()}
+        return inputs.shape[0]  # sparse matrices have no length
+    lengths = {key: value.shape[0] for key, value in inputs.items()}
     if len(set(lengths.values())) != 1:
         found = ", ".join(f"{key}: {count}" for key, count in lengths.items())
         raise ValueError(f"{name} hold arrays of different lengths ({found}): give one row a sample in each.")
@@ -47,7 +76,9 @@ def length(inputs, name: str = "Inputs") -> int:
 
 def take(inputs, part: slice):
     """Return a range of samples."""
-    return {key: value[part] for key, value in inputs.items()} if isinstance(inputs, Mapping) else inputs[part]
+    if isinstance(inputs, Mapping):
+        return {key: take(value, part) for key, value in inputs.items()}
+    return inputs.iloc[part] if hasattr(inputs, "iloc") else inputs[part]  # data frames may take numbers for labels
 
 
 def join(parts: list):
@@ -60,7 +91,26 @@ def join(parts: list):
         import torch
 
         return torch.cat(parts)
+    if all(hasattr(part, "tocsr") for part in parts):
+        return scipy.sparse.vstack(parts, format="csr")
     return np.concatenate([np.asarray(part) for part in parts])
+
+
+def _not_finite(inputs, output) -> int:
+    """Return how many values of the inputs are not finite; none if they hold the output, as saved logits do."""
+    parts = list(inputs.values()) if isinstance(inputs, Mapping) else [inputs]
+    if any(part is output for part in parts):
+        return 0
+    try:
+        arrays = [forms.plain_array(part) for part in parts]
+    except (TypeError, ValueError):  # texts
+        return 0
+    return sum(int((~np.isfinite(part)).sum()) for part in arrays if part.dtype.kind == "f")
+
+
+def shape(inputs):
+    """Return the shape of one sample."""
+    return {k: shape(v) for k, v in inputs.items()} if isinstance(inputs, Mapping) else tuple(inputs.shape[1:])
 
 
 def width(inputs) -> int:
@@ -70,37 +120,34 @@ def width(inputs) -> int:
     return int(np.prod(inputs.shape[1:], dtype=np.int64))
 
 
-def batches(split, name: str, size: int | None = None) -> Iterator[Batch]:
+def batches(
+    split, name: str, size: int | None = None, known: np.ndarray | None = None, *, listed: bool = False
+) -> Iterator[Batch]:
     """
     Yield a split, called *name* in errors, batch by batch.
 
-    It is inputs, (inputs, classes), an iterable of either, or a function that gives such an iterable. *size* is by
-    default 4096 or as many as hold 2^24 values; an iterable brings its own batches.
+    It is inputs, (inputs, classes), an iterable of batches or samples of either, a data set, or a function that gives
+    one of these. *size* is by default 4096 or as many as hold 2^24 values; an iterable brings its own batches. *known*
+    are the names of the classes in the order of the columns, if classes may be given by name. A loader that shuffles is
+    refused if the samples are to be *listed*.
 
     >>> [(batch.start, batch.classes.tolist()) for batch in batches((np.eye(3), np.arange(3)), "A split", 2)]
     [(0, [0, 1]), (2, [2])]
     """
     if size is not None:
         size = check_integer("Batch size", size, 1)
+    if callable(split) and not forms.is_inputs(split):
+        yield from batches(split(), name, size, known, listed=listed)
+        return
+    if listed:
+        loaders.check_listed(split, name)
     whole = _whole(split)
-    source = [split] if whole else split() if callable(split) else split
-    if not hasattr(source, "__iter__") or isinstance(source, (str, bytes)):
-        raise ValueError(f"{name} is {type(split).__name__}: give inputs, (inputs, classes) or batches of them.")
     start, labelled = 0, None
-    for item in source:
-        parts = item if isinstance(item, (tuple, list)) and len(item) in (1, 2) else (item,)
-        inputs, classes = (*parts, None)[:2]
-        if not _is_inputs(inputs):
-            kind = type(inputs).__name__
-            raise ValueError(f"{name}: inputs are {kind}: give an array, a tensor, a data frame or a dictionary.")
+    for item in [split] if whole else forms.batches_of(split, name, size):
+        inputs, classes = forms.parts_of(item, name)
         count = length(inputs, f"{name}: inputs")
         if count and classes is not None:
-            if to_numpy(classes).dtype.kind in "OSU":
-                first = str(to_numpy(classes).flat[0])
-                raise ValueError(
-                    f"{name}: classes are names, such as {first!r}: give each as the index of its column, {COLUMNS}."
-                )
-            classes = check_labels(classes, f"{name}: classes")
+            classes = forms.classes_of(classes, name, known)
             if len(classes) != count:
                 raise ValueError(f"{name} has {count} inputs and {len(classes)} classes: give one class an input.")
         if labelled not in (None, classes is not None):
@@ -115,17 +162,13 @@ def batches(split, name: str, size: int | None = None) -> Iterator[Batch]:
         raise ValueError(f"{name} holds no samples: give at least five.")
 
 
-def _is_inputs(value) -> bool:
-    if isinstance(value, Mapping):
-        return bool(value) and all(_is_inputs(part) for part in value.values())
-    return hasattr(value, "shape") and hasattr(value, "__getitem__") and len(value.shape) > 0
-
-
 def _whole(split) -> bool:
     """Return whether a split is there as a whole; else it comes in batches."""
-    if not isinstance(split, (tuple, list)) or len(split) != 2:
-        return _is_inputs(split)
-    if isinstance(split, tuple) or not all(map(_is_inputs, split)) or isinstance(split[1], Mapping):
+    if isinstance(split, Mapping) or forms.is_inputs(split):
+        return True
+    if not isinstance(split, (tuple, list)) or len(split) != 2 or forms.is_samples(split):
+        return forms.is_rows(split)
+    if isinstance(split, tuple) or not all(map(forms.is_inputs, split)) or isinstance(split[1], Mapping):
         return isinstance(split, tuple)
     # Of a list: inputs and classes, not two batches of inputs, if one row of whole numbers is for as many samples.
     classes = to_numpy(split[1])

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import xarray as xr
@@ -10,8 +10,11 @@ import xarray as xr
 from .. import _vocabulary
 from .._checks import check_integer, check_share
 from .._store import along, package_versions
+from . import loaders, samples
+from .adapters import class_names
 from .geometry import gradient_measures, slice_measures
-from .streaming import RATES, Decided, check_same_order, decide_split, logits_functions, measures
+from .orders import order_fault
+from .streaming import RATES, Decided, decide_split, logits_functions, measures
 
 SPLITS = ("calibration", "heldout")
 ENDS = {"events": "count", "low": "lower end of the 95 % interval", "high": "upper end of the 95 % interval"}
@@ -25,6 +28,7 @@ class Audit:
     dataset: xr.Dataset
     conclusion: str  # one plain sentence
     notes: tuple[str, ...]  # what could not be measured, and what to know when reading the numbers
+    pictures: Mapping[int, bytes] = field(default_factory=dict)  # of flipped samples that are images, as PNG
 
     def to_dataset(self) -> xr.Dataset:
         """Return every number as an xarray.Dataset; conclusion and notes are attributes."""
@@ -51,6 +55,7 @@ class Audit:
 def audit(
     reference, candidate, calibration, heldout, *, fraction: float = 0.2, nodes: int = 101,
     gradient_samples: int = 1000, probabilities: bool = False, check_order: bool = True, batch_size: int | None = None,
+    ids=None,
 ) -> Audit:  # fmt: skip
     """
     Compare the decisions of two classifiers on the same inputs.
@@ -61,8 +66,9 @@ def audit(
         The float one and the quantized one: torch modules, ONNX Runtime sessions, scikit-learn estimators, or any
         callables; see :func:`bqcore.auditing.adapters.logits_function`.
     calibration, heldout : inputs, (inputs, classes), an iterable of batches of either, or a function that gives one
-        Two disjoint splits; classes are column indices of the logits. *calibration* may be None. Inputs are arrays,
-        tensors, data frames, or dictionaries of them.
+        Two disjoint splits. *calibration* may be None. Inputs are arrays, tensors, data frames, sparse matrices, or
+        dictionaries of them. Classes are column indices of the logits (or one-hot, or a column), or the classes that a
+        scikit-learn estimator knows as its ``classes_``. A data set, such as torch's, is gone through in its order.
     fraction : float, of the inputs that make the low-margin boundary band, in (0, 1]
     nodes : int
         Nodes a side of the slice grid, with every second and every fourth of them as coarser grids; between every
@@ -72,9 +78,13 @@ def audit(
         Held-out samples, the first ones, that displacement is measured on; 0 leaves it out. The radius is taken on as
         many as make 20,000 pairs of sample and class.
     probabilities : bool, take the logarithm of what both classifiers return
-    check_order : bool, refuse decisions that agree no better than shuffled ones would; see the errors
+    check_order : bool
+        Refuse decisions that agree no better than shuffled ones would, or by other numbers of the classes; else a note.
     batch_size : int, optional
         Samples at once; by default 4096, or as many as hold 2^24 values. Slices and gradients choose their own number.
+    ids : sequence of N names, optional
+        Of the held-out samples, by which those that flip are listed; by default the index of a data frame, or the files
+        of a folder of images.
 
     Returns
     -------
@@ -87,10 +97,11 @@ def audit(
     ------
     ValueError
         If *fraction* is not in (0, 1] or *nodes* is 1; the classifiers differ in their classes; one gives logits that
-        are not finite, or probabilities, is in training mode, takes integers where the data hold others, or answers
-        one batch twice with logits that differ by more than 1e-5 of their range; a split has fewer than five samples,
-        or its decisions or classes are in another order, by the rule of
-        :func:`bqcore.auditing.streaming.check_same_order`. What stops slices or gradients alone becomes a note.
+        are not finite, or probabilities, is in training mode, takes integers where the data hold others, or answers one
+        batch twice with logits that differ by more than 1e-5 of their range; *ids* are not one for each sample, or the
+        held-out split comes from a loader that shuffles; a split has fewer than five samples, or its rows or classes
+        are in another order, by the rules of :func:`bqcore.auditing.orders.order_fault`. What stops slices or gradients
+        alone becomes a note.
 
     Examples
     --------
@@ -109,20 +120,37 @@ def audit(
         raise ValueError("Band fraction is 0: the boundary band would be empty.")
     if nodes == 1:
         raise ValueError("Nodes a side is 1: give at least 2, or 0 to leave slices out.")
+    known = class_names({"reference": reference, "candidate": candidate})
     functions = logits_functions(reference, {"candidate": candidate}, probabilities)
     parts, found, notes = {}, {}, []
+    names, pictures = samples.names_of(heldout, ids), samples.Pictures()
     for name, split in (("calibration", calibration), ("heldout", heldout)):
         if split is None and name == "calibration":
             continue
-        decided, head, remarks = decide_split(functions, split, name, batch_size=batch_size)
+        decided, head, remarks = decide_split(
+            functions, split, name, batch_size=batch_size, known=known, pictures=pictures if name == "heldout" else None
+        )
         found[name] = decided["candidate"], head
         notes += remarks
-        if check_order:
-            check_same_order(decided["candidate"], name)
+        if fault := order_fault(decided["candidate"], name):
+            if check_order:
+                raise ValueError(
+                    f"{fault}; bring all into one order, or say check_order=False (--no-order-check) if the model "
+                    "really is that bad."
+                )
+            notes.append(f"{fault}.")
         parts[name] = measures(decided["candidate"], fraction)
     out = along("split", list(parts), list(parts.values()))
     decided, head = found["heldout"]
     out = out.merge(_moved(decided, decided.band(fraction)))
+    if names is not None:
+        named = samples.flipped_names(names, out.flipped_sample.values, len(decided.winner))
+        if isinstance(named, str):  # all is measured by now, and must not be lost
+            notes.append(named)
+        else:
+            out["flipped_id"] = "flip", named
+    elif note := loaders.order_note(heldout):
+        notes.append(note)
     models, heads = {"reference": reference, "candidate": candidate}, {name: head for name, (_, head) in found.items()}
     sliced = slice_measures(models, functions, heads, nodes, probabilities=probabilities)
     local = gradient_measures(models, functions, head, gradient_samples, decided.classes, probabilities=probabilities)
@@ -135,7 +163,7 @@ def audit(
     notes, conclusion = list(dict.fromkeys(notes)), conclude(out.sel(split="heldout"))
     says = {"title": "Audit: decisions of a candidate against a reference", "conclusion": conclusion, "share": fraction}
     describe(out, says | {"notes": json.dumps(notes, ensure_ascii=False)})
-    return Audit(out, conclusion, tuple(notes))
+    return Audit(out, conclusion, tuple(notes), pictures.made())
 
 
 def _moved(decided: Decided, band: np.ndarray) -> xr.Dataset:
@@ -256,7 +284,9 @@ def _plain(found: Audit, samples: int) -> dict:
     flipped = {name.removeprefix("flipped_"): name for name in ds.data_vars if name.startswith("flipped_")}
     out |= {"flipped": _rows(ds.isel(flip=slice(0, samples)), flipped, "flip"), "flipped_left_out": left_out}
     if "displacement" in ds:
-        names = ("displacement", "normal_variation", "third_class", "gradient_samples", "radius_samples")
+        names = (
+            "displacement signed_distance_change normal_variation third_class gradient_samples radius_samples".split()
+        )
         radius = {str(key): ds.radius.sel(model=key).values.tolist() for key in ds.model.values}
         out["gradients"] = {name: ds[name].values.tolist() for name in names}
         out["gradients"] |= {"quantiles": ds["quantile"].values.tolist(), "radius": radius}

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import xarray as xr
 
-from .._checks import is_module, is_tensor, to_numpy
+from .._checks import is_module, is_tensor, one_line, to_numpy
 from ..metrics import boundary_distances, exact_slices, label_grids, margins, masks, planes
 from . import adapters, batching
-from .streaming import QUANTILES
+from .streaming import QUANTILES, quantiles
 
 # Points at a time: what convolutions make of many leaves a core's cache, and takes twice the time and memory.
 _VALUES, _LEAST = 1 << 18, 16
@@ -26,8 +26,10 @@ def _or_note(measure: Callable) -> Callable:
     def measured(*given, **options):
         try:
             return measure(*given, **options)
-        except (ValueError, RuntimeError) as error:  # between and beyond the data a classifier may do anything
+        except ValueError as error:
             return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        except Exception as error:  # between and beyond the data, and to gradients, a classifier may do anything
+            return one_line(error)
 
     return measured
 
@@ -114,7 +116,7 @@ def gradient_measures(
     probabilities: bool = False,
 ) -> xr.Dataset | str:  # fmt: skip
     """
-    Measure radius, displacement and normal variation on the *wanted* held-out samples, or say why not.
+    Measure radius, displacement, distance change and normal variation on *wanted* held-out samples, or say why not.
 
     *functions* are those of *models*, of log-probabilities if *probabilities*.
     """
@@ -134,9 +136,10 @@ def gradient_measures(
     none = margins.Radius(*[np.array([])] * 3, -1)
     return xr.Dataset(
         {
-            "radius": (("model", "quantile"), [_quantiles(known.get(key, none).radius) for key in models]),
-            "displacement": ("quantile", _quantiles(np.abs(change.displacement))),
-            "normal_variation": ("quantile", _quantiles(change.normal_variation)),
+            "radius": (("model", "quantile"), [quantiles(known.get(key, none).radius) for key in models]),
+            "displacement": ("quantile", quantiles(np.abs(change.displacement))),
+            "signed_distance_change": ("quantile", quantiles(np.abs(change.signed_distance_change))),
+            "normal_variation": ("quantile", quantiles(change.normal_variation)),
             "third_class": float(change.third_class.mean()),
             "flat_pairs": ("model", [known.get(key, none).flat for key in models]),
             "flat_margins": ("model", [change.flat_reference, change.flat_candidate if candidate else -1]),
@@ -144,14 +147,6 @@ def gradient_measures(
         },
         {"model": list(models), "quantile": QUANTILES},
     )  # fmt: skip
-
-
-def _quantiles(values: np.ndarray) -> np.ndarray:
-    values = values[~np.isnan(values)]
-    if len(values) == 0:
-        return np.full(len(QUANTILES), np.nan)
-    # Between a number and infinity there is nothing to interpolate.
-    return np.quantile(values, QUANTILES, method="linear" if np.isfinite(values).all() else "higher")
 
 
 def _differentiable(model, inputs, probabilities: bool):
@@ -174,7 +169,7 @@ def _differentiable(model, inputs, probabilities: bool):
         with torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # kernels without gradients warn before they fail
             torch.autograd.grad(logits(leaf).sum(), leaf)
-    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):
+    except Exception:
         return None  # whatever a foreign classifier says to a gradient: it has none, which the audit notes
     return logits, x
 

@@ -176,7 +176,7 @@ def image_batches(folder: Path, *, size=None, mean=None, std=None) -> Callable:
     """
     Return a function that goes through a folder of images: float32 (N, channels, height, width), scaled to [0, 1].
 
-    One channel if every image is gray, else three.
+    One channel if every image is gray, else three. Its attribute ``ids`` has the names of the files.
     """
     pillow = needed("PIL.Image", "A folder of images")
     names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
@@ -228,6 +228,7 @@ def image_batches(folder: Path, *, size=None, mean=None, std=None) -> Callable:
             labels = [label for _, label in part]
             yield np.stack(images) if labels[0] is None else (np.stack(images), np.array(labels))
 
+    vars(batches)["ids"] = [file.relative_to(folder).as_posix() for file, _ in files]
     return batches
 
 

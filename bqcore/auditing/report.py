@@ -1,5 +1,6 @@
 """Write an audit as one self-contained HTML page, which makes no request: report.html.jinja, filled in."""
 
+import base64
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -40,6 +41,7 @@ def page(
         "measured": [name for name in content["splits"]["heldout"] if all(name in split for split in splits)],
         "highest_rate": max(group["flips"] / group["samples"] for group in content["groups"]),
         "moved": [k for k in sorted(range(len(moves)), key=lambda k: -moves[k]) if moves[k]][:ROWS],
+        "pictures": {sample: base64.b64encode(png).decode() for sample, png in found.pictures.items()},
         "picture": _picture(ds) if "labels" in ds else None,
     }  # fmt: skip
     return _TEMPLATES.get_template("report.html.jinja").render(content)

@@ -28,9 +28,9 @@ def blame_layers(
     -------
     xarray.Dataset
         Along ``layer``, the worst first: by band flips, then by the median change of the margin of the float top-2
-        pair. The rates with their intervals, ``margin_change``, ``displacement`` and ``normal_variation`` (median and
-        95th percentile, if the inputs are one array of floating-point numbers), ``weights`` and ``bytes``, packed with
-        their steps.
+        pair. The rates with their intervals, ``margin_change``, ``displacement``, ``signed_distance_change`` and
+        ``normal_variation`` (median and 95th percentile, if the inputs are one array of floating-point numbers),
+        ``weights`` and ``bytes``, packed with their steps.
 
     Raises
     ------

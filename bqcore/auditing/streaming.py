@@ -6,16 +6,16 @@ classes take no more memory than a batch and these numbers. The rates are those 
 all logits.
 """
 
+import functools
 from collections.abc import Mapping
-from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 
-from .._checks import to_numpy
+from .._checks import is_tensor, to_numpy
 from .._vocabulary import LONG_NAMES
 from ..metrics import decisions, statistics
-from . import adapters, batching
+from . import adapters, batching, forms, samples
 
 TITLES = {"calibration": "Calibration split", "heldout": "Held-out split"}
 _RATES = """flip_rate right_to_wrong wrong_to_right wrong_to_other band_flip_rate pair_order_flip_rate
@@ -44,6 +44,11 @@ class Decided(NamedTuple):
     targets: np.ndarray | None  # true classes
     classes: int  # K
 
+    def change(self) -> np.ndarray:
+        """Return by how much the margin of the reference's pair changes; none where it stays infinite."""
+        still = self.moved == self.margin
+        return np.abs(np.subtract(self.moved, self.margin, out=np.zeros_like(self.margin), where=~still))
+
     def flipped(self) -> np.ndarray:
         """Mark the samples whose decision changes."""
         return self.winner != self.decision
@@ -51,7 +56,8 @@ class Decided(NamedTuple):
     def band(self, fraction: float) -> np.ndarray:
         """Return the indices of the low-margin boundary band, by growing margin."""
         # Two logits m and 0 have the top-2 margin m: the rule stays in one place.
-        return decisions.boundary_band(np.stack([self.margin, np.zeros_like(self.margin)], axis=1), fraction)
+        finite = np.minimum(self.margin, np.finfo(np.float64).max)
+        return decisions.boundary_band(np.stack([finite, np.zeros_like(finite)], axis=1), fraction)
 
 
 def logits_functions(reference, candidates: Mapping, probabilities: bool) -> dict:
@@ -64,14 +70,16 @@ def logits_functions(reference, candidates: Mapping, probabilities: bool) -> dic
 
 
 def _logarithm(function, name: str):
+    @functools.wraps(function)
     def logits(batch):
         p = function(batch)
+        values = batching.as_array(p, f"The {name}'s probabilities")
         if not _are_probabilities(p):
             raise ValueError(
                 f"The {name} does not give probabilities (non-negative, each row summing to 1): leave "
                 "probabilities=True (--probabilities) out."
             )
-        return np.log(np.maximum(to_numpy(p).astype(np.float64), adapters.TINY))
+        return np.log(np.maximum(values.astype(np.float64), adapters.TINY))
 
     return logits
 
@@ -85,19 +93,30 @@ def _are_probabilities(output) -> bool:
     return bool((np.abs(z.sum(axis=1, dtype=np.float64) - 1) < tolerance).all())
 
 
-def decide_split(functions: Mapping, split, name: str, *, batch_size: int | None = None):
+def decide_split(
+    functions: Mapping,
+    split,
+    name: str,
+    *,
+    batch_size: int | None = None,
+    known: np.ndarray | None = None,
+    pictures: samples.Pictures | None = None,
+):
     """
     Measure a split in one pass: return what :class:`Decided` lists by candidate, the first inputs, and notes.
 
     The first of *functions*, from inputs to logits, is the reference. The first inputs are up to 2,000 samples and 2 ·
-    10^7 values. Notes are on classifiers whose answer depends on the rest of the batch. Refused are logits that are not
-    finite, differ in their classes or look like probabilities, two answers to one batch, fewer than five samples, and
-    classes that are no columns of the logits.
+    10^7 values, of one shape. Notes are on classifiers whose answer depends on the rest of the batch, and on batches of
+    several shapes. *known* are the names of the classes, if classes may be given by name. *pictures*, if the split's
+    samples are to be listed, keep those of the first candidate's flips. Refused are logits that are not finite, differ
+    in their classes or look like probabilities, two answers to one batch, fewer than five samples, classes that are no
+    columns of the logits, and a loader that shuffles samples that are to be listed.
     """
     title = TITLES[name]
     reference, *candidates = functions
     rows, targets, head, notes, held, classes, suspects = [], [], [], [], 0, 0, list(functions)
-    for batch in batching.batches(split, title, batch_size):
+    shapes = []
+    for batch in batching.batches(split, title, batch_size, known, listed=pictures is not None):
         outputs = {key: function(batch.inputs) for key, function in functions.items()}
         logits = {key: batching.read(output, batch, f"{title}: {key} logits") for key, output in outputs.items()}
         judged = slice(0, max(0, _JUDGED - batch.start))
@@ -115,12 +134,22 @@ def decide_split(functions: Mapping, split, name: str, *, batch_size: int | None
                     f"The {key} gives {z.shape[1]} classes and {other} {classes}: both must know the same classes; "
                     "pick or reorder the columns in a function around the model."
                 )
-        if held < wanted:
+        if (shape := batching.shape(batch.inputs)) not in shapes[:2]:
+            shapes.append(shape)
+        if held < wanted and shape == shapes[0]:
             head.append(batching.take(batch.inputs, slice(0, wanted - held)))
             held += batching.length(head[-1])
         rows.append(_kept(logits))
+        if pictures is not None:
+            winner, _, margin, decision = rows[-1][:4]
+            pictures.add(batch, margin, winner != decision)
         targets.append(batch.classes)
     _refuse_probabilities(suspects)
+    if len(shapes) > 1 and isinstance(shapes[0], tuple):
+        notes.append(
+            f"{title}: batches have samples of different shapes, {shapes[0]} and {shapes[1]}: slices and gradients "
+            "take those of the first shape alone."
+        )
     columns = [np.concatenate(column) for column in zip(*rows)]
     if (n := len(columns[0])) < 5:
         raise ValueError(f"{title} has {n} samples: a boundary band needs at least 5, and a flip rate of 1 % some 300.")
@@ -129,7 +158,7 @@ def decide_split(functions: Mapping, split, name: str, *, batch_size: int | None
         if y.min() < 0 or y.max() >= classes:
             raise ValueError(
                 f"{title}: classes run from {y.min()} to {y.max()}, but the logits have columns 0 to {classes - 1}: "
-                f"give each class as the index of its column, {batching.COLUMNS}."
+                f"give each class as the index of its column, {forms.COLUMNS}."
             )
         y = y.astype(np.int64)  # batches of signed and of unsigned integers join to floats
     out = {key: Decided(*columns[:3], *columns[3 + 2 * i : 5 + 2 * i], y, classes) for i, key in enumerate(candidates)}
@@ -139,12 +168,22 @@ def decide_split(functions: Mapping, split, name: str, *, batch_size: int | None
 def _kept(logits: Mapping) -> list[np.ndarray]:
     """Return winner, runner-up and margin of a batch, then decision and pair margin of each candidate."""
     before, *after = logits.values()
-    a, b = decisions.top_pair(before)
+    a, b = decisions.top_pair(_finite(before))
     row = np.arange(len(a))
-    out = [a.astype(np.int32), b.astype(np.int32), before[row, a].astype(np.float64) - before[row, b]]
+    out = [a.astype(np.int32), b.astype(np.int32), _difference(before[row, a], before[row, b])]
     for z in after:
-        out += [decisions.decide(z).astype(np.int32), z[row, a].astype(np.float64) - z[row, b]]
+        out += [decisions.decide(_finite(z)).astype(np.int32), _difference(z[row, a], z[row, b])]
     return out
+
+
+def _finite(logits: np.ndarray) -> np.ndarray:
+    """Return logits with the lowest number in place of −∞, by which classes are masked."""
+    return np.maximum(logits, np.finfo(logits.dtype).min)
+
+
+def _difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return first − second in float64, 0 if both are −∞."""
+    return np.subtract(first, second, out=np.zeros(first.shape), where=first != second, dtype=np.float64)
 
 
 def _refuse_probabilities(suspects: list[str]) -> None:
@@ -158,21 +197,21 @@ def _refuse_probabilities(suspects: list[str]) -> None:
 
 def _first_look(function, batch: batching.Batch, z: np.ndarray, key: str) -> list[str]:
     """Refuse chance in a classifier's first batch; note an answer that depends on the batch."""
-    span = float(np.ptp(z.astype(np.float64))) or 1.0
+    span = float(np.ptp(z[np.isfinite(z)].astype(np.float64))) or 1.0
     again = batching.read(function(batch.inputs), batch, f"The {key}'s logits")
-    gap = np.abs(again.astype(np.float64) - z).max(axis=1)
+    gap = np.abs(_difference(again, z)).max(axis=1)
     apart = int((gap > _REPEAT * span).sum())
     if apart:
         raise ValueError(
             f"The {key} answers one batch twice with different logits ({apart} of {len(gap)} rows, by up to "
-            f"{gap.max():.3g}): turn off what is drawn at random (dropout: .eval(); augmentation; sampling)."
+            f"{gap.max():.3g}): {_why(function, batch)}."
         )
     half = len(z) // 2
     if half == 0:
         return []
     part = batch._replace(inputs=batching.take(batch.inputs, slice(0, half)))
     alone = batching.read(function(part.inputs), part, f"The {key}'s logits")
-    gap = float(np.abs(alone.astype(np.float64) - z[:half]).max())
+    gap = float(np.abs(_difference(alone, z[:half])).max())
     if gap <= 100 * _REPEAT * span:
         return []
     moved = int((alone.argmax(axis=1) != z[:half].argmax(axis=1)).sum())
@@ -183,42 +222,31 @@ def _first_look(function, batch: batching.Batch, z: np.ndarray, key: str) -> lis
     ]
 
 
-def check_same_order(decided: Decided, name: str) -> None:
-    """
-    Refuse decisions that agree no better than in a shuffled order.
-
-    Two lists of classes are in different orders if they hold the same classes equally often (their counts overlap by
-    0.7, and by 0.2 more than chance would agree) and yet agree row by row less than four standard deviations above
-    chance, the agreement to expect of shuffled lists. Asked of at least 50 samples.
-    """
-    title = TITLES[name]
-    lists = {"the reference's decisions": decided.winner, "the candidate's": decided.decision}
-    if decided.targets is not None:
-        lists["the given classes"] = decided.targets
-    pairs = {pair: _agreement(*(lists[key] for key in pair), decided.classes) for pair in combinations(lists, 2)}
-    apart = {pair: found for pair, found in pairs.items() if found is not None}
-    if not apart:
-        return
-    # With three lists, the one that agrees with neither of the others is the one out of order.
-    odd = [key for key in lists if all(key in pair for pair in apart)]
-    (first, second), (agreement, chance, overlap) = next(iter(apart.items()))
-    who = f"{odd[0]} {'are' if odd else 'is'} in another order" if len(odd) == 1 else "one of them is in another order"
-    raise ValueError(
-        f"{title}: {first} and {second} agree on {agreement:.1%} of the samples, as shuffled ones would "
-        f"({chance:.1%}), though they hold the same classes equally often (overlap {overlap:.0%}): {who}; evaluate "
-        "both on the same rows without shuffling, or say check_order=False (--no-order-check) if the model really is "
-        "that bad."
+def _why(function, batch: batching.Batch) -> str:
+    """Say why a classifier gives two answers to one batch, and what to do."""
+    state = getattr(getattr(function, "model", None), "state_dict", dict)
+    before = {key: to_numpy(value).copy() for key, value in state().items() if is_tensor(value)}
+    function(batch.inputs)
+    changed = [
+        key for key, value in before.items() if not np.array_equal(value, to_numpy(state()[key]), equal_nan=True)
+    ]
+    if changed:
+        return (
+            f"its tensor {changed[0]} ({len(changed)} of {len(before)}) changes while it answers: freeze it "
+            "(observers, running statistics, caches)"
+        )
+    return (
+        "turn off what is drawn at random (dropout: .eval(); augmentation; sampling) or kept from one call to the next"
     )
 
 
-def _agreement(first: np.ndarray, second: np.ndarray, classes: int) -> tuple[float, float, float] | None:
-    """Return agreement, chance and overlap of two lists of classes if they look shuffled, else None."""
-    n = len(first)
-    p, q = (np.bincount(values, minlength=classes) / n for values in (first, second))
-    chance, overlap, agreement = float(p @ q), float(np.minimum(p, q).sum()), float((first == second).mean())
-    shuffled = agreement < chance + 4 * np.sqrt(chance * (1 - chance) / n)
-    alike = overlap - chance >= 0.2 and overlap >= 0.7
-    return (agreement, chance, overlap) if n >= 50 and shuffled and alike else None
+def quantiles(values: np.ndarray) -> np.ndarray:
+    """Return the :data:`QUANTILES` of what is not NaN."""
+    values = values[~np.isnan(values)]
+    if len(values) == 0:
+        return np.full(len(QUANTILES), np.nan)
+    # Between a number and infinity there is nothing to interpolate.
+    return np.quantile(values, QUANTILES, method="linear" if np.isfinite(values).all() else "higher")
 
 
 def measures(decided: Decided, fraction: float) -> dict:
@@ -241,11 +269,11 @@ def measures(decided: Decided, fraction: float) -> dict:
             "right_to_wrong": flipped & a, "wrong_to_right": flipped & b, "wrong_to_other": flipped & ~a & ~b,
             "accuracy_reference": a, "accuracy": b,
         }  # fmt: skip
-    change = np.abs(decided.moved - decided.margin)
+    change = decided.change()
     out = {
         "samples": n, "band_samples": len(band), "near_ties": int((decided.margin < 1e-6).sum()),
         "band_margin": float(decided.margin[band[-1]]),
-        "margin_change": ("quantile", np.quantile(change, QUANTILES)), "quantile": QUANTILES,
+        "margin_change": ("quantile", quantiles(change)), "quantile": QUANTILES,
         "flips_in_band": int(flipped[band].sum()), "unchanged": int((change == 0).sum()),
     }  # fmt: skip
     for name in RATES:

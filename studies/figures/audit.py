@@ -105,6 +105,7 @@ def blame_table(found: xr.Dataset) -> tables.Frame:
         "weights": (found.weights, ".0f"),
         "flips": (found.flip_rate, ".4f"), "band flips": (found.band_flip_rate, ".4f"),
         "margin change, median": (middle.margin_change, ".3f"), "displacement, median": (middle.displacement, ".4f"),
+        "signed distance change, median": (middle.signed_distance_change, ".4f"),
     }  # fmt: skip
     return tables.along("layer", columns, index="layer", name=str)
 

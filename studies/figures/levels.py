@@ -31,6 +31,11 @@ _LEVEL_COLUMNS = {
     "normal variation, median": ("normal_variation", _MEDIAN, ".1e"),
     "normal variation, 95 %": ("normal_variation", _HIGH, ".1e"),
 }  # fmt: skip
+# The paper's local boundary shift, as two formulas read it: name, symbol and colour.
+_SHIFTS = {
+    "displacement": ("displacement δ", FLOAT_COLOUR),
+    "signed_distance_change": ("signed distance change Δs", BOTH_COLOUR),  # the paper's values are orange
+}
 _OF_ALL_INPUTS = ("flip_rate", "pair_order_flip_rate")
 _SLICE_COLUMNS = {
     "J": ("boundary_jaccard", ".3f"), "d_eff": ("effective_displacement", ".4f"),
@@ -146,6 +151,67 @@ def levels_table(runs: xr.Dataset) -> tables.Frame:
     return tables.along("bits", columns, cell)
 
 
+@style.styled
+def shifts_figure(runs: xr.Dataset, reported: dict[tuple[str, int], float]) -> Figure:
+    """Draw displacement and signed distance change by bits, with the interval of a run, and their ratio run by run."""
+    order = [int(bits) for bits in runs.bits if bits != FLOAT]
+    data = runs[list(_SHIFTS)].sel(bits=order, quantile=0.5)
+    figure, (axes, ratios) = plt.subplots(1, 2, figsize=(9, 3.8))
+    places = np.arange(len(order))
+    for (name, (label, colour)), aside in zip(_SHIFTS.items(), (-0.12, 0.12)):
+        found = np.array([_next_run(data[name].sel(bits=bits)) for bits in order]).T
+        axes.errorbar(
+            places + aside, found[0], abs(found[1:] - found[0]), fmt="o", ms=4, capsize=3, color=colour, label=label
+        )
+    theirs = _draw_reported(axes, reported, "displacement", order)
+    axes.set(
+        xlabel="bits", ylabel="median over the inputs, input units", yscale="log", xticks=places, xticklabels=order
+    )
+    axes.legend(frameon=False)
+    ratio = (data.signed_distance_change / data.displacement).rename("ratio")
+    look = {"color": FLOAT_COLOUR, "alpha": 0.35, "size": 2.5, "jitter": 0.25}
+    sns.stripplot(ratio.to_dataframe().reset_index(), x="bits", y="ratio", order=order, ax=ratios, **look)
+    ratios.plot(places, ratio.median("seed"), "_", color="black", ms=22, mew=1.6)
+    ratios.axhline(1, color="black", lw=0.8, ls=":")
+    ratios.set(xlabel="bits", ylabel="Δs / δ, of the medians of a run")
+    return attach(figure, data.assign(theirs | {"ratio": ratio.assign_attrs(long_name="Δs / δ", units="1")}))
+
+
+def shifts_table(runs: xr.Dataset) -> tables.Frame:
+    """Tabulate both readings of the boundary shift by level, and their difference, paired by seed."""
+    at = runs[list(_SHIFTS)].sel(bits=runs.bits != FLOAT, quantile=0.5)
+    lines = {}
+    for bits in at.bits.values.tolist():
+        here = at.sel(bits=bits)
+        lines[level(bits)] = {label: tables.next_run(here[name]) for name, (label, _) in _SHIFTS.items()} | {
+            "Δs − δ": tables.difference(here.signed_distance_change, here.displacement)
+        }
+    return tables.frame(lines, "level")
+
+
+def shifts_summary(runs: xr.Dataset, reported: dict[tuple[str, int], float]) -> Markdown:
+    """Say which reading of the boundary shift the paper's values are nearer to, and whether they tell the two apart."""
+    if runs.seed.size < 2:
+        return Markdown("One run has no interval, which the paper's value could lie in or not.")
+    ratio = (runs.signed_distance_change / runs.displacement).sel(bits=runs.bits != FLOAT, quantile=0.5).median("seed")
+    lines = [f"- In the median run Δs is {span(ratio.min(), ratio.max(), '.2f')} times δ, depending on the bits."]
+    for bits in [bits for name, bits in reported if name == "displacement" and bits in runs.bits]:
+        value, here = reported["displacement", bits], runs[list(_SHIFTS)].sel(bits=bits, quantile=0.5)
+        off = abs(here - value)
+        found = {name: _next_run(values) for name, values in here.items()}
+        nearer, other = sorted(found, key=lambda name: abs(found[name].estimate - value))
+        inside = [_SHIFTS[name][0] for name, one in found.items() if one.low <= value <= one.high]
+        both = " and ".join(f"{interval(one)} for the {_SHIFTS[name][0]}" for name, one in found.items())
+        where = ("outside both intervals.", f"inside the interval of the {''.join(inside)} alone.",
+                 "inside both intervals: it does not tell which of the two was measured.")  # fmt: skip
+        lines.append(
+            f"- At **{bits} bits** the paper has {number(value)}. Ours is {both}: the median run, with the 95 % "
+            f"prediction interval of a single one. The paper's value is nearer to the {_SHIFTS[nearer][0]}, and so it "
+            f"is in {percent((off[nearer] < off[other]).mean())} of the runs. It lies {where[len(inside)]}"
+        )
+    return Markdown("\n".join(lines))
+
+
 def slices_table(runs: xr.Dataset) -> tables.Frame:
     """Tabulate the slice measures by level at every resolution, each with its larger grid step h, and one without."""
     columns, (beyond, tau) = {}, tables.beyond_column(runs.tolerance_jaccard)
@@ -192,7 +258,11 @@ def summary(many: xr.Dataset) -> Markdown:
 
 def _median(values: xr.DataArray) -> str:
     """Write a median over seeds with the 95 % prediction interval of a single run, if there are several."""
-    if values.size < 2:
-        return number(values.median(), ".2f")
-    found = statistics.prediction_interval(values.values)
-    return interval(found._replace(estimate=float(values.median())), ".2f")
+    return number(values.median(), ".2f") if values.size < 2 else interval(_next_run(values), ".2f")
+
+
+def _next_run(values: xr.DataArray) -> statistics.Interval:
+    """Return the median over seeds with the 95 % prediction interval of a single run, which one alone has not."""
+    middle = float(values.median())
+    ends = statistics.prediction_interval(values.values)[1:] if values.size > 1 else (middle, middle)
+    return statistics.Interval(middle, *ends)

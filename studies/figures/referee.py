@@ -1,4 +1,4 @@
-"""Figures and tables for a referee: reported numbers among our runs, implied grids, power, transfer, first order."""
+"""Figures and tables for a referee: implied grids, power, transfer, what slices show, first order."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,55 +11,12 @@ from bqcore.metrics import finite_scale, statistics
 
 from .. import stopping
 from ..formats import ends, level, listed, number, percent, signed, span
-from . import style, tables
+from . import style, tables, verdicts
 from .finite_scale import ROUNDING
 from .source_data import attach, rows
 from .stopping import first_of
 from .style import BOTH_COLOUR, DATASETS, FLOAT_COLOUR, QUANTIZED_COLOUR
 from .tables import Cell, median_range
-
-_REACH = 3  # half-widths of an interval that the figure of positions shows
-_VERDICTS = {
-    "reproduced": ("#009e73", "o"), "inconclusive": ("#777777", "s"), "not reproduced": (QUANTIZED_COLOUR, "D")
-}  # fmt: skip
-
-
-def positions(claims: list[dict]) -> pd.DataFrame:
-    """
-    Return where each reported number lies among our runs: 0 is their middle, ±1 the ends of the 95 % interval.
-
-    Rows of the ledger with a reported number and an interval are kept. The position is infinite where the interval has
-    no width on that side.
-    """
-    names, kept = ["dataset", "reported", "estimate", "low", "high", "runs", "verdict"], {}
-    for row in claims:
-        if isinstance(row["reported"], int | float) and row["low"] is not None:
-            off = row["reported"] - row["estimate"]
-            side = row["high"] - row["estimate"] if off > 0 else row["estimate"] - row["low"]
-            position = 0.0 if off == 0 else off / side if side > 0 else np.copysign(np.inf, off)
-            kept[row["id"]] = {name: row[name] for name in names} | {"position": position}
-    return pd.DataFrame.from_dict(kept, orient="index").rename_axis("claim")
-
-
-@style.styled
-def positions_figure(claims: list[dict]) -> Figure:
-    """Draw the positions of the reported numbers of the ledger's rows, with each one and our interval in words."""
-    table = positions(claims)
-    figure, axes = plt.subplots(figsize=(8.4, 0.3 * len(table) + 1.3))
-    axes.axvspan(-1, 1, color="#e6eef4", lw=0)
-    axes.axvline(0, color=FLOAT_COLOUR, lw=1)
-    rows = list(table.iloc[::-1].itertuples())
-    for height, row in enumerate(rows):
-        colour, mark = _VERDICTS[row.verdict]
-        axes.plot(np.clip(row.position, -_REACH, _REACH), height, mark, color=colour, ms=7, clip_on=False)
-        words = f"{row.reported:g} among {span(row.low, row.high, '.3g')}, {row.runs} runs"
-        axes.text(_REACH + 0.2, height, words, va="center", fontsize=8)
-    axes.set_yticks(range(len(rows)), [f"{row.Index}, {row.dataset}" for row in rows])
-    axes.set(xlim=(-_REACH, _REACH), xlabel="position among our runs: 0 their middle, ±1 the ends of the interval")
-    for verdict, (colour, mark) in _VERDICTS.items():
-        axes.plot([], [], mark, color=colour, label=verdict)
-    axes.legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
-    return attach(figure, table.reset_index())
 
 
 def implied_steps(many: xr.Dataset, reported: dict[int, float]) -> pd.DataFrame:
@@ -229,15 +186,16 @@ def first_order_figure(study: xr.Dataset) -> Figure:
 
 def summary(claims: list[dict], steps: pd.DataFrame, study: xr.Dataset) -> Markdown:
     """Say in words what a referee needs to know; every number comes from the arguments."""
-    table, bits = positions(claims), int(study.bits.values[0])
-    inside, whole, here = table[table.position.abs() <= 1], table[table.estimate != 0], study.sel(bits=bits)
-    together = inside.index[inside.verdict.eq("not reproduced")].tolist()
+    table, bits = verdicts.positions(claims), int(study.bits.values[0])
+    whole, here = table[table.estimate != 0], study.sel(bits=bits)
+    counts = table.verdict.value_counts()
     width, jaccard = (whole.high - whole.low) / whole.estimate.abs(), number(here.boundary_jaccard.median(), ".2f")
     at, far = (here.within.sel(where=where).median() for where in ("at the boundary", "outside the band"))
     lines = [
-        f"- Of {len(table)} reported numbers that our runs can be held against, {len(inside)} lie where the next run "
-        f"could{f', {listed(together)} among them, which fail only together with others' if together else ''}; the "
-        f"median interval is {number(width.median(), '.1f')} times as wide as its estimate is large.",
+        f"- Of {len(table)} reported numbers that our runs can be held against, {counts.get('reproduced', 0)} are "
+        "reproduced: our interval holds them and none of their neighbours. "
+        f"{counts.get('compatible', 0)} are compatible: the interval holds neighbours too. The median interval is "
+        f"{number(width.median(), '.1f')} times as wide as its estimate is large.",
         f"- At {bits} bits the median network of the exact study has J = {jaccard} while its boundaries lie a mean "
         f"distance of {number(here.mean_distance.median())} input units apart and "
         f"{percent(here.changed_area.median(), 2)} of the slice changes class.",

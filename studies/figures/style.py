@@ -12,14 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from scipy import ndimage
 
+from .. import formats
+
 # Pale, so that masks and digits stand out; the digit in each region carries what colour cannot.
 CLASS_COLOURS = (
     "#77aadd", "#eedd88", "#ffaabb", "#44bb99", "#dddddd", "#ee8866", "#bbcc33", "#99ddff", "#aaaa00", "#c9b3e6",
 )  # fmt: skip
-# Data sets as the ledger names them.
-DATASETS = {
-    "mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "cifar-10": "CIFAR-10 subset", "full-cifar-10": "full CIFAR-10"
-}  # fmt: skip
+DATASETS = formats.DATASETS
 FLOAT_COLOUR, QUANTIZED_COLOUR, BOTH_COLOUR = "#0072b2", "#d55e00", "#1a1a1a"
 _SHADES = ("#440154", "#443983", "#31688e", "#21918c", "#35b779", "#90d743", "#c8b900")
 LEVEL_COLOURS = dict(zip(range(8, 1, -1), _SHADES))

@@ -149,7 +149,7 @@ def judge(many: xr.Dataset, claims: list[dict], rule: dict) -> dict[str, xr.Data
         raise ValueError("The multiverse has 1 seed: an interval needs two networks of each kind at least.")
     found_of, out = measured(many), {}
     for claim in claims:
-        name = claim["id"]
+        claim, name = claim | (claim.get("first_rule") or {}), claim["id"]
         if name not in found_of:
             continue
         values, span = found_of[name]

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pandas as pd
 import pytest
+import scipy
 import torch
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -19,7 +20,7 @@ import bqcore
 from bqcore.auditing import adapters
 from bqcore.metrics import decisions
 from bqcore.quantizers import uniform
-from tests.helpers.audits import held, linear_session
+from tests.helpers.audits import GOOD, X, held, linear_session
 
 
 class Rows(nn.Module):
@@ -142,6 +143,70 @@ def test_a_session_that_takes_integers_gets_the_values_that_are_given(linear, ta
         return
     with pytest.raises(ValueError, match=f"The model's input x takes {first} numbers, such as unscaled pixels"):
         adapters.logits_function(session)(pixels)
+
+
+class Failing(nn.Module):
+    """A module that raises what it is told."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def forward(self, *given, **named):
+        raise self.error
+
+
+ERRORS = [KeyError("layer"), AssertionError(), TypeError("of two\nlines"), NotImplementedError("none"), MemoryError()]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("kind", ["module", "function", "estimator", "module by name"])
+def test_whatever_a_classifier_raises_is_one_line_that_names_it_and_its_inputs(error, kind):
+    model, given = Failing(error).eval(), np.ones((8, 3))
+    shape = r"inputs of shape \(8, 3\) and type float64"
+    if kind == "function":
+        model = model.forward
+    if kind == "estimator":
+        model, plain = LogisticRegression(), model
+        model.decision_function = plain.forward
+    if kind == "module by name":
+        given, shape = {"a": given, "b": given[:, 0]}, r"a of shape \(8, 3\) and type float64, b of shape \(8,\) and"
+    says = f"^The candidate fails on {shape}.*\\({type(error).__name__}.*\\): call it on them alone to see where\\.$"
+    with pytest.raises(ValueError, match=says) as caught:
+        bqcore.audit(lambda x: np.ones((8, 3)), model, None, given, nodes=0)
+    assert "\n" not in str(caught.value) and caught.value.__cause__ is error
+
+
+def test_a_model_without_values_on_the_meta_device_is_named():
+    with torch.device("meta"):
+        empty, half = nn.Linear(3, 2).eval(), nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2)).eval()
+    half[0] = nn.Linear(3, 3)
+    for model, says in ((empty, "2 of 2 tensors, first weight"), (half, "2 of 4 tensors, first 1.weight")):
+        with pytest.raises(
+            ValueError, match=rf"The candidate has no values yet \({says}, are on the meta device\): load"
+        ):
+            bqcore.audit(nn.Linear(3, 2).eval(), model, None, np.ones((8, 3)))
+
+
+def test_outputs_in_other_containers_are_opened_and_strange_ones_named():
+    plain = bqcore.audit(GOOD, GOOD, None, X, nodes=0)
+    forms = [
+        lambda x: GOOD(x).tolist(), lambda x: (GOOD(x),), lambda x: {"scores": GOOD(x)},
+        lambda x: pd.DataFrame(GOOD(x)), lambda x: GOOD(x).astype(">f8"), lambda x: GOOD(x).astype(np.longdouble),
+        lambda x: scipy.sparse.csr_array(GOOD(x)),
+    ]  # fmt: skip
+    for form in forms:
+        assert bqcore.audit(GOOD, form, None, X, nodes=0).dataset.flip_rate.equals(plain.dataset.flip_rate)
+    for strange, says in (
+        (lambda x: None, "candidate logits are None"), (lambda x: [[1.0, 2.0], [3.0]], "candidate logits are a list that is no"),
+        (lambda x: {"a": GOOD(x), "b": GOOD(x)}, r"candidate logits are a dict \(a, b\): give a classifier that returns them"),
+        (lambda x: torch.empty(200, 4, device="meta"), "candidate logits are a Tensor that is no array"),
+        (lambda x: GOOD(x) > 0, "candidate logits are of type bool"), (lambda x: GOOD(x) * 1j, "are of type complex128"),
+        (lambda x: np.full((200, 4), "a"), "candidate logits are of type <U1"), (lambda x: object(), "are a object that is"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=says) as caught:
+            bqcore.audit(GOOD, strange, None, X, nodes=0)
+        assert "\n" not in str(caught.value)
 
 
 def test_the_device_is_that_of_the_model(linear):

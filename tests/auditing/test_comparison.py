@@ -60,7 +60,8 @@ def test_digits_give_the_numbers_of_the_chapters_to_the_last_digit(lively, bits)
     ours = held(found)
     for name in (
         "accuracy", "flip_rate", "right_to_wrong", "wrong_to_right", "wrong_to_other", "band_flip_rate",
-        "pair_order_flip_rate", "band_pair_order_flip_rate", "displacement", "normal_variation", "third_class",
+        "pair_order_flip_rate", "band_pair_order_flip_rate", "displacement", "signed_distance_change",
+        "normal_variation", "third_class",
     ):  # fmt: skip
         assert np.array_equal(ours[name].values, chapter[name].values), name
     ours = found.dataset.sel(split="calibration", model="candidate")  # the chapters' slice is that of the training set
@@ -162,7 +163,7 @@ REFUSED = [
     (GOOD, GOOD, (X, np.zeros(199, int)), "Held-out split has 200 inputs and 199 classes: give one class an input"),
     (GOOD, GOOD, (X, np.full(200, 4)), "Held-out split: classes run from 4 to 4, but the logits have columns 0 to 3"),
     (GOOD, GOOD, (X, np.full(200, 4)), r"give each class as the index of its column, for scikit-learn np.searchsorted\(model.classes_,"),
-    (GOOD, GOOD, (X, np.zeros(200)), "Held-out split: classes are of type float64: give class indices"),
+    (GOOD, GOOD, (X, np.full(200, 0.5)), "Held-out split: classes are of type float64, and 200 of 200 are no whole numbers, first 0.5: give class indices"),
     (GOOD, GOOD, (X, np.full(200, "cat")), "classes are names, such as 'cat': give each as the index of its column, for scikit-learn np"),
     (GOOD, GOOD, (X, pd.Series(["cat"] * 200)), "classes are names, such as 'cat': give each"),
     (GOOD, "int8.onnx", X, "The candidate is the text 'int8.onnx': open the file first, an .onnx one by onnxruntime.InferenceSession"),

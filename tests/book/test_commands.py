@@ -156,7 +156,7 @@ def after_the_code(clone, words):
 CHECKS = {
     r"make( .*)?": make,
     r"python -m studies( \w+)?( \w[\w-]* \S+)? --help": shown,
-    r"python -m studies (data|ledger|ledger --json)": shown,
+    r"python -m studies (data|ledger|ledger --json|ledger --csv)": shown,
     r"python -m studies (run|train|explorer|publish|data fetch)( .*)?": settings,
     r"(python -m )?bqcore( \w+)? --help": shown,
     r"(python -m )?bqcore \w+": named,

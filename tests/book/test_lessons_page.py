@@ -83,6 +83,9 @@ def test_lesson_displacement_equals_python_s(lesson):
             r, change = margins.radius(f, point), margins.local_change(f, q, point)
             assert found["radius"] == pytest.approx(r.radius[0], rel=1e-9) and found["rival"] == r.rival[0]
             assert found["displacement"] == pytest.approx(change.displacement[0], rel=1e-9, abs=1e-12)
+            shift = change.signed_distance_change[0]
+            assert found["signedDistanceChange"] == pytest.approx(shift, rel=1e-9, abs=1e-12)
+            assert f"signed distance change Δs\t{shift:.3f}".replace("-", "−") in found["said"]
             assert found["normalVariation"] == pytest.approx(change.normal_variation[0], rel=1e-6, abs=1e-12)
             # Where the lesson says that the quantized boundary is, its margin is zero.
             place = point + (found["reach"] + found["exact"]) * torch.tensor([found["normal"]], dtype=torch.float64)

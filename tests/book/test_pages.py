@@ -72,17 +72,21 @@ def test_tables_sort_by_the_heading_that_is_pressed(chromium, book):
         page = watched.page
         page.goto((book / "book/ledger.html").as_uri(), wait_until="load")
         read = "(k) => [...document.querySelectorAll('.ledger tbody tr')].map((row) => row.cells[k].textContent.trim())"
-        assert page.evaluate(read, 0)[:3] == ["D1", "D2", "D3"]
-        page.click(".ledger th:nth-child(4) button")  # reported: numbers first, words after them
-        numbers = [float(text) for text in page.evaluate(read, 3) if re.fullmatch(r"[\d.]+", text)]
+        assert [text.split()[0] for text in page.evaluate(read, 0)[:3]] == ["D1", "D2", "D3"]
+        page.click(
+            ".ledger th:nth-child(2) button"
+        )  # the paper's: numbers first, of several the first, words after them
+        found = [re.match(r"[\d.]+", text) for text in page.evaluate(read, 1)]
+        numbers = [float(one[0]) for one in found if one]
         assert numbers == sorted(numbers) and len(numbers) > 20
-        assert page.evaluate(read, 3)[: len(numbers)] == [f"{number:g}" for number in numbers]
+        assert all(found[: len(numbers)]) and not any(found[len(numbers) :])
         page.focus(".ledger th:nth-child(1) button")
         page.keyboard.press("Enter")
         page.keyboard.press("Enter")
         assert page.get_attribute(".ledger th:nth-child(1)", "aria-sort") == "descending"
-        names = page.evaluate(read, 0)
-        assert names == sorted(names, reverse=True)
+        names = [text.split()[0] for text in page.evaluate(read, 0)]
+        plain = [name for name in names if name.isalnum()]  # where signs go depends on the language
+        assert plain == sorted(plain, reverse=True) and len(plain) > 30
         assert not watched.faults
 
 

@@ -1,5 +1,6 @@
 """What the tests of the ledger share: claims and runs that are made up, judged through their files."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,12 @@ import xarray as xr
 import yaml
 
 from bqcore import _store
-from studies import ledger, specs, stopping
+from studies import ledger, published, specs, stopping
+from tests.helpers import ROOT
 
 KEYS = [
-    "id", "dataset", "says", "reported", "estimate", "low", "high", "runs", "percentile", "verdict", "multiverse", "command"
+    "id", "dataset", "where", "says", "kind", "reported", "estimate", "low", "high", "runs", "verdict", "first_verdict", "excluded",
+    "held", "detectable", "bound", "equivalent", "note", "together", "multiverse", "explanation", "command",
 ]  # fmt: skip
 # The abstract's claims with the numbers it reports; a word stands for a claim without one.
 REPORTED = {
@@ -22,21 +25,37 @@ REPORTED = {
     "R1": 0.457, "R2": 0.435, "R3": 0.3600, "R4": 0.3558, "R5": "direction", "R6": "qualitative",
     "K1": 0.947, "K2": 0.994,
 }  # fmt: skip
+# What came with the second rule: two reductions, other readings of a claim, and claims taken together.
+ADDED = {"R7": 0.022, "R8": 0.0042, "J1-chance": "qualitative"}
+ADDED |= {f"R6-{measure}": "qualitative" for measure in ("jaccard", "flips", "band", "accuracy")}
+TOGETHER = {
+    "J2+J3+J4": ["J2", "J3", "J4"], "S2+S4": ["S2", "S4"], "C1+C2+C3": ["C1", "C2", "C3"], "C4+C5+C6": ["C4", "C5", "C6"],
+    "R1+R2": ["R1", "R2"], "R3+R4": ["R3", "R4"],
+}  # fmt: skip
+RULE = {"level": 0.95, "power": 0.8, "spare": 0.5, "too_wide": 0.5}
+
+
+@cache
+def published_rows() -> list[dict]:
+    """Return the ledger of what is published, judged once."""
+    return ledger.ledger(ROOT / ledger.CLAIMS, ROOT / published.PUBLISHED, ROOT / ledger.EXPLANATIONS)
+
+
+def judge_many(folder: Path, stated: list[dict], dataset: xr.Dataset, **rule) -> list[dict]:
+    """Judge claims through their file and one result file."""
+    common = {"id": "X1", "dataset": "digits", "says": "test", "where": "here", "from": "x.nc"}
+    content = {"rule": RULE | rule, "claims": [common | claim for claim in stated]}
+    (folder / "claims.yml").write_text(yaml.safe_dump(content))
+    attributes = {"command": "python -m studies run levels digits", "spec": specs.Levels().text()}
+    _store.save_dataset(dataset.assign_attrs(attributes), folder / "x.nc")
+    rows = ledger.ledger(folder / "claims.yml", folder)
+    assert all(list(row) == KEYS and row["command"] == attributes["command"] for row in rows)
+    return rows
 
 
 def judge(folder: Path, claim: dict, dataset: xr.Dataset, **rule) -> dict:
     """Judge one claim through its file and the result file."""
-    common = {"id": "X1", "dataset": "digits", "says": "test", "where": "here", "from": "x.nc"}
-    content = {"rule": {"level": 0.95, "too_wide": 0.5, "spare": 0.5} | rule, "claims": [common | claim]}
-    (folder / "claims.yml").write_text(yaml.safe_dump(content))
-    attributes = {
-        "command": "python -m studies run levels digits",
-        "spec": specs.Levels().text(),
-    }
-    _store.save_dataset(dataset.assign_attrs(attributes), folder / "x.nc")
-    (row,) = ledger.ledger(folder / "claims.yml", folder)
-    assert list(row) == KEYS
-    assert row["command"] == "python -m studies run levels digits"
+    (row,) = judge_many(folder, [claim], dataset, **rule)
     return row
 
 
@@ -65,6 +84,8 @@ DIRECTION = {
     "reported": "direction",
     "first": {"measure": "first"},
     "second": {"measure": "second"},
+    "bound": 1.0,
+    "because": "a test",
 }
 NOISE = np.tile([-1.0, 1.0], 20)  # the interval of its mean is 0 ± 0.324
 
@@ -79,8 +100,7 @@ def by_method(jaccard: dict[str, np.ndarray]) -> xr.Dataset:
 
 def judge_file(folder: Path, stated: list) -> list[dict]:
     common = {"dataset": "d", "says": "s", "where": "w"}
-    rule = {"level": 0.95, "too_wide": 0.5, "spare": 0.5}
-    (folder / "c.yml").write_text(yaml.safe_dump({"rule": rule, "claims": [common | claim for claim in stated]}))
+    (folder / "c.yml").write_text(yaml.safe_dump({"rule": RULE, "claims": [common | claim for claim in stated]}))
     return ledger.ledger(folder / "c.yml", folder)
 
 
@@ -104,17 +124,20 @@ def stopping_runs(seed: int, count: int = 12) -> xr.Dataset:
 
 
 def judge_stopping(folder: Path, reported: tuple[float, float], many: xr.Dataset, **rule) -> list[dict]:
-    common = {"dataset": "digits", "says": "test", "where": "here", "from": "x.nc", "kind": "stopping", "rule": "jaccard",
-              "together": ["X1", "X2"], "span": "bits", "means_of": 1}  # fmt: skip
+    common = {"dataset": "digits", "says": "test", "where": "here", "from": "x.nc", "kind": "value", "span": "bits",
+              "means_of": 1, "first_rule": {"kind": "stopping", "together": ["X1", "X2"]}}  # fmt: skip
     selects = [
         {"measure": "flip_rate", "split": "held-out"},
         {"measure": "boundary_jaccard", "split": "held-out", "nodes": 201},
     ]
     stated = [
-        common | {"id": f"X{i + 1}", "reported": value, "select": select}
+        common | {"id": f"X{i + 1}", "reported": value, "select": select | {"rule": "jaccard", "limit": "usual"}}
         for i, (value, select) in enumerate(zip(reported, selects))
     ]
-    content = {"rule": {"level": 0.95, "too_wide": 0.5, "spare": 0.5} | rule, "claims": stated}
+    kept = {key: common[key] for key in ("dataset", "says", "where", "from")}
+    stated.append(kept | {"id": "X1+X2", "reported": "joint", "kind": "joint", "together": ["X1", "X2"], "over": "limits",
+                          "first_rule": None})  # fmt: skip
+    content = {"rule": RULE | rule, "claims": stated}
     (folder / "claims.yml").write_text(yaml.safe_dump(content))
     usual = specs.baseline("stopping", "digits")
     _store.save_dataset(many.assign_attrs(spec=usual.text(), command=usual.command()), folder / "x.nc")

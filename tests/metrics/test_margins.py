@@ -131,17 +131,51 @@ def test_a_boundary_moved_by_hand():
     assert found.signed_distance_change.tolist() == [2, -2] and found.displacement.tolist() == [5, 0]
 
 
-@given(linear_cases(), st.floats(1e-3, 1e3))
-def test_a_change_of_scale_moves_nothing_and_displaces_by_c_minus_1_radii_of_the_pair(case, c):
+@given(linear_cases(), st.floats(1e-3, 1e3), st.floats(-10, 10))
+def test_a_change_of_scale_moves_nothing_and_displaces_by_c_minus_1_radii_of_the_pair(case, c, constant):
     weight, bias, inputs = case
     reference, inputs = linear(weight, bias), torch.from_numpy(inputs)
-    found = local_change(reference, linear(c * weight, c * bias), inputs)
+    found = local_change(reference, linear(c * weight, c * bias + constant * np.abs(bias).max()), inputs)
     known = top_margins(reference, inputs)
-    distance, scale = known.margin / known.length, np.abs(weight @ inputs.numpy().T).max() + np.abs(bias).max()
+    scale = np.abs(weight @ inputs.numpy().T).max() + (1 + abs(constant) / min(c, 1)) * np.abs(bias).max()
     slack = 1e-13 * scale / known.length.min()  # a margin is a difference of logits of this size
+    distance = known.margin / known.length
     np.testing.assert_allclose(found.signed_distance_change, 0, atol=slack)
     np.testing.assert_allclose(found.displacement, (c - 1) * distance, rtol=1e-9, atol=(1 + c) * slack)
     np.testing.assert_allclose(found.normal_variation, 0, atol=1e-20)
+
+
+@given(st.integers(2, 7), SEEDS, st.floats(1e-2, 1e2), st.floats(-10, 10))
+def test_a_scale_and_constants_move_nothing_for_a_curved_classifier_either(classes, seed, c, constant):
+    """A constant is the same for all classes at one input, differs between inputs, and its gradient cancels."""
+    inputs = torch.randn(5, 1, 4, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    found = local_change(Wavy(classes), lambda x: c * Wavy(classes)(x) + constant * x.mean((1, 2, 3))[:, None], inputs)
+    known = top_margins(Wavy(classes), inputs)
+    distance = known.margin / known.length
+    slack = 1e-12 * (1 + abs(constant) / c) / known.length.min()
+    np.testing.assert_allclose(found.signed_distance_change, 0, atol=slack * (1 + distance.max()))
+    np.testing.assert_allclose(found.displacement, (c - 1) * distance, rtol=1e-9, atol=(1 + c) * slack)
+
+
+@given(linear_cases(), SEEDS, st.floats(1e-3, 1e3))
+def test_only_displacement_reads_the_candidate_s_scale(case, seed, c):
+    """c scales any candidate, not only the reference: its margin alone grows, and its distance stays."""
+    weight, bias, inputs = case
+    generator, inputs = np.random.default_rng(seed), torch.from_numpy(inputs)
+    other = weight + np.abs(weight).max() * generator.normal(size=weight.shape)
+    first, second = (local_change(linear(weight, bias), linear(k * other, k * bias), inputs) for k in (1, c))
+    known = top_margins(linear(weight, bias), inputs)
+    logits = c * (other @ inputs.numpy().T + bias[:, None])
+    rows = np.arange(len(inputs))
+    margin = logits[known.first, rows] - logits[known.second, rows]
+    lengths = np.linalg.norm(other[known.first] - other[known.second], axis=1)
+    slack = 1e-12 * (np.abs(logits).max() / c + np.abs(bias).max())
+    np.testing.assert_allclose(
+        first.signed_distance_change, second.signed_distance_change, rtol=1e-9,
+        atol=slack / min(lengths.min(), known.length.min()),
+    )  # fmt: skip
+    expected = (margin - known.margin) / known.length
+    np.testing.assert_allclose(second.displacement, expected, rtol=1e-9, atol=(1 + c) * slack / known.length.min())
 
 
 @given(st.integers(2, 9), SEEDS, st.floats(1e-6, 0.3))

@@ -1,33 +1,52 @@
 """The ledger: every claim of the abstract with its number, what is refused, and what the command shows."""
 
+import csv
+import io
 import json
+import shutil
 
 import pytest
 import yaml
 
 from bqcore import _store
-from studies import __main__, ledger, published, specs
+from studies import __main__, ledger, published, specs, verdicts
 from tests.helpers import ROOT
-from tests.helpers.claims import KEYS, RAMP, REPORTED, by_bits, judge, judge_file, value
+from tests.helpers.claims import (
+    ADDED,
+    KEYS,
+    RAMP,
+    REPORTED,
+    RULE,
+    TOGETHER,
+    by_bits,
+    judge,
+    judge_file,
+    judge_many,
+    published_rows,
+    value,
+)
 
 DATASETS = {
     "D": {"digits"}, "J": {"digits"}, "S": {"digits", "MNIST", "Fashion-MNIST"}, "C": {"CIFAR-10 subset"},
-    "F": {"full CIFAR-10"}, "R": {"full CIFAR-10"}, "K": {"all variants"},
+    "F": {"full CIFAR-10"}, "R": {"full CIFAR-10"}, "K": {"all data sets"},
 }  # fmt: skip
 
 
 def test_every_claim_of_the_abstract_is_there_with_its_number(clone):
     rule, stated = ledger.load_claims()
-    assert {claim["id"]: claim["reported"] for claim in stated} == REPORTED
-    assert rule == {"level": 0.95, "too_wide": 0.5, "spare": 0.5}
+    assert {claim["id"]: claim["reported"] for claim in stated} == REPORTED | ADDED | dict.fromkeys(TOGETHER, "joint")
+    assert rule == RULE
     for claim in stated:
         assert claim["dataset"] in DATASETS[claim["id"][0]], claim["id"]
         assert claim["where"] == "abstract"
-        numbered = claim["kind"] in ("value", "stopping", "correlation")
+        numbered = claim["kind"] in ("value", "reduction", "correlation")
         assert numbered == (not isinstance(claim["reported"], str)), claim["id"]
-        assert numbered or claim["kind"] in (claim["reported"], "no gain")
         assert ("from" in claim) != bool(claim.get("not_attempted")), claim["id"]  # judged, or with a reason why not
-    assert [claim["id"] for claim in stated if "from" in claim] == list(REPORTED)
+        assert (claim.get("first_rule", {}) is None) == (claim["id"] not in REPORTED), claim["id"]
+    assert {claim["id"] for claim in stated if "from" in claim} == {*REPORTED, *ADDED, *TOGETHER}
+    parts = [f"R6-{measure}" for measure in ("jaccard", "flips", "band", "accuracy")]
+    together = {claim["id"]: claim["together"] for claim in stated if "together" in claim}
+    assert together == TOGETHER | {"R6": parts}
 
 
 SIDES = (("first", "logits"), ("second", "gap"))
@@ -39,6 +58,7 @@ def test_the_claims_pick_the_baselines_measures(clone):
     held_out, by_accuracy = {"split": "held-out"}, {"rule": "accuracy", "limit": 0.0}
     at_4, full = held_out | {"bits": 4}, specs.baseline("rounding", "full-cifar-10").nodes[0]
     flips, chosen = {"measure": "flip_rate"} | held_out, {"measure": "chosen_bits"}
+    aware = {"rule": "jaccard", "limit": "usual"}
     jaccard = {"measure": "boundary_jaccard"} | held_out
     assert {name: claim.get("select") for name, claim in judged.items()} == {
         "D1": {"measure": "flip_rate", "bits": 8},
@@ -48,32 +68,39 @@ def test_the_claims_pick_the_baselines_measures(clone):
         "D5": {"measure": "displacement", "bits": 4, "quantile": 0.5},
         "J1": None,
         **dict.fromkeys(("J2", "J3", "J4"), {"measure": "junction_union"}),
-        "S1": flips | by_accuracy, "S2": flips, "S3": jaccard | by_accuracy | {"nodes": nodes},
-        "S4": jaccard | {"nodes": nodes}, "S5": None, "S6": None,
+        "S1": flips | by_accuracy, "S2": flips | aware, "S3": jaccard | by_accuracy | {"nodes": nodes},
+        "S4": jaccard | aware | {"nodes": nodes}, "S5": None, "S6": None,
         "C1": chosen | by_accuracy, "C2": flips | by_accuracy, "C3": jaccard | by_accuracy | {"nodes": subset},
-        "C4": chosen, "C5": flips, "C6": jaccard | {"nodes": subset},
+        "C4": chosen | aware, "C5": flips | aware, "C6": jaccard | aware | {"nodes": subset},
         "F1": {"measure": "accuracy", "bits": 32, "less_bits": 6} | held_out, "F2": flips | {"bits": 6},
         "F3": {"measure": "band_flip_rate", "bits": 6} | held_out,
         "R1": at_4 | {"measure": "boundary_jaccard", "nodes": full, "method": "logits"},
         "R2": at_4 | {"measure": "boundary_jaccard", "nodes": full, "method": "gap"},
         "R3": at_4 | {"measure": "band_pair_order_flip_rate", "method": "logits"},
         "R4": at_4 | {"measure": "band_pair_order_flip_rate", "method": "gap"},
-        **dict.fromkeys(("R5", "R6", "K1", "K2")),
+        **dict.fromkeys(("R5", "R6", "K1", "K2", *ADDED, *TOGETHER)),
     }  # fmt: skip
-    assert (judged["R5"]["second"]["bits"], judged["R6"]["second"]["bits"]) == (4, 3)
-    assert all(judged[name][side]["method"] == method for name in ("R5", "R6") for side, method in SIDES)
+    assert judged["R5"]["second"]["bits"] == judged["R7"]["second"]["bits"] == judged["R8"]["second"]["bits"] == 4
+    parts = [f"R6-{measure}" for measure in ("jaccard", "flips", "band", "accuracy")]
+    assert all(judged[name][side]["bits"] == 3 for name in parts for side in ("first", "second"))
+    for name in ("R5", "R7", "R8", *parts):
+        sides = (
+            SIDES if name != "R6-accuracy" else [(side, method) for (side, _), (_, method) in zip(SIDES, SIDES[::-1])]
+        )
+        assert all(judged[name][side]["method"] == method for side, method in sides)
+        assert (
+            len({tuple(item for item in judged[name][side].items() if item[0] != "method") for side, _ in SIDES}) == 1
+        )
     # 17/1800 and 4/1800 are means of four runs of 450, full CIFAR-10 has three seeds; the other numbers are of single runs.
     means = {name: claim.get("means_of", 1) for name, claim in judged.items()}
-    three = [name for name, claim in judged.items() if name[0] in "FR" and claim["kind"] == "value"]
+    three = [name for name, claim in judged.items() if name[0] in "FR" and claim["kind"] in ("value", "reduction")]
     assert means == dict.fromkeys(judged, 1) | dict.fromkeys(("S1", "S2", "S3", "S4"), 4) | dict.fromkeys(three, 3)
-    together = {name: claim["together"] for name, claim in judged.items() if claim["kind"] == "stopping"}
-    expected = {"S2": ["S2", "S4"], "S4": ["S2", "S4"], **dict.fromkeys(("C4", "C5", "C6"), ["C4", "C5", "C6"])}
-    assert together == expected
-    for name in ("S5", "S6"):
+    for name in ("S5", "S6"):  # by the protocol of S2: calibration data of the same set pick the limit
         assert judged[name]["first"] == flips | by_accuracy
-        assert judged[name]["second"] == flips | {"rule": "jaccard", "limit": "usual"}
-        assert judged[name]["limit_from"] == "digits_stopping.nc"
+        assert judged[name]["second"] == flips | aware == judged["S2"]["select"]
+        assert judged[name]["first_rule"] == {"limit_from": "digits_stopping.nc"}
     assert judged["K1"]["from"] == judged["K2"]["from"] and len(judged["K1"]["from"]) > 5
+    assert judged["K1"]["bits"] == judged["K2"]["bits"] == list(specs.baseline("rounding", "digits").bits) == [4, 3]
     for claim in [claim for claim in judged.values() if claim["kind"] != "correlation"]:
         spec = next(spec for spec in specs.BASELINES if published.name_of(spec) == claim["from"])
         assert spec.dataset == claim["dataset"].lower().removesuffix(" subset").replace("full ", "full-")
@@ -84,16 +111,17 @@ def test_the_claims_pick_the_baselines_measures(clone):
 def test_a_claim_not_attempted_has_no_numbers(tmp_path):
     row = judge_file(tmp_path, [{"id": "Z", "reported": 3, "kind": "value", "not_attempted": "not yet"}])[0]
     assert row == dict.fromkeys(KEYS) | {
-        "id": "Z", "dataset": "d", "says": "s", "reported": 3, "verdict": "not attempted",
+        "id": "Z", "dataset": "d", "says": "s", "kind": "value", "reported": 3, "where": "w", "verdict": "not attempted", "explanation": "",
     }  # fmt: skip
     assert (
-        "| Z     | d        | s              | 3        |      |               |      |            | not attempted |"
+        "| Z (d): s | 3     |                     | not attempted |                     |            |               |"
         in (ledger.table([row]))
     )
     assert "1 more claims are not attempted yet" in ledger.judged_table([row])
 
 
 MEASURE = {"measure": "x"}
+UNBOUNDED = {"kind": "no gain", "first": MEASURE, "second": MEASURE, "bound": 0.1, "because": "so"}
 GOOD = {"id": "A", "dataset": "d", "says": "s", "where": "w", "from": "x.nc"} | value(0.5)
 
 
@@ -109,22 +137,32 @@ GOOD = {"id": "A", "dataset": "d", "says": "s", "where": "w", "from": "x.nc"} | 
         ({"means_of": 1.5}, r"claim B: means_of: 1\.5 is not of type 'integer'"),
         ({"select": {"bits": 8}}, r"claim B: select: 'measure' is a required property"),
         ({"pol": "seed"}, r"claim B: .*'pol' was unexpected"),
-        ({"kind": "stopping", "together": ["A", "B"]}, r"claim B: 'rule' is a required property"),
+        ({"kind": "joint", "reported": "joint"}, r"claim B: 'together' is a required property"),
+        ({"kind": "joint", "reported": "joint", "together": ["A"]}, r"claim B: together: \['A'\] is too short"),
+        (
+            {"kind": "joint", "reported": "joint", "together": ["A", "C"]},
+            r"c\.yml: claim B: together names C, which is no claim\.$",
+        ),
+        ({"first_rule": {"kind": "value"}}, r"claim B: first_rule: kind: 'value' is not one of \['stopping', "),
         ({"id": "A"}, r"c\.yml: a claim's id stands twice: \['A'\]\."),
         *(
             ({missing: ...}, rf"c\.yml: claim B: '{missing}' is a required property; the file's first")
             for missing in ("dataset", "says", "reported", "kind", "where", "from", "select", "span", "means_of")
         ),
         ({"kind": "direction"}, r"claim B: 'first' is a required property"),
-        ({"kind": "qualitative", "first": MEASURE, "second": MEASURE}, r"claim B: 'most' is a required property"),
-        ({"kind": "no gain", "first": MEASURE, "second": MEASURE}, r"claim B: 'less_than' is a required property"),
+        ({"kind": "direction", "first": MEASURE, "second": MEASURE}, r"claim B: 'bound' is a required property"),
+        (UNBOUNDED | {"because": ...}, r"claim B: 'because' is a required property"),
+        (UNBOUNDED | {"bound": 0}, r"claim B: bound: 0 is less than or equal to the minimum of 0"),
+        (UNBOUNDED | {"than": 1.0}, r"claim B: .* is valid under each of"),
+        (UNBOUNDED | {"kind": "reduction", "second": ...}, r"claim B: 'second' is a required property"),
         ({"kind": "correlation"}, r"claim B: 'of' is a required property"),
+        ({"kind": "correlation", "of": "lowest"}, r"claim B: 'bits' is a required property"),
         ({"id": ...}, r"c\.yml: claim number 2: 'id' is a required property"),
     ],
 )
 def test_a_malformed_claim_is_named(tmp_path, wrong, message):
     second = {key: value for key, value in (GOOD | {"id": "B"} | wrong).items() if value is not ...}
-    content = {"rule": {"level": 0.95, "too_wide": 0.5, "spare": 0.5}, "claims": [GOOD, second]}
+    content = {"rule": RULE, "claims": [GOOD, second]}
     (tmp_path / "c.yml").write_text(yaml.safe_dump(content))
     with pytest.raises(ValueError, match=message):
         ledger.load_claims(tmp_path / "c.yml")
@@ -138,10 +176,13 @@ def test_a_malformed_claim_is_named(tmp_path, wrong, message):
     [
         ("", r"c\.yml: None is not of type 'object'; the file's first lines say"),
         ("claims: []", r"c\.yml: 'rule' is a required property"),
-        ("rule: {level: 0.95}\nclaims: []", r"c\.yml: rule: 'too_wide' is a required property"),
-        ("rule: {level: 0.95, too_wide: 1, spare: 1}\nclaims: 3", r"c\.yml: claims: 3 is not of type 'array'"),
+        ("rule: {level: 0.95}\nclaims: []", r"c\.yml: rule: 'power' is a required property"),
         (
-            "rule: {level: 0.95, too_wide: 1, spare: 1}\nclaims: [D1]",
+            "rule: {level: 0.95, power: 0.8, too_wide: 1, spare: 1}\nclaims: 3",
+            r"c\.yml: claims: 3 is not of type 'array'",
+        ),
+        (
+            "rule: {level: 0.95, power: 0.8, too_wide: 1, spare: 1}\nclaims: [D1]",
             r"c\.yml: claim number 1: 'D1' is not of type 'object'",
         ),
         ("rule: [", r"c\.yml is not YAML: while parsing .*line 1"),
@@ -159,8 +200,9 @@ def test_a_malformed_file_is_refused_in_one_line(tmp_path, text, message):
     [
         ({"select": {"measure": "n", "bits": 8}}, "No variable named 'n'"),
         ({"select": {"measure": "m", "bits": 5}}, "not all values found in index 'bits'"),
-        ({"select": {"measure": "m", "level": 8}}, "level"),
-        ({"select": {"measure": "m"}}, "its select leaves bits open: name one, or pool it"),
+        ({"select": {"measure": "m", "bits": 8, "level": 8}}, "level"),
+        ({"select": {"measure": "m"}}, "its select names no bits, along which its neighbours lie"),
+        ({"select": {"measure": "m"}, "at_any": "seed"}, r"its select leaves bits open: name one, or give at_any\."),
         ({"means_of": 0}, "Runs a mean is 0"),
     ],
 )
@@ -197,27 +239,151 @@ def test_results_that_the_manifest_does_not_describe_are_refused(tmp_path):
             ledger.ledger(tmp_path / "claims.yml", tmp_path)
 
 
+def made_up(folder, *, explained: str | None = None) -> list[dict]:
+    """Judge three claims: one reproduced, one compatible, one not."""
+    stated = [
+        value(0.7) | {"id": "A"},
+        value(0.7, select={"measure": "m", "bits": 4}) | {"id": "B"},
+        value(7.0) | {"id": "C"},
+    ]
+    rows = judge_many(folder, stated, by_bits(RAMP, RAMP * 9 + 0.4))
+    if explained is None:
+        return rows
+    (folder / "e.yml").write_text(explained)
+    return ledger.ledger(folder / "claims.yml", folder, folder / "e.yml")
+
+
+def test_what_is_neither_reproduced_nor_explained_says_so(tmp_path):
+    rows = made_up(tmp_path)
+    assert [row["verdict"] for row in rows] == ["reproduced", "compatible", "not reproduced"]
+    assert [row["explanation"] for row in rows] == ["", "unexplained", "unexplained"]
+    text = "explanations:\n- {id: folding, claims: [C], says: anything}\n- {id: ruler, claims: [C, A]}\n"
+    explained = made_up(tmp_path, explained=text)
+    assert [row["explanation"] for row in explained] == ["ruler", "unexplained", "folding, ruler"]
+    for wrong, message in (
+        (
+            "explanations:\n- {id: ruler, claims: [A, Z]}",
+            r"e\.yml: ruler explains Z, which is no claim of the ledger\.$",
+        ),
+        ("explanations: [", r"e\.yml is not YAML: "),
+    ):
+        with pytest.raises(ValueError, match=message):
+            made_up(tmp_path, explained=wrong)
+
+
+def test_neighbours_are_listed_and_very_many_counted():
+    row = dict.fromkeys(KEYS) | {"held": dict.fromkeys(["8 bits", "7 bits", "by accuracy"]), "excluded": {"5 bits": 0}}
+    assert ledger.told_apart(row) == "not from 8, 7 bits, by accuracy; from 5 bits"
+    many = row | {"held": {}, "excluded": dict.fromkeys(f"variant {i}" for i in range(11))}
+    assert ledger.told_apart(many).endswith("variant 5 and 5 more")
+    seen = {"detectable": 0.00212, "bound": 0.5, "equivalent": False}
+    assert ledger.told_apart(dict.fromkeys(KEYS) | seen) == "sees 0.0021 or more; not shown to be within ±0.5"
+    assert ledger.told_apart(row | seen | {"equivalent": True}).endswith(
+        "; from 5 bits; sees 0.0021 or more; within ±0.5"
+    )
+
+
+def test_a_table_has_seven_columns_and_joint_rows_show_their_parts(tmp_path):
+    rows = made_up(tmp_path)
+    both = rows[0] | {
+        "id": "A+B",
+        "kind": "joint",
+        "reported": "joint",
+        "together": {"A": 0.5, "B": 4.9},
+        "note": "at once",
+    }
+    both |= dict.fromkeys(("estimate", "low", "high"))
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in ledger.table([*rows, both], padded=False).splitlines()
+    ]
+    assert {len(line) for line in lines} == {7}
+    assert lines[2][:4] == ["A (digits): test", "0.7", "0.5 [0, 1]", "reproduced"]
+    assert lines[3][3:5] == ["compatible (unexplained)", "not from 8 bits"]
+    assert lines[5][:3] == ["A+B (digits): test (ours at once)", "0.7, 0.7", "0.5, 4.9"]
+    direction = rows[0] | {"kind": "direction", "estimate": 0.5, "low": -0.25, "high": 1.25, "multiverse": 0.123}
+    cells = [cell.strip() for cell in ledger.table([direction]).splitlines()[2].strip("|").split("|")]
+    assert cells[2] == "+0.5 [-0.25, +1.25]" and cells[5] == "12.3%"
+
+
+def test_every_run_is_named_and_every_verdict_counted(tmp_path):
+    rows = made_up(tmp_path)
+    assert ledger.runs_table(rows).splitlines()[2:] == ["| `python -m studies run levels digits` | A, B, C |"]
+    lines = ledger.counts_table(rows).splitlines()
+    assert lines[2:] == [
+        "| reproduced | 1 | 1 |",
+        "| compatible | 1 |  |",
+        "| not reproduced | 1 | 1 |",
+        "| inconclusive |  | 1 |",
+    ]
+
+
+def test_how_many_fail_by_chance_is_a_binomial_count():
+    rows = [{"kind": "value", "verdict": "compatible"}] * 18 + [{"kind": "reduction", "verdict": "not reproduced"}] * 2
+    rows += [{"kind": "joint", "verdict": "not reproduced"}, {"kind": "value", "verdict": "not attempted"}]
+    found = ledger.by_chance(rows)
+    assert found == (20, pytest.approx(1.0), 3, 2)  # of 20 at 5 %, at most 3 with 98.4 %, at most 2 with 92.5 %
+    assert ledger.chance_line(rows) == (
+        "Of 20 single numbers, 1 would be outside by chance if all were of runs like ours, and with a probability of 95 % "
+        "at most 3; 2 are."
+    )
+
+
+def test_the_ledger_in_full_is_a_table_too(tmp_path):
+    rows = made_up(tmp_path)
+    lines = list(csv.DictReader(io.StringIO(ledger.as_csv(rows))))
+    assert list(lines[0]) == KEYS and [line["id"] for line in lines] == ["A", "B", "C"]
+    for line, row in zip(lines, rows):
+        assert (
+            float(line["low"]) == row["low"] and json.loads(line["held"]) == row["held"] and line["note"] == row["note"]
+        )
+
+
 @pytest.mark.slow
 def test_the_ledger_of_what_is_published(clone, capsys):
     assert __main__.main(["ledger", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [list(row) for row in rows] == [KEYS] * len(REPORTED)
-    assert {row["id"]: row["reported"] for row in rows} == REPORTED
+    assert [list(row) for row in rows] == [KEYS] * len(REPORTED | ADDED | TOGETHER)
+    assert {row["id"]: row["reported"] for row in rows} == REPORTED | ADDED | dict.fromkeys(TOGETHER, "joint")
     for row in rows:
-        assert row["verdict"] in ledger.VERDICTS[:3]
-        assert all(isinstance(row[key], float) for key in ("estimate", "low", "high", "percentile"))
-        assert row["low"] <= row["estimate"] <= row["high"] and 0 <= row["percentile"] <= 100
+        numbered = row["kind"] in ("value", "reduction", "correlation")
+        assert row["verdict"] in (verdicts.NUMBERS if numbered or row["id"] in TOGETHER else verdicts.DIRECTIONS)
+        if row["kind"] != "joint":
+            assert all(isinstance(row[key], float) for key in ("estimate", "low", "high"))
+            assert row["low"] <= row["estimate"] <= row["high"]
+        # What it tells apart: the neighbours of numbers, what could be seen of directions; its parts have a joint row's.
+        assert (row["held"] is not None and bool(row["held"] | row["excluded"])) or row["detectable"] is not None or row["id"] == "R6"  # fmt: skip
+        assert row["explanation"] if row["verdict"] not in ("reproduced",) else isinstance(row["explanation"], str)
+        assert (row["first_verdict"] is None) == (row["id"] not in REPORTED)
         assert row["runs"] >= (3 if row["id"][0] in "FRK" else 10)
         assert row["command"].startswith("python -m studies run ")
-        crossed = row["dataset"] in ("digits", "MNIST", "Fashion-MNIST")
-        assert isinstance(row["multiverse"], float) if crossed else row["multiverse"] is None
+        crossed = row["dataset"] in ("digits", "MNIST", "Fashion-MNIST") and row["id"] in REPORTED
+        assert isinstance(row["multiverse"], float) if crossed else True
     assert __main__.main(["ledger"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 + len(REPORTED) and len({len(line) for line in lines}) == 1
+    *lines, empty, line = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 + len(rows) and len({len(line) for line in lines}) == 1
+    assert not empty and line == ledger.chance_line(rows)
+    assert __main__.main(["ledger", "--csv"]) == 0
+    assert capsys.readouterr().out == ledger.as_csv(published_rows())
+
+
+@pytest.mark.slow
+def test_verdicts_depend_on_neither_the_multiverse_nor_explanations(clone, tmp_path):
+    rows = published_rows()
+    names = published.MULTIVERSES.values()
+    shutil.copytree(published.PUBLISHED, tmp_path / "results", ignore=shutil.ignore_patterns(*names))
+    alone = ledger.ledger(results=tmp_path / "results", explanations=tmp_path / "none.yml")
+    assert {row["multiverse"] for row in alone} == {None} and any(row["multiverse"] is not None for row in rows)
+    assert {row["explanation"] for row in alone} == {"", "unexplained"}
+    left_out = ("multiverse", "explanation")
+    for row, other in zip(rows, alone, strict=True):
+        assert {key: value for key, value in row.items() if key not in left_out} == {
+            key: value for key, value in other.items() if key not in left_out
+        }
 
 
 @pytest.mark.slow
 def test_readme_s_table_is_the_generated_one(clone):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme == ledger.readme_with(ledger.judged_table(ledger.ledger()))
+    assert readme == ledger.readme_with(ledger.judged_table(published_rows()))
     assert readme.count("| D1 ") == 1

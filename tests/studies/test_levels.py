@@ -23,7 +23,7 @@ def test_other_batch_sizes_give_the_same_labels(lively, monkeypatch):
     other = catalogue.measure(LIVELY)
     assert (other.labels == lively.labels).all()
     # Only the lengths are sums over a batch's own layout, so that they may differ in their last digits.
-    lengths = ["radius", "displacement", "normal_variation"]
+    lengths = ["radius", "displacement", "signed_distance_change", "normal_variation"]
     xr.testing.assert_allclose(other[lengths], lively[lengths], rtol=1e-11, atol=1e-14)
     xr.testing.assert_identical(other.drop_vars(lengths), lively.drop_vars(lengths))
 
@@ -32,8 +32,8 @@ def test_the_float_classifier_does_not_differ_from_itself(lively):
     floating = lively.sel(bits=specs.FLOAT)
     for name in (
         "flip_rate", "right_to_wrong", "wrong_to_right", "wrong_to_other", "band_flip_rate", "pair_order_flip_rate",
-        "band_pair_order_flip_rate", "displacement", "normal_variation", "boundary_jaccard", "effective_displacement",
-        "grid_change", "third_class", "tolerance_jaccard", "coarse_tolerance_jaccard",
+        "band_pair_order_flip_rate", "displacement", "signed_distance_change", "normal_variation", "boundary_jaccard",
+        "effective_displacement", "grid_change", "third_class", "tolerance_jaccard", "coarse_tolerance_jaccard",
     ):  # fmt: skip
         assert (floating[name] == 0).all(), name
 
@@ -46,8 +46,9 @@ def test_all_values_are_in_their_range(lively):
         if kind == "count":
             assert values.dtype == np.int64 and (values >= 0).all(), name
     assert (lively.radius > 0).all() and (lively.displacement >= 0).all()
+    assert (lively.signed_distance_change >= 0).all()
     assert ((lively.normal_variation >= 0) & (lively.normal_variation <= 2)).all()
-    for name in ("radius", "displacement", "normal_variation"):
+    for name in ("radius", "displacement", "signed_distance_change", "normal_variation"):
         assert (lively[name].sel(quantile=0.5) <= lively[name].sel(quantile=0.95)).all()
     assert (lively.four_class_cells <= lively.junctions).all()
     assert (lively.junction_union_changed <= lively.junction_union).all()
@@ -98,9 +99,11 @@ def test_geometry_agrees_with_plain_numpy(lively):
         normal_q = g_q[rows, first] - g_q[rows, second]
         lengths = [np.where(n.any(1), np.linalg.norm(n, axis=1), np.nan) for n in (normal, normal_q)]
         variation = 1 - (normal * normal_q).sum(1) / (lengths[0] * lengths[1])
+        margin, margin_q = (logits[rows, first] - logits[rows, second] for logits in (z, z_q))
         for name, values in {
             "radius": radius,
             "displacement": abs(shift / lengths[0]),
+            "signed_distance_change": abs(margin_q / lengths[1] - margin / lengths[0]),
             "normal_variation": variation,
         }.items():
             np.testing.assert_allclose(

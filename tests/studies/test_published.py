@@ -20,7 +20,7 @@ from tests.helpers import ROOT
 @pytest.mark.slow
 def test_publish_needs_runs_and_a_clean_clone_and_writes_what_ledger_reads(with_claims, monkeypatch, capsys):
     here = with_claims
-    small = specs.Levels(epochs=8, nodes=(201, 11), width=8, bits=(8, 4, 2), steps=2)
+    small = specs.Levels(epochs=8, nodes=(201, 11), width=8, bits=(8, 6, 4, 2), steps=2)
     monkeypatch.setattr(specs, "BASELINES", {small: 2, specs.Stopping(): 2})
     monkeypatch.setattr(specs, "VARIANT_SEEDS", {"digits": 2})
     beyond = {spec: seeds for spec, seeds in specs.BEYOND.items() if spec.study != "objectives"}
@@ -71,7 +71,7 @@ def test_publish_needs_runs_and_a_clean_clone_and_writes_what_ledger_reads(with_
     for name, entry in manifest.items():
         assert entry["sha256"] == _store.digest(here / "data/results" / name)
         assert entry["commit"] == git("rev-parse", "HEAD")
-        assert entry["spec"]["bits"] == [8, 4, 2]
+        assert entry["spec"]["bits"] == [8, 6, 4, 2]
         assert entry["command"] == published.load_published(name).attrs["command"]
     readme = (here / "README.md").read_text()
     assert readme == f"before\n{start}\n{ledger.judged_table(ledger.ledger())}\n{end}\nafter\n"
