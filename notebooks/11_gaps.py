@@ -36,8 +36,8 @@ def load(name):
 
 
 # %%
-found = {entry["id"]: entry for entry in explanations.tested(results=results)}
 claims = ledger.ledger(results=results)
+found = {entry["id"]: entry for entry in explanations.tested(claims, results)}
 
 # %% tags=["remove-input"]
 tables.sources(*map(load, explanations.FILES))

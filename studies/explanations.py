@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 import yaml
 
-from . import ledger
+from .claims import CLAIMS, load_claims
 from .multiverse import judging
 from .multiverse.cifar import PLANES, STEPS
 from .multiverse.cifar_claims import split_by_gap
@@ -28,14 +28,23 @@ def load_predictions(path: str | Path = PREDICTIONS) -> list[dict]:
     return yaml.safe_load(Path(path).read_text(encoding="utf-8"))["predictions"]
 
 
-def tested(path: str | Path = PREDICTIONS, results: str | Path = PUBLISHED) -> list[dict]:
+def testable(results: str | Path = PUBLISHED, path: str | Path = PREDICTIONS) -> bool:
+    """Return whether the predictions and all result files that test them are there."""
+    return Path(path).exists() and all((Path(results) / name).exists() for name in FILES.values())
+
+
+def tested(
+    rows: list[dict], results: str | Path = PUBLISHED, path: str | Path = PREDICTIONS, claims: str | Path = CLAIMS
+) -> list[dict]:
     """
-    Test every explanation: return its entry with ``frozen``, what its rule picks, and for each test ``estimate``,
-    ``low``, ``high``, ``reported``, ``baseline`` and ``outcome``, one of :data:`OUTCOMES`; and ``survives``.
+    Test every explanation against the *rows* of the ledger, which have the paper's numbers and our baseline's means.
+
+    Return its entry with ``frozen``, what its rule picks, and for each test ``estimate``, ``low``, ``high``,
+    ``reported``, ``baseline`` and ``outcome``, one of :data:`OUTCOMES`; and ``survives``.
     """
-    rows = {row["id"]: row for row in ledger.ledger(results=results)}
-    rule, claims = ledger.load_claims()
-    means_of = {claim["id"]: claim.get("means_of", 1) for claim in claims}
+    rows = {row["id"]: row for row in rows}
+    rule, stated = load_claims(claims)
+    means_of = {claim["id"]: claim.get("means_of", 1) for claim in stated}
 
     @cache
     def load(name: str) -> xr.Dataset:

@@ -10,13 +10,12 @@ import scipy
 
 from bqcore._store import save_bytes
 
-from . import first_rule, joint, verdicts
-from .claims import CLAIMS, Results, load_claims, load_yaml
+from . import explanations, first_rule, joint, verdicts
+from .claims import CLAIMS, Results, load_claims
 from .formats import Ends, brief, interval, number, percent, signed
-from .multiverse import judging
-from .published import MULTIVERSES, PUBLISHED, load_published
+from .multiverse import cifar_claims
+from .published import MULTIVERSES, PUBLISHED, READINGS, load_published
 
-EXPLANATIONS = Path("data/explanations.yml")
 README = Path("README.md")
 FIELDS = (
     "id", "dataset", "where", "says", "kind", "reported", "estimate", "low", "high", "runs", "verdict", "first_verdict",
@@ -30,14 +29,14 @@ _JUDGES = {
 
 
 def ledger(
-    path: str | Path = CLAIMS, results: str | Path = PUBLISHED, explanations: str | Path | None = None
+    path: str | Path = CLAIMS, results: str | Path = PUBLISHED, predictions: str | Path = explanations.PREDICTIONS
 ) -> list[dict]:
     """
     Judge every claim by the result files in *results*, which must be whole and of the baseline.
 
     A row has the keys of :data:`FIELDS`, None where there is nothing. ``excluded`` and ``held`` are the means of the
     neighbours that our interval excludes and holds. ``multiverse`` is the fraction of specifications in which the claim
-    holds by the first rule, and ``explanation`` names the entries of *explanations* (data/explanations.yml by default)
+    holds by the first rule, and ``explanation`` names the entries of *predictions* (data/predictions.yml by default)
     that explain it. No verdict depends on these two. ``together`` has our middle for each claim that is judged with it.
     """
     rule, claims = load_claims(path)
@@ -60,29 +59,31 @@ def ledger(
             raise ValueError(f"{path}: claim {claim['id']} cannot be judged from {names[0]}: {error}") from error
         rows[claim["id"]] = row
     ordered = [rows[claim["id"]] for claim in claims]
-    return _explained(_with_multiverse(ordered, claims, rule, results), explanations or EXPLANATIONS)
+    return _explained(_with_multiverse(ordered, claims, rule, results), results, predictions, path)
 
 
 def _with_multiverse(rows: list[dict], claims: list[dict], rule: dict, results: str | Path) -> list[dict]:
-    """Add the fraction of specifications in which each claim holds, where its data set has a multiverse."""
+    """Add the fraction of specifications in which each claim holds, in the multiverses that have it."""
     attempted = [claim for claim in claims if "not_attempted" not in claim]
-    there = [name for name in MULTIVERSES.values() if (Path(results) / name).exists()]
-    judged = [judging.judge(load_published(name, results), attempted, rule) for name in there]
-    holds = {name: share for found in judged for name, share in judging.shares(found).items()}
+    there = [name for name in (*MULTIVERSES.values(), *READINGS) if (Path(results) / name).exists()]
+    judged = [cifar_claims.judge(load_published(name, results), attempted, rule) for name in there]
+    holds = cifar_claims.shares(judged, attempted)
     return [row | {"multiverse": holds.get(row["id"])} for row in rows]
 
 
-def _explained(rows: list[dict], path: str | Path) -> list[dict]:
-    """Add the explanations that name each claim; what is neither explained nor reproduced is "unexplained"."""
-    entries = load_yaml(path)["explanations"] if Path(path).exists() else []
-    known = {row["id"] for row in rows}
-    for entry in entries:
-        if unknown := [name for name in entry["claims"] if name not in known]:
-            raise ValueError(f"{path}: {entry['id']} explains {', '.join(unknown)}, which is no claim of the ledger.")
+def _explained(rows: list[dict], results: str | Path, predictions: str | Path, claims: str | Path) -> list[dict]:
+    """
+    Add the surviving explanations of each claim, of a joint one those of its parts if all have one; what is neither
+    explained nor reproduced is "unexplained".
+    """
+    found = {}
+    if explanations.testable(results, predictions):
+        found = explanations.of_claims(explanations.tested(rows, results, predictions, claims))
     out = []
     for row in rows:
-        names = ", ".join(entry["id"] for entry in entries if row["id"] in entry["claims"])
+        parts = [found.get(name, "") for name in row["together"] or [row["id"]]]
         settled = row["verdict"] in ("reproduced", "not attempted")
+        names = ", ".join(dict.fromkeys(parts)) if all(parts) else ""
         out.append(row | {"explanation": names or ("" if settled else "unexplained")})
     return out
 

@@ -30,6 +30,7 @@ FLOORS = {
             "first_rule",
             "verdicts",
             "joint",
+            "explanations",
             "ledger",
             "explorer",
             "times",

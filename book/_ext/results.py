@@ -337,7 +337,7 @@ def table_of(directive: SphinxDirective, markdown: str, name: str) -> nodes.cont
 def note_ledger(env) -> None:
     """Rebuild this page when a claim or a published result changes."""
     data = Path(env.srcdir, "data")
-    written = [data / "claims.yml", data / "explanations.yml", *sorted(data.glob("paper/*.csv"))]
+    written = [data / "claims.yml", data / "predictions.yml", *sorted(data.glob("paper/*.csv"))]
     for path in [*written, *sorted(data.glob("results/*.nc"))]:
         env.note_dependency(str(path))
 

@@ -1,5 +1,7 @@
 """Why the numbers differ: the table of gaps, and one figure for each explanation with what it predicted."""
 
+from collections import Counter
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -34,24 +36,21 @@ MEASURES = {
 
 def gaps_table(ledger_rows: list[dict], found: list[dict]) -> tables.Frame:
     """Tabulate each group of claims: how many have which verdict, what explains them, and what is left."""
-    explained, lines = explanations.of_claims(found), {}
-    tried = {name: entry["id"] for entry in found for name in entry["suggested_by"]}
+    tried, lines = {name: entry["id"] for entry in found for name in entry["suggested_by"]}, {}
     for letter, title in GROUPS.items():
         here = [row for row in ledger_rows if row["id"].startswith(letter) and row["verdict"] != "not attempted"]
-        counts = pd.Series([row["verdict"] for row in here]).value_counts()
-        gaps = [row["id"] for row in here if row["verdict"] != "reproduced"]
-        by = {}
-        for name in gaps:
-            if name in explained:
-                by.setdefault(explained[name], []).append(name)
-        failed = sorted({tried[name] for name in gaps if name in tried and name not in explained})
+        verdicts = Counter(row["verdict"] for row in here)
+        by: dict[str, list[str]] = {}
+        for row in here:
+            by.setdefault(row["explanation"], []).append(row["id"])
+        left = by.pop("unexplained", [])
+        failed = sorted({tried[name] for name in left if name in tried})
+        explained = [f"{why}: {', '.join(names)}" for why, names in by.items() if why]
         lines[f"{title} ({letter})"] = {
-            "verdicts": ", ".join(f"{n} {verdict}" for verdict, n in counts.items()),
-            "explained by": "; ".join(f"{why}: {', '.join(names)}" for why, names in by.items())
-            or "nothing that survived",
-            "tried, and failed": ", ".join(failed) or "–",
-            "unexplained": ", ".join(name for name in gaps if name not in explained) or "none",
-        }
+            "verdicts": ", ".join(f"{n} {verdict}" for verdict, n in verdicts.most_common()),
+            "explained by": "; ".join(explained) or "nothing that survived",
+            "tried, and failed": ", ".join(failed) or "–", "unexplained": ", ".join(left) or "none",
+        }  # fmt: skip
     return tables.frame(lines, "claims about")
 
 

@@ -8,7 +8,7 @@ import xarray as xr
 import yaml
 
 from bqcore import _store
-from studies import ledger, published, specs, stopping
+from studies import explanations, ledger, published, specs, stopping
 from tests.helpers import ROOT
 
 KEYS = [
@@ -38,7 +38,7 @@ RULE = {"level": 0.95, "power": 0.8, "spare": 0.5, "too_wide": 0.5}
 @cache
 def published_rows() -> list[dict]:
     """Return the ledger of what is published, judged once."""
-    return ledger.ledger(ROOT / ledger.CLAIMS, ROOT / published.PUBLISHED, ROOT / ledger.EXPLANATIONS)
+    return ledger.ledger(ROOT / ledger.CLAIMS, ROOT / published.PUBLISHED, ROOT / explanations.PREDICTIONS)
 
 
 def judge_many(folder: Path, stated: list[dict], dataset: xr.Dataset, **rule) -> list[dict]:
