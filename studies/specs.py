@@ -368,7 +368,7 @@ BEYOND = {
     Multiverse(): 5,
     **{Multiverse(dataset=name, width=(128, 64), epochs=(10, 5)): 3 for name in ("mnist", "fashion-mnist")},
     FirstOrder(): 10,
-    Readings(): 10,
+    Readings(): 5,
     Readings(dataset="digits", networks=("mlp 64 60",)): 20,
     Readings(
         dataset="full-cifar-10",
@@ -376,7 +376,6 @@ BEYOND = {
         nodes=41,
     ): 3,
     Roundings(nodes=41): 3,
-    Objectives(nodes=(41, 21), **_FULL): 3,
     Vendors(): 1,
 }
 # What the abstract leaves open, one choice at a time away from the baseline; grid and limit are varied within a run.
