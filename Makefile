@@ -8,6 +8,7 @@ PY = .venv/bin/python
 PYTHON =
 ARGS =
 export P PROFILE ONLINE
+unexport SNAKEMAKE_PROFILE PYTHONWARNINGS  # a user's own, which would change or stop what is run
 
 ifeq ($(wildcard Snakefile),)
 $(error Run make in the folder of the clone, or name that folder: make -C FOLDER book)

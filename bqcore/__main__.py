@@ -1,6 +1,7 @@
 """The command line, ``bqcore COMMAND`` or ``python -m bqcore COMMAND``: a classifier of one's own, from files."""
 
 import argparse
+import io
 import json
 import shlex
 import sys
@@ -33,6 +34,9 @@ _COMMANDS = {
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return 0, 1 if an audit exceeds a stated limit, 2 after a one-line error, 130 if stopped."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may know ASCII alone
+            stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments, argparse.Namespace(words=arguments))
     command = f"bqcore {options.command}"
     try:
@@ -202,13 +206,14 @@ def _plan(options) -> None:
 @contextmanager
 def _one_line() -> Iterator[None]:
     """Turn what a classifier that is not ours raises into an error of one line; its status is 2, whatever it was."""
+    from ._checks import one_line
+
     try:
         yield
     except (ValueError, OSError):
         raise
     except Exception as error:
-        says = (str(error).strip() or "no message").splitlines()[0]
-        raise RuntimeError(f"a classifier or its factory failed with {type(error).__name__}: {says}") from None
+        raise RuntimeError(f"a classifier or its factory failed with {one_line(error)}") from None
 
 
 def _pair(options) -> tuple[tuple, dict]:
@@ -249,6 +254,8 @@ def _model(options, *splits: str) -> list:
 
     _check_given(options, "model", *splits)
     given = _splits(options, *splits)
+    for note in filter(None, (getattr(split, "note", None) for split in given)):
+        print(f"bqcore {options.command}: {note}", file=sys.stderr)
     return [read_classifier(options.model, options.weights), *given]
 
 
@@ -264,10 +271,11 @@ def _check_given(options, *names: str, advice: str = "see --help") -> None:
 
 
 def _splits(options, *names: str) -> list:
-    from .auditing.loading import read_split
+    from .auditing.loading import read_splits
 
     images = {"size": _size(options.size), "mean": options.mean, "std": options.std}
-    return [read_split(getattr(options, name), getattr(options, f"{name}_classes"), **images) for name in names]
+    given, classes = ([getattr(options, f"{name}{end}") for name in names] for end in ("", "_classes"))
+    return read_splits(given, classes, **images)
 
 
 def _size(numbers: list[float] | None) -> tuple[int, int] | None:
@@ -282,7 +290,9 @@ def _save(options, dataset, text: str) -> str:
     """Write the numbers as NetCDF and as JSON, if a folder is given; return the command that made them."""
     from ._store import save_bytes, save_dataset
 
-    words = shlex.join(["python", "-m", "bqcore", *options.words])
+    # Where the terminal knows ASCII alone, names of files hold their bytes as halves of letters, which no file takes.
+    words = shlex.join(["python", "-m", "bqcore", *options.words]).encode("utf-8", "surrogateescape")
+    words = words.decode("utf-8", "replace")
     dataset.attrs["command"] = words
     if options.out is not None:
         save_dataset(dataset, options.out / f"{options.command}.nc")

@@ -22,10 +22,16 @@ class Refusal(ValueError):
     """What is wrong with what was given, in one line that names it; what a foreign classifier raises is none."""
 
 
-def one_line(error: BaseException) -> str:
-    """Return the kind of an error and the first line of what it says, without the full stop."""
+def line_of(error: BaseException, which: int = 0) -> str:
+    """Return one line of what an error says, without the full stop, or its kind if it says nothing."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return ": ".join([type(error).__name__, *(line[:300].rstrip(".") for line in lines[:1])])
+    return lines[which][:300].rstrip(".") if lines else type(error).__name__
+
+
+def one_line(error: BaseException) -> str:
+    """Return the kind of an error and the first line of what it says."""
+    kind, says = type(error).__name__, line_of(error)
+    return kind if says == kind else f"{kind}: {says}"
 
 
 def needed(module: str, use: str):

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -398,3 +399,24 @@ def test_workflow_can_be_read():
         "seed",
         "study",
     }
+
+
+@needs_make
+def test_settings_of_the_user_s_own_do_not_reach_what_make_runs(clone):
+    """A profile for Snakemake would be taken, and warnings as errors would stop it."""
+    (clone / "python").write_text('#!/bin/sh\necho "$2 <$SNAKEMAKE_PROFILE$PYTHONWARNINGS>" >&2\n')
+    (clone / "python").chmod(0o755)
+    done = make(clone, "book", "PY=./python", SNAKEMAKE_PROFILE="none", PYTHONWARNINGS="error")
+    said = done.stderr.splitlines()
+    assert "snakemake <>" in said and all(line.endswith("<>") for line in said)
+
+
+def test_pages_are_the_same_in_a_folder_with_brackets():
+    """What jupyter-book leaves out by itself it does not find there, so that every other page has to be named."""
+    excluded = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["exclude_patterns"]
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    listed = {toc["root"], *re.findall(r"'file': '([^']+)'", str(toc))}
+    found = {
+        path.relative_to(ROOT).with_suffix("").as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("book/**/*.md")]
+    }
+    assert {page for page in found - listed if not any(fnmatch(f"{page}.md", pattern) for pattern in excluded)} == set()

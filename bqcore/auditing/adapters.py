@@ -45,9 +45,11 @@ def logits_function(model, name: str = "The model") -> Callable:
         except Refusal:
             raise
         except Exception as error:  # a foreign classifier may raise anything
-            raise Refusal(
-                f"{name} fails on {_described(batch)} ({one_line(error)}): call it on them alone to see where."
-            ) from error
+            advice = "call it on them alone to see where"
+            if isinstance(batch, Mapping):
+                keys = f"{', '.join(forms.CLASS_KEYS[:-1])} or {forms.CLASS_KEYS[-1]}"
+                advice += f"; each goes to it by its name; classes would be called {keys}"
+            raise Refusal(f"{name} fails on {_described(batch)} ({one_line(error)}): {advice}.") from error
 
     vars(logits)["model"] = model  # what only it can say: why two answers differ
     return logits

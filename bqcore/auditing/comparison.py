@@ -131,6 +131,7 @@ def audit(
             functions, split, name, batch_size=batch_size, known=known, pictures=pictures if name == "heldout" else None
         )
         found[name] = decided["candidate"], head
+        notes += [split.note] if hasattr(split, "note") else []  # of a folder of images, on what in it is none
         notes += remarks
         if fault := order_fault(decided["candidate"], name):
             if check_order:

@@ -6,20 +6,18 @@ Only a name ``module:factory`` runs code, that of the module which the user name
 
 import importlib
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from .._checks import is_module, needed
+from .._checks import is_module, line_of, needed
+from .folders import class_folders, image_batches
 
-INPUT_KEYS, CLASS_KEYS = ("inputs", "x", "images", "data"), ("classes", "y", "labels", "targets")
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-# Pillow goes by content, not by name: a .png that holds PostScript would be handed to Ghostscript, which runs it.
-_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+INPUT_KEYS = ("inputs", "input", "x", "images", "image", "data", "features", "samples", "arr_0")
+CLASS_KEYS = ("classes", "class", "y", "labels", "label", "targets", "target")
+_SPLITS = "train training test testing val valid validation calibration calib heldout eval".split()  # in such names
 _PICKLES = (".pt", ".pth", ".pt2", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib", ".skops")
 _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
-_AT_ONCE = 256  # images
 
 
 def read_classifier(given: str, weights: str | None = None):
@@ -59,7 +57,7 @@ def _session(path: Path):
         known = [name for name in _PROVIDERS if name in runtime.get_available_providers()]
         return runtime.InferenceSession(str(path), options, providers=known)
     except Exception as error:  # of its own kinds
-        raise ValueError(f"{path} is no ONNX model that ONNX Runtime can run: {_line(error)}") from None
+        raise ValueError(f"{path} is no ONNX model that ONNX Runtime can run: {line_of(error)}.") from None
 
 
 def _made(given: str):
@@ -69,7 +67,7 @@ def _made(given: str):
         for part in name.split("."):
             factory = getattr(factory, part)
     except ImportError as error:
-        raise ValueError(f"{given}: the module cannot be imported from here ({_line(error)}).") from None
+        raise ValueError(f"{given}: the module cannot be imported from here ({line_of(error)}).") from None
     except AttributeError:
         raise ValueError(f"{given}: the module {module} has no {name}.") from None
     return factory if is_module(factory) or not callable(factory) else factory()
@@ -85,13 +83,15 @@ def _load(model, weights: str):
     _check_there(path)
     safetensors = needed("safetensors.torch", "A .safetensors file")
     try:
-        missing, surplus = safetensors.load_model(model, path, strict=False)
+        with safetensors.safe_open(path, "pt") as file:
+            target = _unwrapped(model, set(file.keys()))
+        missing, surplus = safetensors.load_model(target, path, strict=False)
     except RuntimeError as error:  # shapes
-        raise ValueError(f"{weights} does not fit the model: {_line(error, -1)}") from None
+        raise ValueError(f"{weights} does not fit the model: {line_of(error, -1)}.") from None
     except Exception as error:  # of its own kind
-        raise ValueError(f"{weights} is no whole .safetensors file: {_line(error)}") from None
+        raise ValueError(f"{weights} is no whole .safetensors file: {line_of(error)}.") from None
     # Of tied tensors it asks for one and calls the others surplus: a file may hold them all.
-    missing, surplus = sorted(missing), sorted(set(surplus) - set(model.state_dict()))
+    missing, surplus = sorted(missing), sorted(set(surplus) - set(target.state_dict()))
     if missing or surplus:
         first = f"first {(missing + surplus)[0]}"
         raise ValueError(
@@ -100,13 +100,45 @@ def _load(model, weights: str):
     return model
 
 
-def read_split(given: str | None, classes: str | None = None, *, size=None, mean=None, std=None):
+def _unwrapped(model, names: set[str]):
+    """Return what of a model, or around it, has tensors of these *names*: DataParallel and compilers wrap models."""
+    own = set(model.state_dict())
+    if prefix := _prefix(own, names):
+        return model.get_submodule(prefix)
+    for part in reversed(_prefix(names, own).split(".") if own else [""]):
+        if part:
+            outer = type(model).__mro__[-2]()  # torch's Module
+            outer.add_module(part, model)
+            model = outer
+    return model
+
+
+def _prefix(long: set[str], short: set[str]) -> str:
+    """Return what all *long* names begin with, before a dot, if the rest of them are *short* names, else nothing."""
+    first = min(long, default="").split(".")
+    for count in range(1, len(first)):
+        prefix = ".".join(first[:count])
+        rest = {name[len(prefix) + 1 :] for name in long if name.startswith(f"{prefix}.")}
+        if len(rest) == len(long) and not long & short and (rest <= short or short <= rest):
+            return prefix
+    return ""
+
+
+def read_splits(given: list, classes: list, **images) -> list:
+    """Read several splits, as :func:`read_split`; folders of images number the classes of all of them alike."""
+    folders = [Path(name) for name in given if name and Path(name).is_dir()]
+    names = sorted(set().union(*(class_folders(folder)[0] for folder in folders)))
+    return [read_split(one, of_one, names=names, **images) for one, of_one in zip(given, classes)]
+
+
+def read_split(given: str | None, classes: str | None = None, *, size=None, mean=None, std=None, names=None):
     """
     Read a split as :func:`bqcore.audit` takes it; None, as of a split that may be left out, gives None.
 
-    An ``.npz`` file has the arrays ``inputs`` and ``classes`` (or x and y, images and labels, data and targets; other
-    arrays are inputs by their names), an ``.npy`` file has inputs, and a folder of images one folder for each class, in
-    the order of their names. *classes* is an ``.npy`` file. Images are resized to *size* (height, width) and scaled to
+    An ``.npz`` file has the arrays ``inputs`` and ``classes`` (or others of :data:`INPUT_KEYS` and :data:`CLASS_KEYS`,
+    in letters of any case and with the name of a split, as X_test; other arrays are inputs by their names), an ``.npy``
+    file has inputs, and a folder of images one folder for each class, in the order of their names, or of *names*.
+    *classes* is an ``.npy`` file. Images are resized to *size* (height, width) and scaled to
     [0, 1]; then *mean* is taken off and they are divided by *std*, one number a channel. An option that applies to
     nothing is refused.
     """
@@ -118,7 +150,7 @@ def read_split(given: str | None, classes: str | None = None, *, size=None, mean
     if path.is_dir():
         if classes:
             raise ValueError(f"{given} is a folder, whose own folders name the classes: leave {classes} out.")
-        return image_batches(path, size=size, mean=mean, std=std)
+        return image_batches(path, names, size=size, mean=mean, std=std)
     if path.suffix.lower() not in (".npz", ".npy"):
         raise ValueError(f"{given} is no data: give an .npz or .npy file, or a folder of images.")
     options = {"--size": size, "--mean": mean, "--std": std}
@@ -126,14 +158,40 @@ def read_split(given: str | None, classes: str | None = None, *, size=None, mean
         raise ValueError(f"{given} holds arrays, which are taken as they are: prepare them and leave {surplus} out.")
     inputs, y = read_arrays(path) if path.suffix.lower() == ".npz" else read_array(path), None
     if isinstance(inputs, dict):
-        y = next((inputs.pop(key) for key in CLASS_KEYS if key in inputs), None)
-        if len(inputs) == 1 and set(inputs) <= set(INPUT_KEYS):
-            (inputs,) = inputs.values()
+        inputs, y = _of_names(inputs, given)
     if classes:
         if y is not None:
             raise ValueError(f"{given} holds classes already: leave {classes} out.")
         y = read_array(Path(classes))
     return inputs if y is None else (inputs, y)
+
+
+def _of_names(arrays: dict[str, np.ndarray], given: str):
+    """Return the inputs among named arrays, one or by their names, and the classes, or None."""
+    if list(arrays) == ["arr_0", "arr_1"] and arrays["arr_1"].ndim == 1 < arrays["arr_0"].ndim:  # saved without names
+        return arrays["arr_0"], arrays["arr_1"]
+    known = {key: [name for name in arrays if _plain_name(name) in keys] for key, keys in _KEYS.items()}
+    for kind, more in (("classes", ", and its inputs"), ("inputs", "")):
+        found = sorted(known[kind])
+        if len(found) > 1 and (kind == "classes" or len({_plain_name(name) for name in found}) == 1):
+            raise ValueError(f"{given} holds the {kind} {', '.join(found)}: keep one of them{more}.")
+    y = arrays.pop(known["classes"][0]) if known["classes"] else None
+    if not arrays:
+        raise ValueError(
+            f"{given} holds the classes {known['classes'][0]} and no inputs: known are {', '.join(INPUT_KEYS[:-1])}."
+        )
+    (name, first), *others = arrays.items()
+    return first if not others and name in known["inputs"] else arrays, y
+
+
+_KEYS = {"inputs": INPUT_KEYS, "classes": CLASS_KEYS}
+
+
+def _plain_name(name: str) -> str:
+    """Return the name of an array in small letters and without that of a split."""
+    if name.lower() in INPUT_KEYS:
+        return name.lower()
+    return "_".join(part for part in re.split(r"[\W_]+", name.lower()) if part not in _SPLITS)
 
 
 def read_logits(reference: str | None, candidate: str | None, classes: str | None = None):
@@ -150,7 +208,7 @@ def read_array(path: Path) -> np.ndarray:
     try:
         return _numbers(np.load(path, mmap_mode="r", allow_pickle=False), str(path))
     except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is no array of numbers: {_line(error)} Pickled objects are not read.") from None
+        raise ValueError(f"{path} is no array of numbers: {line_of(error)}. Pickled objects are not read.") from None
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -160,84 +218,20 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: _numbers(file[key], key) for key in file.files}
     except Exception as error:  # of the archive, the compression or the arrays
-        raise ValueError(f"{path} holds no arrays of numbers: {_line(error)} Pickled objects are not read.") from None
+        raise ValueError(
+            f"{path} holds no arrays of numbers: {line_of(error)}. Pickled objects are not read."
+        ) from None
     if not arrays:
         raise ValueError(f"{path} holds no arrays: give inputs and classes.")
     return arrays
 
 
 def _numbers(array, name: str) -> np.ndarray:
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub" or array.ndim == 0:
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiubU" or array.ndim == 0:
         raise ValueError(f"{name} is of type {getattr(array, 'dtype', type(array).__name__)}.")
     return array
-
-
-def image_batches(folder: Path, *, size=None, mean=None, std=None) -> Callable:
-    """
-    Return a function that goes through a folder of images: float32 (N, channels, height, width), scaled to [0, 1].
-
-    One channel if every image is gray, else three. Its attribute ``ids`` has the names of the files.
-    """
-    pillow = needed("PIL.Image", "A folder of images")
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    places = [(folder / name, label) for label, name in enumerate(names)] or [(folder, None)]
-    found = [(file, label) for place, label in places for file in sorted(place.rglob("*"))]
-    files = [(file, label) for file, label in found if file.suffix.lower() in IMAGES and file.is_file()]
-    if not files:
-        raise ValueError(f"{folder} holds no images ({', '.join(IMAGES)}): put them into one folder for each class.")
-
-    def of(file: Path, use: Callable):
-        """Return what *use* makes of an image, or name the file."""
-        try:
-            with pillow.open(file, formats=_FORMATS) as image:
-                if image.mode[0] in "IF":  # converted, all above 255 would be 255
-                    raise ValueError(f"its values have over 8 bits (mode {image.mode}): save 8-bit images or an .npz")
-                return use(image)
-        except Exception as error:  # whatever a damaged file makes of a decoder
-            raise ValueError(f"{file} is no image that can be read: {_line(error)}") from None
-
-    def prepared(image) -> np.ndarray:
-        image = image.convert(mode)
-        if size is not None:
-            image = image.resize(size[::-1], pillow.Resampling.BILINEAR)
-        pixels = np.moveaxis(np.atleast_3d(np.asarray(image, dtype=np.float32) / 255), -1, 0)
-        for values, apply in ((mean, np.subtract), (std, np.divide)):
-            if values is not None:
-                pixels = apply(pixels, np.asarray(values, dtype=np.float32)[:, None, None])
-        return pixels
-
-    gray = all(of(file, lambda image: image.mode in ("L", "1")) for file, _ in files)  # by its header
-    mode, channels = ("L", 1) if gray else ("RGB", 3)
-    for name, values in (("Mean", mean), ("Deviation", std)):
-        if values is not None and len(values) not in (1, channels):
-            numbers = f"{len(values)} numbers and the images {channels} channels"
-            raise ValueError(f"{name} has {numbers}: give one a channel.")
-
-    def batches():
-        shape = None
-        for start in range(0, len(files), _AT_ONCE):
-            part = files[start : start + _AT_ONCE]
-            images = [of(file, prepared) for file, _ in part]
-            shape = shape or images[0].shape
-            for image, (file, _) in zip(images, part):
-                if image.shape != shape:
-                    raise ValueError(
-                        f"{file} is {image.shape[1]} × {image.shape[2]} and {files[0][0].name} {shape[1]} × "
-                        f"{shape[2]}: give a size that all are brought to (--size)."
-                    )
-            labels = [label for _, label in part]
-            yield np.stack(images) if labels[0] is None else (np.stack(images), np.array(labels))
-
-    vars(batches)["ids"] = [file.relative_to(folder).as_posix() for file, _ in files]
-    return batches
 
 
 def _check_there(path: Path) -> None:
     if not path.is_file():
         raise ValueError(f"There is no file {path}.")
-
-
-def _line(error: Exception, which: int = 0) -> str:
-    """Return one line of what an exception says."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return lines[which].rstrip(".") + "."

@@ -1,10 +1,13 @@
 """What the tests of the audit share: saved logits as classifiers, a linear layer as a session, a good classifier."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnxruntime
 import torch
 from hypothesis import strategies as st
+from PIL import Image
 from torch import nn
 
 import bqcore
@@ -44,6 +47,14 @@ def linear_onnx(linear: nn.Linear, outputs=("logits",), *, takes=onnx.TensorProt
 def linear_session(linear: nn.Linear, *given, **options) -> onnxruntime.InferenceSession:
     """Open :func:`linear_onnx` of a linear layer by ONNX Runtime."""
     return onnxruntime.InferenceSession(linear_onnx(linear, *given, **options), providers=["CPUExecutionProvider"])
+
+
+def images(folder: str | Path, names: dict[str, int]) -> None:
+    """Write black images of a number into each of the named folders."""
+    for name, count in names.items():
+        Path(folder, name).mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            Image.new("RGB", (2, 2)).save(Path(folder, name, f"{i}.png"))
 
 
 @st.composite
