@@ -205,6 +205,13 @@ def summary(entry: dict) -> Markdown:
         else "**It is not shown:** nothing that it predicted came nearer to the paper."
     )  # fmt: skip
     where = ", ".join(f"{key} {value}" for key, value in entry["frozen"].items())
+    held = [t for t in entry["tests"] if t["outcome"] == "held" and "direction" not in t and t["baseline"] is not None]
+    both = [t for t in held if t["low"] <= t["baseline"] <= t["high"]]
+    if held:
+        verdict += (
+            f" In {len(both)} of the {len(held)} numbers that held, our interval also holds the baseline's mean: "
+            "these tell little."
+        )
     return Markdown(
         f"{entry['says']} Suggested by {listed(entry['suggested_by'])} ({entry['looked_at']}). "
         f"Frozen: {where}.\n\n{verdict} Of {len(entry['tests'])} predictions: {'; '.join(counts)}."
