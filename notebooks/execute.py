@@ -86,10 +86,11 @@ def execute(notebook, parameters: dict):
         kernel = Path(folder, "kernels", "python3", "kernel.json")
         kernel.parent.mkdir(parents=True)
         # What goes wrong in a cell is in the notebook; on its log the kernel only complains about being shut down.
-        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=CRITICAL"]
-        command += [
-            "--ext=studies.figures.source_data"
-        ]  # puts SVG, CSV and NetCDF of figures and tables into the notebook
+        # Garbage is looked for less often than usual, which would be a fifth of the time that imports take.
+        start = "import gc; gc.set_threshold(100_000); from ipykernel.kernelapp import launch_new_instance; "
+        command = [sys.executable, "-c", f"{start}launch_new_instance()", "-f", "{connection_file}"]
+        # The extension puts SVG, CSV and NetCDF of figures and tables into the notebook.
+        command += ["--log-level=CRITICAL", "--ext=studies.figures.source_data"]
         kernel.write_text(json.dumps({"argv": command, "display_name": "Python 3", "language": "python"}), "utf-8")
         path = os.pathsep.join(filter(None, [str(FOLDER.parent), os.environ.get("PYTHONPATH")]))
         os.environ |= {"JUPYTER_PATH": folder, "JUPYTER_RUNTIME_DIR": folder, "IPYTHONDIR": folder, "PYTHONPATH": path}

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from threadpoolctl import threadpool_limits
 from torch import nn
+from torch.optim.adam import adam
 from tqdm import tqdm
 
 from bqcore._checks import check_integer, check_labels, check_share
@@ -154,19 +156,36 @@ def fit(
     generator = torch.Generator().manual_seed(check_integer("Seed", seed, 0))
     device = "cuda" if torch.cuda.is_available() and any(isinstance(m, nn.Conv2d) for m in model.modules()) else "cpu"
     model, inputs, classes = model.to(device), inputs.to(device), classes.to(device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
+    step = _adam(list(model.parameters()), learning_rate)
     model.train()
     with one_thread(), tqdm(total=epochs, desc=progress, unit="epoch", disable=not progress) as bar:
         for epoch in range(epochs):
             order = torch.randperm(len(inputs), generator=generator).to(device)
             for x, y in zip(inputs[order].split(batch_size), classes[order].split(batch_size)):
-                optimizer.zero_grad()
                 loss = nn.functional.cross_entropy(model(x), y)
                 _check_loss(loss.item(), f"epoch {epoch + 1}")
-                loss.backward()
-                optimizer.step()
+                step(loss)
             bar.update()
     return model.eval().cpu()
+
+
+def _adam(parameters: list[nn.Parameter], learning_rate: float) -> Callable[[torch.Tensor], None]:
+    """
+    Return a function that makes one step of Adam on a loss.
+
+    Its steps are those of torch.optim.Adam to the last bit. That class first imports torch's compiler, for a second,
+    and then takes longer than the gradients of a small model.
+    """
+    means, squares = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
+    counts = [torch.zeros((), device=p.device) for p in parameters]
+    how = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0, "amsgrad": False, "maximize": False}
+
+    def step(loss: torch.Tensor) -> None:
+        gradients = list(torch.autograd.grad(loss, parameters))
+        with torch.no_grad():
+            adam(parameters, gradients, means, squares, [], counts, fused=True, lr=learning_rate, **how)
+
+    return step
 
 
 def save_checkpoint(model: nn.Module, path: str | Path, training: dict) -> None:

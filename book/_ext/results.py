@@ -53,7 +53,9 @@ logger = logging.getLogger(__name__)
 @functools.cache
 def load(path: Path) -> xr.Dataset:
     """Load a result file, once for all pages."""
-    return xr.load_dataset(path)
+    from bqcore._store import load_dataset
+
+    return load_dataset(path)
 
 
 @functools.cache

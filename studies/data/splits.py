@@ -4,12 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from bqcore._checks import check_choice, check_integer, check_share
-
-from . import archives
 
 SIZES = {  # of the baseline: training, calibration and held-out inputs
     "digits": (898, 449, 450), "mnist": (50_000, 10_000, 10_000), "fashion-mnist": (50_000, 10_000, 10_000),
@@ -47,12 +43,12 @@ def digits(seed: int, test_share: float = 0.25) -> Split:
     Return scikit-learn's 1,797 digits, stratified at random: float32 (N, 64), pixels / 16, in [0, 1]. A *test_share* of
     0.25 keeps 450 images for the test, as the paper's 438/450 asks.
     """
+    from sklearn.model_selection import train_test_split
+
     seed = check_integer("Seed", seed, 0)
     test_share = check_share("Test share", test_share)
-    pixels, classes = load_digits(return_X_y=True)
-    parts = train_test_split(
-        (pixels / 16).astype("float32"), classes, test_size=test_share, random_state=seed, stratify=classes
-    )
+    inputs, classes = _digits()
+    parts = train_test_split(inputs, classes, test_size=test_share, random_state=seed, stratify=classes)
     x_train, x_test, y_train, y_test = (torch.from_numpy(part) for part in parts)
     return Split(x_train, y_train, x_test, y_test)
 
@@ -76,13 +72,15 @@ def stopping_split(
     asked = zip(names, (train, calibration, held_out), SIZES[dataset])
     sizes = [check_integer(name, size if size is not None else default, 10) for name, size, default in asked]
     if dataset == "digits":
-        pixels, classes = load_digits(return_X_y=True)
-        inputs = torch.from_numpy((pixels / 16).astype("float32"))
+        inputs, classes = _digits()
+        inputs = torch.from_numpy(inputs)
         _check_room(dataset, sizes, len(classes) - sizes[2])
         rest, last = _draw(np.arange(len(classes)), classes, len(classes) - sizes[2], sizes[2], seed)
         parts = [*_draw(rest, classes, *sizes[:2], seed), last]
         pairs = [(inputs[part], torch.from_numpy(classes[part])) for part in parts]
     else:
+        from . import archives
+
         archive = archives.load(dataset.removeprefix(_FULL))
         official, test = (np.arange(len(part)) for part in (archive.train_classes, archive.test_classes))
         _check_room(dataset, sizes, len(official))
@@ -101,6 +99,14 @@ def stopping_split(
     return StoppingSplit(*(tensor for pair in pairs for tensor in pair))
 
 
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    """Return scikit-learn's digits and their classes; pages that read results need not wait for scikit-learn."""
+    from sklearn.datasets import load_digits
+
+    pixels, classes = load_digits(return_X_y=True)
+    return (pixels / 16).astype("float32"), classes
+
+
 def _check_room(dataset: str, sizes: list[int], there: int) -> None:
     if sizes[0] + sizes[1] > there:
         raise ValueError(
@@ -111,6 +117,8 @@ def _check_room(dataset: str, sizes: list[int], there: int) -> None:
 
 def _draw(pool: np.ndarray, classes: np.ndarray, first: int, second: int, seed: int) -> list[np.ndarray]:
     """Draw two disjoint, stratified parts of *pool*, which holds indices into *classes*."""
+    from sklearn.model_selection import train_test_split
+
     return train_test_split(pool, train_size=first, test_size=second, random_state=seed, stratify=classes[pool])
 
 

@@ -108,9 +108,7 @@ def spread_figure(runs: xr.Dataset, reported: dict[tuple[str, int], float]) -> F
     data = runs[["accuracy", "flip_rate", "band_flip_rate", "displacement"]].sel(bits=order, quantile=0.5)
     figure, panels = plt.subplots(2, 2, figsize=(9, 6.4))
     for axes, (name, values) in zip(panels.flat, list(data.items())):
-        look = {"color": FLOAT_COLOUR, "alpha": 0.35, "size": 2.5, "jitter": 0.25}
-        sns.stripplot(values.to_dataframe().reset_index(), x="bits", y=name, order=order, ax=axes, **look)
-        axes.plot(range(len(order)), values.median("seed"), "_", color="black", ms=22, mew=1.6, label="median")
+        _draw_runs(axes, values)
         theirs = _draw_reported(axes, reported, name, order)
         axes.set(xlabel="bits", ylabel=values.attrs["long_name"])
         axes.yaxis.label.set_size(9)
@@ -123,6 +121,16 @@ def spread_figure(runs: xr.Dataset, reported: dict[tuple[str, int], float]) -> F
             axes.legend(frameon=False)
         data = data.assign(theirs)
     return attach(figure, data)
+
+
+def _draw_runs(axes, values: xr.DataArray) -> None:
+    """Draw a dot for each run over the places of bit-widths, moved aside at random, and the medians."""
+    values = values.transpose("seed", "bits")
+    places = np.arange(values.sizes["bits"])
+    aside = np.random.default_rng(0).uniform(-0.25, 0.25, values.shape)  # the same in each build of the book
+    axes.plot(places + aside, values, "o", color=FLOAT_COLOUR, alpha=0.35, ms=2.5, mew=0)
+    axes.plot(places, values.median("seed"), "_", color="black", ms=22, mew=1.6, label="median")
+    axes.set_xticks(places, values.bits.values)
 
 
 def _draw_reported(axes, reported: dict[tuple[str, int], float], name: str, order: list[int]) -> dict[str, tuple]:
@@ -169,9 +177,7 @@ def shifts_figure(runs: xr.Dataset, reported: dict[tuple[str, int], float]) -> F
     )
     axes.legend(frameon=False)
     ratio = (data.signed_distance_change / data.displacement).rename("ratio")
-    look = {"color": FLOAT_COLOUR, "alpha": 0.35, "size": 2.5, "jitter": 0.25}
-    sns.stripplot(ratio.to_dataframe().reset_index(), x="bits", y="ratio", order=order, ax=ratios, **look)
-    ratios.plot(places, ratio.median("seed"), "_", color="black", ms=22, mew=1.6)
+    _draw_runs(ratios, ratio)
     ratios.axhline(1, color="black", lw=0.8, ls=":")
     ratios.set(xlabel="bits", ylabel="Δs / δ, of the medians of a run")
     return attach(figure, data.assign(theirs | {"ratio": ratio.assign_attrs(long_name="Δs / δ", units="1")}))

@@ -38,7 +38,7 @@ def digest(folder, monkeypatch, **changed: str) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     monkeypatch.setattr(provenance, "ROOT", folder)
-    for cached in (provenance.sources, provenance._code):
+    for cached in (provenance.sources, provenance._parsed):
         cached.cache_clear()
     try:
         return provenance.code_digest("studies.one")

@@ -55,6 +55,20 @@ def test_training_is_fixed_by_its_seeds():
     assert not same(weights(models[0]), weights(other_order))
 
 
+@pytest.mark.parametrize("make", [lambda: mlp((64, 16, 10), 0), lambda: build("cnn", (1, 8, 8), 10, width=4, seed=0)])
+def test_steps_are_those_of_torch_s_adam_to_the_last_bit(make):
+    x, y, *_ = digits(0)
+    x = x[:192].view(-1, 1, 8, 8) if isinstance(make()[0], nn.Conv2d) else x[:192]
+    model, order = make().train(), torch.Generator().manual_seed(5)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01, fused=True)
+    with one_thread():
+        for batch in (part for _ in range(4) for part in torch.randperm(192, generator=order).split(64)):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x[batch]), y[:192][batch]).backward()
+            optimizer.step()
+    assert same(weights(fit(make(), x, y[:192], epochs=4, seed=5, learning_rate=0.01)), weights(model))
+
+
 def test_training_learns(trained):
     right = trained.model(trained.split.test_inputs).argmax(1) == trained.split.test_classes
     assert right.sum() >= 430  # of 450

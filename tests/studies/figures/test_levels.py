@@ -71,3 +71,15 @@ def test_the_figure_carries_both_readings_their_ratio_and_the_paper_s_value():
     assert (low, high) == pytest.approx((0.0025, 0.0975))
     np.testing.assert_allclose(data.ratio, 1.5)
     assert data.displacement_reported.values.tolist()[1] == 0.04 and ratios.get_ylabel().startswith("Δs / δ")
+
+
+def test_a_dot_is_drawn_for_each_run_and_in_the_same_place_each_time():
+    given = runs(np.linspace(0.5, 2, len(SEEDS))[:, None, None])
+    figures = [levels.shifts_figure(given, {}) for _ in range(2)]
+    first, second = (source_data.of_figure(figure)["svg"] for figure in figures)
+    assert first == second
+    dots = [line for line in figures[0].axes[1].lines if line.get_marker() == "o"]
+    ratio = (given.signed_distance_change / given.displacement).sel(bits=[8, 4], quantile=0.5)
+    np.testing.assert_array_equal([line.get_ydata() for line in dots], ratio.transpose("bits", "seed"))
+    aside = np.array([line.get_xdata() - place for place, line in enumerate(dots)])
+    assert abs(aside).max() <= 0.25 and len(np.unique(aside)) == aside.size
