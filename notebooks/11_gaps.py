@@ -13,7 +13,8 @@
 # Most of the paper's numbers that ours do not agree with can be had by other choices, which the abstract leaves open. But a choice
 # that is found by looking for the paper's number explains nothing: among thousands of choices some always fit. This chapter
 # therefore asks more of an explanation. **It must also predict numbers that did not suggest it.** Four explanations were written
-# down with such predictions, in `data/predictions.yml`, before the runs that test them.
+# down with such predictions, in `data/predictions.yml`, before the runs that test them. What each data set is trained and measured
+# with stands in [](the-setup), and what was done otherwise than planned in [](deviations).
 
 # %% [markdown]
 # ## Parameters
@@ -75,7 +76,7 @@ gaps.summary(found["folding"])
 # ## A coarser, thicker ruler
 #
 # A boundary mask is a ruler: on a finer grid, or with thinner lines, the same small shift moves a larger part of it
-# ({ref}`the law of finite scale <ruler>`). One ruler is chosen on two numbers of the CIFAR-10 subset, and then read everywhere else.
+# ([the lesson on rulers](lesson-ruler)). One ruler is chosen on two numbers of the CIFAR-10 subset, and then read everywhere else.
 
 # %% mystnb={"figure": {"caption": "Left: the Jaccard distance at 6 and at 8 bits on the CIFAR-10 subset, one dot for each ruler. Right: what the frozen ruler predicts for other networks and data sets.", "name": "figure-gap-ruler"}} tags=["hide-input"]
 gaps.figure(found["ruler"], load)
@@ -140,5 +141,5 @@ tables.show_tables(
 #
 # {numref}`table-gaps` names the claims that stay unexplained. Two reasons are likely for the rest. The abstract does not say which
 # three transitions it counts junctions in, and what it counts as one; [the multiverse](multiverse) shows how much that matters. And the
-# paper's networks are known by their kind alone. Whoever has the paper's tables can [enter them](enter-the-tables) and so turn every
+# paper's networks are known by their kind alone. Whoever has the paper's tables can [enter them](enter-a-table) and so turn every
 # cell into a further test.
