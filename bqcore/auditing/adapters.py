@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 
 from .._checks import Refusal, is_module, is_tensor, one_line, to_numpy
-from . import forms
+from . import batching, forms
 
 _ONNX_TYPES = {
     "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16,
@@ -37,6 +37,7 @@ def logits_function(model, name: str = "The model") -> Callable:
     array([[1., 0.],
            [0., 2.]])
     """
+    model = runnable(model)
     answer = _answers(model, name)
 
     def logits(batch):
@@ -60,6 +61,29 @@ def _described(batch) -> str:
     given = batch if isinstance(batch, Mapping) else {"inputs": batch}
     sizes = [(key, tuple(getattr(value, "shape", ())), getattr(value, "dtype", None)) for key, value in given.items()]
     return ", ".join(f"{key} of shape {size}{f' and type {kind}' if kind else ''}" for key, size, kind in sizes)
+
+
+def runnable(model):
+    """Return the module that an exported program of torch holds, any other classifier as it is."""
+    return model.module() if type(model).__name__ == "ExportedProgram" else model
+
+
+def _of_fixed_rows(answer: Callable, sizes: list) -> Callable:
+    """Return a classifier that was exported for a fixed number of rows, the first of all *sizes*, as one for any."""
+    fixed = {size for size in sizes if isinstance(size, int)}
+    if len(fixed) != 1 or (size := fixed.pop()) < 1:
+        return answer
+
+    def logits(batch):
+        count, out = batching.length(batch), []
+        for start in range(0, count, size):
+            part = batching.take(batch, slice(start, min(start + size, count)))
+            missing = size - batching.length(part)  # the last row stands for what is missing
+            whole = batching.join([part, *[batching.take(part, slice(-1, None))] * missing])
+            out.append(opened(answer(whole))[: size - missing])
+        return batching.join(out)
+
+    return logits
 
 
 def _answers(model, name: str) -> Callable:
@@ -122,7 +146,9 @@ def _of_torch(model, name: str) -> Callable:
                 f"{name} fails on inputs of type {batch.dtype} ({says}): give them as in training, scaled floats, say."
             ) from None
 
-    return logits
+    nodes = model.graph.nodes if isinstance(model, torch.fx.GraphModule) else []
+    given = [node.meta["val"] for node in nodes if node.op == "placeholder" and is_tensor(node.meta.get("val"))]
+    return _of_fixed_rows(logits, [value.shape[0] for value in given if value.ndim])
 
 
 def tensors(batch, model):
@@ -178,7 +204,7 @@ def _of_onnx(session, name: str) -> Callable:
             says = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise Refusal(f"{name} fails on {shapes} ({says}): give shapes that it was exported for.") from None
 
-    return logits
+    return _of_fixed_rows(logits, [one.shape[0] for one in session.get_inputs() if one.shape])
 
 
 def _cast(values, dtype, name: str) -> np.ndarray:

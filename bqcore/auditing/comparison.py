@@ -11,7 +11,7 @@ from .. import _vocabulary
 from .._checks import check_integer, check_share
 from .._store import along, package_versions
 from . import loaders, samples
-from .adapters import class_names
+from .adapters import class_names, runnable
 from .geometry import gradient_measures, slice_measures
 from .orders import order_fault
 from .streaming import RATES, Decided, decide_split, logits_functions, measures
@@ -120,6 +120,7 @@ def audit(
         raise ValueError("Band fraction is 0: the boundary band would be empty.")
     if nodes == 1:
         raise ValueError("Nodes a side is 1: give at least 2, or 0 to leave slices out.")
+    reference, candidate = runnable(reference), runnable(candidate)
     known = class_names({"reference": reference, "candidate": candidate})
     functions = logits_functions(reference, {"candidate": candidate}, probabilities)
     parts, found, notes = {}, {}, []

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .._checks import is_tensor, to_numpy
+from .._checks import is_module, is_tensor, to_numpy
 from .._vocabulary import LONG_NAMES
 from ..metrics import decisions, statistics
 from . import adapters, batching, forms, samples
@@ -224,7 +224,8 @@ def _first_look(function, batch: batching.Batch, z: np.ndarray, key: str) -> lis
 
 def _why(function, batch: batching.Batch) -> str:
     """Say why a classifier gives two answers to one batch, and what to do."""
-    state = getattr(getattr(function, "model", None), "state_dict", dict)
+    model = getattr(function, "model", None)
+    state = model.state_dict if is_module(model) else dict
     before = {key: to_numpy(value).copy() for key, value in state().items() if is_tensor(value)}
     function(batch.inputs)
     changed = [

@@ -1,5 +1,7 @@
 """Classifiers of every kind give what the same classifier gives in any other form, or say what is wrong with them."""
 
+import copy
+import threading
 import warnings
 
 import numpy as np
@@ -8,6 +10,8 @@ import pandas as pd
 import pytest
 import scipy
 import torch
+import torch.nn.utils.prune
+import xarray as xr
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -217,16 +221,70 @@ def test_the_device_is_that_of_the_model(linear):
     assert adapters.tensors({"a": x}, nn.Linear(12, 4, device=device))["a"].device.type == device
 
 
-def test_a_session_of_a_fixed_number_of_rows_keeps_its_decisions(linear):
+@pytest.mark.parametrize("rows", [1, 7, 64, 300, 1000])
+def test_a_session_of_a_fixed_number_of_rows_gives_what_one_of_any_does(linear, rows):
     layer, x = linear
     moved = uniform.quantize_model(layer, 3)
-    found = bqcore.audit(layer, linear_session(moved, rows=1), None, x, nodes=11, batch_size=1)
-    assert float(held(found).flip_rate) == decisions.flips(layer(x), moved(x)).rate
-    for measure, shape in (("Slices", "(121, 12)"), ("Radius and displacement", "(300, 12)")):
-        (note,) = (note for note in found.notes if note.startswith(f"{measure} are left out: "))
-        assert f"The candidate fails on x {shape} (" in note and note.endswith("give shapes that it was exported for.")
-    with pytest.raises(ValueError, match=r"The candidate fails on x \(300, 12\) \(.*\): give shapes that it was"):
-        bqcore.audit(layer, linear_session(moved, rows=1), None, x)
+    expected = bqcore.audit(layer, linear_session(moved), None, x, nodes=11)
+    found = bqcore.audit(layer, linear_session(moved, rows=rows), None, x, nodes=11)
+    xr.testing.assert_allclose(found.dataset, expected.dataset, rtol=1e-5)
+    assert found.notes == expected.notes and "boundary_jaccard" in found.dataset and "displacement" in found.dataset
+    two = adapters.logits_function(linear_session(layer, rows=rows))({"x": x.numpy()})
+    np.testing.assert_allclose(two, layer(x).detach(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_session_says_which_shapes_it_does_not_take(linear):
+    layer, x = linear
+    for rows in ("n", 1, 7):
+        session = linear_session(layer, rows=rows)
+        with pytest.raises(ValueError, match=r"The candidate fails on x \(\d+, 11\) \(.*\): give shapes that it was"):
+            bqcore.audit(lambda x: x[:, :4], session, None, x[:, :11])
+
+
+class Scaled(nn.Module):
+    """A parametrization."""
+
+    def forward(self, weight):
+        return weight * 1.1
+
+
+def copies(layer):
+    """Return the layer in forms that do not like to be copied, or are no modules."""
+    twin = lambda: copy.deepcopy(layer)  # noqa: E731
+    parametrized, pruned, normed = twin(), twin(), twin()
+    nn.utils.parametrize.register_parametrization(parametrized, "weight", Scaled())
+    nn.utils.prune.l1_unstructured(pruned, "weight", 0.3)
+    nn.utils.parametrizations.weight_norm(normed)
+    stateful = twin()
+    stateful.register_buffer("lock", torch.zeros(1))
+    stateful.handle = threading.Lock()
+    rows = torch.export.Dim("rows")
+    exported = torch.export.export(nn.Sequential(twin()).eval(), (torch.zeros(4, 12),), dynamic_shapes=({0: rows},))
+    fixed = torch.export.export(nn.Sequential(twin()).eval(), (torch.zeros(16, 12),))
+    scripted = torch.jit.trace(twin(), torch.zeros(2, 12))
+    frozen = twin().requires_grad_(False)
+    return {
+        "parametrized": (parametrized, parametrized), "pruned": (pruned, pruned), "normed": (normed, normed),
+        "with a lock": (stateful, layer), "exported": (exported, layer), "exported for 16": (fixed, layer),
+        "scripted": (scripted, layer), "frozen": (frozen, layer), "compiled": (torch.compile(twin(), backend="eager"), layer),
+    }  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning", "ignore:.*isinstance.*LeafSpec:FutureWarning")
+def test_modules_of_every_kind_are_audited(linear):
+    layer, x = linear
+    for name, (model, same) in copies(layer).items():
+        with torch.no_grad():
+            z = same(x)
+        state = model.state_dict() if isinstance(model, nn.Module) else model.state_dict
+        before = [value.clone() for value in state.values()]
+        found = bqcore.audit(uniform.quantize_model(layer, 3), model, None, x, nodes=5)
+        assert (
+            float(held(found).flip_rate) == decisions.flips(uniform.quantize_model(layer, 3)(x).detach(), z).rate > 0
+        ), name
+        assert "boundary_jaccard" in found.dataset and "displacement" in found.dataset, (name, found.notes)
+        assert np.isfinite(held(found).normal_variation).all() == (name != "exported for 16"), name
+        assert all(torch.equal(a, b) for a, b in zip(before, state.values())), name
 
 
 def test_a_session_of_several_outputs_needs_one_named_logits(linear):
