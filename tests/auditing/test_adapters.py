@@ -175,7 +175,10 @@ def test_whatever_a_classifier_raises_is_one_line_that_names_it_and_its_inputs(e
         model.decision_function = plain.forward
     if kind == "module by name":
         given, shape = {"a": given, "b": given[:, 0]}, r"a of shape \(8, 3\) and type float64, b of shape \(8,\) and"
-    says = f"^The candidate fails on {shape}.*\\({type(error).__name__}.*\\): call it on them alone to see where\\.$"
+    end = "; each goes to it by its name; classes would be called classes, .* or target" * (kind == "module by name")
+    says = (
+        f"^The candidate fails on {shape}.*\\({type(error).__name__}.*\\): call it on them alone to see where{end}\\.$"
+    )
     with pytest.raises(ValueError, match=says) as caught:
         bqcore.audit(lambda x: np.ones((8, 3)), model, None, given, nodes=0)
     assert "\n" not in str(caught.value) and caught.value.__cause__ is error
