@@ -70,9 +70,6 @@ tables.sources(*sets.values(), *full.values(), study)
 # %% mystnb={"figure": {"caption": "Where each reported number lies among our runs: in the shaded band the next run could give it. Ticks: means of the neighbours; where one is inside the band, our runs cannot tell it from ours. Marks at the edge lie farther out. In words: the number, and our 95 % interval.", "name": "figure-positions"}} tags=["hide-input"]
 verdicts.positions_figure(rows)
 
-# %% [markdown]
-# Some would be outside by chance.
-
 # %% tags=["remove-input"]
 Markdown(ledger.chance_line(rows))
 

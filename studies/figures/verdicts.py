@@ -58,7 +58,8 @@ def positions_figure(claims: list[dict]) -> Figure:
     figure, axes = _frame(table, words, "position among our runs: 0 their middle, ±1 the ends of the interval")
     for height, row in enumerate(table.iloc[::-1].itertuples()):
         near = others[(others["of"] == row.Index) & (others["at"].abs() <= _REACH)]
-        axes.plot(near["at"], [height] * len(near), clip_on=False, **_TICK)
+        if len(near):  # an empty line takes room at the figure's corner
+            axes.plot(near["at"], [height] * len(near), clip_on=False, **_TICK)
         colour, mark = _LOOKS[row.verdict]
         axes.plot(np.clip(row.position, -_REACH, _REACH), height, mark, color=colour, ms=7, clip_on=False)
     _legend(axes, verdicts.NUMBERS[::-1], "neighbours")
