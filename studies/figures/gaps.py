@@ -34,6 +34,18 @@ MEASURES = {
 }  # fmt: skip
 
 
+def answer(ledger_rows: list[dict], found: list[dict]) -> Markdown:
+    """Say how many explanations survive, and how many claims stay unexplained."""
+    survive = [entry["id"] for entry in found if entry["survives"]]
+    fail = [entry["id"] for entry in found if not entry["survives"]]
+    left = sum(row["explanation"] == "unexplained" for row in ledger_rows)
+    return Markdown(
+        f"**Answer.** Of {len(found)} explanations, {len(survive)} survive their test on other numbers"
+        f"{f' ({listed(survive)})' if survive else ''}; {len(fail)} do not ({listed(fail)}). Of {len(ledger_rows)} rows of "
+        f"the ledger, {left} stay unexplained."
+    )
+
+
 def gaps_table(ledger_rows: list[dict], found: list[dict]) -> tables.Frame:
     """Tabulate each group of claims: how many have which verdict, what explains them, and what is left."""
     tried, lines = {name: entry["id"] for entry in found for name in entry["suggested_by"]}, {}
