@@ -39,10 +39,10 @@ def answer(ledger_rows: list[dict], found: list[dict]) -> Markdown:
     survive = [entry["id"] for entry in found if entry["survives"]]
     fail = [entry["id"] for entry in found if not entry["survives"]]
     left = sum(row["explanation"] == "unexplained" for row in ledger_rows)
+    who = f" ({listed(survive)})" if survive else ""
     return Markdown(
-        f"**Answer.** Of {len(found)} explanations, {len(survive)} survive their test on other numbers"
-        f"{f' ({listed(survive)})' if survive else ''}; {len(fail)} do not ({listed(fail)}). Of {len(ledger_rows)} rows of "
-        f"the ledger, {left} stay unexplained."
+        f"**Answer.** Of {len(found)} explanations, {len(survive)} survive their test on other numbers{who}, and "
+        f"{len(fail)} do not ({listed(fail)}). Of {len(ledger_rows)} rows of the ledger, {left} stay unexplained."
     )
 
 
