@@ -2,8 +2,8 @@
 What the book's explorer page draws from, as one script for each network.
 
 Of a one-hidden-layer network that is its weights, slice and test images: the page computes the rest. Of a larger one
-it is what bqcore computed: the labels of its slice at every level (frames), and logits, radius and displacement of the
-test inputs.
+it is what bqcore computed: the labels of its slice at every level (frames), and logits, radius, displacement and signed
+distance change of the test inputs.
 """
 
 import base64
@@ -33,6 +33,7 @@ _NAMES = {
     "fashion-mnist": "T-shirt, trousers, pullover, dress, coat, sandal, shirt, trainer, bag, boot",
     "cifar-10": "aeroplane, car, bird, cat, deer, dog, frog, horse, ship, lorry",
 }
+_CHANGES = ("displacement", "signed_distance_change", "normal_variation")
 _LOADED = "bqNetworks"  # the global that the scripts add to
 
 
@@ -129,8 +130,9 @@ def frames(
     Compute what the explorer shows of a network that the page itself cannot run: the slice at every level, and inputs.
 
     Of *levels*, by bits, float first: ``label`` (bits, b, a), ``logits`` (bits, sample, class) in float32 as the
-    studies have them, and in float64 ``radius``, ``displacement``, ``normal_variation``, where the boundary of the
-    float top-2 pair is (``reach``, along ``normal`` on the slice), and ``score``, the place on the slice.
+    studies have them, and in float64 ``radius``, ``displacement``, ``signed_distance_change``, ``normal_variation``,
+    where the boundary of the float top-2 pair is (``reach``, along ``normal`` on the slice), and ``score``, the place
+    on the slice.
     """
     labels = measures.labels_of(levels, plane, (nodes,))[nodes]
     doubles = {bits: networks.doubled(model) for bits, model in levels.items()}
@@ -148,8 +150,7 @@ def frames(
             "target": ("sample", to_numpy(classes).astype(np.uint8)),
             "score": (("sample", "axis"), plane.project(inputs)),
             "radius": ("sample", r.radius), "rival": ("sample", r.rival.astype(np.uint8)),
-            "displacement": (("bits", "sample"), np.stack([c.displacement for c in changes])),
-            "normal_variation": (("bits", "sample"), np.stack([c.normal_variation for c in changes])),
+            **{name: (("bits", "sample"), np.stack([getattr(c, name) for c in changes])) for name in _CHANGES},
             "reach": ("sample", (margin / slope[:, 0]).numpy()),
             "normal": (("sample", "axis"), -(gradient.flatten(1) / slope).numpy() @ plane.axes.T),
             "origin": ("input", plane.origin), "axes": (("axis", "input"), plane.axes),

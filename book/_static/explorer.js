@@ -137,7 +137,7 @@ geometry.js. Data are scripts that set window.bqNetworks: the page works as a fi
     };
     out.band = new Set(G.boundaryBand(out.logits));
     out.pairs = out.logits.map(G.topPair);
-    out.slopes = images.map((image, i) => G.length(G.gradient(net, image, ...out.pairs[i])));
+    out.slopes = images.map((_, i) => slopeOf(net, out, i));
     return out;
   }
 
@@ -160,6 +160,7 @@ geometry.js. Data are scripts that set window.bqNetworks: the page works as a fi
       stride: STEPS, names: namesOf(raw), pixels: raw.image ? G.bytesOf(raw.image) : null,
       radius: G.doubles(raw.radius), rival: G.bytesOf(raw.rival), reach: G.doubles(raw.reach),
       normal: rows(G.doubles(raw.normal), 2), displacement: rows(G.doubles(raw.displacement), count),
+      signedDistanceChange: rows(G.doubles(raw.signed_distance_change), count),
       normalVariation: rows(G.doubles(raw.normal_variation), count), score: rows(G.doubles(raw.score), 2),
       pca: { low: [...G.doubles(raw.low)], high: [...G.doubles(raw.high)] },
     };
@@ -167,6 +168,9 @@ geometry.js. Data are scripts that set window.bqNetworks: the page works as a fi
     out.pairs = out.logits.map(G.topPair);
     return out;
   }
+
+  /* The length of the gradient of a test image's float top-2 margin, in the float network or another one. */
+  const slopeOf = (net, data, i) => G.length(G.gradient(net, data.images[i], ...data.pairs[i]));
 
   const inputOf = (data, i) => data.inputs.subarray(i * data.net.inputs, (i + 1) * data.net.inputs);
   const levelOf = (data, bits) => (data.levels[bits] = data.levels[bits] || G.level(data.net, bits));
@@ -213,19 +217,22 @@ geometry.js. Data are scripts that set window.bqNetworks: the page works as a fi
     const logits = data.frames ? data.frameLogits[frame] : data.images.map((image) => G.logitsOf(net, image));
     const decisions = logits.map((z) => G.argmax(z));
     const flips = decisions.map((label, i) => label !== data.pairs[i][0]);
-    const shifts = data.frames ? [...data.displacement[frame]] : logits.map((z, i) => {
-      const [a, b] = data.pairs[i];
-      return (z[a] - z[b] - (data.logits[i][a] - data.logits[i][b])) / data.slopes[i];
-    });
+    const margins = data.pairs.map(([a, b], i) => logits[i][a] - logits[i][b]);
+    const shifts = data.frames ? [...data.displacement[frame]]
+      : margins.map((margin, i) => (margin - G.marginOf(data.logits[i])) / data.slopes[i]);
+    const distances = data.frames ? [...data.signedDistanceChange[frame]]
+      : margins.map((margin, i) =>
+        margin / (slopeOf(net, data, i) || NaN) - G.marginOf(data.logits[i]) / (data.slopes[i] || NaN));
     const grids = data.grids.map((n) => G.compare(data.slice.labels[n], labels[n], n, data.slice.plane));
     return {
-      net, frame, t, labels, logits, decisions, flips, shifts, grids,
+      net, frame, t, labels, logits, decisions, flips, grids,
       name: t === 0 ? levelName(one) : t === 1 ? levelName(two)
         : `between ${levelName(one)} and ${levelName(two)}, t = ${t}`,
       accuracy: average(decisions.map((label, i) => (label === data.targets[i] ? 1 : 0))),
       floatAccuracy: average(data.pairs.map(([a], i) => (a === data.targets[i] ? 1 : 0))),
       flipCount: G.count(flips), bandFlipCount: G.count(flips.map((flip, i) => flip && data.band.has(i))),
       medianShift: G.median(shifts.map(Math.abs)),
+      medianDistanceChange: G.median(distances.filter(Number.isFinite).map(Math.abs)), // a flat margin has none
     };
   }
 
@@ -303,6 +310,7 @@ geometry.js. Data are scripts that set window.bqNetworks: the page works as a fi
       ["flip rate", "", rate(now.flipCount, total)],
       ["band flips", "", rate(now.bandFlipCount, data.band.size)],
       ["median displacement", "", fixed(now.medianShift, 4)],
+      ["median signed distance change", "", fixed(now.medianDistanceChange, 4)],
       ["Jaccard distance J", "", fixed(here.jaccard, 3)],
       ["d<sub>eff</sub>", "", fixed(here.effectiveDisplacement, 4)],
       ["nodes changed", "", percent(here.gridChange)],
@@ -339,7 +347,9 @@ geometry.js. Data are scripts that set window.bqNetworks: the page works as a fi
     if (i < 0) return null;
     const [winner, runnerUp] = data.pairs[i];
     const change = !data.frames ? G.localChange(data.net, now.net, data.images[i]) : {
-      displacement: data.displacement[now.frame][i], normalVariation: data.normalVariation[now.frame][i],
+      displacement: data.displacement[now.frame][i],
+      signedDistanceChange: data.signedDistanceChange[now.frame][i],
+      normalVariation: data.normalVariation[now.frame][i],
       normal: data.normal[i], winner, runnerUp,
     };
     const found = !data.frames ? G.radius(data.net, data.images[i])
@@ -350,7 +360,7 @@ geometry.js. Data are scripts that set window.bqNetworks: the page works as a fi
       change, radius: found, reach, named,
       text: `Test image ${i}, class ${named(data.targets[i])}: float says ${named(data.pairs[i][0])}, here ` +
         `${named(now.decisions[i])}; radius ${fixed(found.radius, 3)}, displacement ` +
-        `${fixed(change.displacement, 4)} input units.`,
+        `${fixed(change.displacement, 4)} and signed distance change ${fixed(change.signedDistanceChange, 4)} input units.`,
     };
   }
 
@@ -401,6 +411,7 @@ geometry.js. Data are scripts that set window.bqNetworks: the page works as a fi
         <div><dt>in the boundary band</dt><dd>${data.band.has(i) ? "yes" : "no"}</dd></div>
         <div><dt>radius</dt><dd>${fixed(radius.radius, 3)}, to ${named(radius.rival)}</dd></div>
         <div><dt>displacement</dt><dd>${fixed(change.displacement, 4)}, of ${pair}</dd></div>
+        <div><dt>signed distance change</dt><dd>${fixed(change.signedDistanceChange, 4)}</dd></div>
         <div><dt>normal variation</dt><dd>${change.normalVariation.toExponential(1)}</dd></div>
         <div><dt>arrow</dt><dd>${magnified > 1 ? `drawn ${magnified} times as long` : "true length"}</dd></div>
       </dl>

@@ -122,7 +122,7 @@ window.bqGeometry = (() => {
     return found;
   }
 
-  /* Displacement and normal variation of the reference's top-2 pair, and the unit normal away from the input. */
+  /* How the boundary of the reference's top-2 pair changes, and the unit normal to it, away from the input. */
   function localChange(reference, candidate, input) {
     const before = logitsOf(reference, input);
     const after = logitsOf(candidate, input);
@@ -131,8 +131,10 @@ window.bqGeometry = (() => {
     const other = gradient(candidate, input, a, b);
     const [size, otherSize] = [length(one), length(other)];
     const chord = one.reduce((sum, g, d) => sum + (g / size - other[d] / otherSize) ** 2, 0);
+    const [margin, moved] = [before, after].map((z) => z[a] - z[b]);
     return {
-      displacement: size > 0 ? (after[a] - after[b] - (before[a] - before[b])) / size : NaN,
+      displacement: size > 0 ? (moved - margin) / size : NaN,
+      signedDistanceChange: size > 0 && otherSize > 0 ? moved / otherSize - margin / size : NaN,
       normalVariation: Math.min(chord / 2, 2),
       normal: one.map((g) => -g / size),
       winner: a,

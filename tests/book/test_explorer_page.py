@@ -127,8 +127,9 @@ def test_readings_equal_python_s_at_every_level(open_explorer, name):
     for position in [*range(0, 71, 10), 35]:
         ours.show(position)
         here = ours.page.evaluate(
-            "() => { const { accuracy, flipCount, bandFlipCount, medianShift, grids, logits } = bqExplorer.current();"
-            " return { accuracy, flipCount, bandFlipCount, medianShift, grids, logits: logits.map((z) => [...z]) }; }"
+            "() => { const { logits, grids, ...rest } = bqExplorer.current(); const kept = ['accuracy', 'flipCount',"
+            " 'bandFlipCount', 'medianShift', 'medianDistanceChange']; return { grids, logits: logits.map((z) => [...z]),"
+            " ...Object.fromEntries(kept.map((key) => [key, rest[key]])) }; }"
         )
         model = ours.at(position)
         labels = {
@@ -145,8 +146,12 @@ def test_readings_equal_python_s_at_every_level(open_explorer, name):
         assert here["flipCount"] == round(decisions.flips(before, after).rate * count)
         band = len(decisions.boundary_band(before))
         assert here["bandFlipCount"] == round(decisions.band_flip_rate(before, after) * band)
-        shift = margins.local_change(ours.at(0).double(), model, doubles).displacement
-        assert here["medianShift"] == pytest.approx(np.median(np.abs(shift)), rel=1e-9, abs=1e-12)
+        change = margins.local_change(ours.at(0).double(), model, doubles)
+        assert here["medianShift"] == pytest.approx(np.median(np.abs(change.displacement)), rel=1e-9, abs=1e-12)
+        wanted = np.nanmedian(np.abs(change.signed_distance_change))
+        assert here["medianDistanceChange"] == pytest.approx(wanted, rel=1e-9, abs=1e-12)
+        said = ours.page.inner_text("#bq-measures")
+        assert re.search(rf"median signed distance change\s+{here['medianDistanceChange']:.4f}\s", said)
         for grid in here["grids"]:
             one, two = labels[grid["nodes"]]
             distance = masks.boundary_jaccard(masks.boundary_mask(one), masks.boundary_mask(two)).distance
@@ -176,10 +181,28 @@ def test_radius_and_displacement_of_an_image_equal_python_s(open_explorer):
         assert (found[0]["winner"], found[0]["rival"]) == (r.winner[i], r.rival[i])
         assert found[1]["displacement"] == pytest.approx(change.displacement[i], rel=1e-8, abs=1e-12)
         assert found[1]["normalVariation"] == pytest.approx(change.normal_variation[i], rel=1e-8, abs=1e-12)
+        moved = change.signed_distance_change[i]
+        assert found[1]["signedDistanceChange"] == pytest.approx(moved, rel=1e-8, abs=1e-12)
+        assert re.search(
+            rf"signed distance change\s+{moved:.4f}".replace("-", "−"), ours.page.inner_text("#bq-point-body")
+        )
         text = ours.page.inner_text("#bq-point-body")
         assert (
             f"{r.radius[i]:.3f}, to {r.rival[i]}" in text and f"{change.displacement[i]:.4f}".replace("-", "−") in text
         )
+
+
+def test_a_candidate_of_another_scale_is_displaced_and_keeps_its_distances(open_explorer):
+    found = open_explorer().page.evaluate(
+        "() => { const [g, net] = [bqGeometry, { inputs: 2, hidden: 2, classes: 2, first: Float32Array.of(1, 0, 0, 1),"
+        " firstBias: Float32Array.of(0, 0), second: Float32Array.of(3, 0, 0, 4), secondBias: Float32Array.of(0, 0) }];"
+        " const times = (c) => ({ ...net, second: net.second.map((value) => c * value) });"
+        " const input = { places: Int32Array.of(0, 1), values: Float64Array.of(3, 1) };"
+        " return [2, 0.5, 0].map((c) => g.localChange(net, times(c), input)); }"
+    )
+    # z = (9, 4) and the margin's gradient is (3, -4): the boundary is one unit away, wherever the scale is.
+    assert [one["displacement"] for one in found] == [1, -0.5, -1]
+    assert [one["signedDistanceChange"] for one in found[:2]] == [0, 0] and np.isnan(found[2]["signedDistanceChange"])
 
 
 def test_slider_keys_and_grid_change_what_is_said(open_explorer):
@@ -337,9 +360,11 @@ def test_frames_show_what_python_made(open_explorer, name):
     band = decisions.boundary_band(before)
     plane = explorer.plane_of(wanted)
     read = (
-        "() => { const { labels, grids, flipCount, bandFlipCount, accuracy, medianShift, logits } = bqExplorer.current();"
+        "() => { const { labels, grids, flipCount, bandFlipCount, accuracy, medianShift, medianDistanceChange, logits }"
+        " = bqExplorer.current();"
         " const finest = Math.max(...Object.keys(labels).map(Number)); return { finest, labels: labels[finest].join(''),"
-        " grids, flipCount, bandFlipCount, accuracy, medianShift, logits: logits.map((z) => [...z]) }; }"
+        " grids, flipCount, bandFlipCount, accuracy, medianShift, medianDistanceChange,"
+        " logits: logits.map((z) => [...z]) }; }"
     )
     for level, bits in enumerate(LEVELS):
         page.click(f".bq-ticks button[data-position='{10 * level}']")
@@ -354,6 +379,8 @@ def test_frames_show_what_python_made(open_explorer, name):
         assert here["accuracy"] == pytest.approx((after.argmax(1) == wanted.target.values).mean(), abs=1e-12)
         shift = np.median(np.abs(wanted.displacement.sel(bits=bits)))
         assert here["medianShift"] == pytest.approx(shift, rel=1e-12, abs=1e-15)
+        moved = np.nanmedian(np.abs(wanted.signed_distance_change.sel(bits=bits)))
+        assert here["medianDistanceChange"] == pytest.approx(moved, rel=1e-12, abs=1e-15)
         for grid in here["grids"]:
             step = (nodes - 1) // (grid["nodes"] - 1)
             one, two = (wanted.label.sel(bits=b).values[::step, ::step] for b in (32, bits))
@@ -370,6 +397,8 @@ def test_frames_show_what_python_made(open_explorer, name):
     said = page.inner_text("#bq-point-body")
     assert f"{float(wanted.radius[7]):.3f}, to {int(wanted.rival[7])}" in said
     assert f"{float(wanted.displacement.sel(bits=3)[7]):.4f}".replace("-", "−") in said
+    moved = f"{float(wanted.signed_distance_change.sel(bits=3)[7]):.4f}".replace("-", "−")
+    assert re.search(rf"signed distance change\s+{moved}", said)
     assert page.locator("#bq-point-body canvas").count() == ("image" in wanted)
     assert not page.is_visible("#bq-pick") and page.evaluate("bqExplorer.state.picks.length") == 0
 

@@ -179,7 +179,16 @@ def test_a_framed_network_s_inputs_have_these_logits_and_distances(name, monkeyp
                 parameter.data *= 1 + 1e-12 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             turned.append(margins.local_change(copy.deepcopy(model).double(), near, inputs.double()).normal_variation)
     slack = {"normal_variation": np.stack([np.zeros(40), np.ptp(turned, axis=0)])}  # of 32 bits and of 4
-    for key in ("logits", "score", "radius", "displacement", "normal_variation", "reach", "normal"):
+    for key in (
+        "logits",
+        "score",
+        "radius",
+        "displacement",
+        "signed_distance_change",
+        "normal_variation",
+        "reach",
+        "normal",
+    ):
         off = abs(again[key] - kept[key]) - slack.get(key, 0)
         assert (off <= 1e-5 + 1e-5 * abs(kept[key])).all(), key
     assert np.array_equal(again.rival, kept.rival)
