@@ -157,5 +157,9 @@ def test_a_wrong_entry_of_the_log_is_named(clone, tmp_path, wrong, message):
 def test_the_log_as_a_table(clone):
     lines = setup.deviations_text().splitlines()
     assert len(lines) == 2 + len(setup.deviations()) and {line.count("|") for line in lines} == {6}
-    assert "| F1 to F3, R1 to R6, K1, K2 |" in lines[5] and "| none |" in lines[4] and any(line.endswith("| all |") for line in lines)
+    assert (
+        "| F1 to F3, R1 to R6, K1, K2 |" in lines[5]
+        and "| none |" in lines[4]
+        and any(line.endswith("| all |") for line in lines)
+    )
     assert all(claim in setup.deviations_text() for claim in ("J1", *list(ledger.reported())[:1]))
