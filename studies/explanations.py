@@ -28,9 +28,13 @@ def load_predictions(path: str | Path = PREDICTIONS) -> list[dict]:
     return yaml.safe_load(Path(path).read_text(encoding="utf-8"))["predictions"]
 
 
-def testable(results: str | Path = PUBLISHED, path: str | Path = PREDICTIONS) -> bool:
-    """Return whether the predictions and all result files that test them are there."""
-    return Path(path).exists() and all((Path(results) / name).exists() for name in FILES.values())
+def testable(rows: list[dict], results: str | Path = PUBLISHED, path: str | Path = PREDICTIONS) -> bool:
+    """Return whether the predictions, the claims that they are of, and all result files that test them are there."""
+    if not Path(path).exists() or not all((Path(results) / name).exists() for name in FILES.values()):
+        return False
+    entries = load_predictions(path)
+    names = {name for entry in entries for name in [*entry["suggested_by"], *(t["against"] for t in entry["tests"])]}
+    return names <= {row["id"] for row in rows}
 
 
 def tested(

@@ -77,7 +77,7 @@ def _explained(rows: list[dict], results: str | Path, predictions: str | Path, c
     explained nor reproduced is "unexplained".
     """
     found = {}
-    if explanations.testable(results, predictions):
+    if explanations.testable(rows, results, predictions):
         found = explanations.of_claims(explanations.tested(rows, results, predictions, claims))
     out = []
     for row in rows:

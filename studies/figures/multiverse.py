@@ -54,7 +54,7 @@ def claims_table(judged: Judged, claims: list[dict], splits: Splits) -> tables.F
     for name, found in judged.items():
         low, middle, high = np.nanquantile(found.estimate, [0.05, 0.5, 0.95])
         ours = {"": middle, "5 %": low, "95 %": high}
-        reported, count = stated[name], int(found.estimate.notnull().sum()) if "there" in found else found.holds.size
+        reported, count = stated[name], _count(found)
         holds, inside = (float(judging.flags(found, kind).mean()) for kind in ("holds", "inside"))
         lines[name] = {
             "reported": reported if isinstance(reported, str) else Cell(str(reported), {"": reported}),
@@ -67,6 +67,11 @@ def claims_table(judged: Judged, claims: list[dict], splits: Splits) -> tables.F
             axis, share = largest(splits[name])
             lines[name]["moved most by"] = Cell(f"{AXES[axis]} ({percent(share)})", {"fraction of variance": share})
     return tables.frame(lines, "claim")
+
+
+def _count(found: xr.Dataset) -> int:
+    """Return the number of specifications of a claim, of those that were measured."""
+    return int(found.there.sum()) if "there" in found else found.holds.size
 
 
 def variance_splits(many: xr.Dataset) -> Splits:
@@ -139,7 +144,7 @@ def curve_figure(judged: Judged, claims: list[dict], names: list[str]) -> Figure
         gridspec_kw={"height_ratios": [2.6, 0.16 * height]},
     )  # fmt: skip
     for (upper, lower), (name, curve) in zip(panels.T, curves.items()):
-        count, rows = int(judged[name].estimate.notnull().sum()), _values_of(judged[name])
+        count, rows = _count(judged[name]), _values_of(judged[name])
         look = {"color": "#cccccc", "lw": 0, "label": "95 % interval (median)"}
         upper.fill_between(curve.middle, curve.low, curve.high, **look)
         upper.plot(curve.place, curve.estimate, color=FLOAT_COLOUR, label="ours")
@@ -169,7 +174,7 @@ def _curve(found: xr.Dataset) -> xr.Dataset:
     ``high``, and the ``fraction`` of specifications that have each value of a ``choice``.
     """
     found, rows = found.transpose(*found.estimate.dims), _values_of(found)
-    order = np.argsort(found.estimate.values.ravel(), kind="stable")[: int(found.estimate.notnull().sum())]
+    order = np.argsort(found.estimate.values.ravel(), kind="stable")[: _count(found)]
     parts, places = (np.array_split(one, min(_BINS, len(order))) for one in (order, np.arange(len(order))))
     ends = {end: ("part", [np.median(found[end].values.ravel()[part]) for part in parts]) for end in ("low", "high")}
     # Of a hundred thousand specifications, some in equal steps draw the same.

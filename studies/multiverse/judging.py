@@ -27,7 +27,7 @@ from .. import stopping
 
 NUMBERS = ("D1", "D2", "D3", "D4", "D5", "J2", "J3", "J4", "S1", "S2", "S3", "S4")
 DIRECTIONS = {"mnist": "S5", "fashion-mnist": "S6"}  # all that the abstract claims of these data sets
-CLAIMS = (*NUMBERS[:5], "J1", *NUMBERS[5:], *DIRECTIONS.values())
+CLAIMS = (*NUMBERS[:5], "J1", "J1-chance", *NUMBERS[5:], *DIRECTIONS.values())
 SHARED = ("width", "epochs", "scale", "split", "scheme", "granularity", "nodes", "mask")
 PATHS = ("going down", "any level")
 _SHARES = ("D1", "D2", "D3", "D4", "S1", "S2", "S3", "S4")  # measures from 0 to 1
