@@ -241,6 +241,11 @@ def conclude(held: xr.Dataset) -> str:
     before, after = float(held.accuracy_reference), float(held.accuracy)
     accuracy = "; accuracy stays " if before == after else f"; accuracy goes from {before:.4f} to "
     accuracy = f"{accuracy}{after:.4f}" if np.isfinite(after) else ""
+    ties = (
+        f", {count} of them ties of its largest scores, which the order of the columns decides"
+        if (count := int(held.tied_flips))
+        else ""
+    )
     if k == 0:
         return (
             f"The candidate changes none of {n} held-out decisions (95 % interval 0 to {100 * high:.2f} %){accuracy}."
@@ -248,7 +253,7 @@ def conclude(held: xr.Dataset) -> str:
     return (
         f"The candidate changes {k} of {n} held-out decisions ({100 * k / n:.1f} %, 95 % interval "
         f"{100 * float(held.flip_rate_low):.1f} to {100 * high:.1f} %), {int(held.flips_in_band)} of them among the "
-        f"{int(held.band_samples)} of lowest float margin ({100 * float(held.band_flip_rate):.1f} %){accuracy}."
+        f"{int(held.band_samples)} of lowest float margin ({100 * float(held.band_flip_rate):.1f} %){ties}{accuracy}."
     )
 
 
@@ -272,7 +277,7 @@ def _plain(found: Audit, samples: int) -> dict:
         known = [rate for rate in RATES if np.isfinite(part[rate])]
         ends = {rate: {end: part[f"{rate}_{end}"].item() for end in ENDS} for rate in known}
         rates = {rate: {"estimate": float(part[rate])} | ends[rate] for rate in known}
-        counts = ("samples", "band_samples", "flips_in_band", "near_ties", "band_margin")
+        counts = ("samples", "band_samples", "flips_in_band", "tied_flips", "near_ties", "band_margin")
         out["splits"][str(name)] = {key: part[key].item() for key in counts} | rates
         if "nodes" in ds.dims:
             out["splits"][str(name)]["slices"] = _rows(part, dict(zip(SLICE_ROW, SLICE_ROW)), "nodes")

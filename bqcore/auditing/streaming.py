@@ -15,7 +15,7 @@ import numpy as np
 from .._checks import is_module, is_tensor, to_numpy
 from .._vocabulary import LONG_NAMES
 from ..metrics import decisions, statistics
-from . import adapters, batching, forms, samples
+from . import adapters, batching, estimators, forms, samples
 
 TITLES = {"calibration": "Calibration split", "heldout": "Held-out split"}
 _RATES = """flip_rate right_to_wrong wrong_to_right wrong_to_other band_flip_rate pair_order_flip_rate
@@ -41,6 +41,7 @@ class Decided(NamedTuple):
     margin: np.ndarray  # its top-2 margin z_a − z_b, float64
     decision: np.ndarray  # the candidate's decision
     moved: np.ndarray  # the candidate's z_a − z_b, float64
+    tied: np.ndarray  # whether the candidate's z_a equals its largest score
     targets: np.ndarray | None  # true classes
     classes: int  # K
 
@@ -79,7 +80,7 @@ def _logarithm(function, name: str):
                 f"The {name} does not give probabilities (non-negative, each row summing to 1): leave "
                 "probabilities=True (--probabilities) out."
             )
-        return np.log(np.maximum(values.astype(np.float64), adapters.TINY))
+        return np.log(np.maximum(values.astype(np.float64), estimators.TINY))
 
     return logits
 
@@ -115,14 +116,16 @@ def decide_split(
     title = TITLES[name]
     reference, *candidates = functions
     rows, targets, head, notes, held, classes, suspects = [], [], [], [], 0, 0, list(functions)
+    bounded = suspects
     shapes = []
     for batch in batching.batches(split, title, batch_size, known, listed=pictures is not None):
         outputs = {key: function(batch.inputs) for key, function in functions.items()}
         logits = {key: batching.read(output, batch, f"{title}: {key} logits") for key, output in outputs.items()}
         judged = slice(0, max(0, _JUDGED - batch.start))
         suspects = [key for key in suspects if _are_probabilities(outputs[key][judged])]
+        bounded = [key for key in bounded if ((logits[key][judged] >= 0) & (logits[key][judged] <= 1)).all()]
         if batch.start + len(logits[reference]) >= _JUDGED:
-            _refuse_probabilities(suspects)
+            _refuse_probabilities(suspects, bounded)
         if batch.start == 0:
             notes = [note for key, z in logits.items() for note in _first_look(functions[key], batch, z, key)]
             wanted = max(3, min(_HEAD, _HEAD_VALUES // max(1, batching.width(batch.inputs))))
@@ -144,7 +147,7 @@ def decide_split(
             winner, _, margin, decision = rows[-1][:4]
             pictures.add(batch, margin, winner != decision)
         targets.append(batch.classes)
-    _refuse_probabilities(suspects)
+    _refuse_probabilities(suspects, bounded)
     if len(shapes) > 1 and isinstance(shapes[0], tuple):
         notes.append(
             f"{title}: batches have samples of different shapes, {shapes[0]} and {shapes[1]}: slices and gradients "
@@ -161,18 +164,19 @@ def decide_split(
                 f"give each class as the index of its column, {forms.COLUMNS}."
             )
         y = y.astype(np.int64)  # batches of signed and of unsigned integers join to floats
-    out = {key: Decided(*columns[:3], *columns[3 + 2 * i : 5 + 2 * i], y, classes) for i, key in enumerate(candidates)}
+    out = {key: Decided(*columns[:3], *columns[3 + 3 * i : 6 + 3 * i], y, classes) for i, key in enumerate(candidates)}
     return out, batching.join(head), notes
 
 
 def _kept(logits: Mapping) -> list[np.ndarray]:
-    """Return winner, runner-up and margin of a batch, then decision and pair margin of each candidate."""
+    """Return winner, runner-up and margin of a batch, then decision, pair margin and ties of each candidate."""
     before, *after = logits.values()
     a, b = decisions.top_pair(_finite(before))
     row = np.arange(len(a))
     out = [a.astype(np.int32), b.astype(np.int32), _difference(before[row, a], before[row, b])]
     for z in after:
-        out += [decisions.decide(_finite(z)).astype(np.int32), _difference(z[row, a], z[row, b])]
+        decision, moved = decisions.decide(_finite(z)).astype(np.int32), _difference(z[row, a], z[row, b])
+        out += [decision, moved, z[row, a] == z[row, decision]]
     return out
 
 
@@ -186,12 +190,18 @@ def _difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.subtract(first, second, out=np.zeros(first.shape), where=first != second, dtype=np.float64)
 
 
-def _refuse_probabilities(suspects: list[str]) -> None:
-    """Refuse the first of the classifiers whose rows all looked like probabilities."""
+def _refuse_probabilities(suspects: list[str], bounded: list[str]) -> None:
+    """Refuse the first of the classifiers whose rows all looked like probabilities, or like those of several labels."""
     if suspects:
         raise ValueError(
             f"The {suspects[0]} seems to give probabilities (non-negative rows that sum to 1), whose margins mean "
             "something else: give logits, or say probabilities=True (--probabilities), which takes their logarithms."
+        )
+    if bounded:
+        raise ValueError(
+            f"The {bounded[0]}'s scores all lie in [0, 1] and its rows do not sum to 1, as sigmoids of several labels: "
+            "if several hold at once, audit each label p in turn, as (log(1 - p), log p); if one class is meant, give "
+            "the scores before the sigmoid, or twice these."
         )
 
 
@@ -276,6 +286,7 @@ def measures(decided: Decided, fraction: float) -> dict:
         "band_margin": float(decided.margin[band[-1]]),
         "margin_change": ("quantile", quantiles(change)), "quantile": QUANTILES,
         "flips_in_band": int(flipped[band].sum()), "unchanged": int((change == 0).sum()),
+        "tied_flips": int((flipped & decided.tied).sum()),
     }  # fmt: skip
     for name in RATES:
         rate, count, low, high = np.nan, -1, np.nan, np.nan

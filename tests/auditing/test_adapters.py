@@ -21,7 +21,7 @@ from sklearn.svm import SVC, LinearSVC
 from torch import nn
 
 import bqcore
-from bqcore.auditing import adapters
+from bqcore.auditing import adapters, estimators
 from bqcore.metrics import decisions
 from bqcore.quantizers import uniform
 from tests.helpers.audits import GOOD, X, held, linear_session
@@ -104,7 +104,7 @@ def test_scores_far_below_any_logarithm_of_a_probability_stay_apart(linear):
     steep.classes_, steep.intercept_ = np.arange(4), np.zeros(4)
     steep.coef_ = 1e4 * layer.weight.detach().numpy()
     scores = steep.decision_function(x.numpy())
-    assert (np.sort(scores, axis=1)[:, 1] < np.log(adapters.TINY)).any()  # two of a row
+    assert (np.sort(scores, axis=1)[:, 1] < np.log(estimators.TINY)).any()  # two of a row
     assert np.array_equal(adapters.logits_function(steep)(x), scores)
 
 
