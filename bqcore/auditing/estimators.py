@@ -12,6 +12,7 @@ TINY = float(np.finfo(np.float64).tiny)  # stands for a probability of 0, whose 
 # What counts as a tie of the two largest scores, as a fraction of these and of the largest score of a batch: a
 # probability that is computed from a score loses as much, and predict may then break the tie otherwise.
 _TIE, _TIE_OF_ALL = 1e-6, 1e-9
+_VOTE = 2 / 3  # what confidences may add to equally many votes, in the scores of a support vector classifier
 
 
 def scores_of(estimator, name: str) -> Callable:
@@ -42,6 +43,8 @@ def scores_of(estimator, name: str) -> Callable:
                 values = answer(batch)
                 return np.maximum(np.log(values) if way == "predict_proba" else values, np.log(TINY))
         values = np.asarray(answer(batch))
+        if getattr(last, "break_ties", None) is False and values.ndim > 1:
+            values = _as_voted(values, estimator, batch)
         return values if values.ndim > 1 else np.stack([np.zeros_like(values), values], axis=1)
 
     return logits
@@ -81,12 +84,12 @@ def check_of(model, predict: Callable | None, name: str) -> Callable:
             )
         asked = estimator or (said.size == len(z) and said.dtype.kind in "iubSU")
         if asked:
-            _compare(said.ravel(), z, labels, name, _advice(model))
+            _compare(said.ravel(), z, labels, name)
 
     return check
 
 
-def _compare(said: np.ndarray, z: np.ndarray, labels: dict, name: str, advice: str) -> None:
+def _compare(said: np.ndarray, z: np.ndarray, labels: dict, name: str) -> None:
     """Refuse labels *said* that are not those of the columns of largest scores, which *labels* gives or learns."""
     z = np.maximum(z.astype(np.float64), -np.finfo(np.float64).max / 4)  # masked classes
     second, first = np.partition(z, -2, axis=1)[:, -2:].T
@@ -104,14 +107,18 @@ def _compare(said: np.ndarray, z: np.ndarray, labels: dict, name: str, advice: s
         raise Refusal(
             f"{name} decides otherwise than by its largest score on {len(wrong)} of {len(z)} samples of a batch, first "
             f"at its sample {i}: predict says {label!r}, and the largest score is that of "
-            f"{f'class {labels[column]!r}' if column in labels else f'column {column}'}: {advice}."
+            f"{f'class {labels[column]!r}' if column in labels else f'column {column}'}: give a function from "
+            "inputs to scores whose largest one is the decision."
         )
 
 
-def _advice(model) -> str:
-    if getattr(last_of(model), "break_ties", None) is False:
-        return "say set_params(break_ties=True) of the fitted estimator, which need not be fitted again"
-    return "give a function from inputs to scores whose largest one is the decision"
+def _as_voted(values: np.ndarray, estimator, batch) -> np.ndarray:
+    """Return scores in which, of classes with equally many votes, the one that *estimator* takes is the first."""
+    columns, row = np.searchsorted(estimator.classes_, estimator.predict(batch)), np.arange(len(values))
+    most = values.max(axis=1)
+    tied = (values[row, columns] < most) & (values[row, columns] > most - _VOTE)
+    values[row[tied], columns[tied]] = np.nextafter(most[tied], np.inf)
+    return values
 
 
 def last_of(estimator):

@@ -159,16 +159,17 @@ def test_a_decision_that_is_not_the_largest_score_s_is_refused_with_the_sample()
     assert flips(module.forward, module.forward, torch.from_numpy(X).float()) == 0
 
 
-def test_votes_that_tie_are_refused_with_what_to_say():
+def test_votes_that_tie_go_to_the_class_that_the_estimator_takes():
     generator = np.random.default_rng(1)
     x = generator.normal(size=(600, 2))
     y = np.arange(600) % 7
     votes, usual = SVC(gamma=5).fit(x, y), LogisticRegression().fit(x, y)
-    if np.array_equal(votes.decision_function(x).argmax(1), votes.predict(x)):
-        pytest.fail("draw data where votes tie")
-    with pytest.raises(ValueError, match=r"say set_params\(break_ties=True\) of the fitted estimator"):
-        flips(usual, votes, x)
-    assert flips(usual, votes.set_params(break_ties=True), x) == (usual.predict(x) != votes.predict(x)).sum()
+    scores = votes.decision_function(x)
+    assert not np.array_equal(scores.argmax(1), votes.predict(x))
+    for wrapped in (votes, make_pipeline(votes), GridSearchCV(votes, {"C": [1.0]}, cv=2).fit(x, y)):
+        assert flips(usual, wrapped, x) == (usual.predict(x) != wrapped.predict(x)).sum()
+    assert np.allclose(np.sort(adapters.logits_function(votes)(x))[:, -1], scores.max(1))
+    assert flips(usual, votes.set_params(break_ties=True), x) == (usual.predict(x) != scores.argmax(1)).sum()
 
 
 def test_several_labels_a_sample_are_refused():
