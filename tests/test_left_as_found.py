@@ -10,7 +10,7 @@ from torch import nn
 
 import bqcore
 from bqcore.metrics import exact_slices
-from tests.helpers.nets import normal
+from tests.helpers.nets import normal, shared
 
 
 def seeded(make):
@@ -28,11 +28,6 @@ def tied() -> nn.Module:
     model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 4))
     model[2].weight = model[0].weight
     return model
-
-
-def shared() -> nn.Module:
-    layer, act = nn.Linear(6, 6), nn.ReLU()
-    return nn.Sequential(layer, act, layer, act, nn.Linear(6, 4))
 
 
 class Recurrent(nn.Module):
@@ -63,7 +58,7 @@ class Closed(nn.Module):
 MODELS = {
     "plain": seeded(lambda: nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4))),
     "tied": seeded(tied),
-    "shared": seeded(shared),
+    "shared": lambda: shared(0),
     "in place": seeded(lambda: nn.Sequential(nn.ReLU(inplace=True), nn.Linear(6, 5), nn.Linear(5, 4))),
     "clamps": seeded(lambda: nn.Sequential(nn.Hardtanh(-0.5, 0.5, inplace=True), nn.Linear(6, 4))),
     "normed": seeded(lambda: nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.ReLU(True), nn.Linear(5, 4))),

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from .. import _vocabulary
-from .._checks import check_integer, check_share
+from .._checks import check_integer, check_share, is_module
 from .._store import along, package_versions
 from . import loaders, samples
 from .adapters import class_names, runnable
@@ -161,7 +161,7 @@ def audit(
             out = out.merge(measure)
         elif measure:
             notes.append(f"{says} are left out: {measure}.")
-    notes += _remarks(out) + _chance(decided)
+    notes += _remarks(out) + _chance(decided) + _left(reference, candidate)
     notes, conclusion = list(dict.fromkeys(notes)), conclude(out.sel(split="heldout"))
     says = {"title": "Audit: decisions of a candidate against a reference", "conclusion": conclusion, "share": fraction}
     describe(out, says | {"notes": json.dumps(notes, ensure_ascii=False)})
@@ -233,6 +233,16 @@ def _chance(decided: Decided) -> list[str]:
         f"The reference is right on {right} of {len(decided.targets)} held-out samples, and one class for all would be "
         f"on {most}: are its weights loaded, its inputs scaled as in training, its columns in the order of the classes?"
     ]
+
+
+def _left(reference, candidate) -> list[str]:
+    """Say which weights of a torch module are the same in a candidate of the same layers."""
+    if not (is_module(reference) and is_module(candidate)) or reference is candidate:
+        return []
+    from ..quantizers.weights import same_in
+
+    said = same_in(reference, candidate).sentence("of the weights are the same in the candidate, not quantized")
+    return [said.strip()] if said else []
 
 
 def conclude(held: xr.Dataset) -> str:

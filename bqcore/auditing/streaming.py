@@ -116,14 +116,14 @@ def decide_split(
     title = TITLES[name]
     reference, *candidates = functions
     rows, targets, head, notes, held, classes, suspects = [], [], [], [], 0, 0, list(functions)
-    bounded = suspects
+    bounded: dict[str, list] = {key: [] for key in functions}
     shapes = []
     for batch in batching.batches(split, title, batch_size, known, listed=pictures is not None):
         outputs = {key: function(batch.inputs) for key, function in functions.items()}
         logits = {key: batching.read(output, batch, f"{title}: {key} logits") for key, output in outputs.items()}
         judged = slice(0, max(0, _JUDGED - batch.start))
         suspects = [key for key in suspects if _are_probabilities(outputs[key][judged])]
-        bounded = [key for key in bounded if ((logits[key][judged] >= 0) & (logits[key][judged] <= 1)).all()]
+        bounded = {key: [*sums, *z] for key, sums in bounded.items() if (z := _sums(logits[key][judged])) is not None}
         if batch.start + len(logits[reference]) >= _JUDGED:
             _refuse_probabilities(suspects, bounded)
         if batch.start == 0:
@@ -190,16 +190,23 @@ def _difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.subtract(first, second, out=np.zeros(first.shape), where=first != second, dtype=np.float64)
 
 
-def _refuse_probabilities(suspects: list[str], bounded: list[str]) -> None:
+def _sums(logits: np.ndarray) -> list | None:
+    """Return the sum of each row if all scores lie in [0, 1], else None."""
+    inside = ((logits >= 0) & (logits <= 1)).all()
+    return logits.sum(axis=1, dtype=np.float64).tolist() if inside else None
+
+
+def _refuse_probabilities(suspects: list[str], bounded: Mapping[str, list]) -> None:
     """Refuse the first of the classifiers whose rows all looked like probabilities, or like those of several labels."""
     if suspects:
         raise ValueError(
             f"The {suspects[0]} seems to give probabilities (non-negative rows that sum to 1), whose margins mean "
             "something else: give logits, or say probabilities=True (--probabilities), which takes their logarithms."
         )
-    if bounded:
+    # What is normalized in another way has one sum.
+    if several := [key for key, sums in bounded.items() if np.ptp(sums) > _SUM_16_BITS["bfloat16"]]:
         raise ValueError(
-            f"The {bounded[0]}'s scores all lie in [0, 1] and its rows do not sum to 1, as sigmoids of several labels: "
+            f"The {several[0]}'s scores all lie in [0, 1] and have no common sum, as sigmoids of several labels: "
             "if several hold at once, audit each label p in turn, as (log(1 - p), log p); if one class is meant, give "
             "the scores before the sigmoid, or twice these."
         )

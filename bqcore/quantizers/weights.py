@@ -5,7 +5,7 @@ All that walks a model to quantize it goes by these objects: a module may be reg
 modules may hold one Parameter.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -100,16 +100,14 @@ def _slots(module: nn.Module) -> tuple[tuple[str, ...], int]:
 
 
 class Float(NamedTuple):
-    """What of a model's weights stays in float."""
+    """What of a model's weights stays as it is."""
 
     fraction: float  # of the weights, in [0, 1]
     names: list[str]  # of what holds them, most first
 
-    def sentence(self) -> str:
+    def sentence(self, says: str = "of the weights stay in float") -> str:
         """Return this as a sentence with a space before it, or nothing if the fraction would read as 0.0 %."""
-        if self.fraction < _SAID:
-            return ""
-        return f" {100 * self.fraction:.1f} % of the weights stay in float ({quoted(self.names)})."
+        return f" {100 * self.fraction:.1f} % {says} ({quoted(self.names)})." if self.fraction >= _SAID else ""
 
     def attributes(self) -> dict:
         """Return this as attributes of a dataset."""
@@ -126,13 +124,31 @@ def in_float(model: nn.Module, quantized: Iterable[Weight]) -> Float:
     >>> in_float(model, weights(model, skip="2").values())
     Float(fraction=0.5, names=['2'])
     """
-    done, left, total = {id(weight.parameter) for weight in quantized}, {}, 0
+    done = {id(weight.parameter) for weight in quantized}
+    return _fraction(model, lambda path, parameter: id(parameter) not in done)
+
+
+def same_in(reference: nn.Module, candidate: nn.Module) -> Float:
+    """Return the fraction of the weights of *reference* that *candidate* has as they are, and the names, most first."""
+    theirs = dict(candidate.named_parameters())
+
+    def same(path: str, parameter: nn.Parameter) -> bool:
+        other = theirs.get(path)
+        alike = other is not None and (other.shape, other.dtype) == (parameter.shape, parameter.dtype)
+        return alike and torch.equal(other.to(parameter.device), parameter)
+
+    return _fraction(reference, same)
+
+
+def _fraction(model: nn.Module, chosen: Callable[[str, nn.Parameter], bool]) -> Float:
+    """Return the fraction of a model's weights that are *chosen*, by path and Parameter, and where they are."""
+    found, total = {}, 0
     for path, parameter in all_weights(model).items():
         total += parameter.numel()
-        if id(parameter) not in done:
+        if chosen(path, parameter):
             name = path.removesuffix("weight").rstrip(".") or "model"
-            left[name] = left.get(name, 0) + parameter.numel()
-    return Float(sum(left.values()) / max(1, total), sorted(left, key=lambda name: -left[name]))
+            found[name] = found.get(name, 0) + parameter.numel()
+    return Float(sum(found.values()) / max(1, total), sorted(found, key=lambda name: -found[name]))
 
 
 def all_weights(model: nn.Module) -> dict[str, nn.Parameter]:

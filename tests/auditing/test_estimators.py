@@ -234,7 +234,7 @@ def test_one_column_and_sigmoids_are_asked_about():
     for one, shape in ((p[:, :1], "K = 1 class"), (p[:, 0], r"shape \(60,\)")):
         with pytest.raises(ValueError, match=rf"{shape}: .*; is it a score s, give the columns \(0, s\); is it a prob"):
             bqcore.audit(lambda b: b, lambda b: b, None, one, **QUICK)
-    says = r"The reference's scores all lie in \[0, 1\] and its rows do not sum to 1, as sigmoids of several labels: if"
+    says = r"The reference's scores all lie in \[0, 1\] and have no common sum, as sigmoids of several labels: if"
     with pytest.raises(ValueError, match=says):
         bqcore.audit(lambda b: b, lambda b: b, None, p, **QUICK)
     module = nn.Sequential(nn.Linear(3, 3), nn.Sigmoid()).eval()

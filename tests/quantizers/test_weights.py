@@ -13,7 +13,7 @@ import bqcore
 from bqcore.metrics import decisions
 from bqcore.quantizers import mixed_precision, weights
 from studies import networks
-from tests.helpers.nets import SEEDS, normal
+from tests.helpers.nets import SEEDS, normal, shared
 
 
 class Conv1D(nn.Module):
@@ -95,14 +95,6 @@ def test_a_recurrent_classifier_is_swept_as_its_quantized_copies_are(kind):
 
 
 # One Parameter in several places
-
-
-def shared(seed: int) -> nn.Module:
-    """Return a network that runs one layer twice."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        layer = nn.Linear(6, 6)
-        return nn.Sequential(layer, nn.ReLU(), layer, nn.ReLU(), nn.Linear(6, 4)).eval()
 
 
 def tied(seed: int) -> nn.Module:
@@ -227,6 +219,16 @@ def test_what_stays_in_float_is_said():
     assert text.endswith(f"{says}'steps.weight_ih_l0', 'steps.weight_hh_l0', 'head').")
     every = bqcore.sweep(model, x, x, bits=(8,))
     assert "stay in float" not in every.conclusion and every.dataset.float_weights == 0
+
+
+def test_an_audit_says_which_weights_are_the_same_in_the_candidate():
+    torch.manual_seed(0)
+    model, x = Odd().eval(), normal(60, 6)
+    found = bqcore.audit(model, bqcore.quantize_model(model, 4), None, x, nodes=0)
+    assert "60.0 % of the weights are the same in the candidate, not quantized ('table')." in found.notes
+    plain = networks.mlp((6, 5, 4), 0).eval()
+    for other in (bqcore.quantize_model(plain, 8), nn.Sequential(plain, nn.Identity()).eval(), plain):
+        assert "not quantized" not in str(bqcore.audit(plain, other, None, x, nodes=0))
 
 
 # Weights that are all equal
