@@ -130,7 +130,7 @@ def sweep(
     recommended = choose_bits(values[rule], limit)
     by_accuracy = choose_bits(values["accuracy"], 0.0) if known else None
     left = in_float(model, found_weights.values())
-    conclusion = _sentence(found, recommended, by_accuracy, rule, limit) + left.sentence()
+    conclusion = _sentence(found, recommended, by_accuracy, rule, limit) + left.sentence() + _unused(found, candidates)
     says = {"title": "PTQ-W of a model by bits", "conclusion": conclusion, "rule": rule, "limit": limit}
     describe(found, says | {"share": fraction} | left.attributes())
     return Sweep(found, recommended, by_accuracy, conclusion)
@@ -161,6 +161,15 @@ def measure_candidates(
         decided, _, _ = decide_split(functions, split, name, batch_size=batch_size)
         out.append(along(dim, list(values), [measures(part, fraction) for part in decided.values()]))
     return xr.concat(out, xr.Variable("split", list(splits)))
+
+
+def _unused(found: xr.Dataset, candidates: Mapping) -> str:
+    """Say that weights change and no margin does, as where a model computes with others than its layers hold."""
+    still = (found.unchanged == found.samples).all("split").values
+    bits = [b for b, one, same in zip(found.bits.values, candidates.values(), still) if same and one.changed()]
+    if not bits:
+        return ""
+    return f" At {', '.join(map(str, bits))} bits weights change and no margin does: does the model compute with them?"
 
 
 def _sentence(found: xr.Dataset, recommended: Choice, by_accuracy: Choice | None, rule: str, limit: float) -> str:

@@ -19,6 +19,11 @@ class Mixed(nn.Module):
             self.register_buffer(f"weight_{i}", tensor)
         self.training = False
 
+    def changed(self) -> bool:
+        """Return whether any weight differs from the module's own."""
+        pairs = [(self.model.get_parameter(name), getattr(self, f"weight_{i}")) for i, name in enumerate(self.names)]
+        return not all(torch.equal(own, other) for own, other in pairs)
+
     def forward(self, *inputs, **named):
         """Return what the module gives with these weights."""
         with replaced(self.model, {name: getattr(self, f"weight_{i}") for i, name in enumerate(self.names)}):

@@ -231,6 +231,28 @@ def test_an_audit_says_which_weights_are_the_same_in_the_candidate():
         assert "not quantized" not in str(bqcore.audit(plain, other, None, x, nodes=0))
 
 
+class Detached(nn.Module):
+    """Computes with a copy of its layer's weight, which no walk over layers finds."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 4)
+        self.register_buffer("copy", self.layer.weight.detach().T.clone())
+
+    def forward(self, x):
+        return x @ self.copy
+
+
+def test_a_model_that_does_not_compute_with_its_weights_is_no_robust_one():
+    model, x = Detached().eval(), normal(60, 6)
+    assert str(bqcore.sweep(model, x, x, bits=(8, 2))).endswith(
+        " At 8, 2 bits weights change and no margin does: does the model compute with them?"
+    )
+    with torch.no_grad():
+        model.layer.weight.fill_(0.25)  # nothing to change
+    assert "compute with them" not in str(bqcore.sweep(model, x, x, bits=(8, 2)))
+
+
 # Weights that are all equal
 
 
