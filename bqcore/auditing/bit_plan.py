@@ -93,7 +93,7 @@ def plan_bits(
     ways = {"plan": chosen, "uniform": dict.fromkeys(found, uniform)}
     models = {f"{way} candidate": mixed(model, way_bits, **options) for way, way_bits in ways.items()}
     splits = {"calibration": calibration, "heldout": heldout}
-    out = measure_candidates(model, models, splits, "way", list(ways), fraction=fraction, batch_size=batch_size)
+    out, asked = measure_candidates(model, models, splits, "way", list(ways), fraction=fraction, batch_size=batch_size)
     out["bytes"] = "way", [model_bytes(model, way_bits, granularity=granularity) for way_bits in ways.values()]
     out["layer_bits"] = ("layer", "way"), [[ways[way][name] for way in ways] for name in found]
     out = out.assign_coords(layer=list(found))
@@ -109,7 +109,7 @@ def plan_bits(
         f"{100 * band[1]:.1f} %."
     )
     left = in_float(model, found.values())
-    conclusion += left.sentence()
+    conclusion += left.sentence() + asked
     says = {"title": "Bits by layer under a budget", "conclusion": conclusion, "budget": budget, "share": fraction}
     describe(out, says | left.attributes())
     return Plan(chosen, uniform, out, conclusion)

@@ -18,7 +18,7 @@ from ..quantizers.bit_selection import last_before
 from ..quantizers.mixed_precision import mixed, model_bytes
 from ..quantizers.weights import in_float, weights
 from .comparison import SPLITS, describe
-from .streaming import RATES, decide_split, logits_functions, measures
+from .streaming import RATES, SEVERAL, decide_split, logits_functions, measures
 
 BITS = (8, 7, 6, 5, 4, 3, 2)
 RULES = {"accuracy": "accuracy lost", "flips": "flip rate", "band_flips": "band flip rate"}
@@ -119,7 +119,7 @@ def sweep(
     options = {"scheme": scheme, "granularity": granularity}
     candidates = {f"{b}-bit candidate": mixed(model, each[b], **options) for b in bits}
     splits = {"calibration": calibration, "heldout": heldout}
-    found = measure_candidates(model, candidates, splits, "bits", bits, fraction=fraction, batch_size=batch_size)
+    found, asked = measure_candidates(model, candidates, splits, "bits", bits, fraction=fraction, batch_size=batch_size)
     found["bytes"] = "bits", [model_bytes(model, each[b], granularity=granularity) for b in bits]
     on = found.sel(split="calibration")
     known = bool(np.isfinite(on.accuracy).all())
@@ -130,7 +130,9 @@ def sweep(
     recommended = choose_bits(values[rule], limit)
     by_accuracy = choose_bits(values["accuracy"], 0.0) if known else None
     left = in_float(model, found_weights.values())
-    conclusion = _sentence(found, recommended, by_accuracy, rule, limit) + left.sentence() + _unused(found, candidates)
+    conclusion = (
+        _sentence(found, recommended, by_accuracy, rule, limit) + left.sentence() + _unused(found, candidates) + asked
+    )
     says = {"title": "PTQ-W of a model by bits", "conclusion": conclusion, "rule": rule, "limit": limit}
     describe(found, says | {"share": fraction} | left.attributes())
     return Sweep(found, recommended, by_accuracy, conclusion)
@@ -153,14 +155,19 @@ def choose_bits(values: Mapping[int, float], limit: float) -> Choice:
 
 def measure_candidates(
     model, candidates: Mapping, splits: Mapping, dim: str, values: Sequence, *, fraction: float, batch_size: int | None
-) -> xr.Dataset:
-    """Measure the rates of every candidate, named by *values* along *dim*, with one pass over each split."""
+) -> tuple[xr.Dataset, str]:
+    """
+    Measure the rates of every candidate, named by *values* along *dim*, with one pass over each split.
+
+    Returned with them is what to ask of a model that seems to give several labels, with a space before it, or nothing.
+    """
     functions = logits_functions(model, candidates, False)
-    out = []
+    out, asked = [], ""
     for name, split in splits.items():
-        decided, _, _ = decide_split(functions, split, name, batch_size=batch_size)
+        decided, _, notes = decide_split(functions, split, name, batch_size=batch_size)
+        asked = f" {SEVERAL}" if SEVERAL in notes else asked
         out.append(along(dim, list(values), [measures(part, fraction) for part in decided.values()]))
-    return xr.concat(out, xr.Variable("split", list(splits)))
+    return xr.concat(out, xr.Variable("split", list(splits))), asked
 
 
 def _unused(found: xr.Dataset, candidates: Mapping) -> str:

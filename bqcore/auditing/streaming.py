@@ -31,6 +31,10 @@ _SUM, _SUM_16_BITS = 1e-3, {"float16": 1e-2, "bfloat16": 8e-2}
 # long split is refused once they are read, a shorter one at its end.
 _JUDGED = 1000
 _HEAD, _HEAD_VALUES = 2000, 20_000_000
+SEVERAL = (
+    "The reference's scores all lie in [0, 1] and have no common sum, as sigmoids of several labels do. Are several "
+    "right at once? The largest score is taken for the decision; else audit each label p, as (log(1 - p), log p)."
+)
 
 
 class Decided(NamedTuple):
@@ -116,16 +120,15 @@ def decide_split(
     title = TITLES[name]
     reference, *candidates = functions
     rows, targets, head, notes, held, classes, suspects = [], [], [], [], 0, 0, list(functions)
-    bounded: dict[str, list] = {key: [] for key in functions}
-    shapes = []
+    shapes, first = [], []
     for batch in batching.batches(split, title, batch_size, known, listed=pictures is not None):
         outputs = {key: function(batch.inputs) for key, function in functions.items()}
         logits = {key: batching.read(output, batch, f"{title}: {key} logits") for key, output in outputs.items()}
         judged = slice(0, max(0, _JUDGED - batch.start))
         suspects = [key for key in suspects if _are_probabilities(outputs[key][judged])]
-        bounded = {key: [*sums, *z] for key, sums in bounded.items() if (z := _sums(logits[key][judged])) is not None}
+        first.append(logits[reference][judged].copy())  # a view would keep the batch
         if batch.start + len(logits[reference]) >= _JUDGED:
-            _refuse_probabilities(suspects, bounded)
+            _refuse_probabilities(suspects)
         if batch.start == 0:
             notes = [note for key, z in logits.items() for note in _first_look(functions[key], batch, z, key)]
             wanted = max(3, min(_HEAD, _HEAD_VALUES // max(1, batching.width(batch.inputs))))
@@ -147,7 +150,9 @@ def decide_split(
             winner, _, margin, decision = rows[-1][:4]
             pictures.add(batch, margin, winner != decision)
         targets.append(batch.classes)
-    _refuse_probabilities(suspects, bounded)
+    _refuse_probabilities(suspects)
+    if _several_labels(np.concatenate(first)):
+        notes.append(SEVERAL)
     if len(shapes) > 1 and isinstance(shapes[0], tuple):
         notes.append(
             f"{title}: batches have samples of different shapes, {shapes[0]} and {shapes[1]}: slices and gradients "
@@ -190,25 +195,18 @@ def _difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.subtract(first, second, out=np.zeros(first.shape), where=first != second, dtype=np.float64)
 
 
-def _sums(logits: np.ndarray) -> list | None:
-    """Return the sum of each row if all scores lie in [0, 1], else None."""
-    inside = ((logits >= 0) & (logits <= 1)).all()
-    return logits.sum(axis=1, dtype=np.float64).tolist() if inside else None
+def _several_labels(logits: np.ndarray) -> bool:
+    """Return whether scores all lie in [0, 1] and have no common sum, as what is normalized in any way has."""
+    inside = bool(((logits >= 0) & (logits <= 1)).all())
+    return inside and float(np.ptp(logits.sum(axis=1, dtype=np.float64))) > _SUM_16_BITS["bfloat16"]
 
 
-def _refuse_probabilities(suspects: list[str], bounded: Mapping[str, list]) -> None:
-    """Refuse the first of the classifiers whose rows all looked like probabilities, or like those of several labels."""
+def _refuse_probabilities(suspects: list[str]) -> None:
+    """Refuse the first of the classifiers whose rows all looked like probabilities."""
     if suspects:
         raise ValueError(
             f"The {suspects[0]} seems to give probabilities (non-negative rows that sum to 1), whose margins mean "
             "something else: give logits, or say probabilities=True (--probabilities), which takes their logarithms."
-        )
-    # What is normalized in another way has one sum.
-    if several := [key for key, sums in bounded.items() if np.ptp(sums) > _SUM_16_BITS["bfloat16"]]:
-        raise ValueError(
-            f"The {several[0]}'s scores all lie in [0, 1] and have no common sum, as sigmoids of several labels: "
-            "if several hold at once, audit each label p in turn, as (log(1 - p), log p); if one class is meant, give "
-            "the scores before the sigmoid, or twice these."
         )
 
 

@@ -134,7 +134,8 @@ def same_in(reference: nn.Module, candidate: nn.Module) -> Float:
 
     def same(path: str, parameter: nn.Parameter) -> bool:
         other = theirs.get(path)
-        alike = other is not None and (other.shape, other.dtype) == (parameter.shape, parameter.dtype)
+        # Packed weights of other packages are Parameters of other types, which torch may not compare.
+        alike = type(other) is nn.Parameter and (other.shape, other.dtype) == (parameter.shape, parameter.dtype)
         return alike and torch.equal(other.to(parameter.device), parameter)
 
     return _fraction(reference, same)
