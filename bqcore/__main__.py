@@ -85,6 +85,8 @@ def _model_options(command: argparse.ArgumentParser, name: str) -> None:
         rule("--limit", type=float, metavar="FRACTION", help=says)
     if name == "plan":
         add("--budget", type=int, metavar="BYTES", help="of the whole model, what stays in float as float32")
+    says = "layers, or modules with all that they hold, that stay in float"
+    add("--skip", type=lambda text: tuple(text.split(",")), default=(), metavar="NAME,NAME,…", help=says)
     add("--out", type=Path, metavar="FOLDER", help=f"where to write {name}.json and {name}.nc")
 
 
@@ -190,6 +192,8 @@ def _blame(options) -> None:
     _save(options, found, json.dumps({"layers": ranking(found)}, indent=1))
     median = found.assign(median_margin_change=found.margin_change.sel(quantile=0.5, drop=True))
     _show(median, ["bytes", "flip_rate", "band_flip_rate", "median_margin_change"])
+    if found.float_layers:
+        print(f"{100 * found.float_weights:.1f} % of the weights are in none of these layers: {found.float_layers}.")
 
 
 def _plan(options) -> None:
@@ -261,7 +265,8 @@ def _model(options, *splits: str) -> list:
 
 def _how(options, *own: str) -> dict:
     """Return the settings that a sweep, a ranking and a plan have in common, and those of its *own*."""
-    return {name: getattr(options, name) for name in ("bits", "scheme", "granularity", "fraction", "batch_size", *own)}
+    names = ("bits", "scheme", "granularity", "fraction", "batch_size", "skip", *own)
+    return {name: getattr(options, name) for name in names}
 
 
 def _check_given(options, *names: str, advice: str = "see --help") -> None:

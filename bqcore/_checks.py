@@ -95,15 +95,14 @@ def check_logits(logits, name: str = "Logits", start: int = 0, *, finite: bool =
     *start* is the index of the first sample, if they are one batch of many; without *finite* any number will do.
     """
     array = to_numpy(logits)
+    one = "is it a score s, give the columns (0, s); is it a probability p, give (log(1 - p), log p)"
     if array.ndim != 2:
-        raise ValueError(f"{name} have shape {array.shape}: give one row a sample and one column a class, (N, K).")
+        ask = f"; {one}" if array.ndim == 1 else ""
+        raise ValueError(f"{name} have shape {array.shape}: give one row a sample and one column a class, (N, K){ask}.")
     if array.shape[0] == 0:
         raise ValueError(f"{name} hold no samples (shape {array.shape}): give at least one.")
     if array.shape[1] < 2:
-        raise ValueError(
-            f"{name} have K = {array.shape[1]} class: a decision boundary needs two; "
-            "turn one score s into the two columns (0, s)."
-        )
+        raise ValueError(f"{name} have K = {array.shape[1]} class: a decision boundary needs two; {one}.")
     if array.dtype.kind not in "fiu":
         raise ValueError(f"{name} are of type {array.dtype}: give real numbers.")
     if array.dtype.kind != "f":

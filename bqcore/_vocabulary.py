@@ -6,6 +6,7 @@ LONG_NAMES = {
     # decisions
     "samples": ("samples", "count"), "band_samples": ("samples in the low-margin boundary band", "count"),
     "band_margin": ("largest float margin in the band", "1"), "near_ties": ("top-2 margins below 1e-6", "count"),
+    "tied_flips": ("flips that are ties of the candidate's largest scores", "count"),
     "unchanged": ("samples whose float top-2 pair has exactly the same margin", "count"),
     "flip_rate": ("flip rate", RATE), "right_to_wrong": ("flips from right to wrong", RATE),
     "wrong_to_right": ("flips from wrong to right", RATE),

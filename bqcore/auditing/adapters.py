@@ -13,13 +13,12 @@ from itertools import combinations
 import numpy as np
 
 from .._checks import Refusal, is_module, is_tensor, one_line, to_numpy
-from . import batching, forms
+from . import batching, estimators, forms
 
 _ONNX_TYPES = {
     "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16,
     "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(uint8)": np.uint8, "tensor(int8)": np.int8,
 }  # fmt: skip
-TINY = float(np.finfo(np.float64).tiny)  # stands for a probability of 0, whose logarithm is −∞
 
 
 def logits_function(model, name: str = "The model") -> Callable:
@@ -30,19 +29,22 @@ def logits_function(model, name: str = "The model") -> Callable:
     ONNX Runtime session gets arrays of the types it declares, integers only where they hold the values, a dictionary by
     its input names. A scikit-learn estimator answers by ``decision_function``, one score s a sample becoming the two
     columns (0, s), else by ``predict_log_proba`` or the logarithm of ``predict_proba``. Any other callable gets the
-    batch as it is. Outputs with an attribute or key ``logits``, and those that hold one thing only, are opened. What a
-    classifier raises comes as a ValueError of one line.
+    batch as it is. Outputs with an attribute or key ``logits``, and those that hold one thing only, are opened. Each
+    call gets a copy of the batch, to which it may write. What a classifier raises comes as a ValueError of one line;
+    scores by which its own ``predict``, if it has one, does not decide are refused.
 
     >>> logits_function(lambda x: {"logits": x @ [[1, 0], [0, 2]]})(np.eye(2))
     array([[1., 0.],
            [0., 2.]])
     """
     model = runnable(model)
-    answer = _answers(model, name)
+    answer, check = _answers(model, name), estimators.check_of(model, _predict_of(model), name)
 
     def logits(batch):
         try:
-            return opened(answer(batch))
+            found = opened(answer(own(batch)))
+            check(own(batch), found)
+            return own(found)  # it may be a buffer that the next answer is written to
         except Refusal:
             raise
         except Exception as error:  # a foreign classifier may raise anything
@@ -54,6 +56,21 @@ def logits_function(model, name: str = "The model") -> Callable:
 
     vars(logits)["model"] = model  # what only it can say: why two answers differ
     return logits
+
+
+def own(batch):
+    """Return a copy of a batch, to which a classifier may write."""
+    if isinstance(batch, Mapping):
+        return {key: own(value) for key, value in batch.items()}
+    return batch.clone() if is_tensor(batch) else copy.deepcopy(batch)
+
+
+def _predict_of(model) -> Callable | None:
+    """Return the method of a classifier that returns labels, on the inputs that it takes."""
+    predict = getattr(model, "predict", None)
+    if not callable(predict) or not is_module(model):
+        return predict
+    return lambda batch: _called(predict, tensors(batch, model))
 
 
 def _described(batch) -> str:
@@ -95,7 +112,7 @@ def _answers(model, name: str) -> Callable:
     if hasattr(model, "run") and hasattr(model, "get_inputs"):
         return _of_onnx(model, name)
     if any(hasattr(model, way) for way in ("decision_function", "predict_log_proba", "predict_proba")):
-        return _of_scikit_learn(model, name)
+        return estimators.scores_of(model, name)
     if callable(model):
         return model
     if isinstance(model, str):
@@ -136,8 +153,7 @@ def _of_torch(model, name: str) -> Callable:
     def logits(batch):
         batch = tensors(batch, model)
         try:
-            with torch.no_grad():
-                return model(**batch) if isinstance(batch, Mapping) else model(batch)
+            return _called(model, batch)
         except RuntimeError as error:
             if isinstance(batch, Mapping) or batch.is_floating_point():
                 raise
@@ -149,6 +165,14 @@ def _of_torch(model, name: str) -> Callable:
     nodes = model.graph.nodes if isinstance(model, torch.fx.GraphModule) else []
     given = [node.meta["val"] for node in nodes if node.op == "placeholder" and is_tensor(node.meta.get("val"))]
     return _of_fixed_rows(logits, [value.shape[0] for value in given if value.ndim])
+
+
+def _called(function, batch):
+    """Return what a torch module or one of its methods says of a batch, without gradients."""
+    import torch
+
+    with torch.no_grad():
+        return function(**batch) if isinstance(batch, Mapping) else function(batch)
 
 
 def tensors(batch, model):
@@ -224,45 +248,6 @@ def _cast(values, dtype, name: str) -> np.ndarray:
     return out
 
 
-def _of_scikit_learn(estimator, name: str) -> Callable:
-    last = _last(estimator)
-    if getattr(last, "decision_function_shape", None) == "ovo" and len(getattr(last, "classes_", ())) > 2:
-        raise ValueError(
-            f"{name} scores pairs of classes (decision_function_shape='ovo'), not classes: say "
-            "set_params(decision_function_shape='ovr') of the fitted estimator, which need not be fitted again."
-        )
-    way = next(way for way in ("decision_function", "predict_log_proba", "predict_proba") if hasattr(estimator, way))
-    said = set()
-
-    def answer(batch):
-        """Return the scores, and pass each warning on once, not with every batch."""
-        with warnings.catch_warnings(record=True) as caught:
-            values = getattr(estimator, way)(batch)
-        for warning in caught:
-            if str(warning.message) not in said:
-                said.add(str(warning.message))
-                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-        return values
-
-    def logits(batch):
-        batch = to_numpy(batch) if is_tensor(batch) else batch
-        if way != "decision_function":
-            with np.errstate(divide="ignore"):  # forests take logarithms of 0
-                values = answer(batch)
-                return np.maximum(np.log(values) if way == "predict_proba" else values, np.log(TINY))
-        values = np.asarray(answer(batch))
-        return values if values.ndim > 1 else np.stack([np.zeros_like(values), values], axis=1)
-
-    return logits
-
-
-def _last(estimator):
-    """Return the estimator whose scores come out: the last one of a pipeline, the best one of a search."""
-    if hasattr(estimator, "best_estimator_"):
-        return _last(estimator.best_estimator_)
-    return _last(estimator.steps[-1][1]) if hasattr(estimator, "steps") else estimator
-
-
 def opened(output):
     """Return the logits of an output that carries them as ``logits`` or holds nothing else, else the output."""
     if isinstance(output, Mapping):
@@ -286,9 +271,9 @@ def double(model, inputs):
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of foreign modules that are not used to being copied
             twin = copy.deepcopy(model).double()
-            x = tensors(inputs, model)
-            own, theirs = (to_numpy(opened(z)).astype(np.float64) for z in (model(x), twin(x.double())))
+            x = tensors(inputs, model)  # each gets its own: the first may work in place
+            ours, theirs = (to_numpy(opened(z)).astype(np.float64) for z in (model(own(x)), twin(own(x).double())))
     except Exception:  # whatever a foreign module raises, it has no such copy
         return None
-    span = np.ptp(own, axis=1, keepdims=True)
-    return twin if own.shape == theirs.shape and (np.abs(own - theirs) <= 1e-3 * span).all() else None
+    span = np.ptp(ours, axis=1, keepdims=True)
+    return twin if ours.shape == theirs.shape and (np.abs(ours - theirs) <= 1e-3 * span).all() else None

@@ -99,11 +99,11 @@ def join(parts: list):
 def _not_finite(inputs, output) -> int:
     """Return how many values of the inputs are not finite; none if they hold the output, as saved logits do."""
     parts = list(inputs.values()) if isinstance(inputs, Mapping) else [inputs]
-    if any(part is output for part in parts):
-        return 0
     try:
-        arrays = [forms.plain_array(part) for part in parts]
+        arrays, found = [forms.plain_array(part) for part in parts], to_numpy(output)
     except (TypeError, ValueError):  # texts
+        return 0
+    if any(part.shape == found.shape and np.array_equal(part, found, equal_nan=True) for part in arrays):
         return 0
     return sum(int((~np.isfinite(part)).sum()) for part in arrays if part.dtype.kind == "f")
 

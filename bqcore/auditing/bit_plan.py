@@ -1,14 +1,15 @@
 """Mixed precision: which bits for which layer, within a budget of bytes."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import xarray as xr
 
 from .._checks import check_integer
 from ..metrics import statistics
-from ..quantizers.mixed_precision import layers, mixed, model_bytes, spend, uniform_bits
+from ..quantizers.mixed_precision import mixed, model_bytes, spend, uniform_bits
+from ..quantizers.weights import in_float, weights
 from .bit_sweep import BITS, by_split, check_bits, measure_candidates
 from .comparison import describe
 from .sensitivity import margin_noise, one_at_a_time
@@ -35,7 +36,7 @@ class Plan:
 
 def plan_bits(
     model, calibration, heldout, *, budget: int, bits: tuple[int, ...] = BITS, scheme: str = "narrow",
-    granularity: str = "tensor", fraction: float = 0.2, batch_size: int | None = None,
+    granularity: str = "tensor", fraction: float = 0.2, batch_size: int | None = None, skip: str | Iterable[str] = (),
 ) -> Plan:  # fmt: skip
     """
     Choose the bits of each layer within a budget of bytes, so that decisions near the boundary change least.
@@ -53,7 +54,7 @@ def plan_bits(
     calibration, heldout : as for :func:`bqcore.audit`
         Not a generator or another iterator as *calibration*, which is gone through three times.
     budget : int, bytes of the whole model, as :func:`bqcore.model_bytes` counts them
-    bits, scheme, granularity, fraction, batch_size : as in :func:`bqcore.sweep`
+    bits, scheme, granularity, fraction, batch_size, skip : as in :func:`bqcore.sweep`
 
     Returns
     -------
@@ -82,17 +83,17 @@ def plan_bits(
             f"The calibration split is a {type(calibration).__name__}, which can be gone through once, and a plan goes "
             "three times: give a list of its batches, a loader, or a function that gives them anew."
         )
-    found, options = layers(model), {"scheme": scheme, "granularity": granularity}
+    found, options = weights(model, skip), {"scheme": scheme, "granularity": granularity}
     bits = check_bits(bits)
     budget = check_integer("Budget", budget, 1)
-    uniform = uniform_bits(model, bits, budget, granularity=granularity)
-    alone = one_at_a_time(model, calibration, bits, batch_size=batch_size, **options)
+    uniform = uniform_bits(model, bits, budget, found, granularity=granularity)
+    alone = one_at_a_time(model, calibration, bits, batch_size=batch_size, skip=skip, **options)
     noise = {key: margin_noise(part, fraction) for key, part in alone.items()}
     chosen = least_noise(model, noise, calibration, budget, fraction=fraction, batch_size=batch_size, **options)
     ways = {"plan": chosen, "uniform": dict.fromkeys(found, uniform)}
     models = {f"{way} candidate": mixed(model, way_bits, **options) for way, way_bits in ways.items()}
     splits = {"calibration": calibration, "heldout": heldout}
-    out = measure_candidates(model, models, splits, "way", list(ways), fraction=fraction, batch_size=batch_size)
+    out, asked = measure_candidates(model, models, splits, "way", list(ways), fraction=fraction, batch_size=batch_size)
     out["bytes"] = "way", [model_bytes(model, way_bits, granularity=granularity) for way_bits in ways.values()]
     out["layer_bits"] = ("layer", "way"), [[ways[way][name] for way in ways] for name in found]
     out = out.assign_coords(layer=list(found))
@@ -107,8 +108,10 @@ def plan_bits(
         f"{100 * band[0]:.1f} % in the boundary band, {uniform} bits for all {100 * flips[1]:.2f} % and "
         f"{100 * band[1]:.1f} %."
     )
+    left = in_float(model, found.values())
+    conclusion += left.sentence() + asked
     says = {"title": "Bits by layer under a budget", "conclusion": conclusion, "budget": budget, "share": fraction}
-    describe(out, says)
+    describe(out, says | left.attributes())
     return Plan(chosen, uniform, out, conclusion)
 
 
@@ -117,9 +120,10 @@ def least_noise(
     granularity: str = "tensor", batch_size: int | None = None,
 ) -> dict[str, int]:  # fmt: skip
     """Choose bits as :func:`plan_bits` does, by the *noise* of each (layer name, bits)."""
-    uniform = uniform_bits(model, {b for _, b in noise}, budget, granularity=granularity)
+    names = dict.fromkeys(name for name, _ in noise)
+    uniform = uniform_bits(model, {b for _, b in noise}, budget, names, granularity=granularity)
     plan = spend(model, noise, budget, granularity=granularity)
-    ways = {"plan": plan, "uniform": dict.fromkeys(layers(model), uniform)}
+    ways = {"plan": plan, "uniform": dict.fromkeys(names, uniform)}
     candidates = {way: mixed(model, each, scheme=scheme, granularity=granularity) for way, each in ways.items()}
     functions = logits_functions(model, candidates, False)
     decided, _, _ = decide_split(functions, calibration, "calibration", batch_size=batch_size)

@@ -5,7 +5,7 @@ It is chosen on the calibration split alone; the held-out split only says what c
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,9 +15,10 @@ import xarray as xr
 from .._checks import check_choice, check_integer, check_share
 from .._store import along
 from ..quantizers.bit_selection import last_before
-from ..quantizers.mixed_precision import layers, mixed, model_bytes
+from ..quantizers.mixed_precision import mixed, model_bytes
+from ..quantizers.weights import in_float, weights
 from .comparison import SPLITS, describe
-from .streaming import RATES, decide_split, logits_functions, measures
+from .streaming import RATES, SEVERAL, decide_split, logits_functions, measures
 
 BITS = (8, 7, 6, 5, 4, 3, 2)
 RULES = {"accuracy": "accuracy lost", "flips": "flip rate", "band_flips": "band flip rate"}
@@ -67,7 +68,7 @@ def by_split(dataset: xr.Dataset, dim: str) -> list[dict]:
 def sweep(
     model, calibration, heldout, *, bits: tuple[int, ...] = BITS, rule: str = "band_flips",
     limit: float | None = None, scheme: str = "narrow", granularity: str = "tensor", fraction: float = 0.2,
-    batch_size: int | None = None,
+    batch_size: int | None = None, skip: str | Iterable[str] = (),
 ) -> Sweep:  # fmt: skip
     """
     Quantize a model to every bit-width and recommend one by a rule.
@@ -78,7 +79,7 @@ def sweep(
 
     Parameters
     ----------
-    model : torch module in eval mode, its linear and convolution layers are quantized
+    model : torch module in eval mode, whose layers are quantized as by :func:`bqcore.quantize_model`
     calibration, heldout : as for :func:`bqcore.audit`
     bits : sequence of int, bit-widths, 2 to 16
     rule : {"accuracy", "flips", "band_flips"}
@@ -86,12 +87,14 @@ def sweep(
     limit : float, optional
         Largest value of the measure, in [0, 1]; by default 0 for accuracy, 0.01 for flips, 0.05 for band flips.
     scheme, granularity, fraction, batch_size : as in :func:`bqcore.quantize` and :func:`bqcore.audit`
+    skip : str or strings, names of layers, or of modules with all that they hold, that stay in float
 
     Returns
     -------
     Sweep
-        ``recommended`` and ``by_accuracy`` (bits, kept), ``conclusion`` in words, and ``dataset`` with the rates of
-        :func:`bqcore.audit` along ``split`` and ``bits``, and ``bytes`` of the packed model.
+        ``recommended`` and ``by_accuracy`` (bits, kept), ``conclusion`` in words, also on what stayed in float, and
+        ``dataset`` with the rates of :func:`bqcore.audit` along ``split`` and ``bits``, and ``bytes`` of the packed
+        model.
 
     Raises
     ------
@@ -111,12 +114,13 @@ def sweep(
     check_choice("Rule", rule, tuple(RULES))
     limit = {"accuracy": 0.0, "flips": 0.01, "band_flips": 0.05}[rule] if limit is None else check_share("Limit", limit)
     bits = check_bits(bits)
-    names = list(layers(model))
+    found_weights = weights(model, skip)
+    each = {b: dict.fromkeys(found_weights, b) for b in bits}
     options = {"scheme": scheme, "granularity": granularity}
-    candidates = {f"{b}-bit candidate": mixed(model, dict.fromkeys(names, b), **options) for b in bits}
+    candidates = {f"{b}-bit candidate": mixed(model, each[b], **options) for b in bits}
     splits = {"calibration": calibration, "heldout": heldout}
-    found = measure_candidates(model, candidates, splits, "bits", bits, fraction=fraction, batch_size=batch_size)
-    found["bytes"] = "bits", [model_bytes(model, b, granularity=granularity) for b in bits]
+    found, asked = measure_candidates(model, candidates, splits, "bits", bits, fraction=fraction, batch_size=batch_size)
+    found["bytes"] = "bits", [model_bytes(model, each[b], granularity=granularity) for b in bits]
     on = found.sel(split="calibration")
     known = bool(np.isfinite(on.accuracy).all())
     if rule == "accuracy" and not known:
@@ -125,9 +129,12 @@ def sweep(
     values = {name: dict(zip(bits, measure.values.tolist())) for name, measure in measured.items()}
     recommended = choose_bits(values[rule], limit)
     by_accuracy = choose_bits(values["accuracy"], 0.0) if known else None
-    conclusion = _sentence(found, recommended, by_accuracy, rule, limit)
+    left = in_float(model, found_weights.values())
+    conclusion = (
+        _sentence(found, recommended, by_accuracy, rule, limit) + left.sentence() + _unused(found, candidates) + asked
+    )
     says = {"title": "PTQ-W of a model by bits", "conclusion": conclusion, "rule": rule, "limit": limit}
-    describe(found, says | {"share": fraction})
+    describe(found, says | {"share": fraction} | left.attributes())
     return Sweep(found, recommended, by_accuracy, conclusion)
 
 
@@ -148,14 +155,28 @@ def choose_bits(values: Mapping[int, float], limit: float) -> Choice:
 
 def measure_candidates(
     model, candidates: Mapping, splits: Mapping, dim: str, values: Sequence, *, fraction: float, batch_size: int | None
-) -> xr.Dataset:
-    """Measure the rates of every candidate, named by *values* along *dim*, with one pass over each split."""
+) -> tuple[xr.Dataset, str]:
+    """
+    Measure the rates of every candidate, named by *values* along *dim*, with one pass over each split.
+
+    Returned with them is what to ask of a model that seems to give several labels, with a space before it, or nothing.
+    """
     functions = logits_functions(model, candidates, False)
-    out = []
+    out, asked = [], ""
     for name, split in splits.items():
-        decided, _, _ = decide_split(functions, split, name, batch_size=batch_size)
+        decided, _, notes = decide_split(functions, split, name, batch_size=batch_size)
+        asked = f" {SEVERAL}" if SEVERAL in notes else asked
         out.append(along(dim, list(values), [measures(part, fraction) for part in decided.values()]))
-    return xr.concat(out, xr.Variable("split", list(splits)))
+    return xr.concat(out, xr.Variable("split", list(splits))), asked
+
+
+def _unused(found: xr.Dataset, candidates: Mapping) -> str:
+    """Say that weights change and no margin does, as where a model computes with others than its layers hold."""
+    still = (found.unchanged == found.samples).all("split").values
+    bits = [b for b, one, same in zip(found.bits.values, candidates.values(), still) if same and one.changed()]
+    if not bits:
+        return ""
+    return f" At {', '.join(map(str, bits))} bits weights change and no margin does: does the model compute with them?"
 
 
 def _sentence(found: xr.Dataset, recommended: Choice, by_accuracy: Choice | None, rule: str, limit: float) -> str:

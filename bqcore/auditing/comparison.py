@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from .. import _vocabulary
-from .._checks import check_integer, check_share
+from .._checks import check_integer, check_share, is_module
 from .._store import along, package_versions
 from . import loaders, samples
 from .adapters import class_names, runnable
@@ -161,7 +161,7 @@ def audit(
             out = out.merge(measure)
         elif measure:
             notes.append(f"{says} are left out: {measure}.")
-    notes += _remarks(out) + _chance(decided)
+    notes += _remarks(out) + _chance(decided) + _left(reference, candidate)
     notes, conclusion = list(dict.fromkeys(notes)), conclude(out.sel(split="heldout"))
     says = {"title": "Audit: decisions of a candidate against a reference", "conclusion": conclusion, "share": fraction}
     describe(out, says | {"notes": json.dumps(notes, ensure_ascii=False)})
@@ -235,12 +235,27 @@ def _chance(decided: Decided) -> list[str]:
     ]
 
 
+def _left(reference, candidate) -> list[str]:
+    """Say which weights of a torch module are the same in a candidate of the same layers."""
+    if not (is_module(reference) and is_module(candidate)) or reference is candidate:
+        return []
+    from ..quantizers.weights import same_in
+
+    said = same_in(reference, candidate).sentence("of the weights are the same in the candidate, not quantized")
+    return [said.strip()] if said else []
+
+
 def conclude(held: xr.Dataset) -> str:
     """Say in one plain sentence what the held-out numbers *held* show."""
     n, k, high = int(held.samples), int(held.flip_rate_events), float(held.flip_rate_high)
     before, after = float(held.accuracy_reference), float(held.accuracy)
     accuracy = "; accuracy stays " if before == after else f"; accuracy goes from {before:.4f} to "
     accuracy = f"{accuracy}{after:.4f}" if np.isfinite(after) else ""
+    ties = (
+        f", {count} of them ties of its largest scores, which the order of the columns decides"
+        if (count := int(held.tied_flips))
+        else ""
+    )
     if k == 0:
         return (
             f"The candidate changes none of {n} held-out decisions (95 % interval 0 to {100 * high:.2f} %){accuracy}."
@@ -248,7 +263,7 @@ def conclude(held: xr.Dataset) -> str:
     return (
         f"The candidate changes {k} of {n} held-out decisions ({100 * k / n:.1f} %, 95 % interval "
         f"{100 * float(held.flip_rate_low):.1f} to {100 * high:.1f} %), {int(held.flips_in_band)} of them among the "
-        f"{int(held.band_samples)} of lowest float margin ({100 * float(held.band_flip_rate):.1f} %){accuracy}."
+        f"{int(held.band_samples)} of lowest float margin ({100 * float(held.band_flip_rate):.1f} %){ties}{accuracy}."
     )
 
 
@@ -272,7 +287,7 @@ def _plain(found: Audit, samples: int) -> dict:
         known = [rate for rate in RATES if np.isfinite(part[rate])]
         ends = {rate: {end: part[f"{rate}_{end}"].item() for end in ENDS} for rate in known}
         rates = {rate: {"estimate": float(part[rate])} | ends[rate] for rate in known}
-        counts = ("samples", "band_samples", "flips_in_band", "near_ties", "band_margin")
+        counts = ("samples", "band_samples", "flips_in_band", "tied_flips", "near_ties", "band_margin")
         out["splits"][str(name)] = {key: part[key].item() for key in counts} | rates
         if "nodes" in ds.dims:
             out["splits"][str(name)]["slices"] = _rows(part, dict(zip(SLICE_ROW, SLICE_ROW)), "nodes")

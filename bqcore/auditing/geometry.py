@@ -9,7 +9,7 @@ import xarray as xr
 
 from .._checks import is_module, is_tensor, one_line, to_numpy
 from ..metrics import boundary_distances, exact_slices, label_grids, margins, masks, planes
-from . import adapters, batching
+from . import adapters, batching, estimators
 from .streaming import QUANTILES, quantiles
 
 # Points at a time: what convolutions make of many leaves a core's cache, and takes twice the time and memory.
@@ -94,7 +94,7 @@ def _on_points(model, function, inputs, probabilities: bool) -> Callable:
 def _logits(output, probabilities: bool):
     """Return the logits in an output as the functions of a stream do, with gradients."""
     z = adapters.opened(output)
-    return z.double().clamp_min(adapters.TINY).log() if probabilities else z
+    return z.double().clamp_min(estimators.TINY).log() if probabilities else z
 
 
 def _slice(grids: Mapping, plane: planes.Plane, nodes: int) -> xr.Dataset:
@@ -162,7 +162,7 @@ def _differentiable(model, inputs, probabilities: bool):
 
     def logits(batch):
         # The batch is the reference's, and a candidate may lie on another device.
-        return _logits(call(batch.to(x.device, own)), probabilities).to(batch)
+        return _logits(call(batch.to(x.device, own).clone()), probabilities).to(batch)  # it may work in place
 
     leaf = x[:2].detach().requires_grad_(True)
     try:

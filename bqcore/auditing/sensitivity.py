@@ -1,10 +1,13 @@
 """The sensitivity of decisions to each layer: quantized alone, the layers are ranked by what that changes."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import xarray as xr
 
-from ..quantizers.mixed_precision import layers, mixed
+from ..quantizers.mixed_precision import mixed
 from ..quantizers.uniform import weight_bytes
+from ..quantizers.weights import in_float, weights
 from .comparison import describe
 from .geometry import gradient_measures
 from .streaming import Decided, decide_split, logits_functions, measures
@@ -12,7 +15,7 @@ from .streaming import Decided, decide_split, logits_functions, measures
 
 def blame_layers(
     model, split, *, bits: int = 4, scheme: str = "narrow", granularity: str = "tensor", fraction: float = 0.2,
-    gradient_samples: int = 1000, batch_size: int | None = None,
+    gradient_samples: int = 1000, batch_size: int | None = None, skip: str | Iterable[str] = (),
 ) -> xr.Dataset:  # fmt: skip
     """
     Quantize one layer at a time and rank the layers by how many decisions that changes.
@@ -22,7 +25,8 @@ def blame_layers(
     model : torch module in eval mode
     split : inputs, (inputs, classes) or batches, as for :func:`bqcore.audit`
     bits : int, bit-width of the one layer, 2 to 16
-    scheme, granularity, fraction, gradient_samples, batch_size : as in :func:`bqcore.sweep` and :func:`bqcore.audit`
+    scheme, granularity, fraction, gradient_samples, batch_size, skip
+        As in :func:`bqcore.sweep` and :func:`bqcore.audit`.
 
     Returns
     -------
@@ -30,12 +34,13 @@ def blame_layers(
         Along ``layer``, the worst first: by band flips, then by the median change of the margin of the float top-2
         pair. The rates with their intervals, ``margin_change``, ``displacement``, ``signed_distance_change`` and
         ``normal_variation`` (median and 95th percentile, if the inputs are one array of floating-point numbers),
-        ``weights`` and ``bytes``, packed with their steps.
+        ``weights`` and ``bytes``, packed with their steps. The attributes ``float_weights`` and ``float_layers`` say
+        which fraction of the weights no row is about, and where they are.
 
     Raises
     ------
     ValueError
-        As :func:`bqcore.audit`, or if the model is no torch module or has no linear or convolution layer.
+        As :func:`bqcore.audit`, or if the model is no torch module or has no layer that can be quantized.
 
     Examples
     --------
@@ -47,7 +52,7 @@ def blame_layers(
     >>> bqcore.blame_layers(model, x, bits=2).layer.values.tolist()
     ['1', '0']
     """
-    found = layers(model)
+    found = weights(model, skip)
     options = {"scheme": scheme, "granularity": granularity}
     candidates = {f"candidate with layer {name!r}": mixed(model, {name: bits}, **options) for name in found}
     functions = logits_functions(model, candidates, False)
@@ -60,11 +65,12 @@ def blame_layers(
         local = gradient_measures(pair, both, head, gradient_samples, part.classes, radii=False)
         rows.append(row.merge(local) if isinstance(local, xr.Dataset) else row)
     out = xr.concat(rows, xr.Variable("layer", list(found)))
-    weights = [layer.weight for layer in found.values()]
-    out["weights"] = "layer", [weight.numel() for weight in weights]
-    out["bytes"] = "layer", [weight_bytes(weight, bits, granularity=granularity) for weight in weights]
+    tensors = [weight.by_channel() for weight in found.values()]
+    out["weights"] = "layer", [tensor.numel() for tensor in tensors]
+    out["bytes"] = "layer", [weight_bytes(tensor, bits, granularity=granularity) for tensor in tensors]
     order = np.lexsort((-out.margin_change.sel(quantile=0.5).values, -out.band_flip_rate.values))
-    return describe(out.isel(layer=order), {"title": "One layer quantized at a time", "bits": bits, "share": fraction})
+    says = {"title": "One layer quantized at a time", "bits": bits, "share": fraction}
+    return describe(out.isel(layer=order), says | in_float(model, found.values()).attributes())
 
 
 def ranking(found: xr.Dataset) -> list[dict]:
@@ -76,11 +82,12 @@ def ranking(found: xr.Dataset) -> list[dict]:
 
 
 def one_at_a_time(
-    model, split, bits, *, scheme: str = "narrow", granularity: str = "tensor", batch_size: int | None = None
-) -> dict[tuple[str, int], Decided]:
+    model, split, bits, *, scheme: str = "narrow", granularity: str = "tensor", batch_size: int | None = None,
+    skip: str | Iterable[str] = (),
+) -> dict[tuple[str, int], Decided]:  # fmt: skip
     """Return the decisions on *split* with each layer alone quantized to each bit-width, by (layer name, bits)."""
     options = {"scheme": scheme, "granularity": granularity}
-    candidates = {(name, b): mixed(model, {name: b}, **options) for name in layers(model) for b in bits}
+    candidates = {(name, b): mixed(model, {name: b}, **options) for name in weights(model, skip) for b in bits}
     functions = logits_functions(model, {f"candidate {key}": one for key, one in candidates.items()}, False)
     decided, _, _ = decide_split(functions, split, "calibration", batch_size=batch_size)
     return dict(zip(candidates, decided.values()))

@@ -15,7 +15,7 @@ import numpy as np
 from .._checks import is_module, is_tensor, to_numpy
 from .._vocabulary import LONG_NAMES
 from ..metrics import decisions, statistics
-from . import adapters, batching, forms, samples
+from . import adapters, batching, estimators, forms, samples
 
 TITLES = {"calibration": "Calibration split", "heldout": "Held-out split"}
 _RATES = """flip_rate right_to_wrong wrong_to_right wrong_to_other band_flip_rate pair_order_flip_rate
@@ -31,6 +31,10 @@ _SUM, _SUM_16_BITS = 1e-3, {"float16": 1e-2, "bfloat16": 8e-2}
 # long split is refused once they are read, a shorter one at its end.
 _JUDGED = 1000
 _HEAD, _HEAD_VALUES = 2000, 20_000_000
+SEVERAL = (
+    "The reference's scores all lie in [0, 1] and have no common sum, as sigmoids of several labels do. Are several "
+    "right at once? The largest score is taken for the decision; else audit each label p, as (log(1 - p), log p)."
+)
 
 
 class Decided(NamedTuple):
@@ -41,6 +45,7 @@ class Decided(NamedTuple):
     margin: np.ndarray  # its top-2 margin z_a − z_b, float64
     decision: np.ndarray  # the candidate's decision
     moved: np.ndarray  # the candidate's z_a − z_b, float64
+    tied: np.ndarray  # whether the candidate's z_a equals its largest score
     targets: np.ndarray | None  # true classes
     classes: int  # K
 
@@ -79,7 +84,7 @@ def _logarithm(function, name: str):
                 f"The {name} does not give probabilities (non-negative, each row summing to 1): leave "
                 "probabilities=True (--probabilities) out."
             )
-        return np.log(np.maximum(values.astype(np.float64), adapters.TINY))
+        return np.log(np.maximum(values.astype(np.float64), estimators.TINY))
 
     return logits
 
@@ -115,12 +120,13 @@ def decide_split(
     title = TITLES[name]
     reference, *candidates = functions
     rows, targets, head, notes, held, classes, suspects = [], [], [], [], 0, 0, list(functions)
-    shapes = []
+    shapes, first = [], []
     for batch in batching.batches(split, title, batch_size, known, listed=pictures is not None):
         outputs = {key: function(batch.inputs) for key, function in functions.items()}
         logits = {key: batching.read(output, batch, f"{title}: {key} logits") for key, output in outputs.items()}
         judged = slice(0, max(0, _JUDGED - batch.start))
         suspects = [key for key in suspects if _are_probabilities(outputs[key][judged])]
+        first.append(logits[reference][judged].copy())  # a view would keep the batch
         if batch.start + len(logits[reference]) >= _JUDGED:
             _refuse_probabilities(suspects)
         if batch.start == 0:
@@ -145,6 +151,8 @@ def decide_split(
             pictures.add(batch, margin, winner != decision)
         targets.append(batch.classes)
     _refuse_probabilities(suspects)
+    if _several_labels(np.concatenate(first)):
+        notes.append(SEVERAL)
     if len(shapes) > 1 and isinstance(shapes[0], tuple):
         notes.append(
             f"{title}: batches have samples of different shapes, {shapes[0]} and {shapes[1]}: slices and gradients "
@@ -161,18 +169,19 @@ def decide_split(
                 f"give each class as the index of its column, {forms.COLUMNS}."
             )
         y = y.astype(np.int64)  # batches of signed and of unsigned integers join to floats
-    out = {key: Decided(*columns[:3], *columns[3 + 2 * i : 5 + 2 * i], y, classes) for i, key in enumerate(candidates)}
+    out = {key: Decided(*columns[:3], *columns[3 + 3 * i : 6 + 3 * i], y, classes) for i, key in enumerate(candidates)}
     return out, batching.join(head), notes
 
 
 def _kept(logits: Mapping) -> list[np.ndarray]:
-    """Return winner, runner-up and margin of a batch, then decision and pair margin of each candidate."""
+    """Return winner, runner-up and margin of a batch, then decision, pair margin and ties of each candidate."""
     before, *after = logits.values()
     a, b = decisions.top_pair(_finite(before))
     row = np.arange(len(a))
     out = [a.astype(np.int32), b.astype(np.int32), _difference(before[row, a], before[row, b])]
     for z in after:
-        out += [decisions.decide(_finite(z)).astype(np.int32), _difference(z[row, a], z[row, b])]
+        decision, moved = decisions.decide(_finite(z)).astype(np.int32), _difference(z[row, a], z[row, b])
+        out += [decision, moved, z[row, a] == z[row, decision]]
     return out
 
 
@@ -184,6 +193,12 @@ def _finite(logits: np.ndarray) -> np.ndarray:
 def _difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Return first − second in float64, 0 if both are −∞."""
     return np.subtract(first, second, out=np.zeros(first.shape), where=first != second, dtype=np.float64)
+
+
+def _several_labels(logits: np.ndarray) -> bool:
+    """Return whether scores all lie in [0, 1] and have no common sum, as what is normalized in any way has."""
+    inside = bool(((logits >= 0) & (logits <= 1)).all())
+    return inside and float(np.ptp(logits.sum(axis=1, dtype=np.float64))) > _SUM_16_BITS["bfloat16"]
 
 
 def _refuse_probabilities(suspects: list[str]) -> None:
@@ -276,6 +291,7 @@ def measures(decided: Decided, fraction: float) -> dict:
         "band_margin": float(decided.margin[band[-1]]),
         "margin_change": ("quantile", quantiles(change)), "quantile": QUANTILES,
         "flips_in_band": int(flipped[band].sum()), "unchanged": int((change == 0).sum()),
+        "tied_flips": int((flipped & decided.tied).sum()),
     }  # fmt: skip
     for name in RATES:
         rate, count, low, high = np.nan, -1, np.nan, np.nan

@@ -93,8 +93,9 @@ def brevitas_weights(model, bits: int) -> Candidate:
             else:
                 raise ValueError(f"Layer {name.removeprefix('model.')!r} is {type(layer).__name__}, not known here.")
             new.load_state_dict(layer.state_dict(), strict=False)
-            parent, _, own = name.rpartition(".")
-            out.get_submodule(parent).register_module(own, new)
+            places = [(parent, own) for parent in out.modules() for own, it in parent._modules.items() if it is layer]
+            for parent, own in places:
+                parent.register_module(own, new)
     out = out["model"].eval()
     return Candidate(out, model_bytes(model, bits, granularity="channel"), _saved(out))
 

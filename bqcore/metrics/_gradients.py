@@ -135,7 +135,7 @@ def _by_autograd(classifier, x: torch.Tensor):
     """Return logits and gradients of any classifier, or None for the latter if torch cannot differentiate it."""
     leaf = x.detach().requires_grad_(True)
     with torch.enable_grad():
-        logits = classifier(leaf)
+        logits = classifier(leaf.clone())  # what works in place may not do so on a leaf
     if not isinstance(logits, torch.Tensor) or not logits.requires_grad:
         return logits, None
 

@@ -297,7 +297,7 @@ def _layers(model, prefix: str) -> Iterator[tuple]:
     if type(model) is not nn.Sequential:
         yield prefix or "model", model
         return
-    for name, layer in model.named_children():
+    for name, layer in model._modules.items():  # named_children() would leave out the second place of a shared layer
         yield from _layers(layer, f"{prefix}.{name}" if prefix else name)
 
 

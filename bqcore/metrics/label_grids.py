@@ -96,10 +96,9 @@ def _evaluator(classifier: Callable, plane: Plane, a: np.ndarray, b: np.ndarray)
     layers, shape = _foldable(model, plane)
     if not layers:
         return lambda rows, columns: model(torch.from_numpy(points(rows, columns))), len(plane.origin)
-    first, rest = layers[0], torch.nn.Sequential(*layers[1:])
-    for layer in rest:
-        if isinstance(layer, torch.nn.ReLU):
-            layer.inplace = True  # its input is fresh
+    # Both are changed, and may stand elsewhere in the model too. The input of the ReLUs here is fresh.
+    first = copy.deepcopy(layers[0])
+    rest = torch.nn.Sequential(*(torch.nn.ReLU(True) if type(m) is torch.nn.ReLU else m for m in layers[1:]))
     along_a, along_b, form = _fold(first, plane, shape, a, b)
     values = along_a.shape[1]
     if type(first) is torch.nn.Conv2d:

@@ -13,8 +13,9 @@ from tqdm import tqdm
 from .._checks import check_finite, to_numpy
 from ..metrics.decisions import boundary_band, top_pair
 from ..metrics.margins import margin_gradient
-from ._layers import PASS, calls_of, layer_error, logits_of, quoted, unfit
-from .uniform import LAYERS, level_range, quantize, step_size
+from ._layers import PASS, calls_of, layer_error, logits_of, unfit
+from .uniform import level_range, quantize, step_size
+from .weights import LAYERS, quoted
 
 BETAS = (20.0, 2.0)  # of Nagel et al.: β falls from 20 to 2
 WARM_UP = 0.2  # fraction of the steps before it, without the regularizer
@@ -212,12 +213,14 @@ def rounding_grids(
     modules = sorted(model.named_modules(), key=lambda item: calls.get(item[0], [math.inf])[0])
     grids, skipped = {}, []
     for name, layer in modules:
-        reason = unfit(layer, owners, len(calls.get(name, [])), on, granularity)
+        reason = unfit(layer, owners, len(calls.get(name, [])), on)
         if reason and unquantizable == "refuse":
             raise ValueError(f"Layer {name or 'model'!r}: {reason}; unquantizable='skip' leaves it in float.")
         if reason:
             skipped.append(name or "model")
         elif isinstance(layer, LAYERS):
+            if layer.weight.numel() > 1 and layer.weight.min() == layer.weight.max():
+                continue  # quantize() keeps equal weights as they are
             try:
                 grids[name] = Grid(layer.weight, bits, scheme, granularity)
             except ValueError as error:

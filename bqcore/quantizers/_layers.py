@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .uniform import LAYERS
+from .weights import LAYERS, quoted
 
 _NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 PASS = 256  # inputs through the model at once, where nothing is learned
@@ -77,7 +77,7 @@ def _patches(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
 def logits_of(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
     """Return the logits of *model* at *inputs*, without gradients, a few inputs at a time."""
     with torch.no_grad():
-        return torch.cat([model(part) for part in inputs.split(PASS)])
+        return torch.cat([model(part.clone()) for part in inputs.split(PASS)])  # it may work in place
 
 
 class _Reached(Exception):
@@ -96,7 +96,7 @@ def caught(model: nn.Module, name: str, x: torch.Tensor, *, output: bool) -> tor
     handle = layer.register_forward_hook(keep) if output else layer.register_forward_pre_hook(keep)
     try:
         with torch.no_grad():
-            model(x)
+            model(x.clone())  # it may work in place
     except _Reached:
         pass
     finally:
@@ -113,7 +113,7 @@ def layer_error(reference: nn.Module, rounded: nn.Module, name: str, inputs: tor
     return error
 
 
-def unfit(layer: nn.Module, owners: dict[int, list[str]], calls: int, on: str, granularity: str) -> str:
+def unfit(layer: nn.Module, owners: dict[int, list[str]], calls: int, on: str) -> str:
     """Return why *layer* cannot be quantized, or nothing."""
     if not isinstance(layer, LAYERS):
         weights = any(p.ndim > 1 for p in layer.parameters(recurse=False)) and not isinstance(layer, _NORMS)
@@ -127,11 +127,7 @@ def unfit(layer: nn.Module, owners: dict[int, list[str]], calls: int, on: str, g
         return f"its weight is tied, {quoted(owners[id(weight)])} hold it"
     if calls == 0 or (calls > 1 and on == "layers"):
         return f"it runs {calls} times in a forward pass, and once is needed"
-    channels = weight.detach().reshape(1 if granularity == "tensor" else len(weight), -1)
-    equal = (channels == channels[:, :1]).all(1).nonzero()[:, 0].tolist() if channels.shape[1] > 1 else []
-    if not equal or granularity == "tensor":
-        return f"its {weight.numel()} weights are all equal" if equal else ""
-    return f"{len(equal)} of {len(channels)} channels hold equal weights only, first channel {equal[0]}"
+    return ""
 
 
 def calls_of(model: nn.Module, x: torch.Tensor) -> dict[str, list[int]]:
@@ -146,8 +142,3 @@ def calls_of(model: nn.Module, x: torch.Tensor) -> dict[str, list[int]]:
         for handle in handles:
             handle.remove()
     return {name: [place for place, other in enumerate(seen) if other == name] for name in seen}
-
-
-def quoted(names: list[str]) -> str:
-    """Return the first three *names* in quotes, and how many more there are."""
-    return ", ".join(map(repr, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -84,8 +84,8 @@ def optimize_rounding(
         λ. Where the record has many undecided gates (on the logits at few bits), more of it or more steps helps.
     unquantizable : {"refuse", "skip"}
         What to do with layers that cannot be quantized: other layers with weights; weights that are tied, computed, or
-        of 16 bits; weights, or per channel those of a channel, that are all equal; layers that do not run, or layer by
-        layer run twice. Skipped ones stay in float.
+        of 16 bits; layers that do not run, or layer by layer run twice. Skipped ones stay in float. Layers whose
+        weights are all equal stay as they are: there is nothing to round.
     progress : str, what a bar with the time left is named; none if empty
 
     Returns

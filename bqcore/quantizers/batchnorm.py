@@ -7,8 +7,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from ._layers import quoted
-from .uniform import LAYERS
+from .weights import LAYERS, quoted
 
 
 def fold_batchnorm(model: nn.Module) -> nn.Module:

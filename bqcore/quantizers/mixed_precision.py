@@ -1,43 +1,57 @@
 """Torch modules with some weights quantized, each layer to its own bits, and the bytes that this takes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import nn
 
-from .uniform import check_names, layers, model_bytes, quantize
+from .uniform import check_names, model_bytes, quantize_weight
+from .weights import replaced, weights
 
 
 class Mixed(nn.Module):
     """A torch module with some of its weights replaced; the module itself is shared and stays as it is."""
 
-    def __init__(self, model: nn.Module, weights: Mapping[str, torch.Tensor]):
+    def __init__(self, model: nn.Module, tensors: Mapping[str, torch.Tensor]):
         super().__init__()
-        self.model, self.names = model, list(weights)
-        for i, weight in enumerate(weights.values()):
-            self.register_buffer(f"weight_{i}", weight)
+        self.model, self.names = model, list(tensors)
+        for i, tensor in enumerate(tensors.values()):
+            self.register_buffer(f"weight_{i}", tensor)
         self.training = False
+
+    def changed(self) -> bool:
+        """Return whether any weight differs from the module's own."""
+        pairs = [(self.model.get_parameter(name), getattr(self, f"weight_{i}")) for i, name in enumerate(self.names)]
+        return not all(torch.equal(own, other) for own, other in pairs)
 
     def forward(self, *inputs, **named):
         """Return what the module gives with these weights."""
-        weights = {name: getattr(self, f"weight_{i}") for i, name in enumerate(self.names)}
-        return torch.func.functional_call(self.model, weights, inputs, named)
+        with replaced(self.model, {name: getattr(self, f"weight_{i}") for i, name in enumerate(self.names)}):
+            return self.model(*inputs, **named)
+
+
+def layers(model: nn.Module) -> dict[str, nn.Module]:
+    """
+    Return the layers that hold the weights of :func:`bqcore.quantizers.weights.weights`, by the same names.
+
+    >>> layers(nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2)))
+    {'0': Linear(in_features=8, out_features=4, bias=True), '2': Linear(in_features=4, out_features=2, bias=True)}
+    """
+    return {name: weight.module for name, weight in weights(model).items()}
 
 
 def mixed(model: nn.Module, bits: Mapping[str, int], *, scheme: str = "narrow", granularity: str = "tensor") -> Mixed:
     """Return *model* with the weights of the named layers quantized, each to its own bits; the others stay in float."""
-    found = layers(model)
+    found, options = weights(model), {"scheme": scheme, "granularity": granularity}
     check_names(bits, found)
-    weights = {}
-    for name, b in bits.items():
-        weight = found[name].weight.detach()
-        weights[f"{name}.weight".lstrip(".")] = quantize(weight, b, scheme=scheme, granularity=granularity)
-    return Mixed(model, weights)
+    return Mixed(
+        model, {found[name].path: quantize_weight(name, found[name], b, **options) for name, b in bits.items()}
+    )
 
 
-def uniform_bits(model: nn.Module, levels, budget: int, *, granularity: str = "tensor") -> int:
-    """Return the most bits of *levels* for all layers that a budget of bytes holds, or refuse it if there are none."""
-    sizes = {b: model_bytes(model, b, granularity=granularity) for b in levels}
+def uniform_bits(model: nn.Module, levels, budget: int, names: Iterable[str], *, granularity: str = "tensor") -> int:
+    """Return the most bits of *levels* for the layers *names* that a budget of bytes holds, or refuse it if none do."""
+    sizes = {b: model_bytes(model, dict.fromkeys(names, b), granularity=granularity) for b in levels}
     fitting = [b for b, size in sizes.items() if size <= budget]
     if not fitting:
         least = min(sizes)
@@ -59,12 +73,13 @@ def spend(model: nn.Module, cost: Mapping, budget: int, *, granularity: str = "t
     """
     levels, whole = sorted({b for _, b in cost}, reverse=True), model_bytes(model, 32)
     saved = {(name, b): whole - model_bytes(model, {name: b}, granularity=granularity) for name, b in cost}
-    every = {b: dict.fromkeys(layers(model), b) for b in levels}
+    names = dict.fromkeys(name for name, _ in cost)
+    every = {b: dict.fromkeys(names, b) for b in levels}
 
     def size(chosen: dict) -> int:
         return whole - sum(saved[item] for item in chosen.items())
 
-    same = every[uniform_bits(model, levels, budget, granularity=granularity)]
+    same = every[uniform_bits(model, levels, budget, names, granularity=granularity)]
     chosen = every[levels[0]]
     while size(chosen) > budget:
         steps = []

@@ -7,16 +7,16 @@ the step rule practice; both are here, per tensor and per channel.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import nn
 
 from .._checks import check_choice, check_finite, check_integer, check_share
+from .weights import Weight, weights
 
 SCHEMES = ("narrow", "full")
 GRANULARITIES = ("tensor", "channel")
-LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _CHUNK = 1 << 16  # values worked on at a time: they stay in a core's cache through the five passes
 
 
@@ -89,7 +89,8 @@ def quantize(weight: torch.Tensor, bits: int, *, scheme: str = "narrow", granula
     """
     Round each weight to the nearest point of a uniform symmetric grid (ties to the even level).
 
-    Computes x · (1/step), as ``torch.fake_quantize_per_tensor_affine`` does, and agrees with it to the last bit.
+    Computes x · (1/step), as ``torch.fake_quantize_per_tensor_affine`` does, and agrees with it to the last bit. Two
+    weights or more that are all equal stay as they are: one level holds them exactly.
 
     Parameters
     ----------
@@ -102,7 +103,7 @@ def quantize(weight: torch.Tensor, bits: int, *, scheme: str = "narrow", granula
     Raises
     ------
     ValueError
-        As :func:`step_size`; also if two weights or more are all equal, since then there is nothing to resolve.
+        As :func:`step_size`.
 
     Examples
     --------
@@ -113,10 +114,7 @@ def quantize(weight: torch.Tensor, bits: int, *, scheme: str = "narrow", granula
     low, high = level_range(bits, scheme)
     smallest, largest = _extremes(weight, granularity)
     if weight.numel() > 1 and smallest.amin() == largest.amax():
-        raise ValueError(
-            f"Weights are all equal ({weight.numel()} values of {weight.flatten()[0].item():g}): "
-            "the layer is untrained or masked; leave it in float."
-        )
+        return weight.detach().clone()
     step = _step(smallest, largest, bits, scheme, weight.dtype)
     inverse = 1.0 / step
     source = _at_least_float32(weight.detach()).contiguous()
@@ -131,16 +129,21 @@ def quantize(weight: torch.Tensor, bits: int, *, scheme: str = "narrow", granula
     return out.view(weight.shape).to(weight.dtype)
 
 
-def quantize_model(model: nn.Module, bits: int, *, scheme: str = "narrow", granularity: str = "tensor") -> nn.Module:
+def quantize_model(
+    model: nn.Module, bits: int, *, scheme: str = "narrow", granularity: str = "tensor", skip: str | Iterable[str] = ()
+) -> nn.Module:
     """
-    Copy *model* with the weights of its linear and convolution layers quantized (PTQ-W).
+    Copy *model* with the weights of its layers quantized (PTQ-W).
 
-    Biases and every other parameter stay as they are, and *model* itself is not changed.
+    Quantized are linear, convolution, transposed convolution and embedding layers, Hugging Face's ``Conv1D``, the
+    packed projections of attention, and recurrent layers; a weight that several layers share once. Biases and every
+    other parameter stay as they are, and *model* itself is not changed.
 
     Parameters
     ----------
     model : torch module
-    bits, scheme, granularity : as in :func:`step_size`
+    bits, scheme, granularity : as in :func:`step_size`; the channels are those of a layer's output
+    skip : str or strings, names of layers, or of modules with all that they hold, that stay in float
 
     Returns
     -------
@@ -149,7 +152,7 @@ def quantize_model(model: nn.Module, bits: int, *, scheme: str = "narrow", granu
     Raises
     ------
     ValueError
-        If the model has no linear or convolution layer, or a layer's weights are refused; the layer is named.
+        If the model has no such layer, *skip* names none, or a layer's weights are refused; the layer is named.
 
     Examples
     --------
@@ -159,43 +162,24 @@ def quantize_model(model: nn.Module, bits: int, *, scheme: str = "narrow", granu
     >>> bq.quantize_model(layer, 3).weight.tolist(), layer.weight[0, 2].item()
     ([[1.0, 1.0, 3.0]], 3.0)
     """
-    out, done = copy.deepcopy(model), set()
-    for name, layer in _quantizable(out):
-        if id(layer.weight) in done:  # tied: rounded once
-            continue
-        done.add(id(layer.weight))
-        try:
-            with torch.no_grad():
-                layer.weight.copy_(quantize(layer.weight, bits, scheme=scheme, granularity=granularity))
-        except ValueError as error:
-            raise ValueError(f"Layer {name or 'model'!r}: {error}") from None
+    out = copy.deepcopy(model)
+    for name, weight in weights(out, skip).items():
+        with torch.no_grad():
+            weight.parameter.copy_(quantize_weight(name, weight, bits, scheme=scheme, granularity=granularity))
     return out
+
+
+def quantize_weight(name: str, weight: Weight, bits: int, **options) -> torch.Tensor:
+    """Return :func:`quantize` of the weight of a layer called *name*, its steps along its output channels."""
+    try:
+        return quantize(weight.by_channel(), bits, **options).movedim(0, weight.axis).contiguous()
+    except ValueError as error:
+        raise ValueError(f"Layer {name or 'model'!r}: {error}") from None
 
 
 def levels_of(model: nn.Module, bits: Sequence[int], **options) -> dict[int, nn.Module]:
     """Return :func:`quantize_model` of *model* at each of *bits*, with its *options*."""
     return {b: quantize_model(model, b, **options) for b in bits}
-
-
-def layers(model: nn.Module) -> dict[str, nn.Module]:
-    """
-    Return the layers that PTQ-W quantizes, by name: linear and convolution layers with weights of their own.
-
-    A model that is no torch module, has no such layer, or whose weights are tied or computed, is refused.
-
-    >>> layers(nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2)))
-    {'0': Linear(in_features=8, out_features=4, bias=True), '2': Linear(in_features=4, out_features=2, bias=True)}
-    """
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"The model is {type(model).__name__}: PTQ-W needs a torch module; audit other pairs instead.")
-    found, owners = dict(_quantizable(model)), {}
-    for name, layer in found.items():
-        owner = owners.setdefault(id(layer.weight), name)
-        if owner != name:  # it would be quantized and counted twice, to bits that may differ
-            raise ValueError(
-                f"Layer {name or 'model'!r}: its weight is tied to that of {owner!r}: give it a copy of its own first."
-            )
-    return found
 
 
 def weight_bytes(weight: torch.Tensor, bits: int, *, granularity: str = "tensor") -> int:
@@ -216,7 +200,7 @@ def weight_bytes(weight: torch.Tensor, bits: int, *, granularity: str = "tensor"
 
 def model_bytes(model: nn.Module, bits: int | Mapping[str, int], *, granularity: str = "tensor") -> int:
     """
-    Return the bytes of a model whose linear and convolution weights are quantized, each by :func:`weight_bytes`.
+    Return the bytes of a model whose weights are quantized as by :func:`quantize_model`, each by :func:`weight_bytes`.
 
     Every other parameter and buffer is float32. Tied weights are stored once.
 
@@ -243,16 +227,13 @@ def model_bytes(model: nn.Module, bits: int | Mapping[str, int], *, granularity:
     >>> bq.model_bytes(network, 4), bq.model_bytes(network, {"0": 8, "2": 4}), bq.model_bytes(network, 32)
     (52, 68, 184)
     """
-    if isinstance(bits, Mapping):
-        found = layers(model)
-        check_names(bits, found)
-        each = {id(layer.weight): bits.get(name, 32) for name, layer in found.items()}
-    else:
-        each = {} if bits == 32 else {id(layer.weight): bits for _, layer in _quantizable(model)}
-    weights = {id(p): p for p in model.parameters() if id(p) in each}
+    found = {} if bits == 32 else weights(model)
+    each = bits if isinstance(bits, Mapping) else dict.fromkeys(found, bits)
+    check_names(each, found)
+    quantized = {name: found[name].by_channel() for name in each}
     everything = sum(t.numel() for t in [*model.parameters(), *model.buffers()] if t.is_floating_point())
-    rest = everything - sum(weight.numel() for weight in weights.values())
-    packed = (weight_bytes(weight, each[i], granularity=granularity) for i, weight in weights.items())
+    rest = everything - sum(weight.numel() for weight in quantized.values())
+    packed = (weight_bytes(weight, each[name], granularity=granularity) for name, weight in quantized.items())
     return 4 * rest + sum(packed)
 
 
@@ -305,18 +286,6 @@ def interpolate(model_a: nn.Module, model_b: nn.Module, t: float) -> nn.Module:
             if parameter.is_floating_point():
                 parameter.copy_((1 - t) * parameter + t * theirs[name])
     return out
-
-
-def _quantizable(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return the linear and convolution layers with their names; refuse a model that has none, or computed weights."""
-    found = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, LAYERS)]
-    if not found:
-        raise ValueError(f"The model ({type(model).__name__}) has no linear or convolution layer: nothing to quantize.")
-    for name, layer in found:
-        if not isinstance(layer.weight, nn.Parameter):
-            says = "its weight is computed from other parameters: remove that parametrization first."
-            raise ValueError(f"Layer {name or 'model'!r}: {says}")
-    return found
 
 
 def _extremes(weight: torch.Tensor, granularity: str) -> tuple[torch.Tensor, torch.Tensor]:

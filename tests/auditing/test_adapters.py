@@ -21,8 +21,8 @@ from sklearn.svm import SVC, LinearSVC
 from torch import nn
 
 import bqcore
-from bqcore.auditing import adapters
-from bqcore.metrics import decisions
+from bqcore.auditing import adapters, estimators
+from bqcore.metrics import decisions, margins
 from bqcore.quantizers import uniform
 from tests.helpers.audits import GOOD, X, held, linear_session
 
@@ -104,7 +104,7 @@ def test_scores_far_below_any_logarithm_of_a_probability_stay_apart(linear):
     steep.classes_, steep.intercept_ = np.arange(4), np.zeros(4)
     steep.coef_ = 1e4 * layer.weight.detach().numpy()
     scores = steep.decision_function(x.numpy())
-    assert (np.sort(scores, axis=1)[:, 1] < np.log(adapters.TINY)).any()  # two of a row
+    assert (np.sort(scores, axis=1)[:, 1] < np.log(estimators.TINY)).any()  # two of a row
     assert np.array_equal(adapters.logits_function(steep)(x), scores)
 
 
@@ -214,6 +214,58 @@ def test_outputs_in_other_containers_are_opened_and_strange_ones_named():
         with pytest.raises(ValueError, match=says) as caught:
             bqcore.audit(GOOD, strange, None, X, nodes=0)
         assert "\n" not in str(caught.value)
+
+
+IN_PLACE = {
+    "relu": (nn.ReLU(inplace=True), nn.ReLU()),
+    "hardtanh": (nn.Hardtanh(-0.4, 0.4, inplace=True), nn.Hardtanh(-0.4, 0.4)),
+    "nested": (nn.Sequential(nn.Flatten(), nn.ELU(inplace=True)), nn.Sequential(nn.Flatten(), nn.ELU())),
+}
+
+
+@pytest.mark.parametrize("kind", IN_PLACE)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_layer_that_works_in_place_changes_no_number(linear, kind, dtype):
+    layer, x = linear
+    x = x.to(dtype)
+    pairs = [
+        [
+            nn.Sequential(first, copy.deepcopy(model)).to(dtype).eval()
+            for model in (layer, uniform.quantize_model(layer, 3))
+        ]
+        for first in IN_PLACE[kind]
+    ]
+    found, expected = (bqcore.audit(*pair, None, x, nodes=11) for pair in pairs)
+    assert int(held(expected).flip_rate_events) > 0 and found.notes == expected.notes
+    xr.testing.assert_allclose(found.dataset, expected.dataset, rtol=1e-4)  # of an output or an input: last digits
+    radii = [margins.radius(pair[0], x).radius for pair in pairs]
+    np.testing.assert_allclose(*radii, rtol=1e-4)
+    assert np.isfinite(radii[0]).any()
+
+
+def test_a_function_that_writes_to_its_batch_or_to_one_buffer_changes_no_number(linear):
+    layer, x = linear
+    matrix, x = layer.weight.detach().numpy().T.astype(np.float64), x.numpy().astype(np.float64)
+    rounded, buffer = np.rint(3 * matrix) / 3, np.empty((len(x), 4))
+
+    def clips(weights):
+        return lambda batch: np.clip(batch, -0.3, None, out=batch) @ weights
+
+    def one_buffer(weights):
+        return lambda batch: np.matmul(np.maximum(batch, -0.3), weights, out=buffer[: len(batch)])
+
+    def frames(weights):
+        def logits(batch):
+            batch.clip(lower=-0.3, inplace=True)
+            return batch.to_numpy() @ weights
+
+        return logits
+
+    expected = (np.maximum(x, -0.3) @ matrix).argmax(1) != (np.maximum(x, -0.3) @ rounded).argmax(1)
+    for make, data in ((clips, x), (one_buffer, x), (frames, pd.DataFrame(x))):
+        before = data.copy()
+        found = bqcore.audit(make(matrix), make(rounded), None, data, nodes=0, gradient_samples=0)
+        assert int(held(found).flip_rate_events) == expected.sum() > 0 and np.array_equal(before, data)
 
 
 def test_the_device_is_that_of_the_model(linear):

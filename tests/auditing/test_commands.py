@@ -124,6 +124,14 @@ def test_a_plan_prints_the_bits_of_each_layer_and_what_they_change(here, capsys)
     assert content["ways"][0]["heldout"]["flip_rate"] == rate
 
 
+def test_skipped_layers_stay_in_float_and_this_is_said(here, capsys):
+    says = "20.0 % of the weights are in none of these layers: 2."
+    out = said(capsys, "blame", *MODEL, "--heldout", "x.npy", "--gradient-samples", "0", "--skip", "2")
+    assert out.splitlines()[-1] == says and [line.split()[0] for line in out.splitlines()[2:-1]] == ["0"]
+    out = said(capsys, "sweep", *MODEL, *BOTH, "--bits", "8,4", "--skip", "2")
+    assert out.splitlines()[-1].endswith(" 20.0 % of the weights stay in float ('2').")
+
+
 def test_without_a_folder_nothing_is_written_and_without_classes_there_is_no_accuracy(here, capsys):
     before = sorted(Path().iterdir())
     out = said(capsys, "sweep", *MODEL, "--calibration", "x.npy", "--heldout", "x.npy", "--bits", "8")

@@ -38,6 +38,7 @@ def test_torchao_rounds_to_the_full_range_with_a_step_per_channel(network, bits)
     grouped = vendors.torchao_weights(model, bits, group=16)
     assert grouped.bytes == (64 * 32 + 32 * 10) * bits // 8 + 4 * (4 * 32 + 2 * 10) + 4 * 42
     assert found.stored > 64 * 32 + 32 * 10  # a byte a weight, 4 bits or not
+    assert "not quantized" not in str(bqcore.audit(model, found.model, None, x, nodes=0, gradient_samples=0))
 
 
 def test_torchao_leaves_convolutions_in_float_and_they_are_counted():

@@ -1,5 +1,7 @@
 """Small networks with their inputs, and comparisons of networks, which the tests of the quantizers share."""
 
+import copy
+
 import torch
 from hypothesis import strategies as st
 from torch import nn
@@ -18,6 +20,19 @@ def net(kind: str, seed: int, count: int = 24) -> tuple[nn.Module, torch.Tensor]
     if kind == "mlp":
         return networks.mlp((6, 8, 4), seed), normal(count, 6, seed=seed)
     return networks.build("cnn", (1, 8, 8), 4, width=3, seed=seed), normal(count, 1, 8, 8, seed=seed)
+
+
+def shared(seed: int) -> nn.Sequential:
+    """Return a network that runs one layer and one ReLU twice."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        layer, act = nn.Linear(6, 6), nn.ReLU()
+        return nn.Sequential(layer, act, layer, act, nn.Linear(6, 4)).eval()
+
+
+def apart(model: nn.Sequential) -> nn.Sequential:
+    """Return a network that computes what *model* does, each of its layers a copy of its own."""
+    return nn.Sequential(*(copy.deepcopy(layer) for layer in model)).eval()
 
 
 def logit_error(model, candidate, inputs) -> float:

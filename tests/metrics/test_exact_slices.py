@@ -15,7 +15,15 @@ from bqcore.metrics import _mesh
 from bqcore.metrics.exact_slices import exact_slice, shared_areas
 from bqcore.metrics.planes import pca_plane
 from tests.helpers.exact_slices import area_of, check_cells, check_slice, logits_at, network
+from tests.helpers.nets import apart, normal, shared
 from tests.helpers.slices import SEEDS, flat_plane
+
+
+def test_a_layer_that_runs_twice_is_cut_by_twice():
+    model, plane = shared(1), pca_plane(normal(60, 6).double())
+    ours, expected = exact_slice(model, plane), exact_slice(apart(model), plane)
+    assert ours.cells == expected.cells and np.array_equal(ours.segments, expected.segments)
+    check_slice(model, plane, ours)
 
 
 @given(st.integers(2, 7), SEEDS)

@@ -17,7 +17,33 @@ from bqcore.metrics.label_grids import grid_change, label_grid
 from bqcore.metrics.planes import Plane, pca_plane
 from bqcore.quantizers.uniform import quantize_model
 from studies.networks import mlp
+from tests.helpers.nets import apart, normal, shared
 from tests.helpers.slices import SEEDS, flat_plane, label_grids
+
+
+class Doubled(nn.Module):
+    """Adds to its input what a ReLU makes of it; the ReLU may be another layer's too."""
+
+    def __init__(self, act):
+        super().__init__()
+        self.act = act
+
+    def forward(self, x):
+        return x + self.act(x)
+
+
+def with_residual() -> nn.Sequential:
+    act = nn.ReLU()
+    return nn.Sequential(nn.Linear(6, 6), act, nn.Linear(6, 6), Doubled(act), nn.Linear(6, 4)).eval()
+
+
+@pytest.mark.parametrize("make", [lambda: shared(1), with_residual])
+def test_layers_that_stand_in_several_places_are_labelled_as_copies_are(make):
+    torch.manual_seed(0)
+    model, plane = make(), pca_plane(normal(60, 6).double())
+    twin = apart(model).double()
+    expected = label_grid(lambda points: twin(torch.from_numpy(points)).numpy(), plane, 31)
+    assert np.array_equal(label_grid(model, plane, 31), expected) and len(np.unique(expected)) > 1
 
 
 class OnPlane(ClassifierMixin, BaseEstimator):

@@ -294,13 +294,6 @@ def tied() -> nn.Module:
     return model
 
 
-def equal(channel=slice(None)) -> nn.Module:
-    model = networks.mlp((4, 3, 3), 0)
-    with torch.no_grad():
-        model[0].weight[channel] = 0.5
-    return model
-
-
 class Unused(nn.Module):
     """Has a layer that never runs and one that runs twice."""
 
@@ -329,8 +322,6 @@ class Transposed(nn.Module):
 
 UNFIT = {
     "tied": (tied, {}, r"Layer '0': its weight is tied, '0', '2' hold it", ("0", "2")),
-    "equal": (equal, {}, r"Layer '0': its 12 weights are all equal", ("0",)),
-    "channel": (lambda: equal(1), {"granularity": "channel"}, r"Layer '0': 1 of 3 channels hold equal weights only, first channel 1", ("0",)),
     "twice": (Unused, {}, r"Layer 'twice': it runs 2 times in a forward pass, and once is needed", ("twice", "never")),
     "never": (Unused, {"on": "logits"}, r"Layer 'never': it runs 0 times in a forward pass, and once is needed", ("never",)),
     "kind": (Transposed, {}, r"Layer 'up': ConvTranspose1d has weights but is no linear or convolution layer", ("up",)),
@@ -352,8 +343,14 @@ def test_layers_that_cannot_be_quantized_are_refused_or_skipped_by_choice(case):
     assert not same_bits(rounded, model)
 
 
-def test_equal_weights_of_one_channel_are_no_matter_with_one_step_for_all():
-    optimize_rounding(equal(1), normal(8, 4), 3, seed=0, **QUICK)
+@pytest.mark.parametrize("value", [0.0, 0.5])
+def test_equal_weights_of_one_channel_are_no_matter(value):
+    model = networks.mlp((4, 3, 3), 0)
+    with torch.no_grad():
+        model[0].weight[1] = value
+    optimize_rounding(model, normal(8, 4), 3, seed=0, **QUICK)
+    rounded, _ = optimize_rounding(model, normal(8, 4), 3, seed=0, granularity="channel", **QUICK)
+    assert torch.equal(rounded[0].weight[1], model[0].weight[1])  # it lies on its own grid
 
 
 GOOD = networks.mlp((4, 3, 3), 0)
@@ -411,4 +408,5 @@ def test_weights_that_are_not_finite_are_refused_even_where_layers_may_be_skippe
 
 def test_a_model_of_skipped_layers_only_is_refused():
     with pytest.raises(ValueError, match=r"no linear or convolution layer to round, with '0' skipped\."):
-        optimize_rounding(nn.Sequential(equal()[0]), normal(8, 4), 3, seed=0, unquantizable="skip", **QUICK)
+        half = nn.Sequential(nn.Linear(4, 3)).half()
+        optimize_rounding(half, normal(8, 4).half(), 3, seed=0, unquantizable="skip", **QUICK)
