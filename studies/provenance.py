@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import json
+from collections.abc import Iterator
 from functools import cache
 from importlib.util import resolve_name
 from pathlib import Path
@@ -55,7 +56,7 @@ def _file(name: str) -> Path | None:
 def _imports(name: str, path: Path) -> list[str]:
     """Return every module that a module may mean to import anywhere in it; some are names within modules."""
     out = []
-    for node in ast.walk(_parsed(path)):
+    for node in _statements(_parsed(path)):
         if isinstance(node, ast.Import):
             out += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -69,9 +70,17 @@ def _parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+def _statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """Walk a module's statements, however deep, but not what they are made of, which is many times as much."""
+    open_: list[ast.AST] = [tree]
+    while open_:
+        yield (node := open_.pop())
+        open_ += (n for n in ast.iter_child_nodes(node) if isinstance(n, (ast.stmt, ast.excepthandler, ast.match_case)))
+
+
 def _code(path: Path) -> str:
     tree = _parsed(path)
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
             node.body[0] = ast.Pass()
     return ast.unparse(tree)

@@ -82,8 +82,7 @@ class Study:
         path = self.file(spec)
         found = _kept(path, spec)
         if found is None:
-            self._make(spec, path, checkpoint_file(spec) if isinstance(spec, Trained) else None)
-            found = load_dataset(path)
+            _, found = self._make(spec, path, checkpoint_file(spec) if isinstance(spec, Trained) else None)
         return found
 
     def measured(self, job: Any, *, checkpoint: Path | None = None) -> xr.Dataset:
@@ -103,9 +102,10 @@ class Study:
         out.attrs = attrs | {name: json.dumps(value, sort_keys=True) for name, value in self.provenance().items()}
         return out
 
-    def _make(self, job: Hashable, path: Path, checkpoint: Path | None) -> None:
-        # The result is read from its file: sending it between processes would cost more.
+    def _make(self, job: Hashable, path: Path, checkpoint: Path | None) -> tuple[Hashable, xr.Dataset]:
+        """Measure one job, write its result and return it as it is read, with the job."""
         save_dataset(self.measured(job, checkpoint=checkpoint), path)
+        return job, load_dataset(path)
 
     def sweep(
         self, spec: Spec, seeds: int | None = None, *, workers: int | None = None, progress: bool = True
@@ -124,14 +124,13 @@ class Study:
         files = {job: self.file(spec, job) for job in self.jobs(spec, seeds)}
         kept = {job: _kept(path, job) for job, path in files.items()}
         missing = [job for job, one in kept.items() if one is None]
-        each(
+        kept |= each(
             self._make,
             [(job, files[job].absolute(), checkpoint_file(job).absolute() if isinstance(job, Trained) else None)
              for job in missing],
             total=len(files), desc=f"{', '.join(spec.words)}: {spec.unit}s", unit=spec.unit, workers=workers,
             progress=progress,
         )  # fmt: skip
-        kept |= {job: load_dataset(files[job]) for job in missing}
         save_dataset(self.joined(kept, spec, seeds), joined)
         return load_dataset(joined)
 

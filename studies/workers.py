@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker as standard_tracker
 
@@ -17,12 +17,12 @@ from bqcore._checks import check_integer
 def each(
     call: Callable, jobs: list[tuple], *, total: int, desc: str, unit: str, workers: int | None = None,
     progress: bool = True,
-) -> None:  # fmt: skip
+) -> Iterator:  # fmt: skip
     """
-    Call *call*, which can be imported, with each of *jobs*, its arguments, in other processes; drop what it returns.
+    Call *call*, which can be imported, with each of *jobs*, its arguments, in other processes; yield what it returns.
 
-    The bar counts to *total*, the jobs with those done before. By default there is a process for each core that this
-    process may use. If one is ended from outside, a RuntimeError says so.
+    What is done first comes first. The bar counts to *total*, the jobs with those done before. By default there is a
+    process for each core that this process may use. If one is ended from outside, a RuntimeError says so.
     """
     workers = check_integer("workers", cpu_count() if workers is None else workers, 1)
     with tqdm(total=total, initial=total - len(jobs), desc=desc, unit=unit, disable=not progress or not jobs) as bar:
@@ -31,8 +31,9 @@ def each(
         try:
             with _deaf():
                 done = pool(delayed(call)(*job) for job in jobs)
-            for _ in done:
+            for one in done:
                 bar.update()
+                yield one
         except TerminatedWorkerError:
             raise RuntimeError(
                 "A worker was ended from outside (out of memory?): finished runs are kept, the same command goes on."
