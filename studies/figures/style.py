@@ -23,7 +23,7 @@ FLOAT_COLOUR, QUANTIZED_COLOUR, BOTH_COLOUR = "#0072b2", "#d55e00", "#1a1a1a"
 _SHADES = ("#440154", "#443983", "#31688e", "#21918c", "#35b779", "#90d743", "#c8b900")
 LEVEL_COLOURS = dict(zip(range(8, 1, -1), _SHADES))
 STYLE = {
-    "figure.facecolor": "white", "savefig.facecolor": "white", "figure.dpi": 112, "savefig.bbox": "tight",
+    "figure.facecolor": "white", "savefig.facecolor": "white", "figure.dpi": 96, "savefig.bbox": "tight",
     "font.size": 10, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False,
     "figure.constrained_layout.use": True, "svg.hashsalt": "bqcore",
 }  # fmt: skip
