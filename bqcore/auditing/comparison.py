@@ -107,7 +107,7 @@ def audit(
     --------
     >>> import bqcore
     >>> float_model = lambda x: np.stack([3 * x[:, 0], 1 - x[:, 0]], axis=1)
-    >>> rounded = lambda x: float_model(x + 0.01)
+    >>> rounded = lambda x: float_model(x + 0.0105)
     >>> print(bqcore.audit(float_model, rounded, None, np.linspace(0, 1, 401)[:, None], nodes=0).conclusion)
     The candidate changes 4 of 401 held-out decisions (1.0 %, 95 % interval 0.3 to 2.5 %), 4 of them among the 81 of
     lowest float margin (4.9 %).
