@@ -80,26 +80,6 @@ def network(
     )  # fmt: skip
 
 
-def model_of(dataset: xr.Dataset) -> nn.Sequential:
-    """Return the float classifier that *dataset*, of :func:`network`, holds."""
-    model = networks.mlp((dataset.sizes["input"], dataset.sizes["hidden"], dataset.sizes["class"]), 0).eval()
-    names = {"0.weight": "first", "0.bias": "first_bias", "2.weight": "second", "2.bias": "second_bias"}
-    model.load_state_dict({key: torch.from_numpy(dataset[name].values) for key, name in names.items()})
-    return model
-
-
-def plane_of(dataset: xr.Dataset) -> planes.Plane:
-    """Return the slice that *dataset*, of :func:`network`, holds."""
-    values = (dataset[key].values for key in ("origin", "axes", "low", "high", "explained"))
-    return planes.Plane(*values, (dataset.sizes["input"],))
-
-
-def inputs_of(dataset: xr.Dataset) -> torch.Tensor:
-    """Return the test inputs (N, D) that *dataset*, of :func:`network`, holds, as the model takes them."""
-    pixels = torch.from_numpy(dataset.image.values).flatten(1)
-    return pixels.float() / dataset.attrs["scale"]
-
-
 def digits_network() -> xr.Dataset:
     """Collect what the explorer needs of the digits network of the baseline's first run; it is trained if not kept."""
     spec = specs.Levels()

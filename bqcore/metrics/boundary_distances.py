@@ -56,22 +56,6 @@ def lengths(segments: np.ndarray) -> np.ndarray:
     return _segments.lengths(_check(segments))
 
 
-def lengths_by_pair(segments: np.ndarray, pairs: np.ndarray, classes: int) -> np.ndarray:
-    """
-    Return the length of the boundary between every two classes, shape (K, K), symmetric.
-
-    Parameters
-    ----------
-    segments, pairs : arrays, shapes (M, 2, 2) and (M, 2)
-    classes : int
-        K.
-    """
-    pairs = _check_pairs(pairs, segments)
-    out = np.zeros((classes, classes))
-    np.add.at(out, tuple(pairs.T), lengths(segments))
-    return out + out.T
-
-
 def boundary_distances(first: np.ndarray, second: np.ndarray, *, step: float) -> Distances:
     """
     Measure the nearest, the mean and the Hausdorff distance between two boundaries.

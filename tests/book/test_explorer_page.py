@@ -15,7 +15,7 @@ from bqcore.metrics import decisions, label_grids, margins, masks, planes
 from bqcore.quantizers import uniform
 from studies import explorer
 from studies.figures import style
-from tests.helpers import ROOT
+from tests.helpers import ROOT, explorer_networks
 from tests.helpers.browser import LEVELS, Watched, assert_same_labels
 
 KEPT = [path.stem for path in sorted(ROOT.glob("data/explorer/*.nc"))]
@@ -29,8 +29,8 @@ class Explorer:
         self.page, self.name = page, name
         path = ROOT / f"data/explorer/{name}.nc"
         self.dataset = load_dataset(path) if path.exists() else explorer.digits_network()
-        self.model, self.plane = explorer.model_of(self.dataset), explorer.plane_of(self.dataset)
-        self.inputs, self.targets = explorer.inputs_of(self.dataset), self.dataset.target.values.astype(int)
+        self.model, self.plane = explorer_networks.model_of(self.dataset), explorer_networks.plane_of(self.dataset)
+        self.inputs, self.targets = explorer_networks.inputs_of(self.dataset), self.dataset.target.values.astype(int)
         self.levels = {32: self.model} | {bits: uniform.quantize_model(self.model, bits) for bits in LEVELS[1:]}
 
     def at(self, position: int) -> torch.nn.Module:
@@ -358,7 +358,7 @@ def test_frames_show_what_python_made(open_explorer, name):
     wanted = load_dataset(ROOT / f"data/explorer/{name}.nc")
     before, nodes = wanted.logits.values[0], wanted.sizes["a"]
     band = decisions.boundary_band(before)
-    plane = explorer.plane_of(wanted)
+    plane = explorer_networks.plane_of(wanted)
     read = (
         "() => { const { labels, grids, flipCount, bandFlipCount, accuracy, medianShift, medianDistanceChange, logits }"
         " = bqExplorer.current();"

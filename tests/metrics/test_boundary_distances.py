@@ -11,7 +11,6 @@ from scipy.spatial.distance import cdist
 from bqcore.metrics.boundary_distances import (
     boundary_distances,
     lengths,
-    lengths_by_pair,
     match_junctions,
     shifts,
     tolerance_jaccard,
@@ -124,20 +123,9 @@ def test_empty_boundaries():
     pairs = np.empty((0, 2), int)
     assert len(shifts(NONE, pairs, LINE, np.array([[0, 1]]), step=1).points) == 0
     assert np.isnan(shifts(LINE, np.array([[0, 1]]), NONE, pairs, step=1).displacement).all()
-    assert lengths(NONE).sum() == 0 and not lengths_by_pair(NONE, pairs, 3).any()
+    assert lengths(NONE).sum() == 0
     matching = match_junctions(np.empty((0, 2)), np.empty((0, 3)), np.array([[0, 1]]), np.array([[0, 1, 2]]), radius=1)
     assert matching.matched.shape == (0, 2) and matching.appeared.tolist() == [0] and len(matching.vanished) == 0
-
-
-@given(boundaries(), SEEDS)
-def test_lengths_by_pair_add_up(pair, seed):
-    one, _ = pair
-    pairs = np.sort(np.random.default_rng(seed).permuted(np.tile(np.arange(4), (len(one), 1)), axis=1)[:, :2], axis=1)
-    table = lengths_by_pair(one, pairs, 4)
-    assert table.sum() == pytest.approx(2 * lengths(one).sum()) and np.array_equal(table, table.T)
-    for c in range(4):
-        for d in range(c):
-            assert table[c, d] == pytest.approx(lengths(one)[(pairs == [d, c]).all(axis=1)].sum())
 
 
 # --- displacement ---
@@ -213,8 +201,8 @@ def test_junctions_of_three_and_of_four_classes_do_not_match():
     (lambda: tolerance_jaccard(LINE, LINE, np.nan), "Tolerance is nan: give a number"),
     (lambda: boundary_distances(LINE, LINE, step=0), "Step is 0.*: give a length in input units"),
     (lambda: boundary_distances(LINE, LINE, step=-1), "Step is -1: give a number from 0 to inf"),
-    (lambda: lengths_by_pair(LINE, np.array([[0, 1], [0, 1]]), 2), r"Class pairs have shape \(2, 2\) and segments \(1, 2\)"),
-    (lambda: lengths_by_pair(LINE, np.array([[0.0, 1]]), 2), "Class pairs are of type float64: give class indices as integers"),
+    (lambda: shifts(LINE, np.array([[0, 1], [0, 1]]), LINE, [[0, 1]], step=1), r"Class pairs have shape \(2, 2\) and segments \(1, 2\)"),
+    (lambda: shifts(LINE, np.array([[0, 1]]), LINE, np.array([[0.0, 1]]), step=1), "Class pairs are of type float64: give class indices as integers"),
     (lambda: match_junctions(np.zeros(2), [[0, 1, 2]], np.zeros((1, 2)), [[0, 1, 2]], radius=1), r"Junctions have shape \(2,\): give two"),
     (lambda: match_junctions(np.zeros((1, 2)), [[0, 1, 2]], np.zeros((2, 2)), [[0, 1, 2]], radius=1), "Second junctions are 2 points with 1 rows"),
     (lambda: match_junctions(np.zeros((1, 2)), [[0, 1, 2]], np.full((1, 2), np.inf), [[0, 1, 2]], radius=1), "Second junctions hold 2 non-finite"),

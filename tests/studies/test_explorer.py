@@ -23,6 +23,7 @@ from bqcore.quantizers import uniform
 from studies import explorer, networks, published, specs, sweeps
 from studies.__main__ import main
 from studies.data import archives, splits
+from tests.helpers import explorer_networks
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted(ROOT.glob("data/explorer/*.nc"))
@@ -52,7 +53,7 @@ def small(seed: int = 0, *, size: int = 3, hidden: int = 4, classes: int = 3, sa
 
 def test_digits_network_is_the_baseline_s_first_run(trained):
     found = explorer.digits_network()
-    ours, theirs = explorer.model_of(found).state_dict(), trained.model.state_dict()
+    ours, theirs = explorer_networks.model_of(found).state_dict(), trained.model.state_dict()
     kept = sweeps.classifier(specs.Levels()).state_dict()
     assert all(torch.equal(ours[key], kept[key]) for key in kept)
     # Another processor sums in another order. Each step of training rounds a weight below 1 to 2^-24, so it is off by
@@ -62,9 +63,9 @@ def test_digits_network_is_the_baseline_s_first_run(trained):
     for key in theirs:
         assert theirs[key].abs().max() < 1
         torch.testing.assert_close(ours[key], theirs[key], rtol=0, atol=6 * 2**-24 * math.sqrt(2 * steps / 12))
-    assert torch.equal(explorer.inputs_of(found), trained.split.test_inputs)
+    assert torch.equal(explorer_networks.inputs_of(found), trained.split.test_inputs)
     assert np.array_equal(found.target, trained.split.test_classes)
-    plane, wanted = explorer.plane_of(found), planes.pca_plane(trained.split.train_inputs)
+    plane, wanted = explorer_networks.plane_of(found), planes.pca_plane(trained.split.train_inputs)
     for field in dataclasses.fields(wanted):
         assert np.array_equal(getattr(plane, field.name), getattr(wanted, field.name))
     assert explorer.script(found) == explorer.script(explorer.digits_network())
@@ -90,7 +91,7 @@ def test_kept_network_is_small_whole_and_accurate(path):
     assert found.attrs["name"] == path.stem and path.stat().st_size < 1_000_000
     assert found.sizes["sample"] == explorer.SHOWN and found.sizes["input"] == 784
     with torch.no_grad():
-        decisions = explorer.model_of(found)(explorer.inputs_of(found)).argmax(1).numpy()
+        decisions = explorer_networks.model_of(found)(explorer_networks.inputs_of(found)).argmax(1).numpy()
     # The networks reach 0.98 and 0.88 on the 10,000 official test images; 300 of them have a standard error of 0.02.
     assert (decisions == found.target.values).mean() > {"mnist": 0.95, "fashion-mnist": 0.82}[path.stem]
 
@@ -143,7 +144,7 @@ def test_frames_give_the_published_jaccard_distances(path, monkeypatch):
 def test_frames_are_the_published_checkpoint_s(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     found, spec = load_dataset(path), specs.baseline("stopping", *explorer.FRAMED[path.stem])
-    flat = explorer.plane_of(found)
+    flat = explorer_networks.plane_of(found)
     plane = dataclasses.replace(flat, shape=splits.SHAPES[spec.dataset])
     model = sweeps.classifier(spec)
     levels = {32: model} | uniform.levels_of(model, [8, 3])
@@ -165,7 +166,7 @@ def test_a_framed_network_s_inputs_have_these_logits_and_distances(name, monkeyp
     model = sweeps.classifier(spec)
     inputs = torch.from_numpy(found.image.values[:40, None]).float() / 255
     levels = {32: model} | uniform.levels_of(model, [4])
-    plane = dataclasses.replace(explorer.plane_of(found), shape=(1, 28, 28))
+    plane = dataclasses.replace(explorer_networks.plane_of(found), shape=(1, 28, 28))
     again = explorer.frames(levels, plane, inputs, found.target.values[:40], name=name, nodes=6)
     kept = found.isel(sample=slice(40)).sel(bits=[32, 4])
     # At 4 bits two values of a pooling window are often equal but for rounding, and the processor chooses which of them
@@ -229,7 +230,12 @@ def test_a_network_without_archives_is_an_error_of_one_line(tmp_path, monkeypatc
 
 def test_other_networks_and_sizes_that_differ_are_refused():
     good = small()
-    model, plane, images, classes = explorer.model_of(good), explorer.plane_of(good), good.image, good.target
+    model, plane, images, classes = (
+        explorer_networks.model_of(good),
+        explorer_networks.plane_of(good),
+        good.image,
+        good.target,
+    )
     images, classes = images.values, classes.values
 
     def refused(message, **other):
