@@ -66,7 +66,7 @@ def check_of(model, predict: Callable | None, name: str) -> Callable:
     def check(batch, logits) -> None:
         nonlocal asked
         z = to_numpy(logits) if asked and (is_tensor(logits) or isinstance(logits, np.ndarray)) else np.empty(0)
-        if z.ndim != 2 or z.shape[1] < 2 or z.dtype.kind not in "fiu" or not len(z):
+        if z.ndim != 2 or z.shape[-1] < 2 or z.dtype.kind not in "fiu" or not len(z):
             return  # it has a fault of its own, which is named elsewhere
         batch = to_numpy(batch) if is_tensor(batch) and hasattr(model, "fit") else batch
         try:

@@ -198,7 +198,7 @@ def shares(judged: list[dict[str, xr.Dataset]], claims: list[dict]) -> dict[str,
 
     A joint claim holds where all that it joins hold; the counts of J2, J3 and J4, in three transitions in their order.
     """
-    counts: dict[str, list[float]] = {}
+    counts: dict[str, list[tuple[float, float]]] = {}
     for found in judged:
         flags = {name: judging.flags(one) for name, one in found.items()}
         for claim in claims:
