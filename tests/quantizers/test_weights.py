@@ -88,10 +88,10 @@ def test_a_recurrent_classifier_is_swept_as_its_quantized_copies_are(kind):
     torch.manual_seed(0)
     model, x = Pooled(kind).eval(), torch.randint(11, (150, 5), generator=torch.Generator().manual_seed(0))
     found = bqcore.sweep(model, x, x, bits=(8, 3)).dataset.sel(split="heldout")
+    assert all(a is b for a, b in zip(model.steps._flat_weights, model.steps.parameters(), strict=True))
     with torch.no_grad():
         expected = [decisions.flips(model(x), bqcore.quantize_model(model, b)(x)).rate for b in (8, 3)]
     assert found.flip_rate.values.tolist() == expected and expected[1] > 0
-    assert all(a is b for a, b in zip(model.steps._flat_weights, model.steps.parameters(), strict=True))
 
 
 # One Parameter in several places
