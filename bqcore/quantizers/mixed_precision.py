@@ -42,7 +42,7 @@ def layers(model: nn.Module) -> dict[str, nn.Module]:
 
 def mixed(model: nn.Module, bits: Mapping[str, int], *, scheme: str = "narrow", granularity: str = "tensor") -> Mixed:
     """Return *model* with the weights of the named layers quantized, each to its own bits; the others stay in float."""
-    found, options = weights(model), {"scheme": scheme, "granularity": granularity}
+    found, options = weights(model, asked=bits), {"scheme": scheme, "granularity": granularity}
     check_names(bits, found)
     return Mixed(
         model, {found[name].path: quantize_weight(name, found[name], b, **options) for name, b in bits.items()}

@@ -227,8 +227,9 @@ def model_bytes(model: nn.Module, bits: int | Mapping[str, int], *, granularity:
     >>> bq.model_bytes(network, 4), bq.model_bytes(network, {"0": 8, "2": 4}), bq.model_bytes(network, 32)
     (52, 68, 184)
     """
-    found = {} if bits == 32 else weights(model)
-    each = bits if isinstance(bits, Mapping) else dict.fromkeys(found, bits)
+    named = isinstance(bits, Mapping)
+    found = {} if bits == 32 else weights(model, asked=bits if named else None)
+    each = bits if named else dict.fromkeys(found, bits)
     check_names(each, found)
     quantized = {name: found[name].by_channel() for name in each}
     everything = sum(t.numel() for t in [*model.parameters(), *model.buffers()] if t.is_floating_point())

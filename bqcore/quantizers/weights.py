@@ -32,14 +32,17 @@ class Weight(NamedTuple):
         return self.parameter.detach().movedim(self.axis, 0)
 
 
-def weights(model: nn.Module, skip: str | Iterable[str] = ()) -> dict[str, Weight]:
+def weights(
+    model: nn.Module, skip: str | Iterable[str] = (), *, asked: Iterable[str] | None = None
+) -> dict[str, Weight]:
     """
     Return the weights that PTQ-W quantizes, each Parameter once, by the name of the first layer that holds it.
 
     They are those of linear, bilinear, convolution, transposed convolution and embedding layers, of Hugging Face's
     ``Conv1D``, the packed projections of attention, and those of recurrent layers. A layer that has several adds their
     names to its own: ``lstm.weight_hh_l0``. *skip* names layers, or modules with all that they hold, that stay in
-    float. Refused are models that are no torch module or have no such layer, and weights that are computed from others.
+    float. Refused are models that are no torch module or have no such layer, and weights that are computed from others,
+    unless only other names are *asked* for.
 
     >>> shared = nn.Linear(4, 4)
     >>> list(weights(nn.Sequential(shared, nn.ReLU(), shared, nn.GRUCell(4, 2)), skip="3.weight_ih"))
@@ -61,6 +64,8 @@ def weights(model: nn.Module, skip: str | Iterable[str] = ()) -> dict[str, Weigh
     for name, path, module, slot, axis in places:
         parameter = getattr(module, slot)
         if name in left or id(parameter) in done:
+            continue
+        if not isinstance(parameter, nn.Parameter) and asked is not None and name not in asked:
             continue
         if not isinstance(parameter, nn.Parameter):
             raise ValueError(

@@ -188,7 +188,12 @@ def test_skipped_layers_stay_in_float_with_what_they_share():
     with pytest.raises(ValueError, match="All layers that could be quantized are to be skipped: nothing to quantize"):
         bqcore.quantize_model(nn.Sequential(nn.Linear(2, 2)), 4, skip=["0"])
     computed = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)), nn.Linear(4, 3)).eval()
-    assert list(weights.weights(computed, skip="0")) == ["1"]
+    x = normal(60, 4)
+    assert bqcore.plan_bits(computed, x, x, budget=10**6, bits=(8, 2), skip="0").bits == {"1": 8}
+    says = " 62.5 % of the weights stay in float ("
+    assert says in str(bqcore.sweep(computed, x, x, bits=(8,), skip="0"))
+    with pytest.raises(ValueError, match="Layer '0': its weight is computed from other parameters"):
+        bqcore.sweep(computed, x, x, bits=(8,))
 
 
 class Odd(nn.Module):
