@@ -204,7 +204,10 @@ def _is_sample(item) -> bool:
     if isinstance(item, Mapping):
         return any(map(_is_scalar, item.values()))
     pair = isinstance(item, (tuple, list)) and len(item) == 2
-    return pair and _is_scalar(item[1]) and (isinstance(item[0], str) or not _is_scalar(item[0]))
+    if not pair or (_is_scalar(item[0]) and not isinstance(item[0], str)):
+        return False
+    column = getattr(item[1], "shape", None) == (1,) and hasattr(item[0], "shape") and item[0].shape[0] != 1
+    return _is_scalar(item[1]) or column
 
 
 def _gathered(samples: Iterable, name: str, size: int) -> Iterator:

@@ -64,19 +64,27 @@ class Streamed(IterableDataset):
         return zip(torch.from_numpy(X32), Y)
 
 
+class ByLabel(pd.DataFrame):
+    """A frame that takes a range for labels, as pandas 2 does where the index is of floats."""
+
+    def __getitem__(self, key):
+        return self.loc[key] if isinstance(key, slice) else super().__getitem__(key)
+
+
 FRAME = pd.DataFrame(X32, columns=list("abcdef"))
 INPUTS = {
     "big-endian": (X32.astype(">f4"), Y), "longdouble": (X32.astype(np.longdouble), Y), "lists": (X32.tolist(), Y.tolist()),
     "tuples": (tuple(map(tuple, X32.tolist())), tuple(Y.tolist())), "list of rows": (list(X32), list(Y)),
     "list of tensors": (list(torch.from_numpy(X32)), Y), "sparse": (scipy.sparse.csr_array(X32), Y),
     "sparse without slices": (scipy.sparse.coo_matrix(X32), Y), "frame": (FRAME, pd.Series(Y)),
-    "frame with an index of floats": (FRAME.set_index(np.linspace(5, 1, 200)), Y),
+    "frame with an index of floats": (ByLabel(FRAME.set_index(np.linspace(5, 1, 200))), Y),
     "nullable frame": (FRAME.convert_dtypes(), pd.Series(Y, dtype="Int64")), "objects": (X32.astype(object), Y),
     "mixed frame": (FRAME.astype({"a": "Float32", "b": object}), Y), "read-only": (np.lib.stride_tricks.as_strided(X32, writeable=False), Y),
     "pairs": list(zip(X32, Y)), "pairs of tensors": [(torch.from_numpy(x), torch.tensor(y)) for x, y in zip(X32, Y)],
     "data set": TensorDataset(torch.from_numpy(X32), torch.from_numpy(Y)), "own data set": Rows(X32, Y.tolist()),
     "part of a data set": Subset(Rows(np.tile(X32, (2, 1)), np.tile(Y, 2)), range(200, 400)), "stream": Streamed(),
     "loader of a stream": DataLoader(Streamed(), 64), "sparse batches": [(scipy.sparse.csr_array(X32[i : i + 50]), Y[i : i + 50]) for i in range(0, 200, 50)],
+    "pairs with columns": list(zip(X32, Y[:, None])),
     "lists of batches": [[X32[:90], Y[:90]], [X32[90:], Y[90:]]],
 }  # fmt: skip
 
