@@ -82,7 +82,8 @@ class Study:
         path = self.file(spec)
         found = _kept(path, spec)
         if found is None:
-            _, found = self._make(spec, path, checkpoint_file(spec) if isinstance(spec, Trained) else None)
+            self._make(spec, path, checkpoint_file(spec) if isinstance(spec, Trained) else None)
+            found = load_dataset(path)
         return found
 
     def measured(self, job: Any, *, checkpoint: Path | None = None) -> xr.Dataset:
@@ -103,9 +104,10 @@ class Study:
         return out
 
     def _make(self, job: Hashable, path: Path, checkpoint: Path | None) -> tuple[Hashable, xr.Dataset]:
-        """Measure one job, write its result and return it as it is read, with the job."""
-        save_dataset(self.measured(job, checkpoint=checkpoint), path)
-        return job, load_dataset(path)
+        """Measure one job, write its result and return it with the job."""
+        found = self.measured(job, checkpoint=checkpoint)
+        save_dataset(found, path)
+        return job, found
 
     def sweep(
         self, spec: Spec, seeds: int | None = None, *, workers: int | None = None, progress: bool = True
