@@ -176,20 +176,26 @@ def _correlated(many: xr.Dataset, reported: float, level: float) -> xr.Dataset:
     """Judge the correlation of the Jaccard distances of calibration and held-out slices, over seeds and bit-widths."""
     jaccard = many.boundary_jaccard.astype(np.float64)
     first, second = (jaccard.sel(plane=plane, drop=True) for plane in (PLANES[1], PLANES[0]))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        z = np.arctanh(xr.corr(first, second, ("seed", "bits")).clip(max=1 - 1e-9))
-        seeds, n = many.seed.values, many.sizes["seed"]
-        left = [
-            np.arctanh(xr.corr(first.drop_sel(seed=s), second.drop_sel(seed=s), ("seed", "bits")).clip(max=1 - 1e-9))
-            for s in seeds
-        ]
-    left = xr.concat(left, "seed")
-    error = np.sqrt((n - 1) / n * ((left - left.mean("seed")) ** 2).sum("seed"))
+    dims, n = [dim for dim in first.dims if dim not in ("seed", "bits")], many.sizes["seed"]
+    pairs = [one.transpose("seed", "bits", *dims).values for one in (first, second)]
+    without = [np.array([seed != left for seed in range(n)]) for left in range(n)]
+    z, *left = (np.arctanh(_correlation(*(one[kept] for one in pairs))) for kept in ([True] * n, *without))
+    left = np.ma.masked_invalid(left)  # without one seed, all its distances may be equal
+    error = np.sqrt((n - 1) / n * ((left - left.mean(axis=0)) ** 2).sum(axis=0)).filled(0.0)
     half = scipy_stats.t.isf((1 - level) / 2, n - 1) * error
-    out = xr.Dataset({"estimate": np.tanh(z), "low": np.tanh(z - half), "high": np.tanh(z + half)})
+    values = {"estimate": np.tanh(z), "low": np.tanh(z - half), "high": np.tanh(z + half)}
+    out = xr.Dataset({name: (dims, value) for name, value in values.items()}, {dim: jaccard[dim] for dim in dims})
     inside = (out.low <= reported) & (reported <= out.high)
-    there = z.notnull()
+    there = out.estimate.notnull()
     return out.assign(inside=inside, holds=inside & (out.high - out.low <= 0.1), there=there)
+
+
+def _correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return Pearson's correlation over the first two axes, at most 1 - 1e-9; NaN where one is constant or missing."""
+    first, second = (one - one.mean(axis=(0, 1)) for one in (first, second))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        squares = (first**2).sum(axis=(0, 1)) * (second**2).sum(axis=(0, 1))
+        return np.minimum((first * second).sum(axis=(0, 1)) / np.sqrt(squares), 1 - 1e-9)
 
 
 def shares(judged: list[dict[str, xr.Dataset]], claims: list[dict]) -> dict[str, float]:

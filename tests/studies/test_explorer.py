@@ -181,7 +181,9 @@ def test_a_framed_network_s_inputs_have_these_logits_and_distances(name, monkeyp
                 parameter.data *= 1 + 1e-12 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             turned.append(margins.local_change(copy.deepcopy(model).double(), near, inputs.double()))
     slack = {
-        key: np.stack([np.zeros(40), np.ptp([getattr(change, key) for change in turned], axis=0)])  # of 32 bits and of 4
+        key: np.stack(
+            [np.zeros(40), np.ptp([getattr(change, key) for change in turned], axis=0)]
+        )  # of 32 bits and of 4
         for key in ("normal_variation", "signed_distance_change")
     }
     for key in (
