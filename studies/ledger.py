@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,8 +19,9 @@ from .published import MULTIVERSES, PUBLISHED, READINGS, load_published
 
 README = Path("README.md")
 FIELDS = (
-    "id", "dataset", "where", "says", "kind", "reported", "estimate", "low", "high", "runs", "verdict", "first_verdict",
-    "excluded", "held", "detectable", "bound", "equivalent", "note", "together", "multiverse", "explanation", "command",
+    "id", "dataset", "where", "says", "kind", "reported", "short", "estimate", "low", "high", "values", "runs",
+    "verdict", "first_verdict", "excluded", "held", "detectable", "bound", "equivalent", "note", "together",
+    "multiverse", "explanation", "command",
 )  # fmt: skip
 _MARKS = "<!-- ledger: written by `make publish`, compared by a test -->", "<!-- end of ledger -->"
 _JUDGES = {
@@ -40,9 +42,27 @@ def ledger(
     that explain it. No verdict depends on these two. ``together`` has our middle for each claim that is judged with it.
     """
     rule, claims = load_claims(path)
+    rows = _with_multiverse(judged(None, path, results), claims, rule, results)
+    return _explained(rows, results, predictions, path)
+
+
+def judged(ids: Iterable[str] | None, path: str | Path = CLAIMS, results: str | Path = PUBLISHED) -> list[dict]:
+    """
+    Judge the claims with these *ids*, in their order, or all: rows of :func:`ledger` without its last two columns.
+
+    That takes a part of the time. ``values`` are our runs, one a seed; of a correlation, one a variant.
+    """
+    rule, claims = load_claims(path)
+    known = {claim["id"]: claim for claim in claims}
+    ids = list(known if ids is None else ids)
+    if strange := [name for name in ids if name not in known]:
+        raise ValueError(f"{path} has no claim {strange[0]}; its claims are {', '.join(known)}.")
+    parts = [part for name in ids for part in known[name].get("together", ())]
     files, rows = Results(results), {}
-    for claim in sorted(claims, key=lambda claim: "together" in claim):  # what is judged together after its parts
+    for name in dict.fromkeys([*parts, *sorted(ids, key=lambda name: "together" in known[name])]):
+        claim = known[name]  # what is judged together comes after its parts
         row = dict.fromkeys(FIELDS) | {key: claim[key] for key in FIELDS[:6]}
+        row["short"] = claim.get("short", claim["says"])
         if "not_attempted" in claim:
             rows[claim["id"]] = row | {"verdict": "not attempted"}
             continue
@@ -58,8 +78,7 @@ def ledger(
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: claim {claim['id']} cannot be judged from {names[0]}: {error}") from error
         rows[claim["id"]] = row
-    ordered = [rows[claim["id"]] for claim in claims]
-    return _explained(_with_multiverse(ordered, claims, rule, results), results, predictions, path)
+    return [rows[name] for name in ids]
 
 
 def _with_multiverse(rows: list[dict], claims: list[dict], rule: dict, results: str | Path) -> list[dict]:

@@ -6,6 +6,7 @@ also excludes the means of its neighbours: other bit-widths, roundings, rules or
 *reproduced*, *opposite*, or *no difference seen*. data/claims.yml has each claim's measure, and the rule in words.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,11 +33,12 @@ _OTHERS = {
 
 
 class Number(NamedTuple):
-    """A reported number, the interval of one more such run of ours, and what neighbours give in the mean."""
+    """A reported number, the interval of one more such run of ours, what neighbours give in the mean, and our runs."""
 
     reported: float
     interval: statistics.Interval
     neighbours: dict[str, float]
+    values: Sequence[float] = ()
 
     def holds(self, value: float) -> bool:
         """Return whether the interval holds *value*."""
@@ -73,7 +75,8 @@ def of_values(values: xr.DataArray, claim: dict, runs: xr.Dataset, rule: dict, n
     elif values.name in ("boundary_jaccard", "accuracy") or str(values.name).endswith("_rate"):
         low, high = 0, 1
     found = found._replace(low=float(max(found.low, low)), high=float(min(found.high, high)))
-    return Number(claim["reported"], found, {name: float(value) for name, value in neighbours.items()})
+    means = {name: float(value) for name, value in neighbours.items()}
+    return Number(claim["reported"], found, means, values.values.tolist())
 
 
 def _at(claim: dict, runs: xr.Dataset, rule: dict) -> Number:
@@ -164,14 +167,16 @@ def judge_value(claim: dict, results: Results, rule: dict) -> dict:
 def _fields(one: Number, judged: Together) -> dict:
     told = {name: one.neighbours[name] for name in judged.excluded}
     held = {name: one.neighbours[name] for name in judged.held}
-    return one.interval._asdict() | {"verdict": judged.verdict, "excluded": told, "held": held}
+    return one.interval._asdict() | {
+        "values": one.values, "verdict": judged.verdict, "excluded": told, "held": held,
+    }  # fmt: skip
 
 
 def judge_reduction(claim: dict, results: Results, rule: dict) -> dict:
     """Judge a reported reduction, paired by seed, as a number whose neighbour is "no reduction", and as a direction."""
     first, second = _pair(claim, results, rule)
     found = statistics.prediction_interval(first - second, claim["means_of"], rule["level"])
-    one = Number(claim["reported"], found, {"no reduction": 0.0})
+    one = Number(claim["reported"], found, {"no reduction": 0.0}, (first - second).tolist())
     seen = direction(first, second, rule, claim["bound"])
     mean = statistics.paired_difference(first, second, rule["level"])
     note = f"mean {interval(mean, '.4f', signed)}: {_word(mean)}"
@@ -213,7 +218,8 @@ def judge_direction(claim: dict, results: Results, rule: dict) -> dict:
     if claim["kind"] == "no gain":  # what would be a gain speaks against it
         upper = statistics.paired_difference(first, second, 2 * rule["level"] - 1).high
         verdict = "opposite" if found.low > 0 else "reproduced" if upper < bound else DIRECTIONS[1]
-    return found._asdict() | seen | {"verdict": verdict, "note": _limits_note(claim, first, results, rule)}
+    note = _limits_note(claim, first, results, rule)
+    return found._asdict() | seen | {"values": (first - second).tolist(), "verdict": verdict, "note": note}
 
 
 def _limits_note(claim: dict, first: np.ndarray, results: Results, rule: dict) -> str:
@@ -255,7 +261,8 @@ def judge_correlation(claim: dict, results: Results, rule: dict) -> dict:
     ends = [which(getattr(one, end) for one in found.values()) for end in ("low", "high")]
     names = {key: f"{key[0]} ({specs.load(files[key[1]].attrs['spec']).dataset})" for key in found}
     neighbours = {names[key]: one.estimate for key, one in found.items() if key != extreme}
-    one = Number(claim["reported"], statistics.Interval(found[extreme].estimate, *ends), neighbours)
+    estimates = [one.estimate for one in found.values()]
+    one = Number(claim["reported"], statistics.Interval(found[extreme].estimate, *ends), neighbours, estimates)
     seeds = np.array([files[name].sizes["seed"] for _, name in found])
     common, middle = _extreme_of_one(list(spread.values()), seeds, rule["level"], sign)
     note = (

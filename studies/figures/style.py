@@ -20,6 +20,13 @@ CLASS_COLOURS = (
 )  # fmt: skip
 DATASETS = formats.DATASETS
 FLOAT_COLOUR, QUANTIZED_COLOUR, BOTH_COLOUR = "#0072b2", "#d55e00", "#1a1a1a"
+PAPER_COLOUR, GREY = QUANTIZED_COLOUR, "#767676"  # the paper's values: a dashed line or a star; what is not compared
+# A verdict's colour, mark and face, those of its badge in the book; each has its own shape, for whoever sees no colour.
+VERDICT_LOOKS = {
+    "reproduced": ("#0b5394", "o", "#0b5394"), "compatible": ("#0b5394", "s", "#dcebf7"),
+    "not reproduced": ("#a84300", "D", "#ffd9a8"), "opposite": ("#a84300", "X", "#ffd9a8"),
+    "no difference seen": ("#555555", "s", "#f3f3f3"), "not attempted": ("#555555", ".", "#f3f3f3"),
+}  # fmt: skip
 _SHADES = ("#440154", "#443983", "#31688e", "#21918c", "#35b779", "#90d743", "#c8b900")
 LEVEL_COLOURS = dict(zip(range(8, 1, -1), _SHADES))
 STYLE = {

@@ -12,8 +12,10 @@ from studies import explanations, ledger, published, specs, stopping
 from tests.helpers import ROOT
 
 KEYS = [
-    "id", "dataset", "where", "says", "kind", "reported", "estimate", "low", "high", "runs", "verdict", "first_verdict", "excluded",
-    "held", "detectable", "bound", "equivalent", "note", "together", "multiverse", "explanation", "command",
+    "id", "dataset", "where", "says", "kind", "reported", "short", "estimate", "low", "high", "values", "runs",
+    "verdict", "first_verdict", "excluded",
+    "held", "detectable", "bound", "equivalent", "note", "together",
+    "multiverse", "explanation", "command",
 ]  # fmt: skip
 # The abstract's claims with the numbers it reports; a word stands for a claim without one.
 REPORTED = {

@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 
+import numpy as np
 import pytest
 import yaml
 
@@ -111,7 +112,8 @@ def test_the_claims_pick_the_baselines_measures(clone):
 def test_a_claim_not_attempted_has_no_numbers(tmp_path):
     row = judge_file(tmp_path, [{"id": "Z", "reported": 3, "kind": "value", "not_attempted": "not yet"}])[0]
     assert row == dict.fromkeys(KEYS) | {
-        "id": "Z", "dataset": "d", "says": "s", "kind": "value", "reported": 3, "where": "w", "verdict": "not attempted", "explanation": "",
+        "id": "Z", "dataset": "d", "says": "s", "kind": "value", "reported": 3, "where": "w", "short": "s", "verdict": "not attempted",
+        "explanation": "",
     }  # fmt: skip
     assert (
         "| Z (d): s | 3     |                     | not attempted |                     |            |               |"
@@ -375,3 +377,13 @@ def test_readme_s_table_is_the_generated_one(clone):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert readme == ledger.readme_with(ledger.judged_table(published_rows()))
     assert readme.count("| D1 ") == 1
+
+
+def test_some_claims_are_judged_as_in_the_ledger_and_carry_their_runs():
+    known = {row["id"]: row for row in published_rows()}
+    rows = ledger.judged(["S2+S4", "D2", "S5"], ROOT / ledger.CLAIMS, ROOT / published.PUBLISHED)
+    later = dict.fromkeys(["multiverse", "explanation"])
+    assert rows == [known[name] | later for name in ("S2+S4", "D2", "S5")]
+    both, one, saved = (row["values"] for row in rows)
+    assert both is None and len(one) == 100 and np.median(one) == rows[1]["estimate"]
+    assert np.mean(saved) == pytest.approx(rows[2]["estimate"])
