@@ -19,7 +19,8 @@ _LIMITS = {
 }
 _COMMANDS = {
     "audit": ("would a quantized classifier of your own decide as the float one does?",
-              "Compare the decisions of two classifiers; write a page, JSON and NetCDF."),
+              "Compare the decisions of two classifiers, and say ship, look or do not ship; write a page, JSON and "
+              "NetCDF."),
     "sweep": ("to how few bits can a torch model be quantized?",
               "Quantize the weights of a torch model to every bit-width, and recommend the fewest bits that keep a "
               "limit on the calibration split."),
@@ -57,7 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bqcore", description=says)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (title, says) in _COMMANDS.items():
-        status = "1 if a stated limit is exceeded, 2 after an error" if name == "audit" else "2 after an error"
+        gate = "1 if a stated limit is exceeded or, with --ship-only, the verdict is another than ship, "
+        status = f"{gate if name == 'audit' else ''}2 after an error"
         says = f"{says} The status is {status}. Nothing is unpickled."
         add = _audit_options if name == "audit" else _model_options
         add(commands.add_parser(name, help=title, description=says), name)
@@ -129,6 +131,8 @@ def _audit_options(audit: argparse.ArgumentParser, name: str) -> None:
     limits = audit.add_argument_group("limits", "on the held-out split: fractions, such as 0.1").add_argument
     for option, (_, says) in _LIMITS.items():
         limits(f"--max-{option}", type=float, metavar="FRACTION", help=says)
+    limits("--ship-only", action="store_true", help="status 1 also where the verdict is look")
+    add("--explain", action="store_true", help="rank the layers and sweep the bit-widths of the reference as well")
     says = f"for {name}.html, {name}.json and {name}.nc (default: %(default)s)"
     add("--out", type=Path, default=Path("audit"), metavar="FOLDER", help=says)
 
@@ -160,7 +164,8 @@ def _audit(options) -> int:
         given, sure = _pair(options)
         if limits:  # one that cannot be judged would be refused after hours
             check_limits(limits, labelled=next(batches(given[-1], "Held-out split")).classes is not None)
-        found = audit(*given, **sure)
+        found = audit(*given, **sure, limits=limits or None)
+        found = _explained(options, found, *given)
     words = _save(options, found.dataset, found.to_json())
     lines = exceeded(found.dataset, limits)
     html = page(found, "Audit", limits=limits, exceeded=tuple(lines), command=words)
@@ -169,7 +174,24 @@ def _audit(options) -> int:
     for line in lines:
         print(f"Limit exceeded: {line}")
     print(f"The page: {options.out / 'audit.html'}")
-    return 1 if lines else 0
+    return int(bool(lines) or (options.ship_only and found.verdict.word != "ship"))
+
+
+def _explained(options, found, reference, candidate, calibration, heldout):
+    """Return an audit with its layers ranked and its bit-widths swept, if that is asked for, or with how to ask."""
+    from dataclasses import replace
+
+    from ._checks import is_module
+
+    if not options.explain:
+        able = is_module(reference) and calibration is not None
+        by = "the same command with --explain" if able else "--explain, with a torch module and --calibration,"
+        return replace(found, commands=dict.fromkeys(found.commands, by))
+    from . import blame_layers, sweep
+
+    how = {"fraction": options.fraction, "batch_size": options.batch_size}
+    layers = blame_layers(reference, heldout, bits=options.bits or 4, gradient_samples=0, **how)
+    return found.explain(layers=layers, sweep=sweep(reference, calibration, heldout, **how))
 
 
 def _sweep(options) -> None:
@@ -229,7 +251,7 @@ def _pair(options) -> tuple[tuple, dict]:
     if options.reference_logits or options.candidate_logits:
         pair = loading.read_logits(options.reference_logits, options.candidate_logits, options.heldout_classes)
         others = """reference reference_weights candidate candidate_weights bits heldout calibration calibration_classes
-            size mean std""".split()
+            size mean std explain""".split()
         surplus = [name.replace("_", "-") for name in others if getattr(options, name)]
         if surplus:
             raise ValueError(f"Logits are given, which need no --{surplus[0]}: leave it out.")
@@ -241,6 +263,10 @@ def _pair(options) -> tuple[tuple, dict]:
         raise ValueError("Give either --candidate or --bits, the PTQ-W of the reference.")
     splits = _splits(options, "calibration", "heldout")
     reference = loading.read_classifier(options.reference, options.reference_weights)
+    if options.explain:
+        _check_given(options, "calibration")
+        if not hasattr(reference, "named_modules"):
+            raise ValueError(f"--explain quantizes torch modules, and {options.reference} is none: leave it out.")
     if options.bits is None:
         candidate = loading.read_classifier(options.candidate, options.candidate_weights)
     elif hasattr(reference, "named_modules"):

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import xarray as xr
@@ -13,8 +14,10 @@ from .._store import along, package_versions
 from . import loaders, samples
 from .adapters import class_names, runnable
 from .geometry import gradient_measures, slice_measures
+from .limits import ALPHA, check_limits
 from .orders import order_fault
 from .streaming import RATES, Decided, decide_split, logits_functions, measures
+from .verdict import COMMANDS, Verdict, decide_verdict
 
 SPLITS = ("calibration", "heldout")
 ENDS = {"events": "count", "low": "lower end of the 95 % interval", "high": "upper end of the 95 % interval"}
@@ -29,6 +32,38 @@ class Audit:
     conclusion: str  # one plain sentence
     notes: tuple[str, ...]  # what could not be measured, and what to know when reading the numbers
     pictures: Mapping[int, bytes] = field(default_factory=dict)  # of flipped samples that are images, as PNG
+    limits: Mapping[str, float] | None = None  # those stated; the defaults if None
+    layers: xr.Dataset | None = None  # of bqcore.blame_layers, see explain
+    levels: xr.Dataset | None = None  # of bqcore.sweep
+    commands: Mapping[str, str] = field(default_factory=lambda: COMMANDS)  # that find layers and levels
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """Return *ship*, *look* or *do not ship* by the limits stated, why, and what to do next; see :meth:`judge`."""
+        return self.judge(self.limits)
+
+    def judge(self, limits: Mapping[str, float] | None = None, *, alpha: float = ALPHA) -> Verdict:
+        """
+        Return the verdict by other *limits*, fractions by name of a measure, such as ``{"flip_rate": 0.02}``.
+
+        By default at most 1 % of the decisions and 5 % of those in the band may change, and on balance 0.5 points of
+        accuracy be lost. *alpha* is the chance that *ship* is said where a limit is truly exceeded, and that *do not
+        ship* is where none is.
+        """
+        found = {"layers": self.layers, "levels": self.levels, "commands": self.commands}
+        return decide_verdict(self.dataset, limits, alpha=alpha, **found)
+
+    def explain(self, *, layers: xr.Dataset | None = None, sweep=None) -> "Audit":
+        """Return this audit with what :func:`bqcore.blame_layers` and :func:`bqcore.sweep` found, to name both."""
+        levels = None if sweep is None else sweep.dataset
+        for name, found in (("layers", layers), ("sweep", levels)):
+            if found is not None and found.share != self.dataset.share:
+                raise ValueError(
+                    f"The {name} have a band of {found.share:g} and the audit of {self.dataset.share:g}: give both the "
+                    "same fraction."
+                )
+        new = {"layers": layers, "levels": levels}
+        return replace(self, **{name: found for name, found in new.items() if found is not None})
 
     def to_dataset(self) -> xr.Dataset:
         """Return every number as an xarray.Dataset; conclusion and notes are attributes."""
@@ -49,13 +84,13 @@ class Audit:
         return page(self, title)
 
     def __repr__(self) -> str:
-        return "\n".join([self.conclusion, *(f"Note: {note}" for note in self.notes)])
+        return "\n".join([self.conclusion, *(f"Note: {note}" for note in self.notes), str(self.verdict)])
 
 
 def audit(
     reference, candidate, calibration, heldout, *, fraction: float = 0.2, nodes: int = 101,
     gradient_samples: int = 1000, probabilities: bool = False, check_order: bool = True, batch_size: int | None = None,
-    ids=None,
+    ids=None, limits: Mapping[str, float] | None = None,
 ) -> Audit:  # fmt: skip
     """
     Compare the decisions of two classifiers on the same inputs.
@@ -85,13 +120,17 @@ def audit(
     ids : sequence of N names, optional
         Of the held-out samples, by which those that flip are listed; by default the index of a data frame, or the files
         of a folder of images.
+    limits : mapping of measure to fraction, optional
+        The largest that the verdict lets pass: ``flip_rate``, ``band_flip_rate``, ``accuracy_loss``, or another rate.
+        Those stated take the place of the defaults, 0.01, 0.05 and 0.005.
 
     Returns
     -------
     Audit
-        ``conclusion`` in words, ``notes`` on what was left out and what to doubt, and ``dataset``; each variable says
-        in its ``long_name`` what it is. Rates are fractions in [0, 1] with 95 % Clopper–Pearson intervals, lengths are
-        in the units of the inputs.
+        ``conclusion`` in words, ``notes`` on what was left out and what to doubt, ``verdict`` with ``word`` (*ship*,
+        *look* or *do not ship*), ``reasons``, ``next_steps`` and ``samples_needed``, and ``dataset``; each variable
+        says in its ``long_name`` what it is. Rates are fractions in [0, 1] with 95 % Clopper–Pearson intervals, lengths
+        are in the units of the inputs.
 
     Raises
     ------
@@ -108,7 +147,8 @@ def audit(
     >>> import bqcore
     >>> float_model = lambda x: np.stack([3 * x[:, 0], 1 - x[:, 0]], axis=1)
     >>> rounded = lambda x: float_model(x + 0.0105)
-    >>> print(bqcore.audit(float_model, rounded, None, np.linspace(0, 1, 401)[:, None], nodes=0).conclusion)
+    >>> found = bqcore.audit(float_model, rounded, None, np.linspace(0, 1, 401)[:, None], nodes=0)
+    >>> print(found.conclusion)
     The candidate changes 4 of 401 held-out decisions (1.0 %, 95 % interval 0.3 to 2.5 %), 4 of them among the 81 of
     lowest float margin (4.9 %).
     """
@@ -118,6 +158,7 @@ def audit(
     # What would be refused once all decisions are measured is refused before.
     if fraction == 0:
         raise ValueError("Band fraction is 0: the boundary band would be empty.")
+    check_limits(limits or {})
     if nodes == 1:
         raise ValueError("Nodes a side is 1: give at least 2, or 0 to leave slices out.")
     reference, candidate = runnable(reference), runnable(candidate)
@@ -165,7 +206,7 @@ def audit(
     notes, conclusion = list(dict.fromkeys(notes)), conclude(out.sel(split="heldout"))
     says = {"title": "Audit: decisions of a candidate against a reference", "conclusion": conclusion, "share": fraction}
     describe(out, says | {"notes": json.dumps(notes, ensure_ascii=False)})
-    return Audit(out, conclusion, tuple(notes), pictures.made())
+    return Audit(out, conclusion, tuple(notes), pictures.made(), limits)
 
 
 def _moved(decided: Decided, band: np.ndarray) -> xr.Dataset:
@@ -281,7 +322,8 @@ def describe(dataset: xr.Dataset, attributes: Mapping) -> xr.Dataset:
 
 def _plain(found: Audit, samples: int) -> dict:
     ds = found.dataset
-    out = {"conclusion": found.conclusion, "notes": list(found.notes), "band_share": ds.share, "splits": {}}
+    out: dict = {"conclusion": found.conclusion, "notes": list(found.notes), "verdict": found.verdict.to_dict()}
+    out |= {"band_share": ds.share, "splits": {}}
     for name in ds.split.values:
         part = ds.sel(split=name)
         known = [rate for rate in RATES if np.isfinite(part[rate])]

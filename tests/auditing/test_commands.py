@@ -138,7 +138,42 @@ def test_without_a_folder_nothing_is_written_and_without_classes_there_is_no_acc
     assert "accuracy" not in out and sorted(Path().iterdir()) == before
 
 
+AUDIT = ["audit", "--reference", MODEL[1], "--reference-weights", MODEL[3], "--bits", "3", *BOTH, "--nodes", "0"]
+
+
+def test_an_audit_ends_in_a_verdict_and_names_layers_and_bits_if_asked_to(here, capsys):
+    out = said(capsys, *AUDIT)
+    assert "1. Layer: the same command with --explain says which one to keep in higher precision." in out
+    out = said(capsys, *AUDIT, "--explain")
+    model, calibration, held = given()
+    found = bqcore.audit(model, bqcore.quantize_model(model, 3), calibration, held, nodes=0)
+    found = found.explain(layers=bqcore.blame_layers(model, held, bits=3), sweep=bqcore.sweep(model, calibration, held))
+    assert out == f"{found}\nThe page: {Path('audit', 'audit.html')}\n"
+    kept = json.loads(Path("audit/audit.json").read_text(encoding="utf-8"))["verdict"]
+    assert kept == json.loads(json.dumps(found.verdict.to_dict()))
+    assert (
+        said(capsys, *AUDIT[:7], "--nodes", "0", "--heldout", "x.npy").count(
+            "--explain, with a torch module and --calibration, "
+        )
+        == 2
+    )
+
+
+def test_the_status_guards_a_release_by_what_was_found_or_if_asked_by_what_is_shown(here, capsys):
+    """No limit that nobody stated stops a release; with --ship-only, one that is neither kept nor exceeded does."""
+    rate = float(bqcore.audit(given()[0], bqcore.quantize_model(given()[0], 3), *given()[1:]).dataset.flip_rate[1])
+    words = {
+        (): ("do not ship", 0), ("--max-flips", f"{rate + 0.01}"): ("look", 0), ("--max-flips", f"{rate - 0.01}"): ("look", 1),
+        ("--max-flips", f"{rate + 0.01}", "--ship-only"): ("look", 1), ("--ship-only", "--max-flips", "0.5"): ("ship", 0),
+    }  # fmt: skip
+    for more, (word, status) in words.items():
+        assert __main__.main([*AUDIT, *more]) == status
+        assert f"\n{word.capitalize()}: " in capsys.readouterr().out
+
+
 REFUSED = [
+    (["audit", *AUDIT[1:7], "--heldout", "x.npy", "--explain"], "--calibration is missing: see --help"),
+    (["audit", "--reference", "own_nets:plain", *AUDIT[5:], "--explain"], "--explain quantizes torch modules, and own_nets:plain is none"),
     (["sweep", *BOTH], "--model is missing: see --help"),
     (["sweep", *MODEL, "--heldout", "x.npy"], "--calibration is missing: see --help"),
     (["sweep", *MODEL, *BOTH, "--bits", "8,1"], "Bit-width is 1: give an integer from 2 to 16"),

@@ -1,5 +1,6 @@
 """Files that the audit reads, and its command line: what it gives, its status, and that no file can run code."""
 
+import dataclasses
 import importlib
 import json
 import os
@@ -113,8 +114,13 @@ def test_a_network_with_weights_and_data_makes_a_page_and_numbers(here):
     assert (done.returncode, done.stderr) == (0, "")
     model = loading.read_classifier("own_factories:net")
     held = loading.read_split("held.npz")
-    expected = bqcore.audit(model, uniform.quantize_model(model, 3), np.load("x.npy"), held, nodes=21)
+    stated = {"flip_rate": 1.0, "accuracy_loss": 0.9}
+    expected = bqcore.audit(model, uniform.quantize_model(model, 3), np.load("x.npy"), held, nodes=21, limits=stated)
+    expected = dataclasses.replace(
+        expected, commands=dict.fromkeys(expected.commands, "the same command with --explain")
+    )
     assert done.stdout == f"{expected}\nThe page: {Path('here', 'audit.html')}\n"
+    assert f"\n{expected.verdict.headline}\n" in done.stdout and expected.verdict.word == "ship"
     kept = _store.load_dataset("here/audit.nc")
     assert kept.equals(expected.dataset) and kept.command.startswith(
         "python -m bqcore audit --reference own_factories:net"
