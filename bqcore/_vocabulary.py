@@ -27,6 +27,7 @@ LONG_NAMES = {
     "decided_reference": ("held-out decisions of the reference", "count"),
     "decided_candidate": ("of the candidate", "count"), "decided_both": ("of both", "count"),
     "group_samples": ("samples of a group by growing float margin", "count"), "group_flips": ("their flips", "count"),
+    "group_margin": ("their largest float margin", "1"),
     # around inputs
     "radius": ("local logit-margin radius", UNITS),
     "displacement": ("first-order boundary displacement, magnitude", UNITS),

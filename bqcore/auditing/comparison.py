@@ -2,8 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import numpy as np
 import xarray as xr
@@ -13,78 +11,13 @@ from .._checks import check_integer, check_share, is_module
 from .._store import along, package_versions
 from . import loaders, samples
 from .adapters import class_names, runnable
+from .findings import ENDS, Audit
 from .geometry import gradient_measures, slice_measures
-from .limits import ALPHA, check_limits
+from .limits import check_limits
 from .orders import order_fault
 from .streaming import RATES, Decided, decide_split, logits_functions, measures
-from .verdict import COMMANDS, Verdict, decide_verdict
 
 SPLITS = ("calibration", "heldout")
-ENDS = {"events": "count", "low": "lower end of the 95 % interval", "high": "upper end of the 95 % interval"}
-SLICE_ROW = "nodes step_a step_b boundary_jaccard effective_displacement grid_change junctions".split()
-
-
-@dataclass(frozen=True, eq=False)
-class Audit:
-    """What an audit found; see :func:`audit`."""
-
-    dataset: xr.Dataset
-    conclusion: str  # one plain sentence
-    notes: tuple[str, ...]  # what could not be measured, and what to know when reading the numbers
-    pictures: Mapping[int, bytes] = field(default_factory=dict)  # of flipped samples that are images, as PNG
-    limits: Mapping[str, float] | None = None  # those stated; the defaults if None
-    layers: xr.Dataset | None = None  # of bqcore.blame_layers, see explain
-    levels: xr.Dataset | None = None  # of bqcore.sweep
-    commands: Mapping[str, str] = field(default_factory=lambda: COMMANDS)  # that find layers and levels
-
-    @cached_property
-    def verdict(self) -> Verdict:
-        """Return *ship*, *look* or *do not ship* by the limits stated, why, and what to do next; see :meth:`judge`."""
-        return self.judge(self.limits)
-
-    def judge(self, limits: Mapping[str, float] | None = None, *, alpha: float = ALPHA) -> Verdict:
-        """
-        Return the verdict by other *limits*, fractions by name of a measure, such as ``{"flip_rate": 0.02}``.
-
-        By default at most 1 % of the decisions and 5 % of those in the band may change, and on balance 0.5 points of
-        accuracy be lost. *alpha* is the chance that *ship* is said where a limit is truly exceeded, and that *do not
-        ship* is where none is.
-        """
-        found = {"layers": self.layers, "levels": self.levels, "commands": self.commands}
-        return decide_verdict(self.dataset, limits, alpha=alpha, **found)
-
-    def explain(self, *, layers: xr.Dataset | None = None, sweep=None) -> "Audit":
-        """Return this audit with what :func:`bqcore.blame_layers` and :func:`bqcore.sweep` found, to name both."""
-        levels = None if sweep is None else sweep.dataset
-        for name, found in (("layers", layers), ("sweep", levels)):
-            if found is not None and found.share != self.dataset.share:
-                raise ValueError(
-                    f"The {name} have a band of {found.share:g} and the audit of {self.dataset.share:g}: give both the "
-                    "same fraction."
-                )
-        new = {"layers": layers, "levels": levels}
-        return replace(self, **{name: found for name, found in new.items() if found is not None})
-
-    def to_dataset(self) -> xr.Dataset:
-        """Return every number as an xarray.Dataset; conclusion and notes are attributes."""
-        return self.dataset
-
-    def to_dict(self, samples: int = 100) -> dict:
-        """Return the numbers in dictionaries and lists: None if not finite, the first *samples* flips by margin."""
-        return _plain(self, check_integer("Samples", samples, 0))
-
-    def to_json(self, samples: int = 100) -> str:
-        """Return :meth:`to_dict` as JSON."""
-        return json.dumps(self.to_dict(samples), indent=1, ensure_ascii=False)
-
-    def to_html(self, title: str = "Audit") -> str:
-        """Return one self-contained page: conclusion, tables, figures."""
-        from .report import page
-
-        return page(self, title)
-
-    def __repr__(self) -> str:
-        return "\n".join([self.conclusion, *(f"Note: {note}" for note in self.notes), str(self.verdict)])
 
 
 def audit(
@@ -217,8 +150,8 @@ def _moved(decided: Decided, band: np.ndarray) -> xr.Dataset:
     found, counts = np.unique(pairs, return_counts=True)
     largest = np.argsort(-counts, kind="stable")
     # Of samples in ten groups of equal size by growing margin, how many flip.
-    moved = decided.flipped()[np.argsort(decided.margin, kind="stable")]
-    by_margin, y = np.array_split(moved, min(10, len(moved))), decided.targets
+    by_margin, y = np.argsort(decided.margin, kind="stable"), decided.targets
+    groups = np.array_split(by_margin, min(10, len(by_margin)))
     counted = {"reference": decided.winner, "candidate": decided.decision, "both": decided.winner[~decided.flipped()]}
     columns = {
         "flip": {
@@ -230,7 +163,10 @@ def _moved(decided: Decided, band: np.ndarray) -> xr.Dataset:
         "pair": dict(zip(("pair_from", "pair_to"), np.divmod(found[largest], decided.classes)))
         | {"pair_flips": counts[largest]},
         "class": {f"decided_{of}": np.bincount(x, minlength=decided.classes) for of, x in counted.items()},
-        "group": {"group_samples": list(map(len, by_margin)), "group_flips": [int(g.sum()) for g in by_margin]},
+        "group": {
+            "group_samples": list(map(len, groups)), "group_flips": [int(decided.flipped()[g].sum()) for g in groups],
+            "group_margin": [decided.margin[g[-1]] for g in groups],
+        },
     }  # fmt: skip
     return xr.Dataset({name: (dim, values) for dim, each in columns.items() for name, values in each.items()})
 
@@ -318,49 +254,3 @@ def describe(dataset: xr.Dataset, attributes: Mapping) -> xr.Dataset:
     versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
     dataset.attrs = {**attributes, "versions": versions}
     return dataset
-
-
-def _plain(found: Audit, samples: int) -> dict:
-    ds = found.dataset
-    out: dict = {"conclusion": found.conclusion, "notes": list(found.notes), "verdict": found.verdict.to_dict()}
-    out |= {"band_share": ds.share, "splits": {}}
-    for name in ds.split.values:
-        part = ds.sel(split=name)
-        known = [rate for rate in RATES if np.isfinite(part[rate])]
-        ends = {rate: {end: part[f"{rate}_{end}"].item() for end in ENDS} for rate in known}
-        rates = {rate: {"estimate": float(part[rate])} | ends[rate] for rate in known}
-        counts = ("samples", "band_samples", "flips_in_band", "tied_flips", "near_ties", "band_margin")
-        out["splits"][str(name)] = {key: part[key].item() for key in counts} | rates
-        if "nodes" in ds.dims:
-            out["splits"][str(name)]["slices"] = _rows(part, dict(zip(SLICE_ROW, SLICE_ROW)), "nodes")
-            moved = {"tau": "tau", "tolerance_jaccard": "tolerance_jaccard"}
-            one = {"side": float(part.side), "outside": float(part.outside), "beyond": _rows(part, moved, "tau")}
-            out["splits"][str(name)] |= one
-    left_out = max(0, ds.sizes["flip"] - samples)
-    out["pairs"] = _rows(ds, {"from": "pair_from", "to": "pair_to", "flips": "pair_flips"}, "pair")
-    out["classes"] = _rows(ds, {name: f"decided_{name}" for name in ("reference", "candidate", "both")}, "class")
-    out["groups"] = _rows(ds, {"samples": "group_samples", "flips": "group_flips"}, "group")
-    flipped = {name.removeprefix("flipped_"): name for name in ds.data_vars if name.startswith("flipped_")}
-    out |= {"flipped": _rows(ds.isel(flip=slice(0, samples)), flipped, "flip"), "flipped_left_out": left_out}
-    if "displacement" in ds:
-        names = (
-            "displacement signed_distance_change normal_variation third_class gradient_samples radius_samples".split()
-        )
-        radius = {str(key): ds.radius.sel(model=key).values.tolist() for key in ds.model.values}
-        out["gradients"] = {name: ds[name].values.tolist() for name in names}
-        out["gradients"] |= {"quantiles": ds["quantile"].values.tolist(), "radius": radius}
-    return _finite(out)
-
-
-def _rows(ds: xr.Dataset, columns: dict, dim: str) -> list[dict]:
-    """Return the variables *columns* along *dim* as a list of objects."""
-    values = {key: ds[name].values.tolist() for key, name in columns.items()}
-    return [dict(zip(values, row)) for row in zip(*values.values())] if ds.sizes[dim] else []
-
-
-def _finite(value):
-    if isinstance(value, dict):
-        return {key: _finite(v) for key, v in value.items()}
-    if isinstance(value, list):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value

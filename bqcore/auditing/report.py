@@ -28,7 +28,7 @@ def page(
     found, title: str, *, limits: Mapping[str, float] | None = None, exceeded: tuple[str, ...] = (), command: str = ""
 ) -> str:
     """
-    Return the page of an :class:`bqcore.auditing.comparison.Audit`, with the command that made it at its end.
+    Return the page of an :class:`bqcore.auditing.findings.Audit`, with the command that made it at its end.
 
     *limits* by measure are shown as kept unless one is exceeded, as the lines *exceeded* then say.
     """

@@ -9,7 +9,6 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 import bqcore
-from bqcore import _store
 from bqcore._threads import one_thread
 from bqcore.metrics import boundary_distances, exact_slices, planes
 from bqcore.quantizers import uniform
@@ -77,29 +76,6 @@ def test_digits_give_the_numbers_of_the_chapters_to_the_last_digit(lively, bits)
 
 
 # What comes out
-
-
-def test_results_go_to_json_and_netcdf(lively, tmp_path):
-    split, model = lively
-    found = bqcore.audit(
-        model, uniform.quantize_model(model, 2), None, (split.test_inputs, split.test_classes), nodes=21,
-    )  # fmt: skip
-    _store.save_dataset(found.to_dataset(), tmp_path / "audit.nc")
-    assert _store.load_dataset(tmp_path / "audit.nc").flip_rate.equals(found.dataset.flip_rate)
-    assert not [name for name in found.dataset.data_vars if "long_name" not in found.dataset[name].attrs]
-    content = json.loads(found.to_json(samples=3))
-    assert content["conclusion"] == found.conclusion == found.dataset.conclusion
-    rate = content["splits"]["heldout"]["flip_rate"]
-    assert (rate["estimate"], rate["events"]) == (float(held(found).flip_rate), int(held(found).flip_rate_events))
-    assert len(content["flipped"]) == 3 and content["flipped_left_out"] == rate["events"] - 3
-    assert [set(row) for row in content["pairs"][:1]] == [{"from", "to", "flips"}]
-    assert content["splits"]["heldout"]["outside"] == float(held(found).outside) > 0
-    grids = content["splits"]["heldout"]["slices"]
-    assert [row["nodes"] for row in grids] == [21, 11, 6]
-    assert [row["junctions"] for row in grids] == held(found).junctions.values.tolist() != [[0, 0]] * 3
-    assert sum(group["flips"] for group in content["groups"]) == rate["events"] > 0
-    assert sum(group["samples"] for group in content["groups"]) == held(found).samples
-    assert found.to_dict(3) == content and found.to_dict() == json.loads(found.to_json())
 
 
 def test_equal_classifiers_change_nothing(lively):
