@@ -125,7 +125,7 @@ rule all:
 
 rule book:
     input:
-        EXECUTED, PAGES, LEDGER, EXPLORER, "_config.yml", "_toc.yml",
+        EXECUTED, PAGES, LEDGER, EXPLORER, "_config.yml", "_toc.yml", "CITATION.cff",
     output:
         "_build/html/index.html",
     params:

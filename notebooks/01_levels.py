@@ -9,19 +9,8 @@
 # %% [markdown]
 # (levels)=
 # # Levels: what each bit-width moves
-#
-# **Question.** A one-hidden-layer network on the digits set keeps its accuracy when its weights are quantized to a few
-# bits. How far does its {term}`decision boundary` move meanwhile, and do the paper's numbers for 8 and 4 bits come out?
-#
-# Everything below is made from raw pixels by this notebook: it trains, quantizes ({term}`PTQ-W`) and measures, once as the paper
-# did and again for many seeds. [](definitions) has the measures.
 
-# %% [markdown]
-# ## Parameters
-#
-# Rerun with others by `make book P="seed=3 bits=[8,5]"`, or with papermill; [](rerun-it) says what each means.
-
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"] mystnb={"code_prompt_show": "Parameters: what you can change, and what it costs"}
 seed = 0  # of the split, the initial weights and the order of the batches
 seeds = 100  # networks, with the seeds from `seed` on; cost: about 2 s each
 bits = [8, 7, 6, 5, 4, 3, 2]  # levels, 2 to 16; a transition leads from each to the next; cost: grows with their number
@@ -33,119 +22,189 @@ granularity = "tensor"  # one step for a weight tensor, or one for each output c
 steps = 11  # of a transition, both ends included; cost: grows with it
 share = 0.2  # of the inputs, those of least margin, in the boundary band
 
-# %% tags=["remove-cell"]
-from studies import catalogue, ledger
-from studies.figures import inputs, levels, setup, tables
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "The runs of this chapter: one as in the paper, and many seeds"}
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
 
-settings = inputs.settings("seed seeds bits width epochs nodes scheme granularity steps share")
+import bqcore as bq
+from bqcore.metrics import statistics
+from studies import catalogue, ledger, networks, specs, training
+from studies.data import splits
+from studies.figures import inputs, levels, setup, strips, tables
+
+inputs.check_names()
+spec = specs.Levels(
+    seed=seed, bits=bits, width=width, epochs=epochs, nodes=nodes, scheme=scheme, granularity=granularity, steps=steps,
+    share=share,
+)  # fmt: skip
+one, many = catalogue.run(spec), catalogue.sweep(spec, seeds)
+paper = ledger.reported_values()
+
+# %% tags=["remove-input"]
+levels.answer(many, paper)
+
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "What each bit-width does to a digits network. A dot is one network, a black line the median, an orange diamond the paper's value. Compare the lower left panel with the upper right one: the mask moves at bit-widths that hardly change a decision.", "name": "figure-spread"}}
+levels.spread_figure(many, paper)
+
+# %% [markdown]
+# ## The question
+#
+# The paper trains a network with one hidden layer on the digits set and rounds its weights to fewer and fewer bits ({term}`PTQ-W`).
+# It reports two things that seem to disagree. At 8 bits the {term}`flip rate` is zero: no test digit gets another label. At the
+# same 8 bits the {term}`decision boundary`, drawn on a slice through the input space, is already in other places.
+#
+# This chapter makes both numbers from raw pixels, asks whether other seeds give them too, and asks what the second one
+# depends on. [](definitions) explains the measures.
+#
+# ## How it was measured
 
 # %%
-
-one = catalogue.run(settings.spec)
-many = catalogue.sweep(settings.spec, settings.seeds)
-
-# %% tags=["remove-input"]
-setup.table("digits")
+setup.stated(spec)
 
 # %% [markdown]
-# ## One run, as the paper has it
+# [](setup-digits) says whose choice each of these is. The parameters at the top reach every number on this page:
+# `make book P="seed=3 bits=[8,5]"` builds the book with others, and says which chapters they reach. The next cells do the
+# whole measurement once, by hand.
 #
-# The slice is the plane of the training set's first two principal components. Blue cells are on the float boundary only,
-# orange cells on the quantized one only, black ones on both; J is the boundary-mask Jaccard distance between them.
+# First the data and the network.
 
-# %% mystnb={"figure": {"caption": "Decision regions, boundary masks and triple-junction cells on the PCA slice of one run: float, and each level. The masks part long before the flip rate shows anything.", "name": "figure-1"}} tags=["hide-input"]
+# %%
+torch.set_num_threads(1)  # small networks are faster, and always the same, on one thread
+split = splits.digits(seed)
+model = networks.mlp((64, width, 10), seed)
+training.fit(model, split.train_inputs, split.train_classes, epochs=epochs, seed=seed)
+with torch.no_grad():
+    before = model(split.test_inputs)
+print(f"{(bq.decide(before) == split.test_classes.numpy()).mean():.3f} of the test digits are recognized")
+
+# %% [markdown]
+# Quantizing keeps the network and rounds its weights. Half a step is the largest change that a weight can have, and a step
+# doubles with each bit that is taken away.
+
+# %%
+quantized = {b: bq.quantize_model(model, b, scheme=scheme, granularity=granularity) for b in bits}
+first = model[0].weight.detach()
+for b, network in quantized.items():
+    step = float(bq.step_size(first, b, scheme=scheme, granularity=granularity).max())
+    change = float((network[0].weight.detach() - first).abs().max())
+    print(f"{b} bits: step {step:.4f}, largest change of a weight {change:.4f}")
+
+# %% [markdown]
+# Decisions come first. The {term}`boundary band <low-margin boundary band>` holds the fifth of the inputs that the float network is least sure about.
+
+# %%
+with torch.no_grad():
+    after = {b: network(split.test_inputs) for b, network in quantized.items()}
+decisions = pd.DataFrame(
+    {b: {"flip rate": bq.flips(before, z).rate, "in the band": bq.band_flip_rate(before, z, share)} for b, z in after.items()}
+).T  # fmt: skip
+decisions.rename_axis("bits").round(4)
+
+# %% [markdown]
+# No flip among the test digits does not mean that none would ever flip: a rate of nought has an interval, too.
+
+# %%
+inputs_seen = len(split.test_inputs)
+flipped = round(decisions.loc[bits[0], "flip rate"] * inputs_seen)
+found = statistics.clopper_pearson(flipped, inputs_seen)
+print(f"{bits[0]} bits: {flipped} of {inputs_seen} flip, which allows a rate of {found.low:.4f} to {found.high:.4f}")
+
+# %% [markdown]
+# Next the boundary near each test digit: the first-order boundary displacement says how far it moves, in units of a pixel's
+# full range, 16.
+
+# %%
+for b, network in quantized.items():
+    shift = np.abs(bq.displacement(model, network, split.test_inputs))
+    print(f"{b} bits: median shift {np.nanmedian(shift):.4f}, 95th percentile {np.nanpercentile(shift, 95):.4f}")
+
+# %% [markdown]
+# Last the boundary as a picture. A plane through the training digits is cut into small cells. A cell belongs to the
+# {term}`boundary mask` if its corners have different labels, and the Jaccard distance J compares two masks: 0 if they are equal,
+# 1 if they share no cell.
+
+# %%
+plane, n = bq.pca_plane(split.train_inputs), nodes[0]
+mask = bq.boundary_mask(bq.label_grid(model, plane, n))
+moved = {b: bq.boundary_mask(bq.label_grid(network, plane, n)) for b, network in quantized.items()}
+jaccard = {b: bq.boundary_jaccard(mask, other).distance for b, other in moved.items()}
+print(f"The float network's mask has {mask.sum()} of {mask.size} cells.")
+for b, distance in jaccard.items():
+    print(f"{b} bits: J = {distance:.3f}")
+
+# %%
+fewest = min(bits)
+figure, axes = plt.subplots(1, 2, figsize=(7, 3.4), sharey=True)
+for panel, b in zip(axes, (bits[0], fewest)):
+    panel.imshow(mask + 2 * moved[b], origin="lower", cmap="cividis_r")
+    panel.set(title=f"float and {b} bits: J = {jaccard[b]:.2f}", xticks=[], yticks=[])
+plt.show()
+
+# %% [markdown]
+# Both masks in one picture: what only one of them has is of a middle tone, what both have is dark. The masks of 8 bits run side
+# by side, one cell apart; those of the fewest bits hardly meet.
+#
+# The engine that runs many seeds must give the numbers above, and does:
+
+# %%
+here = one.sel(bits=bits, nodes=n)
+np.testing.assert_allclose(list(jaccard.values()), here.boundary_jaccard, atol=0.02)
+np.testing.assert_allclose(decisions["flip rate"], here.flip_rate, atol=0.005)
+
+# %% mystnb={"figure": {"caption": "The paper's Figure 1 as we read it: decision regions on the plane of the first two principal components, in one run. Blue cells are on the float boundary only, orange cells on the quantized one only, black cells on both; circles are junctions of three classes. The orange and blue lines part at 8 bits, where no decision flips.", "name": "figure-p1"}}
 levels.levels_figure(one)
 
-# %% tags=["remove-input"]
-tables.source(one, "digits_slice.nc")
+# %% [markdown]
+# ## The paper beside ours
+#
+# The same run is now repeated with other seeds, which change the split, the initial weights and the order of the batches.
 
-# %% tags=["hide-input"]
-tables.Table(
-    levels.levels_table(one),
-    f"Decisions and local geometry by level, one run. In brackets what {one.sizes['sample']} test inputs leave open: 95 % Clopper–Pearson intervals. Displacement and radius are in input units (pixel / 16).",
-    "table-1",
-)
-
-# %% tags=["hide-input"]
-tables.Table(
-    levels.slices_table(one),
-    "Slice measures by level at three resolutions, one run. h is the larger grid step, in input units; *beyond τ* is the tolerance Jaccard distance, which has no grid.",
-    "table-1-slices",
-)
-
-# %% tags=["remove-input"]
-tables.source(one, "digits_slice.nc")
+# %%
+middle = many.sel(nodes=n)[["accuracy", "flip_rate", "boundary_jaccard"]].median("seed")
+middle.to_dataframe()[list(middle.data_vars)].round(3)
 
 # %% [markdown]
-# ## Many seeds
-#
-# One run is one draw. With the seed change the split, the initial weights and the order of the batches; a new run falls
-# into the interval in brackets with a probability of 95 %.
+# The medians are of the size that the one run has. How far single runs lie from them is what the intervals below say.
 
-# %% tags=["hide-input"]
-tables.Table(
-    levels.levels_table(many),
-    f"As the table above over {many.sizes['seed']} seeds: median and 95 % prediction interval of a single run.",
-    "table-1-seeds",
-)
+# %%
+levels.paper_table(many, paper)
 
-# %% tags=["hide-input"]
-tables.Table(
-    levels.slices_table(many),
-    f"Slice measures over {many.sizes['seed']} seeds: median and 95 % prediction interval of a single run; *beyond τ* is the tolerance Jaccard distance.",
-    "table-1-slices-seeds",
-)
-
-# %% mystnb={"figure": {"caption": "What each level does over the seeds, a dot a run. Diamonds are the paper's values.", "name": "figure-spread"}} tags=["hide-input"]
-levels.spread_figure(many, ledger.reported_values())
-
-# %% tags=["remove-input"]
-tables.source(many, "digits_levels.nc")
+# %% mystnb={"figure": {"caption": "The paper's five numbers on digits beside our published runs, a dot each. The bar is the interval that holds 95 % of single runs, the broken line the paper's number, grey lines are other bit-widths. A number that lies inside our bar but on a grey line does not tell its bit-width.", "name": "figure-levels-strips"}}
+strips.strips(["D1", "D2", "D3", "D4", "D5"])
 
 # %% [markdown]
-# ## Displacement without scale
+# ## What changes the answer
 #
-# The {term}`first-order boundary displacement` δ divides the change of a margin by the float network's slope. If quantization
-# also multiplies all margins by a factor, δ counts that as a shift, although no boundary moves ([](lesson-displacement),
-# exercise 5). The {term}`signed distance change` Δs divides each margin by its own slope and is free of that. The paper names its
-# quantity and gives no formula: which of the two is nearer to its number?
+# **The grid.** A mask is one cell thick. On a finer grid the same shift is a larger part of a cell, so J grows, at every
+# bit-width. A shift of the boundary in input units, $d_{\text{eff}}$, does not: [](definitions) derives it from J and the size
+# of a cell. The paper does not state its grid.
 
-# %% mystnb={"figure": {"caption": "The two readings of the boundary shift over the seeds. Left: the median over the test inputs, the median run with the 95 % prediction interval of a single run; the diamond is the paper's value. Right: the ratio of the two, a dot a run, with the median; the dotted line is one.", "name": "figure-shifts"}} tags=["hide-input"]
-levels.shifts_figure(many, ledger.reported_values())
-
-# %% tags=["hide-input"]
-tables.Table(
-    levels.shifts_table(many),
-    f"Both readings over {many.sizes['seed']} seeds, in input units: the median run with the 95 % prediction interval of a single run. The last column is the mean difference, paired by seed, with its 95 % interval.",
-    "table-shifts",
-)
-
-# %% tags=["remove-input"]
-levels.shifts_summary(many, ledger.reported_values())
-
-# %% tags=["remove-input"]
-tables.source(many, "digits_levels.nc")
+# %% mystnb={"figure": {"caption": "J (left) and the shift d_eff that explains it (right), over the seeds, on three grids. Boxes hold the middle half of the runs, whiskers reach 1.5 times as far, orange diamonds are the paper's values. J depends on the grid; d_eff does not while it is below the grid step.", "name": "figure-resolution"}}
+levels.resolution_figure(many, paper)
 
 # %% [markdown]
-# ## Jaccard depends on the ruler
-#
-# A one-cell mask thins as the grid is refined, so the same shift takes a larger share of it: J grows with the resolution
-# at every level. The straight-line reading d_eff gives the shift back, in input units, and agrees between resolutions as
-# long as the shift is below the grid step; above it, J saturates and d_eff can only say "a cell or more". The
-# {term}`tolerance Jaccard distance` beside them asks the same question without a grid: which share of the two boundaries'
-# length has no counterpart within τ input units? Others stand in {numref}`table-referee-instead`.
+# **The formula of the boundary shift.** The paper gives a number and no formula. The {term}`first-order boundary displacement` δ
+# divides the change of a margin by the float network's slope. If quantization also multiplies all margins by a factor, δ
+# counts that as a shift, although no boundary moves. The {term}`signed distance change` Δs is free of that.
 
-# %% mystnb={"figure": {"caption": "Boundary-mask Jaccard distance (left) and the shift that explains it, d_eff (right), over the seeds at three resolutions. Boxes hold the middle half of the seeds; whiskers reach at most 1.5 times as far, dots lie beyond. Diamonds are the paper's values, whose grid is not stated.", "name": "figure-resolution"}} tags=["hide-input"]
-levels.resolution_figure(many, ledger.reported_values())
-
-# %% tags=["remove-input"]
-tables.source(many, "digits_levels.nc")
+# %% mystnb={"figure": {"caption": "Two formulas of the boundary shift. Left: the median over the test digits, as the median run with the interval that holds 95 % of single runs; the diamond is the paper's value. Right: the ratio of the two, a dot a run. See whether the diamond tells the two apart.", "name": "figure-shifts"}}
+levels.shifts_figure(many, paper)
 
 # %% [markdown]
 # ## What was seen
 
-# %% tags=["remove-input"]
-levels.summary(many)
+# %%
+levels.summary(many, paper)
 
 # %% [markdown]
-# The verdicts on the paper's claims D1 to D5, judged on the published baseline runs, stand in [](the-ledger).
+# The verdicts on the paper's claims D1 to D5, judged on the published runs, are in [](the-ledger).
+#
+# ## Supplement
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Tables S: decisions, local geometry and slices by bit-width"}
+levels.supplement(one, many)
+
+# %% tags=["remove-input"]
+tables.sources(one, many)

@@ -3,8 +3,9 @@ Execute a notebook with parameters: python notebooks/execute.py 01_levels seed=3
 
 Reads notebooks/01_levels.py and writes notebooks/executed/01_levels.ipynb once all cells have run. A value is JSON or a
 bare word. A parameter that the notebook does not declare, or one of another type, is refused before anything runs;
---check in place of a name runs none, but refuses parameters that no notebook takes; --if-declared before a name leaves
-parameters out that this notebook does not all declare, or that mean something else there (tag `own-parameters`).
+--check in place of a name runs none, but refuses parameters that no notebook takes and says which notebooks the others
+reach; --if-declared before a name leaves parameters out that this notebook does not all declare, or that mean something
+else there (tag `own-parameters`).
 """
 
 import ast
@@ -25,11 +26,18 @@ import nbformat
 FOLDER = Path(__file__).resolve().parent
 
 
+def inspected(notebook) -> list:
+    """Return what papermill's inspection finds in the cells tagged `parameters`: names, defaults and comments."""
+    from papermill.translators import papermill_translators
+
+    translator = papermill_translators.find_translator("python3", "python")
+    cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    return [parameter for cell in cells for parameter in translator.inspect(cell)]
+
+
 def declared(notebook) -> dict:
-    """Return the names and defaults in the cells tagged `parameters`."""
-    cells = [cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    nodes = [node for node in ast.parse("\n".join(cells)).body if isinstance(node, ast.Assign | ast.AnnAssign)]
-    return {ast.unparse(getattr(n, "target", None) or n.targets[0]): ast.literal_eval(n.value) for n in nodes}
+    """Return the names and defaults of a notebook's parameters."""
+    return {parameter.name: ast.literal_eval(parameter.default) for parameter in inspected(notebook)}
 
 
 def fits(value, default) -> bool:
@@ -153,15 +161,20 @@ def takes(words: list[str], defaults: dict) -> bool:
     return set(re.findall(r"(?:^|\s)(\w+)=", " ".join(words))) <= set(defaults)
 
 
-def check(words: list[str]) -> None:
-    """Raise ValueError unless a notebook declares all of the runs' parameters, and each that does finds their types."""
+def check(words: list[str]) -> str:
+    """
+    Return which notebooks the parameters of runs reach, as a line; raise ValueError unless a notebook declares all of
+    them, and each that does finds their types.
+    """
     with_any = {}
     for path in sorted(FOLDER.glob("[0-9][0-9]_*.py")):
         _, defaults, of_runs = read(path.stem)
         if defaults and of_runs:
             with_any[path.stem] = defaults
-    for name in [n for n in with_any if takes(words, with_any[n])] or list(with_any)[:1]:
+    reached = [name for name in with_any if takes(words, with_any[name])]
+    for name in reached or list(with_any)[:1]:
         parse(words, with_any[name], name)
+    return f"These parameters reach {', '.join(reached)}; the other chapters stay as they are."
 
 
 def main(words: list[str]) -> int:
@@ -171,7 +184,7 @@ def main(words: list[str]) -> int:
         return 0 if words else 2
     try:
         if words[0] == "--check":
-            check(words[1:])
+            print(check(words[1:]))
             return 0
         optional = words[0] == "--if-declared"
         name, *words = words[optional:]

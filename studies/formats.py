@@ -1,5 +1,6 @@
 """How numbers read: one format for each kind of quantity, in tables, sentences and the ledger alike."""
 
+import math
 from typing import NamedTuple
 
 from .specs import FLOAT
@@ -28,6 +29,19 @@ def number(value, form: str = ".4f", sign: str = "") -> str:
     """
     value = float(value)
     return format(value, f"{sign}z{form}") if value == value else NONE
+
+
+def short(value, form: str = "") -> str:
+    """
+    Write a number with three significant figures and four decimals at most, whatever the *form*; whole ones as such.
+
+    >>> short(0.96889), short(0.00222), short(27.02), short(412.0), short(0)
+    ('0.969', '0.0022', '27.0', '412', '0')
+    """
+    size = abs(float(value))
+    if size != size or size.is_integer():
+        return number(value, ".0f")
+    return number(value, f".{min(4, max(0, 2 - math.floor(math.log10(size) + 1e-9)))}f")
 
 
 def signed(value, form: str = ".4f") -> str:

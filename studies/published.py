@@ -116,6 +116,7 @@ def origin(many: xr.Dataset, folder: str | Path = PUBLISHED) -> str:
         name for name, entry in manifest.items()
         if _parameters(entry["spec"]) == _parameters(spec) and name.endswith("_variants.nc") == ("variant" in many.dims)
     ]  # fmt: skip
+    like.sort(key=lambda name: manifest[name]["command"] != command)  # of one run, the one
     return shown(many, like[0] if like else None, folder)
 
 

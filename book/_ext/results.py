@@ -237,31 +237,14 @@ class Notebooks(SphinxDirective):
 
 
 def notebook_parameters(path: Path) -> list[tuple[str, str, str, str, str]]:
-    """
-    Return name, type, default, meaning and cost of every parameter that a notebook declares.
-
-    The comment stands behind the parameter, or in the lines above it. Without one, a parameter means what studies.specs
-    says of its name; if that knows none, the chapter has to.
-    """
+    """Return name, type, default, meaning and cost of a notebook's parameters; the last two are in their comments."""
     import execute
     import jupytext
 
-    from studies import specs
-
     notebook = jupytext.read(path, fmt="py:percent")
-    cells = [cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    behind = dict(re.findall(r"^(\w+)\s*=.*?  # (.*)$", "\n".join(cells), re.MULTILINE))
-    above = {
-        name: " ".join(re.findall(r"^# ?(.*)$", lines, re.MULTILINE))
-        for lines, name in re.findall(r"((?:^# ?.*\n)+)(\w+)\s*=", "\n".join(cells), re.MULTILINE)
-    }
-    known = {
-        name: says for study in specs.STUDIES for name, _, _, says in specs.parameters(specs.baseline(study, "digits"))
-    }
     rows = []
-    for name, default in execute.declared(notebook).items():
-        says = (above | behind).get(name) or known.get(name, "said in the chapter")
-        meaning, _, cost = says.replace("|", "\\|").partition("; cost: ")
+    for (name, default), found in zip(execute.declared(notebook).items(), execute.inspected(notebook)):
+        meaning, _, cost = found.help.replace("|", "\\|").partition("; cost: ")
         meaning = re.sub(r"2\^b", "$2^b$", meaning)
         rows.append((f"`{name}`", execute.kind(default), f"`{json.dumps(default)}`", meaning, cost or "–"))
     return rows

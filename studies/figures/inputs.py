@@ -24,6 +24,23 @@ class Settings(NamedTuple):
     seeds: int
 
 
+def check_names() -> None:
+    """Refuse a parameter that papermill put into this notebook and that the notebook's own cell does not have."""
+    cells = get_ipython().user_ns["In"]
+    injected = next((i for i, cell in enumerate(cells) if cell.startswith("# Parameters\n")), None)
+    if injected is None:
+        return
+    from papermill.translators import papermill_translators
+
+    python = papermill_translators.find_translator("python3", "python")
+    own, given = ([one.name for one in python.inspect({"source": cells[i]})] for i in (injected - 1, injected))
+    for name in given:
+        if name not in own:
+            near = difflib.get_close_matches(name, own, n=1)
+            advice = f"did you mean {near[0]}?" if near else f"it has {', '.join(own)}."
+            raise ValueError(f"This notebook has no parameter {name}: {advice}")
+
+
 def settings(declared: str, study: str = "levels", dataset: str = "digits") -> Settings:
     """
     Return a notebook's parameters, *declared* as names with blanks between, from its namespace.

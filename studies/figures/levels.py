@@ -1,6 +1,7 @@
 """Figures, tables and words of the chapter on levels: what each bit-width moves, in one run and over the seeds."""
 
 import io
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,33 +15,36 @@ from matplotlib.patches import Patch
 from bqcore.metrics import statistics
 from bqcore.metrics.masks import boundary_mask, junction_cells
 
-from ..formats import interval, level, number, percent, span
+from ..formats import level, listed, number, percent, short, span
 from ..specs import FLOAT
 from . import style, tables
 from .source_data import attach
 from .style import BOTH_COLOUR, FLOAT_COLOUR, QUANTIZED_COLOUR
 
-# By title: the measure, where it is taken, and the form of its numbers.
 _MEDIAN, _HIGH = {"quantile": 0.5}, {"quantile": 0.95}
-_LEVEL_COLUMNS = {
-    "accuracy": ("accuracy", {}, ".4f"), "flips": ("flip_rate", {}, ".4f"), "band flips": ("band_flip_rate", {}, ".3f"),
-    "pair-order flips": ("pair_order_flip_rate", {}, ".4f"),
-    "band pair-order": ("band_pair_order_flip_rate", {}, ".3f"),
-    "displacement, median": ("displacement", _MEDIAN, ".4f"), "95 %": ("displacement", _HIGH, ".4f"),
-    "radius, median": ("radius", _MEDIAN, ".3f"), "radius, 95 %": ("radius", _HIGH, ".3f"),
-    "normal variation, median": ("normal_variation", _MEDIAN, ".1e"),
-    "normal variation, 95 %": ("normal_variation", _HIGH, ".1e"),
+# By title: the measure, and where it is taken. The paper's Table 1, and the tables of the supplement.
+_PAPER = {
+    "accuracy": ("accuracy", {}), "flip rate": ("flip_rate", {}), "J": ("boundary_jaccard", {}),
+    "boundary shift": ("displacement", _MEDIAN),
 }  # fmt: skip
+_DECISIONS = {
+    "accuracy": ("accuracy", {}), "flips": ("flip_rate", {}), "flips in the band": ("band_flip_rate", {}),
+    "pair-order flips": ("pair_order_flip_rate", {}), "these in the band": ("band_pair_order_flip_rate", {}),
+}  # fmt: skip
+_GEOMETRY = {
+    "displacement": ("displacement", _MEDIAN), "displacement, 95 %": ("displacement", _HIGH),
+    "radius": ("radius", _MEDIAN),
+}  # fmt: skip
+_SLICE = {
+    "J": ("boundary_jaccard", {}), "d_eff, input units": ("effective_displacement", {}),
+    "nodes changed": ("grid_change", {}), "junctions": ("junctions", {}),
+}  # fmt: skip
+_OF_ALL_INPUTS = ("flip_rate", "pair_order_flip_rate")
 # The paper's local boundary shift, as two formulas read it: name, symbol and colour.
 _SHIFTS = {
     "displacement": ("displacement δ", FLOAT_COLOUR),
     "signed_distance_change": ("signed distance change Δs", BOTH_COLOUR),  # the paper's values are orange
 }
-_OF_ALL_INPUTS = ("flip_rate", "pair_order_flip_rate")
-_SLICE_COLUMNS = {
-    "J": ("boundary_jaccard", ".3f"), "d_eff": ("effective_displacement", ".4f"),
-    "grid change": ("grid_change", ".4f"), "junctions": ("junctions", ".0f"),
-}  # fmt: skip
 
 
 @style.styled
@@ -103,23 +107,28 @@ def resolution_figure(runs: xr.Dataset, reported: dict[tuple[str, int], float]) 
 
 @style.styled
 def spread_figure(runs: xr.Dataset, reported: dict[tuple[str, int], float]) -> Figure:
-    """Draw what each level does to accuracy, decisions and displacement over the seeds, a dot a run."""
+    """Draw what each level does to accuracy, decisions, mask and boundary over the seeds, a dot a run."""
     order = [int(bits) for bits in runs.bits if bits != FLOAT]
-    data = runs[["accuracy", "flip_rate", "band_flip_rate", "displacement"]].sel(bits=order, quantile=0.5)
-    figure, panels = plt.subplots(2, 2, figsize=(9, 6.4))
-    for axes, (name, values) in zip(panels.flat, list(data.items())):
-        _draw_runs(axes, values)
+    titles = {
+        "accuracy": "accuracy", "flip_rate": "flip rate",
+        "boundary_jaccard": f"boundary-mask Jaccard distance, {int(runs.nodes[0])} nodes a side",
+        "displacement": "boundary shift, median over inputs, input units",
+    }  # fmt: skip
+    data = runs[list(titles)].sel(bits=order, quantile=0.5).isel(nodes=0)
+    figure, panels = plt.subplots(2, 2, figsize=(9, 4.9))
+    for axes, (name, title) in zip(panels.flat, titles.items()):
+        _draw_runs(axes, data[name])
         theirs = _draw_reported(axes, reported, name, order)
-        axes.set(xlabel="bits", ylabel=values.attrs["long_name"])
-        axes.yaxis.label.set_size(9)
+        axes.set_title(title, loc="left")
         if name == "displacement":
-            axes.set(ylabel="median first-order boundary displacement", yscale="log")
-        elif name != "accuracy":
+            axes.set_yscale("log")
+        if name == "flip_rate":
             axes.set_yscale("symlog", linthresh=0.005)  # linear to 0.005, so that 0 has a place
             axes.set_ylim(-0.001, 1)
-        if theirs:
-            axes.legend(frameon=False)
         data = data.assign(theirs)
+    for axes in panels[1]:
+        axes.set_xlabel("bits")
+    style.legend_below(figure, panels[1, 0], 3)
     return attach(figure, data)
 
 
@@ -128,7 +137,8 @@ def _draw_runs(axes, values: xr.DataArray) -> None:
     values = values.transpose("seed", "bits")
     places = np.arange(values.sizes["bits"])
     aside = np.random.default_rng(0).uniform(-0.25, 0.25, values.shape)  # the same in each build of the book
-    axes.plot(places + aside, values, "o", color=FLOAT_COLOUR, alpha=0.35, ms=2.5, mew=0)
+    dots = axes.plot(places + aside, values, "o", color=FLOAT_COLOUR, alpha=0.35, ms=2.5, mew=0)
+    dots[0].set_label("one network")
     axes.plot(places, values.median("seed"), "_", color="black", ms=22, mew=1.6, label="median")
     axes.set_xticks(places, values.bits.values)
 
@@ -142,9 +152,38 @@ def _draw_reported(axes, reported: dict[tuple[str, int], float], name: str, orde
     return {f"{name}_reported": ("bits", values, {"long_name": f"{name}, as the paper reports it"})}
 
 
-def levels_table(runs: xr.Dataset) -> tables.Frame:
+def paper_table(runs: xr.Dataset, reported: dict[tuple[str, int], float]) -> tables.Table:
+    """Tabulate the paper's Table 1, its own values first, then the runs' by bit-width on the first grid."""
+    nodes, names = int(runs.nodes[0]), {name: title for title, (name, _) in _PAPER.items()}
+    lines: dict = {}
+    for (name, bits), value in sorted(reported.items(), key=lambda one: -one[0][1]):
+        if name in names:
+            cell = tables.number(value, ".4g")
+            lines.setdefault(f"the paper, {level(bits)}", dict.fromkeys(_PAPER, ""))[names[name]] = cell
+    ours = runs.sel(nodes=nodes)
+    for bits in runs.bits.values.tolist():
+        lines[level(bits)] = {
+            title: _short(ours[name].sel(at | {"bits": bits})) for title, (name, at) in _PAPER.items()
+        }
+    caption = (
+        f"The paper's Table 1 as we read it: its own values first, then the median of {runs.sizes['seed']} runs with "
+        f"the interval that holds 95 % of single runs. J is the Jaccard distance of the boundary masks on {nodes} "
+        "nodes a side; the boundary shift is the median over the test inputs, in input units. Read each of the paper's "
+        "rows against ours of the same bits."
+    )
+    return tables.Table(tables.frame(lines, "bit-width"), caption, "table-p1")
+
+
+_short = partial(tables.next_run, write=short)
+
+
+def _by_level(runs: xr.Dataset, columns: dict[str, tuple]) -> dict[str, tuple]:
+    return {title: (runs[name].sel(at), "") for title, (name, at) in columns.items()}
+
+
+def decisions_table(runs: xr.Dataset) -> tables.Frame:
     """
-    Tabulate decisions and local geometry by level; over several seeds, medians with 95 % prediction intervals.
+    Tabulate decisions by level; over several seeds, medians with 95 % prediction intervals.
 
     Of one run, fractions of the test inputs have their 95 % Clopper–Pearson interval.
     """
@@ -152,11 +191,37 @@ def levels_table(runs: xr.Dataset) -> tables.Frame:
 
     def cell(values: xr.DataArray, form: str) -> tables.Cell:
         if inputs and (values.name == "accuracy" or values.name in _OF_ALL_INPUTS and values.bits != FLOAT):
-            return tables.fraction(values, inputs, form)
-        return tables.next_run(values, form)
+            return tables.fraction(values, inputs, write=short)
+        return _short(values, form)
 
-    columns = {title: (runs[name].sel(select), form) for title, (name, select, form) in _LEVEL_COLUMNS.items()}
-    return tables.along("bits", columns, cell)
+    return tables.along("bits", _by_level(runs, _DECISIONS), cell, index="bit-width")
+
+
+def supplement(one: xr.Dataset, runs: xr.Dataset) -> None:
+    """Show the tables of the supplement: decisions, local geometry, both readings of the shift, and the slice."""
+    says, here = "median over the runs with the interval that holds 95 % of single ones", runs.isel(nodes=0)
+    turned = 1000 * runs.normal_variation.sel(_MEDIAN)
+    geometry = _by_level(runs, _GEOMETRY) | {"normal variation × 1000": (turned, "")}
+    beyond, tau = tables.beyond_column(runs.tolerance_jaccard)
+    slices = _by_level(here, _SLICE) | {f"{beyond}, share of the length": (runs.tolerance_jaccard.sel(tau=tau), "")}
+    tables.show_tables([
+        (decisions_table(one),
+         f"Decisions on the test inputs in the one run. In brackets what {one.sizes['sample']} inputs leave open: 95 % "
+         "Clopper–Pearson intervals of accuracy, flips and pair-order flips.", "supplement-levels-one"),
+        (decisions_table(runs),
+         f"Decisions on the test inputs, {says}. The band holds the inputs of least float margin; a pair-order flip "
+         "turns round the float network's two best classes.", "supplement-levels-decisions"),
+        (tables.along("bits", geometry, _short, index="bit-width"),
+         f"Local geometry at the test inputs, {says}. Of each measure the median over the inputs, and what 95 % of "
+         "them do not exceed; displacement and radius are in input units.", "supplement-levels-geometry"),
+        (shifts_table(runs),
+         f"Both formulas of the boundary shift, in input units, {says}. The last column is the mean difference, paired "
+         "by seed, with its 95 % interval.", "supplement-levels-shifts"),
+        (tables.along("bits", slices, _short, index="bit-width"),
+         f"The slice on {int(here.nodes)} nodes a side, {says}. Junctions are cells where three classes meet; the last "
+         f"column is the tolerance Jaccard distance, which has no grid: how much of both boundaries' length lies "
+         f"farther than {tau:g} input units from the other.", "supplement-levels-slice"),
+    ])  # fmt: skip
 
 
 @style.styled
@@ -195,76 +260,77 @@ def shifts_table(runs: xr.Dataset) -> tables.Frame:
     return tables.frame(lines, "level")
 
 
-def shifts_summary(runs: xr.Dataset, reported: dict[tuple[str, int], float]) -> Markdown:
-    """Say which reading of the boundary shift the paper's values are nearer to, and whether they tell the two apart."""
+def _shifts_read(runs: xr.Dataset, reported: dict[tuple[str, int], float]) -> list[str]:
+    """Say which formula of the boundary shift the paper's values are nearer to, and whether they tell the two apart."""
     if runs.seed.size < 2:
-        return Markdown("One run has no interval, which the paper's value could lie in or not.")
+        return ["- **The boundary shift.** One run has no interval, which the paper's value could lie in or not."]
     ratio = (runs.signed_distance_change / runs.displacement).sel(bits=runs.bits != FLOAT, quantile=0.5).median("seed")
-    lines = [f"- In the median run Δs is {span(ratio.min(), ratio.max(), '.2f')} times δ, depending on the bits."]
+    lines = [f"- **The boundary shift.** In the median run Δs is {span(ratio.min(), ratio.max(), '.2f')} times δ."]
     for bits in [bits for name, bits in reported if name == "displacement" and bits in runs.bits]:
         value, here = reported["displacement", bits], runs[list(_SHIFTS)].sel(bits=bits, quantile=0.5)
         off = abs(here - value)
         found = {name: _next_run(values) for name, values in here.items()}
         nearer, other = sorted(found, key=lambda name: abs(found[name].estimate - value))
         inside = [_SHIFTS[name][0] for name, one in found.items() if one.low <= value <= one.high]
-        both = " and ".join(f"{interval(one)} for the {_SHIFTS[name][0]}" for name, one in found.items())
         where = ("outside both intervals.", f"inside the interval of the {''.join(inside)} alone.",
                  "inside both intervals: it does not tell which of the two was measured.")  # fmt: skip
         lines.append(
-            f"- At **{bits} bits** the paper has {number(value)}. Ours is {both}: the median run, with the 95 % "
-            f"prediction interval of a single one. The paper's value is nearer to the {_SHIFTS[nearer][0]}, and so it "
-            f"is in {percent((off[nearer] < off[other]).mean())} of the runs. It lies {where[len(inside)]}"
+            f"- At **{bits} bits** the paper has {number(value)}, which is nearer to the {_SHIFTS[nearer][0]} in "
+            f"{percent((off[nearer] < off[other]).mean())} of the runs. It lies {where[len(inside)]}"
         )
-    return Markdown("\n".join(lines))
+    return lines
 
 
-def slices_table(runs: xr.Dataset) -> tables.Frame:
-    """Tabulate the slice measures by level at every resolution, each with its larger grid step h, and one without."""
-    columns, (beyond, tau) = {}, tables.beyond_column(runs.tolerance_jaccard)
-    for nodes in sorted(runs.nodes.values):
-        here = runs.sel(nodes=nodes)
-        step = number(np.maximum(here.step_a, here.step_b).median())
-        for title, (name, form) in _SLICE_COLUMNS.items():
-            columns[f"{title} ({nodes} nodes, h = {step})" if title == "J" else f"{title} ({nodes})"] = here[name], form
-    columns[beyond] = runs.tolerance_jaccard.sel(tau=tau), ".3f"
-    return tables.along("bits", columns, tables.next_run)
+def answer(many: xr.Dataset, reported: dict[tuple[str, int], float]) -> Markdown:
+    """Say in two sentences what the chapter finds: what moves at the most bits, and whether the paper's J is met."""
+    here = many.isel(nodes=0)
+    most = max(int(bits) for bits in many.bits if bits != FLOAT)
+    middle = here[["flip_rate", "boundary_jaccard"]].sel(bits=most).median("seed")
+    found = {bits: _next_run(here.boundary_jaccard.sel(bits=bits))
+             for name, bits in reported if name == "boundary_jaccard" and bits in many.bits}  # fmt: skip
+    theirs = {bits: reported["boundary_jaccard", bits] for bits in found}
+    inside = [level(bits) for bits, one in found.items() if one.low <= theirs[bits] <= one.high]
+    outside = [level(bits) for bits in found if level(bits) not in inside]
+    where = [f"{'inside' if of is inside else 'outside'} the range of our runs at {listed(of)}"
+             for of in (inside, outside) if of]  # fmt: skip
+    met = f"The paper's distances lie {' and '.join(where)}" if where else "The paper has no distance at these bits"
+    flipped = f"{percent(middle.flip_rate, 1)} of its decisions" if middle.flip_rate else "no decision"
+    return Markdown(
+        f"**Answer.** At {level(most)} the median network changes {flipped}, and yet its boundary on the slice is at a "
+        f"Jaccard distance of {short(middle.boundary_jaccard)} from the float one. {met}; but how large they are "
+        "depends on the grid, which the paper does not state."
+    )
 
 
-def summary(many: xr.Dataset) -> Markdown:
-    """Say in words what the levels of a sweep show; every number comes from *many*."""
-    nodes, lines = [int(n) for n in many.nodes.values], []
+def summary(many: xr.Dataset, reported: dict[tuple[str, int], float]) -> Markdown:
+    """Say in words what the levels of a sweep show; every number comes from *many* or from the paper."""
+    nodes = sorted(int(n) for n in many.nodes.values)
     levels = [int(b) for b in many.bits.values if b != FLOAT]
-    for bits in (levels[0], levels[len(levels) // 2], levels[-1]):
-        here = many.sel(bits=bits)
-        middle = here[["flip_rate", "band_flip_rate"]].median("seed")
-        loss = (many.accuracy.sel(bits=FLOAT) - here.accuracy).median()
+    most, middle, fewest = levels[0], levels[len(levels) // 2], levels[-1]
+    kept = {bits: percent((many.flip_rate.sel(bits=bits) == 0).mean()) for bits in levels}
+    at = many.sel(bits=middle)[["flip_rate", "band_flip_rate"]].median("seed")
+    lines = [
+        f"- **Decisions.** Of {many.sizes['seed']} networks, {kept[most]} keep every test decision at {level(most)} "
+        f"and {kept[fewest]} at {level(fewest)}.",
+        f"- **The band.** At {level(middle)} the median network changes {percent(at.flip_rate, 1)} of all decisions "
+        f"and {percent(at.band_flip_rate, 1)} of those in the boundary band.",
+    ]
+    if len(nodes) > 1:
+        here = many[["boundary_jaccard", "effective_displacement"]].sel(bits=most).median("seed")
+        jaccard, d_eff = (values.sel(nodes=[nodes[0], nodes[-1]]).values for values in here.values())
         lines.append(
-            f"- At **{bits} bits** {percent((here.flip_rate == 0).mean())} of the {many.sizes['seed']} runs keep every "
-            f"test decision; the median run loses {number(loss)} of accuracy, changes {number(middle.flip_rate)} of "
-            f"the decisions ({number(middle.band_flip_rate, '.3f')} in the boundary band), and its boundary-mask "
-            f"Jaccard distance is {_median(here.boundary_jaccard.sel(nodes=nodes[0]))} on {nodes[0]} nodes a side."
+            f"- **The grid.** From {nodes[0]} to {nodes[-1]} nodes a side, the same boundaries at {level(most)} go "
+            f"from J = {span(*jaccard, '.2f')}. The shift d_eff goes from {span(*d_eff)} input units."
         )
-    coarse, fine = min(nodes), max(nodes)
-    compared = (levels[0], levels[len(levels) // 2]) if coarse < fine else ()
-    for bits in dict.fromkeys(compared):
-        here = many[["boundary_jaccard", "effective_displacement"]].sel(bits=bits).median("seed")
-        jaccard, d_eff = (values.sel(nodes=[coarse, fine]).values for values in here.values())
-        lines.append(
-            f"- From {coarse} to {fine} nodes the same {bits}-bit boundaries go from J = {span(*jaccard, '.2f')}, "
-            f"while d_eff goes from {span(*d_eff)} input units."
-        )
+    lines += _shifts_read(many, reported)
     few = many.few_classes.isel(nodes=0).sel(bits=levels)
     lines.append(
-        f"- In the median run {percent(many.outside.median())} of the slice lies [outside the data](outside-the-data): "
-        "some pixel there is out of the range that it has in training. Slices that show fewer than three classes, "
-        f"where no junction can be: {int(few.sum())} of {many.sizes['seed'] * len(levels)}."
+        f"- **The slice.** In the median run {percent(many.outside.median())} of it lies [outside the "
+        "data](outside-the-data): some pixel there is out of the range that it has in training."
     )
+    if few.any():
+        lines.append(f"- **Few classes.** {int(few.sum())} of {few.size} slices show fewer than three classes.")
     return Markdown("\n".join(lines))
-
-
-def _median(values: xr.DataArray) -> str:
-    """Write a median over seeds with the 95 % prediction interval of a single run, if there are several."""
-    return number(values.median(), ".2f") if values.size < 2 else interval(_next_run(values), ".2f")
 
 
 def _next_run(values: xr.DataArray) -> statistics.Interval:

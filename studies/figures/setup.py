@@ -63,6 +63,18 @@ def table(*datasets: str) -> Markdown:
     return Markdown("\n\n".join(parts))
 
 
+def stated(*runs: Trained) -> Markdown:
+    """Say how runs were made, in a few lines: of one spec as a list, of several as a table with a column for each."""
+    shown = ("splits", "model", "training", "quantizer", "slice", "nodes")
+    choices = {_CHOICES[name][0]: [_CHOICES[name][1](spec) for spec in runs] for name in shown}
+    if len(runs) == 1:
+        return Markdown(
+            "\n".join(f"- **{title[:1].upper() + title[1:]}**: {said}." for title, (said,) in choices.items())
+        )
+    head = ("", *(DATASETS.get(spec.dataset, spec.dataset) for spec in runs))
+    return Markdown(_table(head, [(f"**{title}**", *said) for title, said in choices.items()]))
+
+
 def _kind(spec: Trained) -> str:
     """Return the study of a baseline, with what tells it from the first one of that study."""
     first = specs.baseline(spec.study, spec.dataset)
@@ -121,7 +133,7 @@ def _slice(spec: Trained) -> str:
 
 def _nodes(spec: Trained) -> str:
     first, *others = spec.nodes
-    return f"{first} is judged; also {_list(others)}"
+    return f"{first} is judged" + (f"; also {_list(others)}" if others else "")
 
 
 def _rules(spec: Trained) -> str:

@@ -79,7 +79,7 @@ def median_range(values: xr.DataArray, form: str = ".4f") -> Cell:
     return _cell(values, middle if low == high else f"{middle} [{low}, {high}]", found)
 
 
-def next_run(values: xr.DataArray, form: str = ".4f") -> Cell:
+def next_run(values: xr.DataArray, form: str = ".4f", *, write=formats.number) -> Cell:
     """Make a cell of one run's value or, over seeds, of their median with the 95 % prediction interval of a run."""
     if values.dims not in ((), ("seed",)):  # an interval over anything but seeds would be one over nodes or cells
         raise ValueError(f"{values.name} runs over {values.dims}: an interval is one over seeds.")
@@ -89,14 +89,14 @@ def next_run(values: xr.DataArray, form: str = ".4f") -> Cell:
         return _cell(values, formats.NONE, {})
     found = statistics.prediction_interval(kept) if len(kept) > 1 else Ends(*kept.repeat(3))
     if found.low == found.high:
-        return _cell(values, formats.number(found.estimate, form), {"": found.estimate})
-    return interval(found, form, of=values)
+        return _cell(values, write(found.estimate, form), {"": found.estimate})
+    return interval(found, form, write=write, of=values)
 
 
-def fraction(value: xr.DataArray, inputs: int, form: str = ".4f") -> Cell:
+def fraction(value: xr.DataArray, inputs: int, form: str = ".4f", *, write=formats.number) -> Cell:
     """Make a cell of a fraction of inputs, with its 95 % Clopper–Pearson interval."""
     found = statistics.clopper_pearson(round(float(value) * inputs), inputs)
-    return interval(Ends(float(value), found.low, found.high), form, of=value)
+    return interval(Ends(float(value), found.low, found.high), form, write=write, of=value)
 
 
 def arrow(values: xr.DataArray, form: str = ".4f", over: str = "split") -> Cell:

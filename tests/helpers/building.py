@@ -24,7 +24,7 @@ def build(folder: Path, running: list[subprocess.Popen]) -> None:
 
     Whoever ends the tests early ends what is *running*, and adds None, so that nothing more is started.
     """
-    for name in ("_config.yml", "_toc.yml", "bqcore", "studies", "book", "data", "notebooks"):
+    for name in ("_config.yml", "_toc.yml", "CITATION.cff", "bqcore", "studies", "book", "data", "notebooks"):
         source = ROOT / name
         ignore = shutil.ignore_patterns("__pycache__", "runs", ".paired")
         shutil.copytree(source, folder / name, ignore=ignore) if source.is_dir() else shutil.copy2(source, folder)

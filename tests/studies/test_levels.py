@@ -176,11 +176,11 @@ def q(weight: np.ndarray, bits: int) -> np.ndarray:
 
 def test_shares_of_one_run_s_inputs_have_their_interval_and_those_of_many_that_of_the_next_run():
     one, many = (published.load_published(f"digits_{name}.nc") for name in ("slice", "levels"))
-    row = levels.levels_table(one).text.loc["8 bits"]
-    assert row["flips"] == "0.0000 [0.0000, 0.0082]"  # no flip in 450: up to 3.7 of them are not excluded
+    row = levels.decisions_table(one).text.loc["8 bits"]
+    assert row["flips"] == "0 [0, 0.0082]"  # no flip in 450: up to 3.7 of them are not excluded
     right = round(float(one.accuracy.sel(bits=8)) * 450)
-    assert row["accuracy"] == "{:.4f} [{:.4f}, {:.4f}]".format(*statistics.clopper_pearson(right, 450))
-    assert levels.levels_table(one).text.loc["float", "flips"] == "0.0000"  # of itself
-    assert "[" not in row["displacement, median"] and "[" not in row["band flips"]
+    assert row["accuracy"] == "{:.3f} [{:.3f}, {:.3f}]".format(*statistics.clopper_pearson(right, 450))
+    assert levels.decisions_table(one).text.loc["float", "flips"] == "0"  # of itself
+    assert "[" not in row["flips in the band"] and "[" not in row["these in the band"]
     next_run = statistics.prediction_interval(many.accuracy.sel(bits=8).values)
-    assert levels.levels_table(many).text.loc["8 bits", "accuracy"] == "{:.4f} [{:.4f}, {:.4f}]".format(*next_run)
+    assert levels.decisions_table(many).text.loc["8 bits", "accuracy"] == "{:.3f} [{:.3f}, {:.3f}]".format(*next_run)

@@ -163,3 +163,11 @@ def test_the_log_as_a_table(clone):
         and any(line.endswith("| all |") for line in lines)
     )
     assert all(claim in setup.deviations_text() for claim in ("J1", *list(ledger.reported())[:1]))
+
+
+def test_a_chapter_states_the_setup_of_the_runs_that_it_shows():
+    one = setup.stated(specs.Levels(width=32, epochs=7, nodes=(31,))).data
+    assert "one hidden layer of 32 units" in one and "7 epochs" in one and "Adam" in one and "31 is judged" in one
+    assert "1,347 to train on" in one and "principal components" in one and one.count("\n- ") == 5
+    two = setup.stated(*(specs.baseline("stopping", name) for name in ("digits", "mnist"))).data.splitlines()
+    assert two[0] == "|  | digits | MNIST |" and len(two) == 8 and all(line.count("|") == 4 for line in two)

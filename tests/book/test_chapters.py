@@ -1,0 +1,57 @@
+"""The chapters as a reader sees them: the answer on the first screen, few tables and figures, no number cut or broken."""
+
+import pytest
+
+from tests.helpers.browser import Watched
+from tests.notebooks.test_chapters import REWRITTEN
+
+# What is folded away, a supplement, is counted apart and looked at unfolded.
+OPEN = "() => document.querySelectorAll('.bd-article details').forEach((one) => (one.open = true))"
+COUNT = """() => ['table[id]', 'figure'].map((kind) =>
+    [...document.querySelectorAll(`.bd-article ${kind}`)].filter((one) => one.id && !one.closest('details')).length)"""
+# Of each table: its name, its columns, whether a part of it is out of sight, and numbers that go over two lines.
+TABLES = r"""() => [...document.querySelectorAll('.bd-article table')].map((table) => {
+    const broken = [];
+    for (const cell of table.querySelectorAll('td, th')) {
+        const walk = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+        for (let text = walk.nextNode(); text; text = walk.nextNode())
+            for (const found of text.data.matchAll(/[-+−]?\d[\d.,%]*/g)) {
+                const range = document.createRange();
+                range.setStart(text, found.index);
+                range.setEnd(text, found.index + found[0].length);
+                const tops = new Set([...range.getClientRects()].map((box) => Math.round(box.top)));
+                if (tops.size > 1) broken.push(found[0]);
+            }
+    }
+    const frame = table.closest('.pst-scrollable-table-container, .output') || table.parentElement;
+    const scrolls = ['auto', 'scroll'].includes(getComputedStyle(frame).overflowX);
+    return [table.id, table.rows[0].cells.length, frame.scrollWidth - frame.clientWidth, scrolls, broken];
+})"""
+
+
+@pytest.mark.parametrize("name", REWRITTEN)
+def test_the_first_screen_has_the_answer_and_a_figure(chromium, book, name):
+    with Watched(chromium, viewport={"width": 1400, "height": 900}) as watched:
+        watched.page.goto((book / f"notebooks/executed/{name}.html").as_uri(), wait_until="load")
+        answer, figure = watched.page.evaluate(
+            "() => ['.bd-article p:has(> strong)', '.bd-article figure img'].map((which) =>"
+            " document.querySelector(which).getBoundingClientRect().bottom)"
+        )
+        assert watched.page.inner_text(".bd-article p:has(> strong)").startswith("Answer.")
+    assert answer < figure <= 900
+
+
+@pytest.mark.parametrize("name", REWRITTEN)
+@pytest.mark.parametrize("width", [1400, 390])
+def test_tables_are_few_and_narrow_and_no_number_is_broken(chromium, book, name, width):
+    with Watched(chromium, viewport={"width": width, "height": 900}) as watched:
+        watched.page.goto((book / f"notebooks/executed/{name}.html").as_uri(), wait_until="load")
+        tables, figures = watched.page.evaluate(COUNT)
+        watched.page.evaluate(OPEN)
+        found = watched.page.evaluate(TABLES)
+        assert watched.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert tables <= 3 and figures <= 5 and found
+    for table, columns, hidden, scrolls, broken in found:
+        assert columns <= 7, table
+        assert broken == [], table
+        assert hidden <= 1 or (scrolls and width == 390), table  # on a phone a wide table scrolls in itself
