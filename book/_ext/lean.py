@@ -40,11 +40,13 @@ def mend_signatures(app: Sphinx, page: str, template: str, context: dict, doctre
 def drop_icon_script(app: Sphinx, error: Exception | None) -> None:
     """
     Empty that script; drop what nobody asks for: maps from scripts to their sources, for debuggers only, the icons'
-    fonts a second time, for browsers older than 2016, and the translations.
+    fonts a second time, for browsers older than 2016, the translations, and the icons of brands, where no button
+    leads to a repository.
     """
     if error is None and app.builder.format == "html":
+        brands = [] if app.config.html_theme_options.get("repository_url") else ["fa-brands-*"]
         Path(app.outdir, ICONS).write_text("/* Icons come from the theme's font. */\n", encoding="utf-8")
-        for unused in ("*.map", "webfonts/*.ttf"):
+        for unused in ("*.map", "webfonts/*.ttf", *brands):
             for path in Path(app.outdir, "_static").rglob(unused):
                 path.unlink()
         shutil.rmtree(Path(app.outdir, "_static", "locales"), ignore_errors=True)

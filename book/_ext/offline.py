@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sphinx.application import Sphinx
 
-MATHJAX = "mathjax/tex-svg-full.js"  # one file with everything; the other builds load fonts and parts as they go
+MATHJAX = "mathjax/tex-svg.js"  # one file with all that this book uses; other builds load fonts and parts as they go
 
 
 def use_local_mathjax(app: Sphinx, config) -> None:
