@@ -6,7 +6,8 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 SHARED = ("geometry.js", "drawing.js")
-LESSONS = ("book/course/boundary", "book/course/displacement", "book/course/junctions", "book/course/ruler")
+COURSE = ("quantization", "boundary", "displacement", "junctions", "ruler")
+LESSONS = [f"book/course/{name}" for name in COURSE]
 SLIDES = "book/course/slides"  # has the pictures of all lessons
 SCRIPTS = {"book/explorer": (*SHARED, "explorer.js")} | {page: (*SHARED, "lessons.js") for page in (*LESSONS, SLIDES)}
 FOLDER = Path("_static", "explorer")

@@ -1,9 +1,11 @@
 """
-Give a lesson's exercises as notebooks: a worksheet with room for answers, and the same with solutions that run.
+Make a lesson's exercises into notebooks: a worksheet with gaps and checks, and the same with solutions that run.
 
-Below the heading "Exercises" of each lesson stand links to both.
+A code block in what an exercise asks is a gap to fill. Where book/course/checks.py has a check of the function in it,
+the worksheet calls it below. Below the heading "Exercises" of each lesson are links to both notebooks.
 """
 
+import functools
 import re
 from pathlib import Path
 
@@ -18,21 +20,33 @@ FOLDER = "_downloads/worksheets"
 EXERCISE = re.compile(r"^(?P<asks>\*\*\d\.\*\*.*?)\n+:::\{dropdown\} Solution\n(?P<answer>.*?)\n:::$", re.M | re.S)
 QUESTIONS = re.compile(r"^## Questions\n+(?P<asks>.*?)\n+:::\{dropdown\} Answers\n(?P<answer>.*?)\n:::$", re.M | re.S)
 CODE = re.compile(r"^```python\n(.*?)\n```$", re.M | re.S)
+HIDDEN = {"jupyter": {"source_hidden": True}, "cellView": "form", "tags": ["hide-input"]}
+NEEDS = """#@title First run this cell: it looks for what the worksheet needs
+import importlib.util
+
+if importlib.util.find_spec("bqcore") is None:
+    {missing}"""
+FETCH = """!git clone --quiet --depth 1 {address} book
+    %pip install --quiet ./book
+    %cd book"""
+SAY = 'print("bqcore is missing: pip install the folder of this book. What you write yourself needs NumPy alone.")'
 
 
-def sheet(lesson: str, solved: bool) -> nbformat.NotebookNode:
+def sheet(lesson: str, solved: bool, address: str = "") -> nbformat.NotebookNode:
     """Return the exercises and questions of a *lesson*, its page as Markdown, with or without the solutions."""
     title = re.search(r"^# (.*)$", lesson, re.M)[1]
-    says = "Solutions" if solved else "Worksheet"
-    cells = [new_markdown_cell(f"# {title}\n\n{says}. The code needs `bqcore` and PyTorch, as `make lab` has them.")]
-    for exercise in EXERCISE.finditer(lesson):
-        cells.append(new_markdown_cell(plain(exercise["asks"])))
-        if not solved:
-            cells.append(new_code_cell(""))
-            continue
-        for i, part in enumerate(CODE.split(exercise["answer"])):  # text and code take turns
-            if part.strip():
-                cells.append(new_code_cell(part) if i % 2 else new_markdown_cell(plain(part.strip())))
+    says = "Solutions" if solved else "Worksheet. Fill the gaps `...` and run each cell; a check says what is wrong"
+    needs = NEEDS.format(missing=FETCH.format(address=address) if address else SAY)
+    cells = [new_markdown_cell(f"# {title}\n\n{says}."), new_code_cell(needs, metadata=HIDDEN)]
+    exercises = list(EXERCISE.finditer(lesson))
+    checks = checks_of("\n".join(exercise["asks"] for exercise in exercises))
+    if checks:
+        cells.append(new_code_cell("#@title Then this one: the checks\n" + source(*checks), metadata=HIDDEN))
+    for exercise in exercises:
+        asks = exercise["asks"]
+        cells += parts(CODE.sub(lambda found: "" if "..." in found[0] else found[0], asks) if solved else asks)
+        cells += parts(exercise["answer"]) if solved else [] if CODE.search(asks) else [new_code_cell("")]
+        cells += [new_code_cell(f"{check}({check.removeprefix('check_')})") for check in checks_of(asks)]
     asked = QUESTIONS.search(lesson)
     cells.append(new_markdown_cell("## Questions\n\n" + plain(asked["asks"])))
     if solved:
@@ -41,6 +55,32 @@ def sheet(lesson: str, solved: bool) -> nbformat.NotebookNode:
         cell["id"] = f"cell-{i}"  # the same bytes at each build
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     return new_notebook(cells=cells, metadata={"kernelspec": kernel})
+
+
+def parts(text: str) -> list[nbformat.NotebookNode]:
+    """Return cells of a page's Markdown, in which text and code take turns."""
+    split = [(i % 2, part) for i, part in enumerate(CODE.split(text)) if part.strip()]
+    return [new_code_cell(part) if code else new_markdown_cell(plain(part.strip())) for code, part in split]
+
+
+@functools.cache
+def functions() -> dict[str, str]:
+    """Return the source of each function of book/course/checks.py; the imports are under the name ''."""
+    text = Path(__file__).parents[1].joinpath("course", "checks.py").read_text(encoding="utf-8")
+    head, *found = re.split(r"\n\n\n(?=def )", text.rstrip())
+    return {"": re.search(r"^import .*", head, re.M | re.S)[0]} | {re.match(r"def (\w+)", one)[1]: one for one in found}
+
+
+def checks_of(text: str) -> list[str]:
+    """Return the names of the checks of the functions that the code in *text* leaves to write."""
+    names = [f"check_{name}" for code in CODE.findall(text) for name in re.findall(r"^def (\w+)", code, re.M)]
+    return [name for name in names if name in functions()]
+
+
+def source(*checks: str) -> str:
+    """Return the source of *checks* with what all checks need."""
+    shared = [name for name in functions() if not name.startswith("check_")]
+    return "\n\n\n".join(functions()[name] for name in (*shared, *checks))
 
 
 def plain(text: str) -> str:
@@ -62,7 +102,7 @@ def add_sheets(app: Sphinx, doctree: nodes.document, page: str) -> None:
         file = f"{FOLDER}/{path.stem}{ending}.ipynb"
         target = Path(app.outdir, file)
         target.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(sheet(text, solved), target)
+        nbformat.write(sheet(text, solved, app.config.html_theme_options.get("repository_url", "")), target)
         links.append((file, f"{path.stem}{ending}.ipynb", f"the exercises as a notebook, {says}"))
     (title,) = [title for title in doctree.findall(nodes.title) if title.astext() == "Exercises"]
     title.parent.insert(title.parent.index(title) + 1, line("As notebooks: ", links, page))

@@ -140,10 +140,11 @@ window.bqDrawing = (() => {
     context.fill();
   }
 
-  function letter(view, [a, b], text) {
+  /* Write a few words at a place of the plane, in the middle or to its right. */
+  function write(view, [a, b], text, align = "center") {
     const { context } = view;
     context.font = "600 14px system-ui, sans-serif";
-    context.textAlign = "center";
+    context.textAlign = align;
     context.textBaseline = "middle";
     context.lineWidth = 3;
     context.strokeStyle = "rgba(255, 255, 255, 0.85)";
@@ -188,12 +189,12 @@ window.bqDrawing = (() => {
     const { low, high } = view.plane;
     for (const { label, node } of deepest(labels, n)) {
       const share = [(node % n) / (n - 1), Math.floor(node / n) / (n - 1)];
-      letter(view, share.map((t, i) => low[i] + t * (high[i] - low[i])), label);
+      write(view, share.map((t, i) => low[i] + t * (high[i] - low[i])), label);
     }
   }
 
   return {
     CLASS_COLOURS, FLOAT_COLOUR, QUANTIZED_COLOUR, BOTH_COLOUR, PALETTE, sheet, maskColour, fit, stamp, stripes, ring,
-    junctions, line, arrow, letters,
+    junctions, line, arrow, write, letters,
   };
 })();

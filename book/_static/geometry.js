@@ -15,18 +15,25 @@ window.bqGeometry = (() => {
 
   // ---- quantize ----------------------------------------------------------------------------------------------------
 
-  /* Round each weight to the narrow grid of *bits*, one step for the tensor: x · (1/step), ties to the even level. */
-  function quantize(weight, bits) {
-    if (bits === FLOAT) return weight;
+  /* The narrow grid of *bits*: its top level, and the step that puts a part *kept* of the largest magnitude there. */
+  function grid(weight, bits, kept = 1) {
     const top = 2 ** (bits - 1) - 1;
     let reach = 0;
     for (const w of weight) reach = Math.max(reach, Math.abs(w));
-    const step = reach > 0 ? Math.max(fround(reach / top), 2 ** -126) : 1;
+    return { top, step: reach > 0 ? Math.max(fround(fround(fround(kept) * reach) / top), 2 ** -126) : 1 };
+  }
+
+  /* The level of each weight: x · (1/step), ties to the even level, clipped to the grid. */
+  function levels(weight, { top, step }) {
     const inverse = fround(1 / step);
-    return weight.map((w) => {
-      const level = fround(w * inverse) + HALF_EVEN - HALF_EVEN;
-      return Math.min(Math.max(level, -top), top) * step + 0;
-    });
+    return weight.map((w) => Math.min(Math.max(fround(w * inverse) + HALF_EVEN - HALF_EVEN, -top), top) + 0);
+  }
+
+  /* Round each weight to the narrow grid of *bits*, one step for the tensor. */
+  function quantize(weight, bits) {
+    if (bits === FLOAT) return weight;
+    const found = grid(weight, bits);
+    return levels(weight, found).map((level) => level * found.step);
   }
 
   /* W(t) = (1 − t) W_a + t W_b, rounded to float32 after each operation; exact at both ends. */
@@ -393,7 +400,7 @@ window.bqGeometry = (() => {
   }
 
   return {
-    FLOAT, bytesOf, floats, doubles, quantize, mix, level, interpolate, sparse, hiddenOf, logitsOf, argmax, topPair,
+    FLOAT, bytesOf, floats, doubles, grid, levels, quantize, mix, level, interpolate, sparse, hiddenOf, logitsOf, argmax, topPair,
     gradient, dot, length, radius, localChange, nodes, steps, planeThrough, project, sliceLabels, thin, cornerClasses, jaccard,
     effectiveDisplacement, changedCells, count, compare, transition, median, marginOf, boundaryBand,
   };

@@ -70,6 +70,69 @@ are those of bqcore for the same classifiers, which tests/book/test_lessons_page
 
   const LESSONS = {};
 
+  const LAYER = [[1, -0.62, 0.3, 0.11], [0.16, -0.12, 0.07, 0.04]]; // two channels
+  const LINES = [1.15, 0.35]; // where each channel's number line lies
+
+  LESSONS.quantization = {
+    plane: { low: [-1.12, 0], high: [1.12, 1.6] },
+    controls: [
+      { name: "bits", label: "Bit-width", low: 2, high: 8, step: 1, start: 3, text: (v) => `${v} bits` },
+      {
+        name: "own", label: "Step", low: 0, high: 1, step: 1, start: 0,
+        text: (v) => (v ? "one a channel" : "one for all"),
+      },
+      {
+        name: "kept", label: "Clip at", low: 20, high: 100, step: 5, start: 100, text: (v) => `${v} %`,
+      },
+      { name: "first", label: "First weight", low: 0.2, high: 1, step: 0.05, start: 1, text: (v) => fixed(v, 2) },
+    ],
+    legend: [
+      [`<i class="bq-dot" style="background:${D.FLOAT_COLOUR}"></i>`, "weight"],
+      [`<i class="bq-dot" style="background:${D.QUANTIZED_COLOUR}"></i>`, "its level, times the step"],
+      ["<b>|</b>", "what the grid allows"],
+    ],
+    result({ bits, own, kept, first }) {
+      const layer = LAYER.map((row) => Float32Array.from(row));
+      layer[0][0] = first;
+      const all = Float32Array.from(layer.flatMap((row) => [...row]));
+      const channels = layer.map((weights) => {
+        const { top, step } = G.grid(own ? weights : all, bits, kept / 100);
+        const levels = G.levels(weights, { top, step });
+        return { weights, top, step, levels, quantized: levels.map((level) => level * step) };
+      });
+      const errors = channels.flatMap(({ weights, quantized }) => [...weights].map((w, i) => quantized[i] - w));
+      return {
+        channels, worst: Math.max(...errors.map(Math.abs)),
+        zeros: G.count(channels.flatMap(({ levels }) => [...levels].map((level) => level === 0))),
+        meanSquare: errors.reduce((sum, e) => sum + e * e, 0) / errors.length,
+      };
+    },
+    draw(view, store, { channels }) {
+      channels.forEach(({ weights, top, step, quantized }, c) => {
+        const y = LINES[c];
+        D.line(view, [-1.08, y], [1.08, y], "#444444", 1.5);
+        for (let k = -top; k <= top; k++) {
+          const tall = k === 0 ? 0.1 : 0.06;
+          D.line(view, [k * step, y - tall], [k * step, y + tall], "#444444", top > 40 ? 0.5 : 1.5);
+        }
+        D.write(view, [-1.06, y + 0.34], `channel ${c + 1}`, "left");
+        for (const at of [-1, 0, 1]) D.write(view, [at, y - 0.18], fixed(at, 0));
+        weights.forEach((w, i) => {
+          D.line(view, [w, y + 0.24], [quantized[i], y], "#777777", 1, [3, 3]);
+          D.ring(view, [w, y + 0.24], 3, D.FLOAT_COLOUR, 4);
+        });
+        quantized.forEach((w) => D.ring(view, [w, y], 3, D.QUANTIZED_COLOUR, 4));
+      });
+    },
+    table: ({ channels }) => [
+      ["channel, step", "weight", "level", "becomes"],
+      ...channels.flatMap(({ weights, step, levels, quantized }, c) => [...weights].map((w, i) =>
+        [i ? "" : `${c + 1}, ${fixed(step)}`, fixed(w, 2), fixed(levels[i], 0), fixed(quantized[i])])),
+    ],
+    say: ({ zeros, worst, meanSquare }, { bits, own }) => `${bits} bits, ${own ? "one step for each channel" : "one step"}: ` +
+      `${zeros} of 8 weights become 0; the largest error is ${fixed(worst)}, the mean squared error ${fixed(meanSquare, 5)}.`,
+  };
+
   LESSONS.boundary = {
     plane: SQUARE, controls: [BITS, ...PLACE], nodes: 201,
     legend: [...MASK_LEGEND, ["<b>- -</b>", "where a unit switches on"], ['<i class="bq-dot"></i>', "x"]],

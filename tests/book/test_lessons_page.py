@@ -59,6 +59,34 @@ def grid(labels: list) -> np.ndarray:
     return np.array(labels).reshape(side, side)
 
 
+LAYER = torch.tensor([[1.0, -0.62, 0.3, 0.11], [0.16, -0.12, 0.07, 0.04]])
+
+
+@pytest.mark.parametrize("lesson", ["quantization"], indirect=True)
+def test_lesson_quantization_equals_python_s(lesson):
+    for bits in range(2, 9):
+        for own, granularity in enumerate(("tensor", "channel")):
+            for first, kept in ((1.0, 100), (0.35, 100), (1.0, 45), (0.7, 20)):
+                found = lesson(bits=bits, own=own, kept=kept, first=first)
+                layer = LAYER.clone()
+                layer[0, 0] = first
+                here = torch.tensor([channel["quantized"] for channel in found["channels"]])
+                if kept == 100:
+                    wanted = uniform.quantize(layer, bits, granularity=granularity)
+                else:  # torch's own rounding, with a step of the reader's choice
+                    top = 2 ** (bits - 1) - 1
+                    reach = layer.abs().amax(1) if own else layer.abs().max().expand(2)
+                    steps = torch.tensor(kept / 100) * reach / top
+                    zeros = torch.zeros(2, dtype=torch.int32)
+                    wanted = torch.fake_quantize_per_channel_affine(layer, steps, zeros, 0, -top, top)
+                assert torch.equal(here, wanted), (bits, own, first, kept)
+                error = (wanted.double() - layer.double()).abs()
+                assert found["worst"] == pytest.approx(float(error.max()), abs=1e-12)
+                assert found["meanSquare"] == pytest.approx(float((error**2).mean()), abs=1e-12)
+                assert found["zeros"] == int((wanted == 0).sum())
+                assert f"{float(wanted[0, 1]):.3f}".replace("-", "−") in found["said"]
+
+
 @pytest.mark.parametrize("lesson", ["boundary"], indirect=True)
 def test_lesson_boundary_equals_python_s(lesson):
     for level in range(len(LEVELS)):
