@@ -94,7 +94,9 @@ def _options(arguments: list[str]) -> argparse.Namespace:
         "--results", type=Path, metavar="FOLDER", help="judge these result files (default: data/results)"
     )
 
-    commands.add_parser("publish", help="make the fresh runs the published ones: data/results and README's table")
+    commands.add_parser(
+        "publish", help="make the fresh runs the published ones: data/results, README's table and LEDGER.md"
+    )
 
     explorer = commands.add_parser("explorer", help="keep a published network for the book's explorer page")
     explorer.add_argument(
@@ -192,10 +194,10 @@ def _ledger(options) -> int:
 
 
 def _publish(options) -> int:
-    from . import ledger, published
+    from . import answers, published
     from .figures import levels
 
-    for line in [*published.publish(levels.headline), *ledger.publish_table()]:
+    for line in [*published.publish(levels.headline), *answers.publish()]:
         print(line)
     return 0
 

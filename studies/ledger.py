@@ -9,21 +9,18 @@ from typing import NamedTuple
 
 import scipy
 
-from bqcore._store import save_bytes
-
 from . import explanations, first_rule, joint, verdicts
 from .claims import CLAIMS, Results, load_claims
 from .formats import Ends, brief, interval, number, percent, signed
 from .multiverse import cifar_claims
 from .published import MULTIVERSES, PUBLISHED, READINGS, load_published
 
-README = Path("README.md")
 FIELDS = (
     "id", "dataset", "where", "says", "kind", "reported", "short", "estimate", "low", "high", "values", "runs",
     "verdict", "first_verdict", "excluded", "held", "detectable", "bound", "equivalent", "note", "together",
     "multiverse", "explanation", "command",
 )  # fmt: skip
-_MARKS = "<!-- ledger: written by `make publish`, compared by a test -->", "<!-- end of ledger -->"
+SIGNED = ("direction", "no gain", "reduction")  # kinds of claims about differences
 _JUDGES = {
     "value": verdicts.judge_value, "reduction": verdicts.judge_reduction, "direction": verdicts.judge_direction,
     "no gain": verdicts.judge_direction, "correlation": verdicts.judge_correlation,
@@ -196,11 +193,13 @@ def _cells(row: dict, known: dict[str, dict]) -> tuple[str, ...]:
     paper = ", ".join(brief(known[name]["reported"]) for name in parts) or brief(row["reported"])
     ours = ", ".join(number(estimate, ".3g") for estimate in parts.values())
     if row["estimate"] is not None:
-        write = signed if row["kind"] in ("direction", "no gain", "reduction") else number
+        write = signed if row["kind"] in SIGNED else number
         ours = interval(Ends(row["estimate"], row["low"], row["high"]), ".3g", write)
+    agrees = row["verdict"] == "compatible" and row["explanation"] == "unexplained"
+    why = "" if agrees else row["explanation"]
     return (
         f"{row['id']} ({row['dataset']}): {row['says']}" + (f" (ours {row['note']})" if row["note"] else ""),
-        paper, ours, row["verdict"] + (f" ({row['explanation']})" if row["explanation"] else ""), told_apart(row),
+        paper, ours, row["verdict"] + (f" ({why})" if why else ""), told_apart(row),
         percent(row["multiverse"], 1) if row["multiverse"] is not None else "", row["first_verdict"] or "",
     )  # fmt: skip
 
@@ -234,29 +233,3 @@ def as_csv(rows: list[dict]) -> str:
         }
         writer.writerow(row | plain)
     return text.getvalue()
-
-
-def judged_table(rows: list[dict]) -> str:
-    """Return the table of the claims that have a verdict, what chance would do, and how many have none yet, if any."""
-    judged = [row for row in rows if row["verdict"] != "not attempted"]
-    rest = len(rows) - len(judged)
-    more = f"\n\n{rest} more claims are not attempted yet; `python -m studies ledger` lists them all." if rest else ""
-    return f"{table(judged, padded=False)}\n\n{chance_line(rows)}{more}"
-
-
-def publish_table() -> list[str]:
-    """Write the table of judged claims into README, if there is one, and say so."""
-    if not README.exists():
-        return []
-    save_bytes(readme_with(judged_table(ledger())).encode(), README)
-    return [f"wrote {README}"]
-
-
-def readme_with(text: str) -> str:
-    """Return README's text with *text* between its two marks."""
-    readme = README.read_text(encoding="utf-8")
-    start, end = _MARKS
-    if readme.count(start) != 1 or readme.count(end) != 1:
-        raise ValueError(f"{README} must hold each of these lines once: {start} and {end}")
-    before, rest = readme.split(start)
-    return f"{before}{start}\n{text}\n{end}{rest.split(end)[1]}"

@@ -32,6 +32,7 @@ FLOORS = {
             "joint",
             "explanations",
             "ledger",
+            "answers",
             "explorer",
             "times",
         ),

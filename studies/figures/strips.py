@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ..formats import Ends, brief, interval, number, signed
-from ..ledger import judged, named
+from ..ledger import SIGNED, judged, named
 from . import style
 from .source_data import attach, rows
 from .style import FLOAT_COLOUR, GREY, PAPER_COLOUR, VERDICT_LOOKS
@@ -23,7 +23,6 @@ _SHORT = {
     "boundary-aware stopping": "stopping", "rounding to nearest": "nearest", "optimized by layer": "by layer",
     "optimized on the logits": "on the logits", "with the gap term": "gap term",
 }  # fmt: skip
-_SIGNED = ("direction", "no gain", "reduction")
 _SAYS = {"direction": "above 0", "no gain": "no gain", "joint": "no gain"}  # the paper, where it has no number
 
 
@@ -76,9 +75,7 @@ def _words(row: dict, known: dict[str, dict]) -> tuple[str, str]:
             "the worst of its parts" if row["together"] else "none"
         )
         return f"the paper: {brief(paper)}", f"ours: {ours}"
-    found = interval(
-        Ends(row["estimate"], row["low"], row["high"]), ".3g", signed if row["kind"] in _SIGNED else number
-    )
+    found = interval(Ends(row["estimate"], row["low"], row["high"]), ".3g", signed if row["kind"] in SIGNED else number)
     return f"the paper: {brief(paper)}", f"ours: {found}"
 
 

@@ -119,7 +119,6 @@ def test_a_claim_not_attempted_has_no_numbers(tmp_path):
         "| Z (d): s | 3     |                     | not attempted |                     |            |               |"
         in (ledger.table([row]))
     )
-    assert "1 more claims are not attempted yet" in ledger.judged_table([row])
 
 
 MEASURE = {"measure": "x"}
@@ -289,7 +288,8 @@ def test_a_table_has_seven_columns_and_joint_rows_show_their_parts(tmp_path):
     ]
     assert {len(line) for line in lines} == {7}
     assert lines[2][:4] == ["A (digits): test", "0.7", "0.5 [0, 1]", "reproduced"]
-    assert lines[3][3:5] == ["compatible (unexplained)", "not from 8 bits"]
+    assert lines[3][3:5] == ["compatible", "not from 8 bits"]  # inside: no explanation is needed
+    assert lines[4][3] == "not reproduced (unexplained)"
     assert lines[5][:3] == ["A+B (digits): test (ours at once)", "0.7, 0.7", "0.5, 4.9"]
     direction = rows[0] | {"kind": "direction", "estimate": 0.5, "low": -0.25, "high": 1.25, "multiverse": 0.123}
     cells = [cell.strip() for cell in ledger.table([direction]).splitlines()[2].strip("|").split("|")]
@@ -370,13 +370,6 @@ def test_verdicts_depend_on_neither_the_multiverse_nor_explanations(clone, tmp_p
         assert {key: value for key, value in row.items() if key not in left_out} == {
             key: value for key, value in other.items() if key not in left_out
         }
-
-
-@pytest.mark.slow
-def test_readme_s_table_is_the_generated_one(clone):
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme == ledger.readme_with(ledger.judged_table(published_rows()))
-    assert readme.count("| D1 ") == 1
 
 
 def test_some_claims_are_judged_as_in_the_ledger_and_carry_their_runs():

@@ -12,7 +12,7 @@ import xarray as xr
 import yaml
 
 from bqcore import _store
-from studies import __main__, catalogue, ledger, published, specs, vendors
+from studies import __main__, answers, catalogue, ledger, published, specs, vendors
 from studies.published import PUBLISHED, name_of
 from tests.helpers import ROOT
 
@@ -38,7 +38,7 @@ def test_publish_needs_runs_and_a_clean_clone_and_writes_what_ledger_reads(with_
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], check=True, capture_output=True, text=True).stdout.strip()
 
-    start, end = ledger._MARKS
+    start, end = answers.MARKS
     (here / "README.md").write_text(f"before\n{start}\nold table\n{end}\nafter\n")
     (here / ".gitignore").write_text("data/runs\n")
 
@@ -64,9 +64,9 @@ def test_publish_needs_runs_and_a_clean_clone_and_writes_what_ledger_reads(with_
                "fashion-mnist_multiverse", "digits_first_order", "cifar-10_readings", "digits_readings",
                "full-cifar-10_readings", "full-cifar-10_roundings", "quantizers", "times")  # fmt: skip
     left = [f"left data/results/{name}.nc as it was: not run with this code" for name in missing]
-    lines = [f"wrote {name}" for name in written] + left + ["wrote README.md"]
+    lines = [f"wrote {name}" for name in written] + left + ["wrote README.md", "wrote LEDGER.md"]
     assert capsys.readouterr().out.splitlines() == lines
-    written.append("README.md")
+    written += ["README.md", "LEDGER.md"]
     manifest = json.loads((here / "data/results/manifest.json").read_text())
     assert list(manifest) == names[:2]
     for name, entry in manifest.items():
@@ -75,9 +75,10 @@ def test_publish_needs_runs_and_a_clean_clone_and_writes_what_ledger_reads(with_
         assert entry["spec"]["bits"] == [8, 6, 4, 2]
         assert entry["command"] == published.load_published(name).attrs["command"]
     readme = (here / "README.md").read_text()
-    assert readme == f"before\n{start}\n{ledger.judged_table(ledger.ledger())}\n{end}\nafter\n"
-    assert readme == ledger.readme_with(ledger.judged_table(ledger.ledger()))
-    assert readme.count("| D1 ") == 1 and "not attempted |" not in readme and "more claims" not in readme
+    rows = ledger.ledger()
+    assert readme == f"before\n{start}\n{answers.readme_text(rows)}\n{end}\nafter\n"
+    assert readme.count("| **Digits: ") == 1  # the others have no results here
+    assert (here / "LEDGER.md").read_text() == answers.page(rows)
     assert (here / "book/_static/levels.png").read_bytes().startswith(b"\x89PNG")
 
     before = {name: (here / name).read_bytes() for name in written}
@@ -85,8 +86,8 @@ def test_publish_needs_runs_and_a_clean_clone_and_writes_what_ledger_reads(with_
     assert {name: (here / name).read_bytes() for name in written} == before  # nothing depends on the time
 
     (here / "README.md").write_text("no marks")
-    with pytest.raises(ValueError, match=r"README\.md must hold each of these lines once: <!-- ledger"):
-        ledger.readme_with("table")
+    with pytest.raises(ValueError, match=r"README\.md must hold each of these lines once: <!-- answers"):
+        answers.readme_with("table")
     (here / "data/claims.yml").write_text((here / "data/claims.yml").read_text() + "# changed\n")
     assert __main__.main(["publish"]) == 2
     assert "Uncommitted changes (M data/claims.yml)" in capsys.readouterr().err
