@@ -9,6 +9,8 @@ import numpy as np
 import xarray as xr
 
 from ..metrics.masks import boundary_mask
+from . import charts
+from .verdict import passing_bits
 
 ROWS = 50  # of the longest tables; the result files hold all
 # How the page writes numbers, by the names of the template's filters; None, which was not finite, is a dash.
@@ -23,6 +25,9 @@ _TEMPLATES.filters |= {
     name: lambda value, how=how: "–" if value is None else format(value, how) for name, how in FORMATS.items()
 }
 
+_TEMPLATES.filters["share"] = lambda value: "–" if value is None else f"{100 * value:.3g} %"
+_TEMPLATES.filters["upperfirst"] = lambda words: words[:1].upper() + words[1:]
+
 
 def page(
     found, title: str, *, limits: Mapping[str, float] | None = None, exceeded: tuple[str, ...] = (), command: str = ""
@@ -32,14 +37,19 @@ def page(
 
     *limits* by measure are shown as kept unless one is exceeded, as the lines *exceeded* then say.
     """
-    content, ds = found.to_dict(ROWS), found.dataset
+    content, ds, verdict = found.to_dict(ROWS), found.dataset, found.verdict
     splits = content["splits"].values()
     moves = [row["reference"] + row["candidate"] - 2 * row["both"] for row in content["classes"]]  # from and to a class
+    stated = {one.name: one.limit for one in verdict.judged}
+    passing = None if found.levels is None else passing_bits(found.levels, stated)
     content |= {
         "title": title, "limits": limits, "exceeded": exceeded, "command": command, "rows": ROWS,
-        "versions": ds.attrs.get("versions", ""),
+        "versions": ds.attrs.get("versions", ""), "verdict": verdict,
+        "settling": verdict.reasons[-1] if verdict.word == "look" else None,
+        "limit_rows": charts.limit_rows(verdict.judged),
+        "curve": charts.curve(content["groups"], content["band_share"]), "heat": charts.heat(content["pairs"]),
+        "layer_bars": charts.layer_bars(found.layers), "front": charts.front(found.levels, verdict.judged, passing),
         "measured": [name for name in content["splits"]["heldout"] if all(name in split for split in splits)],
-        "highest_rate": max(group["flips"] / group["samples"] for group in content["groups"]),
         "moved": [k for k in sorted(range(len(moves)), key=lambda k: -moves[k]) if moves[k]][:ROWS],
         "pictures": {sample: base64.b64encode(png).decode() for sample, png in found.pictures.items()},
         "picture": _picture(ds) if "labels" in ds else None,

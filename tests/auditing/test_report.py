@@ -14,7 +14,7 @@ from bqcore.auditing import report
 from bqcore.metrics import masks
 from bqcore.quantizers import uniform
 
-VOID = {"meta", "rect", "line", "path"}
+VOID = {"meta", "rect", "line", "path", "circle", "img", "br"}
 
 
 class Tags(HTMLParser):
@@ -85,6 +85,9 @@ def test_the_page_holds_the_numbers_and_leaves_for_nothing(found):
     assert ("html", {"lang": "en"}, ()) in tags.seen
     assert all(attrs.get("role") == "img" and attrs.get("aria-label") for tag, attrs, _ in tags.seen if tag == "svg")
     assert '<th scope="col"></th>' not in page
+    assert text.index(found.verdict.headline.partition(": ")[2][1:]) < text.index(found.conclusion)  # the verdict first
+    assert all(step in text for step in found.verdict.next_steps)
+    assert all(f"limit {100 * one.limit:.3g} %" in text and one.outcome in text for one in found.verdict.judged)
     for _, _, above in (seen for seen in tags.seen if seen[0] == "table"):
         assert above[-1] == "div"  # which scrolls
     assert "prefers-color-scheme: dark" in page and 'name="viewport"' in page
@@ -93,7 +96,7 @@ def test_the_page_holds_the_numbers_and_leaves_for_nothing(found):
 def test_a_page_of_logits_alone_has_no_empty_parts(found):
     z = np.random.default_rng(0).normal(size=(50, 4))
     same = of_logits(z, z)
-    text = "".join(parsed(same.to_html()).text)
+    text = "".join(parsed(same.to_html()).text).replace(same.verdict.next_steps[1], "")
     assert "Slices" not in text and "Local geometry" not in text and "Samples that flipped" not in text
     assert "groups of equal size" not in text and "groups of equal size" in found.to_html()
     assert "accuracy" not in text and "calibration" not in text and "nan" not in text.lower().replace("candidate", "")
@@ -131,30 +134,40 @@ def test_a_case_worked_by_hand():
     z = np.array([[3.0, 2, 0], [3, 2, 0], [3, 2, 0], [3, 2, 0], [0, 1, 0.5]])
     q = np.array([[3.0, 2, 0], [2, 3, 0], [2, 1, 4], [1, 2, 4], [0, 1, 1]])
     y = np.array([0, 0, 2, 1, 1])
-    rows = rows_of(of_logits(z, q, y, calibration={"a": z, "b": z[[1, 2, 3, 0, 0]]}, fraction=0.4).to_html())
-    assert rows[0] == ["measure", "held-out", "calibration"]
-    assert rows[1] == ["flip rate: decisions changed", "0.6000 [0.1466, 0.9473] (3)", "0.2000 [0.0051, 0.7164] (1)"]
-    # What only one of the splits has classes for is left out.
-    assert [row[0] for row in rows[2:6]] == [
-        "band flips", "pair-order flips", "band pair-order flips", "samples (in the band)",
-    ]  # fmt: skip
-    assert rows[5][1:] == ["5 (2)", "5 (2)"]
-    assert rows[6:] == [
-        ["reference → candidate", "flips"], ["0 → 2", "2"], ["0 → 1", "1"],
+    page = of_logits(z, q, y, calibration={"a": z, "b": z[[1, 2, 3, 0, 0]]}, fraction=0.4).to_html()
+    rows = rows_of(page)
+    assert rows[:4] == [[r"from \ to", "0", "1", "2"], ["0", "", "1", "2"], ["1", "", "", ""], ["2", "", "", ""]]
+    assert re.findall(r"--heat: ([\d.]+)", page) == ["0.0", "28.0", "55.0", *["0.0"] * 6]
+    assert rows[4:8] == [
         ["sample", "float margin", "same pair, candidate", "reference", "candidate", "true class", "in the band"],
         ["1", "1", "-1", "0", "1", "0", "no"], ["2", "1", "1", "0", "2", "2", "no"], ["3", "1", "-1", "0", "2", "1", "no"],
+    ]  # fmt: skip
+    assert rows[8] == ["measure", "held-out", "calibration"]
+    assert rows[9] == ["flip rate: decisions changed", "0.6000 [0.1466, 0.9473] (3)", "0.2000 [0.0051, 0.7164] (1)"]
+    # What only one of the splits has classes for is left out.
+    assert [row[0] for row in rows[10:14]] == [
+        "band flips", "pair-order flips", "band pair-order flips", "samples (in the band)",
+    ]  # fmt: skip
+    assert rows[13][1:] == ["5 (2)", "5 (2)"]
+    assert rows[14:] == [
+        ["reference → candidate", "flips"], ["0 → 2", "2"], ["0 → 1", "1"],
         ["class", "reference", "candidate", "both"], ["0", "4", "1", "1"], ["2", "0", "2", "0"], ["1", "1", "2", "1"],
     ]  # fmt: skip
 
 
-def test_bars_are_as_high_as_the_share_of_flips_in_their_group():
-    """Of 21 samples by growing margin, the first group has three and the others two: one flips in the first two groups."""
-    z = np.stack([np.arange(1.0, 22), np.zeros(21)], axis=1)
-    q = z.copy()
-    q[[0, 3]] *= -1
-    page = of_logits(z, q).to_html()
-    assert re.findall(r'height="([\d.]+)" fill', page) == ["93.3", "140.0", *["0.0"] * 8]
-    assert "flips, of 3 or 2 samples a group" in page and "Counts: 1, 1, 0, 0, 0, 0, 0, 0, 0, 0." in page
+def test_layers_and_bit_widths_are_drawn_where_they_are_known(trained, found):
+    assert "Layers and bit-widths" not in found.to_html()
+    split = trained.split
+    calibration, heldout = (split.train_inputs, split.train_classes), (split.test_inputs, split.test_classes)
+    layers = bqcore.blame_layers(trained.model, heldout, bits=3, gradient_samples=0)
+    sweep = bqcore.sweep(trained.model, calibration, heldout, bits=(8, 4, 2))
+    page = found.explain(layers=layers, sweep=sweep).to_html()
+    drawn = [attrs.get("aria-label", "") for tag, attrs, _ in parsed(page).seen if tag == "svg"]
+    first = f"{layers.layer.values[0]}: {100 * float(layers.band_flip_rate[0]):.3g} %"
+    assert first in drawn and any(label.startswith("Held-out flips of each bit-width") for label in drawn)
+    assert re.findall(r">(\d)<title>(\d+) bytes", page) == [
+        (str(b), str(int(sweep.dataset.bytes.sel(bits=b)))) for b in (2, 4, 8)
+    ]
 
 
 def test_what_is_not_finite_is_a_dash(trained):
@@ -169,7 +182,7 @@ def test_limits_are_said_to_be_kept_or_exceeded(found):
     assert "Within the stated limits" in report.page(found, "x", limits={"flip_rate": 0.5})
     exceeded = report.page(found, "x", limits={"flip_rate": 0.0}, exceeded=("flip rate: 1 exceeds the limit 0",))
     assert "A stated limit is exceeded" in exceeded and "Within" not in exceeded
-    assert "limits" not in report.page(found, "x")
+    assert "stated limit" not in report.page(found, "x")
 
 
 def test_the_drawn_cells_are_those_of_the_masks(found):
