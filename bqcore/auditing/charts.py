@@ -30,8 +30,9 @@ class Scale(NamedTuple):
 def ticks(high: float) -> list[float]:
     """Return three to six round numbers from 0 to at most *high*, which is positive."""
     power = 10.0 ** math.floor(math.log10(high))
-    step = next(step for step in (0.2 * power, 0.5 * power, power, 2 * power) if high / step < 6)
-    return [step * i for i in range(int(high / step + 1e-9) + 1)]
+    steps = {part * power: int(high / (part * power) + 1e-9) for part in (0.2, 0.5, 1, 2)}
+    step = next(step for step, fit in steps.items() if fit < 6)
+    return [step * i for i in range(steps[step] + 1)]
 
 
 def limit_rows(judged: Sequence[Judged]) -> list[dict]:

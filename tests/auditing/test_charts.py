@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bqcore.auditing import charts
@@ -12,6 +12,7 @@ from bqcore.metrics.statistics import clopper_pearson
 
 
 @given(st.floats(1e-9, 1e9))
+@example(0.3 * (1 - 1e-10))
 def test_ticks_are_few_and_round_and_begin_at_zero(high):
     found = charts.ticks(high)
     assert 3 <= len(found) <= 6 and found[0] == 0 and high / 2 < found[-1] <= high * (1 + 1e-9)
