@@ -117,7 +117,7 @@ def spread_figure(runs: xr.Dataset, reported: dict[tuple[str, int], float]) -> F
     data = runs[list(titles)].sel(bits=order, quantile=0.5).isel(nodes=0)
     figure, panels = plt.subplots(2, 2, figsize=(9, 4.9))
     for axes, (name, title) in zip(panels.flat, titles.items()):
-        _draw_runs(axes, data[name])
+        style.draw_runs(axes, data[name])
         theirs = _draw_reported(axes, reported, name, order)
         axes.set_title(title, loc="left")
         if name == "displacement":
@@ -130,17 +130,6 @@ def spread_figure(runs: xr.Dataset, reported: dict[tuple[str, int], float]) -> F
         axes.set_xlabel("bits")
     style.legend_below(figure, panels[1, 0], 3)
     return attach(figure, data)
-
-
-def _draw_runs(axes, values: xr.DataArray) -> None:
-    """Draw a dot for each run over the places of bit-widths, moved aside at random, and the medians."""
-    values = values.transpose("seed", "bits")
-    places = np.arange(values.sizes["bits"])
-    aside = np.random.default_rng(0).uniform(-0.25, 0.25, values.shape)  # the same in each build of the book
-    dots = axes.plot(places + aside, values, "o", color=FLOAT_COLOUR, alpha=0.35, ms=2.5, mew=0)
-    dots[0].set_label("one network")
-    axes.plot(places, values.median("seed"), "_", color="black", ms=22, mew=1.6, label="median")
-    axes.set_xticks(places, values.bits.values)
 
 
 def _draw_reported(axes, reported: dict[tuple[str, int], float], name: str, order: list[int]) -> dict[str, tuple]:
@@ -242,7 +231,7 @@ def shifts_figure(runs: xr.Dataset, reported: dict[tuple[str, int], float]) -> F
     )
     axes.legend(frameon=False)
     ratio = (data.signed_distance_change / data.displacement).rename("ratio")
-    _draw_runs(ratios, ratio)
+    style.draw_runs(ratios, ratio)
     ratios.axhline(1, color="black", lw=0.8, ls=":")
     ratios.set(xlabel="bits", ylabel="Δs / δ, of the medians of a run")
     return attach(figure, data.assign(theirs | {"ratio": ratio.assign_attrs(long_name="Δs / δ", units="1")}))

@@ -70,6 +70,17 @@ def draw_range(axes: Axes, x: np.ndarray, values: xr.DataArray, over: str, **loo
     axes.errorbar(x, middle, ends, lw=1, capsize=2, **look)
 
 
+def draw_runs(axes: Axes, values: xr.DataArray, along: str = "bits") -> None:
+    """Draw a dot for each run over the places of bit-widths, or others, moved aside at random, and the medians."""
+    values = values.transpose("seed", along)
+    places = np.arange(values.sizes[along])
+    aside = np.random.default_rng(0).uniform(-0.25, 0.25, values.shape)  # the same in each build of the book
+    dots = axes.plot(places + aside, values, "o", color=FLOAT_COLOUR, alpha=0.35, ms=2.5, mew=0)
+    dots[0].set_label("one network")
+    axes.plot(places, values.median("seed"), "_", color="black", ms=22, mew=1.6, label="median")
+    axes.set_xticks(places, values[along].values)
+
+
 def legend_below(figure: Figure, axes: Axes, columns: int) -> Legend:
     """Draw the legend of one panel below all."""
     names = axes.get_legend_handles_labels()
