@@ -5,15 +5,21 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import scipy
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 import bqcore
 from bqcore._threads import one_thread
 from bqcore.metrics import boundary_distances, exact_slices, planes
+from bqcore.metrics.statistics import mcnemar
 from bqcore.quantizers import uniform
 from studies import catalogue
-from tests.helpers.audits import GOOD, SPEC, X, held, of_logits
+from tests.helpers.audits import GOOD, SPEC, X, held, of_logits, pairs_of_logits
 
 # Known answers
 
@@ -170,3 +176,42 @@ def test_what_is_wrong_is_named(reference, candidate, split, message):
 def test_what_no_split_allows_is_refused_before_one_is_measured(options, message):
     with pytest.raises(ValueError, match=message):
         bqcore.audit(GOOD, lambda x: pytest.fail("measured"), X, X, **options)
+
+
+# The numbers of others
+
+
+@settings(max_examples=60)
+@given(pairs_of_logits(), st.sampled_from([0.1, 0.2, 1.0]))
+def test_what_scikit_learn_and_scipy_measure_too_is_the_same(pair, fraction):
+    z, q, y = pair
+    found = of_logits(z, q, y, fraction=fraction)
+    d = held(found)
+    a, b = (np.asarray(torch.as_tensor(x).double()).argmax(1) for x in (z, q))
+    assert float(d.accuracy_reference) == pytest.approx(metrics.accuracy_score(y, a))
+    assert float(d.accuracy) == pytest.approx(metrics.accuracy_score(y, b))
+    assert float(d.flip_rate) == pytest.approx(1 - metrics.accuracy_score(a, b))
+    table = metrics.confusion_matrix(a, b, labels=range(z.shape[1]))
+    flips = {(i, j): table[i, j] for i, j in np.argwhere(table) if i != j}
+    assert dict(zip(zip(d.pair_from.values, d.pair_to.values), d.pair_flips.values)) == flips
+    assert d.decided_both.values.tolist() == table.diagonal().tolist()
+    assert (d.decided_reference.values.tolist(), d.decided_candidate.values.tolist()) == (
+        table.sum(axis=1).tolist(), table.sum(axis=0).tolist(),
+    )  # fmt: skip
+    kinds = metrics.confusion_matrix(a == y, b == y, labels=[True, False])
+    assert (d.right_to_wrong_events, d.wrong_to_right_events) == (kinds[0, 1], kinds[1, 0])
+    for name, trials in (("flip_rate", d.samples), ("band_flip_rate", d.band_samples), ("accuracy", d.samples)):
+        exact = scipy.stats.binomtest(int(d[f"{name}_events"]), int(trials)).proportion_ci(method="exact")
+        assert (float(d[f"{name}_low"]), float(d[f"{name}_high"])) == pytest.approx((exact.low, exact.high), abs=1e-9)
+
+
+@given(pairs_of_logits(), st.floats(0.001, 0.3))
+def test_mcnemars_test_of_a_loss_agrees_with_the_verdict_at_a_limit_of_zero(pair, alpha):
+    """What is lost without doubt by the bounds of the verdict is lost by McNemar's exact test as SciPy has it."""
+    z, q, y = pair
+    found = of_logits(z, q, y)
+    lost, won = (int(held(found)[f"{name}_events"]) for name in ("right_to_wrong", "wrong_to_right"))
+    if found.judge({"accuracy_loss": 0.0}, alpha=alpha).word == "do not ship":
+        assert scipy.stats.binomtest(lost, lost + won, alternative="greater").pvalue <= alpha
+    a, b = (np.asarray(torch.as_tensor(x).double()).argmax(1) == y for x in (z, q))
+    assert mcnemar(a, b)[:2] == (lost, won)
