@@ -69,5 +69,6 @@ def pairs_of_logits(draw):
         q = z + draw(st.sampled_from([0.0, 0.1, 1.0])) * np.abs(z).max() * generator.normal(size=(n, k))
     kind = draw(st.sampled_from([None, torch.float16, torch.bfloat16, torch.float32]))
     if kind is not None:
-        z, q = (torch.from_numpy(np.asarray(x, float)).to(kind) for x in (z, q))
+        largest = torch.finfo(kind).max  # of float16 it is 65504
+        z, q = (torch.from_numpy(np.asarray(x, float)).clamp(-largest, largest).to(kind) for x in (z, q))
     return z, q, generator.integers(k, size=n)
