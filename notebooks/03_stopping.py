@@ -9,22 +9,10 @@
 # %% [markdown]
 # (stopping)=
 # # Stopping: bits chosen on calibration data
-#
-# **Question.** Accuracy picks a bit-width; a boundary measure on calibration data would often have stopped earlier. Does it
-# keep more decisions on data that it has not seen, or does it only buy more bits?
-#
-# A rule goes down from 8 bits and stops before its calibration measure first passes a limit. Training, calibration and
-# held-out inputs are disjoint; each slice is fitted on its own split, and nothing of the held-out one reaches a choice.
 
-# %% [markdown]
-# ## Parameters
-#
-# By default this page shows the published runs. `results="fresh"` runs the baselines here, or takes what `make reproduce`
-# has run: `python notebooks/execute.py 03_stopping results=fresh seeds=4`.
-
-# %% tags=["parameters", "own-parameters"]
+# %% tags=["parameters", "own-parameters", "hide-input"] mystnb={"code_prompt_show": "Parameters: what you can change, and what it costs"}
 results = "published"  # published, or fresh to run the baselines here; cost: of fresh, minutes to an hour
-datasets = ["digits", "mnist", "fashion-mnist"]  # digits, mnist or fashion-mnist; cost: of fresh, most for mnist
+datasets = ["digits", "mnist", "fashion-mnist"]  # digits, and mnist or fashion-mnist; cost: of fresh, most for mnist
 seeds = 0  # of fresh runs; 0 stands for the baseline's own number; cost: of fresh, grows with it
 spare = 0.5  # a rule's limit is the loosest with at most this share of the calibration flips by accuracy
 accuracy_drops = [0.0, 0.005, 0.01, 0.02]  # limits on the accuracy lost on calibration data
@@ -32,143 +20,184 @@ flip_limits = [0.0025, 0.005, 0.01, 0.02]  # limits on the calibration flip rate
 band_limits = [0.01, 0.02, 0.05, 0.1]  # limits on the calibration flip rate in the boundary band
 jaccard_limits = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]  # limits on either Jaccard distance of the calibration slice
 
-# %% tags=["remove-cell"]
-from studies import ledger, stopping
-from studies.figures import inputs, setup, style, tables, tolerance
-from studies.figures import stopping as stopping_figures
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "The runs of this chapter, and what each rule chooses in them"}
+import pandas as pd
+import torch
 
-limits = inputs.limits("results datasets seeds spare accuracy_drops flip_limits band_limits jaccard_limits")
+import bqcore as bq
+from studies import ledger, networks, specs, stopping, training
+from studies.data import splits
+from studies.figures import inputs, setup, strips, tables
+from studies.figures import stopping as figures
+from studies.figures import stopping_paper as beside
 
-# %%
+inputs.check_names()
+limits = {"accuracy": accuracy_drops, "flips": flip_limits, "band flips": band_limits}
+limits |= {"jaccard": jaccard_limits, "beyond τ": jaccard_limits}
+inputs.check_limits(results, seeds, spare, limits)
 sets = inputs.stopping_runs(datasets, results, seeds)
-images = [name for name in sets if name != "digits"]
-convolutional = inputs.stopping_runs(images, results, seeds, "cnn") if images else {}
-variants = inputs.variants("digits", results)
-chosen = {name: stopping_figures.usual_choices(many, spare, limits) for name, many in sets.items()}
+chosen = {name: figures.usual_choices(many, spare, limits) for name, many in sets.items()}
 paper = ledger.reported()
 
 # %% tags=["remove-input"]
-tables.sources(*sets.values(), *convolutional.values(), variants)
+beside.answer(sets, chosen)
 
-# %% tags=["remove-input"]
-setup.table(*datasets)
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "Held-out flips against model size. The grey line is a uniform bit-width (numbers beside it), a mark what a rule chooses, as means over the seeds. A rule is worth its name where its mark lies below the line: see how close all marks are to it.", "name": "figure-front"}}
+figures.front_figure(sets, chosen)
 
 # %% [markdown]
-# ## What each rule chooses (Table 3)
+# ## The question
 #
-# Besides the paper's two rules, chosen by accuracy and boundary-aware stopping (Jaccard, band flips, or both), stand the two
-# that practice would use, a limit on the accuracy drop, as NNCF has it (0.01), and one on flips, and one that the paper's
-# suggests: on the {term}`tolerance Jaccard distance`, which knows no grid ([below](stopping-tolerance)). Each rule's limit comes from
-# a grid fixed beforehand and is picked by calibration data alone: the loosest one that at least halves the calibration flips
-# of the choice by accuracy, or the tightest of the grid where none does. *Saved at equal bits* is the price check: how many fewer
-# held-out flips than networks that all have the same bits, on average as many. Where its interval holds 0, the rule has only
-# bought bits; where it lies below 0, the same bits for all keep more. Arrows lead from calibration to held-out values.
+# Somebody has to choose a bit-width before the held-out data are seen. The usual choice is by accuracy: go down from 8 bits,
+# and stop before calibration accuracy falls. The paper proposes to stop earlier, when the decision boundary has moved too far on a
+# slice through the calibration data. It reports that far fewer held-out decisions change.
+#
+# This chapter asks two things. Do fewer decisions change? And are they fewer than with a uniform bit-width of the same
+# average size, or does the rule only buy more bits?
+#
+# ## How it was measured
 
-# %% tags=["hide-input"]
-tables.show_tables(
-    (
-        stopping_figures.stopping_table(sets[title], chosen[title]),
-        f"Bits chosen by each rule on {style.DATASETS.get(title, title)}, means over {many.sizes['seed']} seeds; *beyond τ* is the tolerance Jaccard distance.",
-        f"table-3-{i}",
-    )
-    for i, (title, many) in enumerate(sets.items())
-)
+# %%
+setup.stated(*(specs.baseline("stopping", name) for name in datasets))
 
 # %% [markdown]
-# The paper's own kind of run is a mean of few: its flip rates on digits are whole numbers of decisions in four runs. Here are
-# the first four seeds of digits, and one of each other set.
+# [](the-setup) says whose choice each of these is. This page shows published runs, since fresh ones take long:
+# `python notebooks/execute.py 03_stopping results=fresh seeds=4` makes them here. Every parameter at the top reaches the tables and
+# figures; the paper beside ours, as the ledger judges it, and the runs with one choice changed stay those of the baseline.
+#
+# One digits network by hand, of a seed on which the rules choose different bits. Training, calibration and held-out digits are
+# disjoint.
 
-# %% tags=["hide-input"]
-few = {title: many.isel(seed=slice(4 if title == "digits" else 1)) for title, many in sets.items()}
-tables.show_tables(
-    (
-        stopping_figures.stopping_table(many, stopping_figures.usual_choices(many, spare, limits)),
-        f"The paper's kind of run on {style.DATASETS.get(title, title)}: {many.sizes['seed']} seed{'s'[: many.sizes['seed'] - 1]}.",
-        f"table-3-few-{i}",
-    )
-    for i, (title, many) in enumerate(few.items())
-)
+# %%
+torch.set_num_threads(1)
+split = splits.stopping_split("digits", 1)
+model = networks.mlp((64, 64, 10), 1)
+training.fit(model, split.train_inputs, split.train_classes, epochs=60, seed=1)
+quantized = {b: bq.quantize_model(model, b) for b in range(8, 1, -1)}
+print(*(f"{name}: {len(values)}" for name, values in split._asdict().items() if name.endswith("inputs")), sep="\n")
+
 
 # %% [markdown]
+# Three numbers matter on either part of the data: accuracy, the share of decisions that change, and the Jaccard distance of the
+# boundary masks on a slice through that part.
+
+
+# %%
+def measured(network, x, y, n=201):
+    """Return accuracy, flip rate and boundary-mask Jaccard distance of a network on some data."""
+    plane = bq.pca_plane(x)
+    masks = [bq.boundary_mask(bq.label_grid(one, plane, n)) for one in (model, network)]
+    with torch.no_grad():
+        before, after = model(x), network(x)
+    right = (bq.decide(after) == y.numpy()).mean()
+    return {"accuracy": right, "flips": bq.flips(before, after).rate, "J": bq.boundary_jaccard(*masks).distance}
+
+
+# %%
+calibration = split.calibration_inputs, split.calibration_classes
+seen = pd.DataFrame({b: measured(network, *calibration) for b, network in quantized.items()}).T
+seen.rename_axis("bits").round(3)
+
+# %% [markdown]
+# Accuracy hardly falls before the last rows. J rises at once. A rule goes down this table and stops before its column first passes a
+# limit.
+
+
+# %%
+def last_before(measure, limit):
+    """Return the bits reached, going down, before a measure first passes its limit."""
+    passed = (measure > limit).to_numpy()
+    last = passed.argmax() - 1 if passed.any() else len(measure) - 1
+    return int(measure.index[max(last, 0)])
+
+
+float_accuracy = measured(model, *calibration)["accuracy"]
+choices = {"accuracy": last_before(float_accuracy - seen["accuracy"], 0)}
+choices |= {f"J ≤ {limit}": last_before(seen["J"], limit) for limit in (0.4, 0.7)}
+
+# %% [markdown]
+# What counts is what happens on the held-out digits, which no rule has looked at.
+
+# %%
+held_out = split.held_out_inputs, split.held_out_classes
+outcome = [{"rule": rule, "bits": b} | measured(quantized[b], *held_out) for rule, b in choices.items()]
+pd.DataFrame(outcome).set_index("rule").round(4)
+
+# %% [markdown]
+# One network says little, since a few decisions make the whole difference. The same rules on many seeds follow. Each rule's limit
+# is picked by calibration data alone, from a grid fixed beforehand: the loosest that at least halves the calibration flips of the
+# choice by accuracy.
+
+# %%
+everything = stopping.choose(sets["digits"], limits)
+of_rule = everything.isel(choice=(everything.rule == "jaccard").values)
+summed = {"bits": of_rule.chosen_bits, "calibration": of_rule.flip_rate.sel(split="calibration"),
+          "held out": of_rule.flip_rate.sel(split="held-out")}  # fmt: skip
+means = {name: values.mean("seed").values for name, values in summed.items()}
+pd.DataFrame(means, pd.Index(of_rule.limit.values, name="limit on J")).round(4)
+
+# %% [markdown]
+# The looser the limit, the fewer bits are kept and the more decisions change, on both parts of the data alike.
+#
+# ## The paper beside ours
+
+# %%
+beside.paper_table(sets, chosen, paper)
+
+# %% mystnb={"figure": {"caption": "The paper's claims on stopping beside our published runs, a dot each. For S1 to S4 the bar is the interval that holds 95 % of means of four runs, the broken line the paper's number, grey lines are other bit-widths and the other rule. S5 and S6 are flips that stopping saves, with the side that the paper claims shaded.", "name": "figure-stopping-strips"}}
+strips.strips(["S1", "S2", "S3", "S4", "S5", "S6"])
+
+# %% [markdown]
+# ## What changes the answer
+#
+# **The price in bits.** More bits keep more decisions, whatever rule asks for them. So each rule is held against networks that all
+# have one bit-width, on average as many bits as the rule keeps.
+
+# %% mystnb={"figure": {"caption": "Held-out flips that a rule saves against a uniform bit-width of the same average size: mean over the seeds with its 95 % interval, paired by seed. Right of the dotted line a rule is better than its bits. Look which intervals lie on one side of it.", "name": "figure-price"}}
+figures.price_figure(sets, chosen)
+
+# %% [markdown]
+# **Two readings of "by accuracy".** Going down and stopping at the first drop is one reading. The fewest bits of all that keep
+# calibration accuracy is the other, since accuracy may come back further down. **The limit** is not stated in the abstract either.
+
+# %% mystnb={"figure": {"caption": "Digits: held-out flips and Jaccard distance at every limit of every rule, means over the seeds; the stars are the paper's two rules. See which of our marks lie beside them: the hollow square is accuracy in its second reading.", "name": "figure-limits"}}
+beside.limits_figure(sets["digits"], everything, paper)
+
+# %% [markdown]
+# **What is open in the abstract**: the width of the network, the split, the quantizer's convention and the length of training.
+# {numref}`supplement-stopping-variants` changes one of them at a time.
+#
 # (stopping-tolerance)=
-# ## Without a ruler
+# ### Without a grid
 #
-# J and d_eff depend on the grid. The tolerance Jaccard distance ([](exact)) compares lengths, so that no grid is in it: how
-# much of the boundary has moved farther than τ? Here from exact boundaries, and for CNNs from logits at the nodes,
-# interpolated. Tables with room for one τ show that of the five at which, on calibration data at 4 bits, the distance is
-# nearest to a half.
-
-# %% tags=["hide-input"]
-networks = {style.DATASETS.get(name, name): many for name, many in sets.items()}
-networks |= {f"{style.DATASETS[name]}, small CNN": many for name, many in convolutional.items()}
-tolerance.without_ruler(networks, "table-3-tolerance")
-
-# %% [markdown]
-# ## Bits against flips
-#
-# More bits keep more decisions, whatever rule asked for them. A rule is worth its name where its mark lies below the line of
-# networks that all have the same bits.
-
-# %% mystnb={"figure": {"caption": "Held-out flips against model size. The line: the same bits for all networks (numbers beside it). Marks: what each rule chooses, means over the seeds; the hollow square is an accuracy drop of 0.01, and a larger mark lies below others at its place.", "name": "figure-front"}} tags=["hide-input"]
-stopping_figures.front_figure(sets, chosen)
+# J and d_eff depend on the grid of the slice. The {term}`tolerance Jaccard distance` ([](exact)) compares lengths instead: how much of
+# the boundary is farther than τ from the other one? A limit on it is the rule with the blue cross in the figures above, and
+# tables S in the supplement have its values.
 
 # %% [markdown]
 # ## Does calibration tell what held-out data will do?
 
-# %% mystnb={"figure": {"caption": "Boundary-mask Jaccard distance on the calibration slice against the held-out slice, a dot for every seed and level. Bit-width drives both: beside the overall r stands the median correlation within a level.", "name": "figure-transfer"}} tags=["hide-input"]
-stopping_figures.transfer_figure(sets)
-
-# %% [markdown]
-# ## Every limit, against the paper's digits
-#
-# The abstract does not state the limit. So S2 and S4 are judged together at every limit of the grid: a tick marks where the
-# paper's number falls into the 95 % interval of a mean of four of our runs.
-
-# %% tags=["hide-input"]
-tables.show_tables(
-    (
-        stopping_figures.limits_table(
-            sets["digits"],
-            stopping.choose(sets["digits"], limits),
-            4,
-            {"flip_rate": paper["S2"], "boundary_jaccard": paper["S4"]},
-            201,
-            crossed=crossed,
-        ),
-        f"Digits, {'two limits at once' if crossed else 'one limit'}: held-out values with the 95 % interval of a mean of four runs.",
-        f"table-3-limits-{'two' if crossed else 'one'}",
-    )
-    for crossed in (False, True)
-)
-
-# %% [markdown]
-# ## Which open choice moves it
-#
-# One choice of the baseline changed at a time. The width of the network, the split, the quantizer's convention and the
-# training length are open in the abstract; the grid and the limit are in the tables above.
-
-# %% tags=["hide-input"]
-tables.Table(
-    stopping_figures.variants_table(
-        variants,
-        spare,
-        limits,
-        {
-            "flips by accuracy": paper["S1"],
-            "J by accuracy": paper["S3"],
-            "flips after stopping": paper["S2"],
-            "J after stopping": paper["S4"],
-        },
-    ),
-    f"Digits: held-out means over {variants.sizes['seed']} seeds when one open choice is changed.",
-    "table-3-variants",
-)
+# %% mystnb={"figure": {"caption": "Boundary-mask Jaccard distance on the calibration slice against the held-out slice, a dot for every seed and bit-width. Bit-width drives both, so that the overall correlation r is high; the correlation within a bit-width, beside it, says what a calibration slice adds.", "name": "figure-transfer"}}
+figures.transfer_figure(sets)
 
 # %% [markdown]
 # ## What was seen
 
-# %% tags=["remove-input"]
-stopping_figures.summary(sets, chosen)
+# %%
+figures.summary(sets, chosen)
 
 # %% [markdown]
-# The verdicts on S1 to S6, judged on the published runs, stand in [](the-ledger).
+# The verdicts on S1 to S6, judged on the published runs, are in [](the-ledger).
+#
+# ## Supplement
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Tables S: every rule, every limit, other choices, and distances without a grid"}
+variants = inputs.variants("digits", results)
+beside.supplement(sets, chosen, limits, paper)
+beside.variants_shown(variants, spare, limits, paper)
+images = [name for name in datasets if name != "digits"]
+convolutional = inputs.stopping_runs(images, results, seeds, "cnn") if images else {}
+beside.without_grid(sets, convolutional)
+
+# %% tags=["remove-input"]
+tables.sources(*sets.values(), *convolutional.values(), variants)

@@ -145,7 +145,7 @@ tables.Table(
 
 # %% [markdown]
 # The limit is a choice too. The abstract states none, so each number is judged at the limit that calibration data pick, and S2 with
-# S4, and C4 to C6, together at every limit of a grid fixed beforehand: {numref}`table-3-limits-one` and
+# S4, and C4 to C6, together at every limit of a grid fixed beforehand: {numref}`supplement-stopping-limits-one` and
 # {numref}`table-4-limits-one`.
 #
 # ## Calibration against held-out: three correlations

@@ -70,6 +70,16 @@ def check_runs(declared: str, share: str) -> None:
     check_share(share, space[share])
 
 
+def check_limits(results: str, seeds: int, spare: float, limits: dict[str, list[float]]) -> None:
+    """Refuse parameters of a chapter on stopping that are out of range: fractions, a count, published or fresh."""
+    check_choice("results", results, ("published", "fresh"))
+    check_integer("seeds", seeds, 0)
+    check_share("spare", spare)
+    for rule, values in limits.items():
+        for limit in values:
+            check_share(f"A limit on {rule}", limit)
+
+
 def limits(declared: str) -> dict[str, tuple[float, ...]]:
     """Collect the limits of the stopping rules from a notebook's namespace, after checking all of its parameters."""
     check_runs(declared, "spare")

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from bqcore.metrics import statistics
 
 from .. import stopping
-from ..formats import ends, interval, listed, number, signed
+from ..formats import ends, listed, number
 from ..specs import FLOAT
 from . import style, tables
 from .source_data import attach, joined
@@ -21,6 +21,19 @@ RULES = {
     "accuracy": ("#1a1a1a", "s"), "flips": ("#56b4e9", "v"), "band flips": ("#009e73", "^"),
     "jaccard": ("#d55e00", "o"), "jaccard and band flips": ("#cc79a7", "D"), "beyond τ": ("#0072b2", "P"),
 }  # fmt: skip
+
+
+# As figures name the rules.
+LABELS = {
+    "flips": "limit on flips", "band flips": "limit on band flips", "jaccard": "limit on J",
+    "jaccard and band flips": "limits on J and band flips", "beyond τ": "limit on tolerance Jaccard",
+}  # fmt: skip
+
+
+def label(choice: xr.Dataset) -> str:
+    """Return the short name of a choice's rule."""
+    rule = choice.rule.item()
+    return LABELS.get(rule, "accuracy" if choice.limit == 0 else f"accuracy drop ≤ {choice.limit.item():g}")
 
 
 def rule_name(choice: xr.Dataset) -> str:
@@ -57,7 +70,7 @@ def first_of(choices: xr.Dataset, rule: str) -> xr.Dataset:
 
 def stopping_table(many: xr.Dataset, choices: xr.Dataset, nodes: int | None = None) -> tables.Frame:
     """
-    Tabulate what each choice gives: bits, flips, band flips, Jaccard, d_eff and accuracy on both splits, and bytes.
+    Tabulate what each choice gives: bits, flips, band flips, Jaccard and tolerance Jaccard distance on both splits.
 
     Means over the seeds, calibration → held-out, Jaccard at *nodes* or else the first; "beyond τ" is the tolerance
     Jaccard distance; "saved at equal bits" compares held-out flips with networks that all have the same bits, on
@@ -68,13 +81,11 @@ def stopping_table(many: xr.Dataset, choices: xr.Dataset, nodes: int | None = No
     nodes, lines = many.nodes.values[0] if nodes is None else nodes, {}
     for i, at in enumerate(each(choices)):
         here = at.sel(nodes=nodes, tau=tau)
-        size = (at.model_bytes / 1000).assign_attrs(units="kB", long_name="model size")
         lines[rule_name(at)] = {
-            "bits": mean(at.chosen_bits, ".2f"), "kB": mean(size, ".1f"), "flips": arrow(at.flip_rate),
+            "bits": mean(at.chosen_bits, ".2f"), "flips": arrow(at.flip_rate),
             "saved at equal bits": difference(equal.isel(choice=i), at.flip_rate.sel(split="held-out")),
             "band flips": arrow(at.band_flip_rate, ".3f"), "J": arrow(here.boundary_jaccard, ".3f"),
-            "d_eff": arrow(here.effective_displacement), beyond: arrow(here.tolerance_jaccard, ".3f"),
-            "accuracy": arrow(at.accuracy, ".3f"),
+            beyond: arrow(here.tolerance_jaccard, ".3f"),
         }  # fmt: skip
     return frame(lines, "rule")
 
@@ -85,14 +96,13 @@ def limits_table(
     """
     Tabulate every limit of the boundary-aware rules, with prediction intervals where the paper has a number.
 
-    Mean d_eff and tolerance Jaccard distance stand beside the Jaccard distance: the paper has none to compare with. Its
-    values, *reported* by measure, are a mean of *means_of* runs; *crossed* shows limits on two measures at once.
+    The paper's values, *reported* by measure, are a mean of *means_of* runs; *crossed* shows limits on two measures at
+    once.
     """
     columns = {"chosen_bits": ("bits", ".1f"), "flip_rate": ("flips", ".4f"), "boundary_jaccard": ("J", ".3f")}
-    beyond, tau = beyond_column(many.tolerance_jaccard)
     lines = {}
     kept = [rule for rule in stopping.BOUNDARY_AWARE if (len(stopping.parts(rule)) > 1) == crossed]
-    at_one_place = choices.sel(split="held-out", nodes=nodes, tau=tau)
+    at_one_place = choices.sel(split="held-out", nodes=nodes)
     for at in each(at_one_place.isel(choice=choices.rule.isin(kept).values)):
         line, agree = {"fell back to the most bits": tables.number(float(at.fallback.mean()), ".0%")}, True
         for name, value in reported.items():
@@ -100,8 +110,6 @@ def limits_table(
             cell, inside = tables.interval(found, form, of=at[name]), found.low <= value <= found.high
             agree &= inside
             line[f"{title} (paper {value:g})"] = cell._replace(text=cell.text + " ✓") if inside else cell
-            if name == "boundary_jaccard":
-                line |= {"d_eff": mean(at.effective_displacement), beyond: mean(at.tolerance_jaccard, ".3f")}
         lines[rule_name(at)] = line | {"all agree": "yes" if agree else ""}
     return frame(lines, "limit")
 
@@ -109,20 +117,50 @@ def limits_table(
 def variants_table(variants: xr.Dataset, spare: float, limits: dict, reported: dict[str, float]) -> tables.Frame:
     """Tabulate what choices by accuracy and by Jaccard give, held out, by variant; the paper's numbers make row one."""
     lines = {"the paper": {title: tables.number(value, "g") for title, value in reported.items()}}
-    beyond, tau = beyond_column(variants.tolerance_jaccard)
     for name in variants.variant.values.tolist():
-        many = variants.sel(variant=name)
+        many, line = variants.sel(variant=name), {}
         choices = usual_choices(many, spare, limits)
-        line = {"float accuracy": mean(many.accuracy.sel(bits=FLOAT, split="held-out"), ".3f")}
         for rule, said in (("accuracy", "by accuracy"), ("jaccard", "after stopping")):
-            at = first_of(choices, rule).sel(split="held-out", tau=tau).isel(nodes=0)
+            at = first_of(choices, rule).sel(split="held-out").isel(nodes=0)
             line |= {
                 f"bits {said}": mean(at.chosen_bits, ".1f"), f"flips {said}": mean(at.flip_rate),
-                f"J {said}": mean(at.boundary_jaccard, ".3f"), f"d_eff {said}": mean(at.effective_displacement),
-                f"{beyond} {said}": mean(at.tolerance_jaccard, ".3f"),
+                f"J {said}": mean(at.boundary_jaccard, ".3f"),
             }  # fmt: skip
-        lines[name] = line | {"limit on J": tables.number(at.limit.item(), "g")}
+        lines[name] = line
     return frame(lines, "variant")
+
+
+@style.styled
+def price_figure(sets: dict[str, xr.Dataset], chosen: dict[str, xr.Dataset]) -> Figure:
+    """Draw how many held-out flips each rule saves against a uniform bit-width of the same average size."""
+    figure, panels = plt.subplots(1, len(sets), figsize=(3.1 * len(sets) + 1.2, 3.2), sharey=True, squeeze=False)
+    shown = {}
+    for axes, (title, many) in zip(panels[0], sets.items()):
+        choices = chosen[title]
+        saved = stopping.at_equal_bits(many, choices, "flip_rate") - choices.flip_rate.sel(split="held-out")
+        found = np.array([_gain(values) for values in saved.transpose("choice", "seed").values]).T
+        names = [label(choice) for choice in each(choices)]
+        axes.axvline(0, color="black", lw=0.8, ls=":")
+        for place, (middle, low, high) in enumerate(found.T):
+            colour, mark = RULES[choices.rule.values[place]]
+            axes.errorbar(
+                middle, place, xerr=[[middle - low], [high - middle]], fmt=mark, color=colour, ms=6, capsize=3
+            )
+        axes.set_yticks(range(len(names)), names)
+        axes.set(title=DATASETS.get(title, title), ylim=(len(names) - 0.5, -0.5))
+        axes.set_xlabel("costs flips  ←  0  →  saves flips", fontsize=9)
+        axes.locator_params(axis="x", nbins=3)
+        shown[title] = xr.Dataset(
+            dict(zip(("saved", "low", "high"), ((("choice",), ends) for ends in found))), {"rule": ("choice", names)}
+        )
+    return attach(figure, joined(shown))
+
+
+def _gain(saved: np.ndarray) -> tuple[float, float, float]:
+    """Return the mean of what is saved with its 95 % interval, which one run has not."""
+    if len(saved) < 2:
+        return (saved.mean(),) * 3
+    return tuple(statistics.paired_difference(saved, np.zeros_like(saved)))
 
 
 @style.styled
@@ -159,7 +197,7 @@ def front_figure(sets: dict[str, xr.Dataset], chosen: dict[str, xr.Dataset]) -> 
         equal = _front(many.sel(bits=[bits for bits in many.bits.values if bits not in (FLOAT, 2)]))
         rules = _front(chosen[title])
         shown[title] = equal.merge(rules.rename(flip_rate="rule_flip_rate", model_bytes="rule_model_bytes"))
-        axes.plot(equal.model_bytes / 1000, equal.flip_rate, ".-", color="#999999", lw=1, label="same bits for all")
+        axes.plot(equal.model_bytes / 1000, equal.flip_rate, ".-", color="#999999", lw=1, label="uniform bit-width")
         for at in (equal.sel(bits=bits) for bits in equal.bits):
             look = {"textcoords": "offset points", "xytext": (5, 4), "fontsize": 7.5, "color": "#666666"}
             axes.annotate(str(at.bits.item()), (at.model_bytes / 1000, at.flip_rate), **look)
@@ -185,7 +223,7 @@ def _draw_rules(axes, rules: list[xr.Dataset]) -> None:
         size = 7 + 4 * places[i + 1 :].count(place)  # so that it shows below the later ones at its place
         axes.plot(
             *place, mark, color=colour, mfc=colour if full else "white", ms=size, mew=1.2, alpha=0.9,
-            label=rule if full else "accuracy drop ≤ 0.01",
+            label=label(at),
             zorder=3 - size / 100,  # the larger ones below those of other places, too
         )  # fmt: skip
 
@@ -219,27 +257,25 @@ def summary(sets: dict[str, xr.Dataset], chosen: dict[str, xr.Dataset]) -> Markd
         first, second = (first_of(choices.sel(split="held-out"), rule) for rule in ("accuracy", "jaccard"))
         bits = [number(at.chosen_bits.mean(), ".2f") for at in (first, second)]
         text = (
-            f"- **{DATASETS.get(title, title)}**: chosen by accuracy, {bits[0]} bits and "
-            f"{number(first.flip_rate.mean())} of the held-out decisions changed; after stopping at Jaccard ≤ "
-            f"{second.limit.item():g}, {bits[1]} bits and {number(second.flip_rate.mean())}"
+            f"- **{DATASETS.get(title, title)}.** The choice by accuracy has {bits[0]} bits, and stopping at Jaccard ≤ "
+            f"{second.limit.item():g} has {bits[1]} bits."
         )
         if many.sizes["seed"] > 1:
             fewer = statistics.paired_difference(first.flip_rate.values, second.flip_rate.values)
-            text += f", {number(fewer.estimate)} fewer {ends(fewer)}" + _at_equal_bits(many, choices)
-        lines.append(text + ".")
+            text += f" Stopping changes {number(fewer.estimate)} fewer {ends(fewer)} of the held-out decisions."
+            text += _at_equal_bits(many, choices)
+        lines.append(text)
     return Markdown("\n".join(lines))
 
 
 def _at_equal_bits(many: xr.Dataset, choices: xr.Dataset) -> str:
-    """Say which rules certainly save or cost flips against the same bits for all networks."""
+    """Say which rules save or cost flips against a uniform bit-width, as far as their intervals tell."""
     if choices.chosen_bits.min() == choices.chosen_bits.max():
-        return ". All networks have the same bits by every rule: nothing can be saved at equal bits"
+        return " Every rule gives all networks the same bits: nothing can be saved at equal bits."
     equal = stopping.at_equal_bits(many, choices, "flip_rate").transpose("choice", "seed")
     held_out = each(choices.sel(split="held-out"))
     gains = [statistics.paired_difference(same, at.flip_rate.values) for at, same in zip(held_out, equal.values)]
-    said = [f"{rule_name(at)} ({interval(gain, write=signed)})" for at, gain in zip(held_out, gains)]
-    fewer = [words for words, gain in zip(said, gains) if gain.low > 0]
-    more = [words for words, gain in zip(said, gains) if gain.high < 0]
-    none = "none, so that what is saved is bought with bits"
-    text = f". Against the same bits for all, surely fewer flips: {listed(fewer) if fewer else none}"
-    return text + (f"; surely more: {listed(more)}" if more else "")
+    fewer = [f"“{rule_name(at)}”" for at, gain in zip(held_out, gains) if gain.low > 0]
+    more = [f"“{rule_name(at)}”" for at, gain in zip(held_out, gains) if gain.high < 0]
+    text = f" Against a uniform bit-width of the same average size, fewer flips are seen with {listed(fewer) or 'none'}"
+    return text + (f", and more with {listed(more)}." if more else ".")

@@ -39,16 +39,15 @@ def tolerance_table(many: xr.Dataset, *, method_name: Callable[[str], str] = str
     """
     Tabulate J and d_eff on two grids beside the tolerance Jaccard distance, which has none: means over seeds.
 
-    A row is a level, or a rounding at the one bit-width that is left. Tolerances that no piece of the boundaries moves
-    beyond are left out.
+    A row is a level, or a rounding at the one bit-width that is left. Of the tolerances, the one of
+    :func:`studies.figures.tables.beyond_column` is shown.
     """
     here = _quantized(many.sel(split="held-out"))
     two = sorted({int(here.nodes.min()), int(here.nodes.max())}, reverse=True)
-    beyond = here.tolerance_jaccard
-    moved = beyond.max([dim for dim in beyond.dims if dim != "tau"]) > 0
+    beyond, tau = tables.beyond_column(many.tolerance_jaccard)
     columns = {f"J, {n} nodes": (here.boundary_jaccard.sel(nodes=n), ".3f") for n in two}
     columns |= {f"d_eff, {n} nodes": (here.effective_displacement.sel(nodes=n), ".4f") for n in two}
-    columns |= {f"beyond {t:g}": (beyond.sel(tau=t), ".3f") for t in here.tau.values[moved.values]}
+    columns[beyond] = here.tolerance_jaccard.sel(tau=tau), ".3f"
     if "method" in here.dims:
         return tables.along("method", columns, tables.mean, index="rounding", name=method_name)
     return tables.along("bits", columns, tables.mean)

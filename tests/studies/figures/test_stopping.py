@@ -10,6 +10,7 @@ import xarray as xr
 from bqcore.metrics import statistics
 from studies import catalogue, measures, specs, stopping
 from studies.figures import stopping as stopping_figures
+from studies.figures import stopping_paper
 from studies.figures.source_data import attached
 from studies.formats import signed
 
@@ -123,18 +124,72 @@ def test_the_summary_in_words_holds_the_paired_differences(many, chosen):
     first, second = (list(chosen.rule.values).index(rule) for rule in ("accuracy", "jaccard"))
     fewer = statistics.paired_difference(held_out[first].values, held_out[second].values)
     assert f"{fewer.estimate:.4f} fewer [{fewer.low:.4f}, {fewer.high:.4f}]" in text
-    assert f"{float(chosen.chosen_bits[second].mean()):.2f} bits" in text
+    assert f"has {float(chosen.chosen_bits[second].mean()):.2f} bits" in text
     equal = stopping.at_equal_bits(many, chosen, "flip_rate")
     gains = [
         statistics.paired_difference(equal.isel(choice=i).values, held_out[i].values)
         for i in range(chosen.sizes["choice"])
     ]
-    assert text.count("surely fewer flips: none, ") == (not any(gain.low > 0 for gain in gains))
-    assert text.count("surely more: ") == any(gain.high < 0 for gain in gains)
+    assert text.count("fewer flips are seen with none") == (not any(gain.low > 0 for gain in gains))
+    assert text.count("and more with ") == any(gain.high < 0 for gain in gains)
     bits = many.sel(bits=[32, 8, 7]).copy(deep=True)
     for name in ("flip_rate", "band_flip_rate", "boundary_jaccard", "thick_boundary_jaccard", "tolerance_jaccard"):
         bits[name].loc[{"bits": 7}] = 1.0  # so that no rule goes below 8
     bits["accuracy"].loc[{"bits": 7}] = 0.0
     only = stopping_figures.summary({"x": bits}, {"x": stopping_figures.usual_choices(bits)}).data
-    assert "All networks have the same bits by every rule" in only and "surely" not in only
+    assert "Every rule gives all networks the same bits" in only and "flips are seen" not in only
     assert "fewer [" not in stopping_figures.summary({"one": many.isel(seed=[0])}, {"one": chosen.isel(seed=[0])}).data
+
+
+def test_the_price_is_the_paired_difference_against_a_uniform_bit_width(many, chosen):
+    figure = stopping_figures.price_figure({"digits": many}, {"digits": chosen})
+    data = attached(figure).sel(data_set="digits")
+    equal = stopping.at_equal_bits(many, chosen, "flip_rate").transpose("choice", "seed").values
+    held_out = chosen.flip_rate.sel(split="held-out").transpose("choice", "seed").values
+    for i, (same, ours) in enumerate(zip(equal, held_out)):
+        found = statistics.paired_difference(same, ours)
+        np.testing.assert_allclose([data.saved[i], data.low[i], data.high[i]], found, atol=1e-12)
+    assert data.rule.values.tolist()[:2] == ["accuracy", "accuracy drop ≤ 0.01"]
+    stopping_figures.price_figure({"one": many.isel(seed=[0])}, {"one": chosen.isel(seed=[0])})
+
+
+def with_accuracy(*kept: tuple[bool, ...]) -> xr.Dataset:
+    """Return runs at 4 to 2 bits that keep their calibration accuracy where they are told to."""
+    accuracy = np.array([[0.9, *(0.9 if keeps else 0.8 for keeps in run)] for run in kept])
+    both = np.stack([accuracy, 0 * accuracy])
+    coords = {"split": ["calibration", "held-out"], "seed": range(len(kept)), "bits": [32, 4, 3, 2]}
+    return xr.Dataset(
+        {"accuracy": (tuple(coords), both), "bits_again": (tuple(coords), both * 0 + [32, 4, 3, 2])}, coords
+    )
+
+
+def test_the_fewest_bits_that_keep_accuracy_may_lie_below_a_drop():
+    made = with_accuracy((True, True, False), (True, False, True), (False, False, False), (False, True, True))
+    found = stopping_paper.fewest_that_keep(made)
+    assert found.chosen_bits.values.tolist() == [3, 2, 4, 2]  # where none keeps it, the most bits
+    assert found.bits_again.sel(split="held-out").values.tolist() == [3, 2, 4, 2]
+
+
+def test_the_paper_s_table_and_points_stand_beside_ours(many, chosen):
+    reported = {"S1": 0.0094, "S2": 0.0022, "S3": 0.825, "S4": 0.524}
+    table = stopping_paper.paper_table({"digits": many, "mnist": many}, {"digits": chosen, "mnist": chosen}, reported)
+    assert table.name == "table-p3" and len(table.frame) == 6 and len(table.frame.columns) == 6
+    assert table.frame["flips, the paper"].tolist() == ["0.0094", "0.0094", "0.0022", "", "", ""]
+    assert table.frame["J, the paper"].tolist() == ["0.825", "0.825", "0.524", "", "", ""]
+    flips = stopping_figures.first_of(chosen, "jaccard").flip_rate.sel(split="held-out").values
+    assert float(table.frame["flips, ours"].iloc[2].split()[0]) == pytest.approx(flips.mean(), abs=5e-4)
+    figure = stopping_paper.limits_figure(many, stopping.choose(many), reported)
+    stars = [line.get_xydata()[0].tolist() for line in figure.axes[0].lines if line.get_marker() == "*"]
+    assert stars == [[0.0094, 0.825], [0.0022, 0.524]]
+    assert attached(figure).flip_rate.sizes["choice"] == sum(map(len, stopping.LIMITS.values()))
+
+
+def test_the_answer_says_on_which_sets_stopping_saves_and_what_at_equal_bits(many, chosen):
+    text = stopping_paper.answer({"digits": many, "mnist": many}, {"digits": chosen, "mnist": chosen}).data
+    assert text.startswith("**Answer.**") and text.count(". ") == 1
+    worse = chosen.copy(deep=True)
+    worse["flip_rate"].loc[{"choice": chosen.rule.values == "accuracy"}] = 0.9 + 0.01 * worse.seed
+    worse["flip_rate"].loc[{"choice": chosen.rule.values == "jaccard"}] = 0.0
+    told = stopping_paper.answer({"digits": many, "mnist": many}, {"digits": worse, "mnist": worse}).data
+    assert "accuracy on digits and MNIST. It keeps" in told
+    assert "no interval" in stopping_paper.answer({"digits": many.isel(seed=[0])}, {"digits": chosen}).data
