@@ -40,6 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments, argparse.Namespace(words=arguments))
     command = f"bqcore {options.command}"
+    if sys.stderr.isatty():  # torch alone takes a second to import
+        print(f"{command}: reading the classifier and the data …", file=sys.stderr)
     try:
         return {"audit": _audit, "sweep": _sweep, "blame": _blame, "plan": _plan}[options.command](options) or 0
     except (ValueError, OSError, RuntimeError) as error:
@@ -73,7 +75,7 @@ def _model_options(command: argparse.ArgumentParser, name: str) -> None:
     of("--weights", metavar="FILE", help="its .safetensors")
     of("--scheme", default="narrow", help="of the levels: narrow or full (default: %(default)s)")
     of("--granularity", default="tensor", help="a step per tensor or channel (default: %(default)s)")
-    _shared_options(command, calibration=name != "blame", gradients=name == "blame")
+    _shared_options(command, calibration=name != "blame", gradients=50 if name == "blame" else 0)
     add = command.add_argument
     if name == "blame":
         add("--bits", type=int, default=4, help="2 to 16 (default: %(default)s)")
@@ -92,7 +94,7 @@ def _model_options(command: argparse.ArgumentParser, name: str) -> None:
     add("--out", type=Path, metavar="FOLDER", help=f"where to write {name}.json and {name}.nc")
 
 
-def _shared_options(command: argparse.ArgumentParser, *, calibration: bool = True, gradients: bool = True) -> None:
+def _shared_options(command: argparse.ArgumentParser, *, calibration: bool = True, gradients: int = 1000) -> None:
     """Add the options of data and measures."""
     says = ".npz with inputs and classes, .npy, or a folder of images by class"
     on = command.add_argument_group("data", says).add_argument
@@ -108,7 +110,7 @@ def _shared_options(command: argparse.ArgumentParser, *, calibration: bool = Tru
     how("--fraction", type=float, default=0.2, help="of the boundary band (default: %(default)s)")
     how("--batch-size", type=int, metavar="N", help="samples at once")
     if gradients:
-        how("--gradient-samples", type=int, default=1000, metavar="N", help="0: none (default: %(default)s)")
+        how("--gradient-samples", type=int, default=gradients, metavar="N", help="0: none (default: %(default)s)")
 
 
 def _audit_options(audit: argparse.ArgumentParser, name: str) -> None:
@@ -292,7 +294,7 @@ def _model(options, *splits: str) -> list:
 def _how(options, *own: str) -> dict:
     """Return the settings that a sweep, a ranking and a plan have in common, and those of its *own*."""
     names = ("bits", "scheme", "granularity", "fraction", "batch_size", "skip", *own)
-    return {name: getattr(options, name) for name in names}
+    return {name: getattr(options, name) for name in names} | {"progress": f"bqcore {options.command}"}
 
 
 def _check_given(options, *names: str, advice: str = "see --help") -> None:

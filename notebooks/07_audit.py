@@ -88,7 +88,7 @@ Table(audit.sweep_table(sweep), "PTQ-W of one network by bits.", "table-audit-sw
 # scale as a shift; the signed distance change beside it does not.
 
 # %% tags=["hide-input"]
-blame = bqcore.blame_layers(model, held, bits=bits, fraction=share)
+blame = bqcore.blame_layers(model, held, bits=bits, fraction=share, gradient_samples=1000)
 Table(
     audit.blame_table(blame),
     "One layer quantized at a time, held-out, the worst first.",

@@ -271,7 +271,7 @@ def double(model, inputs):
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of foreign modules that are not used to being copied
-            twin = copy.deepcopy(model).double()
+            twin = copy.deepcopy(model).double().requires_grad_(False)  # else batched gradients take the weights' too
             x = tensors(inputs, model)  # each gets its own: the first may work in place
             ours, theirs = (to_numpy(opened(z)).astype(np.float64) for z in (model(own(x)), twin(own(x).double())))
     except Exception:  # whatever a foreign module raises, it has no such copy

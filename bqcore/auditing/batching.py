@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse
 
-from .._checks import check_finite, check_integer, check_logits, is_tensor, one_line, to_numpy
+from .._checks import check_finite, check_integer, check_logits, is_tensor, needed, one_line, to_numpy
 from . import forms, loaders
 
 _DIVERGED = "the model diverged or its input was not scaled"
@@ -120,6 +120,27 @@ def width(inputs) -> int:
     return int(np.prod(inputs.shape[1:], dtype=np.int64))
 
 
+def usual(inputs) -> int:
+    """Return how many samples make a batch where nothing else is said."""
+    return max(1, min(_BATCH, _VALUES // max(1, width(inputs))))
+
+
+def whole_inputs(split, name: str):
+    """Return the inputs of a split that is there as a whole, None of one that comes in batches."""
+    if callable(split) and not forms.is_inputs(split):
+        return None
+    return forms.parts_of(split, name)[0] if _whole(split) else None
+
+
+def bar(split, name: str, passes: int, progress: str):
+    """Return a bar of the samples that *passes* classifiers answer to, for a terminal; None if it has no name."""
+    if not progress:
+        return None
+    inputs = whole_inputs(split, name)
+    total = None if inputs is None else length(inputs) * passes
+    return needed("tqdm", "A progress bar").tqdm(desc=f"{progress}, {name}", total=total, unit="sample", disable=None)
+
+
 def batches(
     split, name: str, size: int | None = None, known: np.ndarray | None = None, *, listed: bool = False
 ) -> Iterator[Batch]:
@@ -153,7 +174,7 @@ def batches(
         if labelled not in (None, classes is not None):
             raise ValueError(f"{name}: some batches have classes and others have none: give classes with all or none.")
         labelled = classes is not None
-        step = (size or max(1, min(_BATCH, _VALUES // max(1, width(inputs))))) if whole else max(1, count)
+        step = (size or usual(inputs)) if whole else max(1, count)
         for first in range(0, count, step):
             part = slice(first, min(first + step, count))
             yield Batch(start + first, take(inputs, part), classes[part] if labelled else None)

@@ -37,6 +37,7 @@ class Plan:
 def plan_bits(
     model, calibration, heldout, *, budget: int, bits: tuple[int, ...] = BITS, scheme: str = "narrow",
     granularity: str = "tensor", fraction: float = 0.2, batch_size: int | None = None, skip: str | Iterable[str] = (),
+    progress: str = "",
 ) -> Plan:  # fmt: skip
     """
     Choose the bits of each layer within a budget of bytes, so that decisions near the boundary change least.
@@ -54,7 +55,7 @@ def plan_bits(
     calibration, heldout : as for :func:`bqcore.audit`
         Not a generator or another iterator as *calibration*, which is gone through three times.
     budget : int, bytes of the whole model, as :func:`bqcore.model_bytes` counts them
-    bits, scheme, granularity, fraction, batch_size, skip : as in :func:`bqcore.sweep`
+    bits, scheme, granularity, fraction, batch_size, skip, progress : as in :func:`bqcore.sweep`
 
     Returns
     -------
@@ -87,13 +88,14 @@ def plan_bits(
     bits = check_bits(bits)
     budget = check_integer("Budget", budget, 1)
     uniform = uniform_bits(model, bits, budget, found, granularity=granularity)
-    alone = one_at_a_time(model, calibration, bits, batch_size=batch_size, skip=skip, **options)
+    alone = one_at_a_time(model, calibration, bits, batch_size=batch_size, skip=skip, progress=progress, **options)
     noise = {key: margin_noise(part, fraction) for key, part in alone.items()}
     chosen = least_noise(model, noise, calibration, budget, fraction=fraction, batch_size=batch_size, **options)
     ways = {"plan": chosen, "uniform": dict.fromkeys(found, uniform)}
     models = {f"{way} candidate": mixed(model, way_bits, **options) for way, way_bits in ways.items()}
     splits = {"calibration": calibration, "heldout": heldout}
-    out, asked = measure_candidates(model, models, splits, "way", list(ways), fraction=fraction, batch_size=batch_size)
+    how = {"fraction": fraction, "batch_size": batch_size, "progress": progress}
+    out, asked = measure_candidates(model, models, splits, "way", list(ways), **how)
     out["bytes"] = "way", [model_bytes(model, way_bits, granularity=granularity) for way_bits in ways.values()]
     out["layer_bits"] = ("layer", "way"), [[ways[way][name] for way in ways] for name in found]
     out = out.assign_coords(layer=list(found))

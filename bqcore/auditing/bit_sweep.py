@@ -68,7 +68,7 @@ def by_split(dataset: xr.Dataset, dim: str) -> list[dict]:
 def sweep(
     model, calibration, heldout, *, bits: tuple[int, ...] = BITS, rule: str = "band_flips",
     limit: float | None = None, scheme: str = "narrow", granularity: str = "tensor", fraction: float = 0.2,
-    batch_size: int | None = None, skip: str | Iterable[str] = (),
+    batch_size: int | None = None, skip: str | Iterable[str] = (), progress: str = "",
 ) -> Sweep:  # fmt: skip
     """
     Quantize a model to every bit-width and recommend one by a rule.
@@ -88,6 +88,7 @@ def sweep(
         Largest value of the measure, in [0, 1]; by default 0 for accuracy, 0.01 for flips, 0.05 for band flips.
     scheme, granularity, fraction, batch_size : as in :func:`bqcore.quantize` and :func:`bqcore.audit`
     skip : str or strings, names of layers, or of modules with all that they hold, that stay in float
+    progress : str, what a bar with the time left is named; none if empty, or where there is no terminal
 
     Returns
     -------
@@ -119,7 +120,8 @@ def sweep(
     options = {"scheme": scheme, "granularity": granularity}
     candidates = {f"{b}-bit candidate": mixed(model, each[b], **options) for b in bits}
     splits = {"calibration": calibration, "heldout": heldout}
-    found, asked = measure_candidates(model, candidates, splits, "bits", bits, fraction=fraction, batch_size=batch_size)
+    how = {"fraction": fraction, "batch_size": batch_size, "progress": progress}
+    found, asked = measure_candidates(model, candidates, splits, "bits", bits, **how)
     found["bytes"] = "bits", [model_bytes(model, each[b], granularity=granularity) for b in bits]
     on = found.sel(split="calibration")
     known = bool(np.isfinite(on.accuracy).all())
@@ -154,17 +156,19 @@ def choose_bits(values: Mapping[int, float], limit: float) -> Choice:
 
 
 def measure_candidates(
-    model, candidates: Mapping, splits: Mapping, dim: str, values: Sequence, *, fraction: float, batch_size: int | None
-) -> tuple[xr.Dataset, str]:
+    model, candidates: Mapping, splits: Mapping, dim: str, values: Sequence, *, fraction: float,
+    batch_size: int | None, progress: str = "",
+) -> tuple[xr.Dataset, str]:  # fmt: skip
     """
     Measure the rates of every candidate, named by *values* along *dim*, with one pass over each split.
 
     Returned with them is what to ask of a model that seems to give several labels, with a space before it, or nothing.
     """
     functions = logits_functions(model, candidates, False)
+    how: dict = {"batch_size": batch_size, "alike": True, "progress": progress}
     out, asked = [], ""
     for name, split in splits.items():
-        decided, _, notes = decide_split(functions, split, name, batch_size=batch_size)
+        decided, _, notes = decide_split(functions, split, name, **how)
         asked = f" {SEVERAL}" if SEVERAL in notes else asked
         out.append(along(dim, list(values), [measures(part, fraction) for part in decided.values()]))
     return xr.concat(out, xr.Variable("split", list(splits))), asked

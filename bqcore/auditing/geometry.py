@@ -113,35 +113,43 @@ def _slice(grids: Mapping, plane: planes.Plane, nodes: int) -> xr.Dataset:
 @_or_note
 def gradient_measures(
     models: Mapping, functions: Mapping, head, wanted: int, classes: int, *, radii: bool = True,
-    probabilities: bool = False,
+    probabilities: bool = False, known: dict | None = None,
 ) -> xr.Dataset | str:  # fmt: skip
     """
     Measure radius, displacement, distance change and normal variation on *wanted* held-out samples, or say why not.
 
-    *functions* are those of *models*, of log-probabilities if *probabilities*.
+    *functions* are those of *models*, of log-probabilities if *probabilities*. What is found of the reference is kept
+    in *known* for other candidates, which are then :class:`bqcore.quantizers.mixed_precision.Mixed` of it.
     """
     if wanted == 0:
         return ""
     if isinstance(head, Mapping):
         return "the inputs are a dictionary, and gradients are taken of one array"
-    inputs = head[:wanted]
-    given = {key: _differentiable(model, inputs, probabilities) for key, model in models.items()}
-    if given["reference"] is None:
+    inputs, kept = head[:wanted], {} if known is None else known
+    if "reference" not in kept:
+        kept["reference"] = _differentiable(models["reference"], inputs, probabilities)
+    if kept["reference"] is None:
         return "the reference has no gradient with respect to these inputs"
-    (reference, x), candidate = given["reference"], given["candidate"]
+    reference, x, twin = kept["reference"]
+    candidate = _differentiable(models["candidate"], inputs, probabilities, twin if known is not None else None)
+    if known is not None and "remembered" not in known:
+        from ..metrics._gradients import Remembered
+
+        known["remembered"] = Remembered(reference)
     after = candidate[0] if candidate else _constant(functions["candidate"], inputs)
     few, size = x[: max(1, _RADIUS_PAIRS // classes)], max(_LEAST, min(4096, _VALUES // batching.width(x)))
-    change = margins.local_change(reference, after, x, batch_size=size)
-    known = {key: margins.radius(pair[0], few, batch_size=size) for key, pair in given.items() if pair and radii}
+    change = margins.local_change(kept.get("remembered", reference), after, x, batch_size=size)
+    given = {"reference": reference, **({"candidate": candidate[0]} if candidate else {})} if radii else {}
+    lengths = {key: margins.radius(logits, few, batch_size=size) for key, logits in given.items()}
     none = margins.Radius(*[np.array([])] * 3, -1)
     return xr.Dataset(
         {
-            "radius": (("model", "quantile"), [quantiles(known.get(key, none).radius) for key in models]),
+            "radius": (("model", "quantile"), [quantiles(lengths.get(key, none).radius) for key in models]),
             "displacement": ("quantile", quantiles(np.abs(change.displacement))),
             "signed_distance_change": ("quantile", quantiles(np.abs(change.signed_distance_change))),
             "normal_variation": ("quantile", quantiles(change.normal_variation)),
             "third_class": float(change.third_class.mean()),
-            "flat_pairs": ("model", [known.get(key, none).flat for key in models]),
+            "flat_pairs": ("model", [lengths.get(key, none).flat for key in models]),
             "flat_margins": ("model", [change.flat_reference, change.flat_candidate if candidate else -1]),
             "gradient_samples": len(x), "radius_samples": len(few),
         },
@@ -149,14 +157,18 @@ def gradient_measures(
     )  # fmt: skip
 
 
-def _differentiable(model, inputs, probabilities: bool):
-    """Return a classifier and its inputs as tensors if its logits have gradients there, in float64 where possible."""
+def _differentiable(model, inputs, probabilities: bool, twin=None):
+    """
+    Return a classifier, its inputs as tensors, and its float64 twin, or None if its logits have no gradients there.
+
+    A model whose weights stand in the place of another's takes the *twin* of that one.
+    """
     x = adapters.tensors(inputs, model) if is_module(model) else inputs
     if not is_tensor(x) or not x.is_floating_point() or x.ndim < 2 or not callable(model):
         return None
     import torch
 
-    twin = adapters.double(model, inputs[:64])
+    twin = adapters.double(model, inputs[:64]) if twin is None else model.on(twin)
     call, own = (model, x.dtype) if twin is None else (twin, torch.float64)
     x = x.double() if x.device.type == "cpu" else x.float()
 
@@ -171,7 +183,7 @@ def _differentiable(model, inputs, probabilities: bool):
             torch.autograd.grad(logits(leaf).sum(), leaf)
     except Exception:
         return None  # whatever a foreign classifier says to a gradient: it has none, which the audit notes
-    return logits, x
+    return logits, x, twin
 
 
 def _constant(function, inputs):

@@ -1,6 +1,6 @@
 """The sensitivity of decisions to each layer: quantized alone, the layers are ranked by what that changes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import xarray as xr
@@ -10,22 +10,27 @@ from ..quantizers.uniform import weight_bytes
 from ..quantizers.weights import in_float, weights
 from .comparison import describe
 from .geometry import gradient_measures
-from .streaming import Decided, decide_split, logits_functions, measures
+from .resuming import Resumed
+from .streaming import TITLES, Decided, decide_split, logits_functions, measures
 
 
 def blame_layers(
     model, split, *, bits: int = 4, scheme: str = "narrow", granularity: str = "tensor", fraction: float = 0.2,
-    gradient_samples: int = 1000, batch_size: int | None = None, skip: str | Iterable[str] = (),
+    gradient_samples: int = 50, batch_size: int | None = None, skip: str | Iterable[str] = (), progress: str = "",
 ) -> xr.Dataset:  # fmt: skip
     """
     Quantize one layer at a time and rank the layers by how many decisions that changes.
+
+    What comes before a layer is computed once for each batch and kept (:mod:`bqcore.auditing.resuming`), which changes
+    no bit of the numbers. Without a *batch_size*, batches are small enough that half a gigabyte holds what is kept.
 
     Parameters
     ----------
     model : torch module in eval mode
     split : inputs, (inputs, classes) or batches, as for :func:`bqcore.audit`
     bits : int, bit-width of the one layer, 2 to 16
-    scheme, granularity, fraction, gradient_samples, batch_size, skip
+    gradient_samples : int, as for :func:`bqcore.audit`; in float64, each costs as much as 40 others
+    scheme, granularity, fraction, batch_size, skip, progress
         As in :func:`bqcore.sweep` and :func:`bqcore.audit`.
 
     Returns
@@ -55,14 +60,13 @@ def blame_layers(
     found = weights(model, skip)
     options = {"scheme": scheme, "granularity": granularity}
     candidates = {f"candidate with layer {name!r}": mixed(model, {name: bits}, **options) for name in found}
-    functions = logits_functions(model, candidates, False)
-    decided, head, _ = decide_split(functions, split, "heldout", batch_size=batch_size)
-    rows = []
+    functions, decided, head = _decide(model, candidates, split, "heldout", batch_size, progress)
+    rows, known = [], {}
     for key, part in decided.items():
         row = xr.Dataset(measures(part, fraction))
         pair = {"reference": model, "candidate": candidates[key]}
         both = {"reference": functions["reference"], "candidate": functions[key]}
-        local = gradient_measures(pair, both, head, gradient_samples, part.classes, radii=False)
+        local = gradient_measures(pair, both, head, gradient_samples, part.classes, radii=False, known=known)
         rows.append(row.merge(local) if isinstance(local, xr.Dataset) else row)
     out = xr.concat(rows, xr.Variable("layer", list(found)))
     tensors = [weight.by_channel() for weight in found.values()]
@@ -83,14 +87,23 @@ def ranking(found: xr.Dataset) -> list[dict]:
 
 def one_at_a_time(
     model, split, bits, *, scheme: str = "narrow", granularity: str = "tensor", batch_size: int | None = None,
-    skip: str | Iterable[str] = (),
+    skip: str | Iterable[str] = (), progress: str = "",
 ) -> dict[tuple[str, int], Decided]:  # fmt: skip
     """Return the decisions on *split* with each layer alone quantized to each bit-width, by (layer name, bits)."""
     options = {"scheme": scheme, "granularity": granularity}
-    candidates = {(name, b): mixed(model, {name: b}, **options) for name in weights(model, skip) for b in bits}
-    functions = logits_functions(model, {f"candidate {key}": one for key, one in candidates.items()}, False)
-    decided, _, _ = decide_split(functions, split, "calibration", batch_size=batch_size)
-    return dict(zip(candidates, decided.values()))
+    keys = [(name, b) for name in weights(model, skip) for b in bits]
+    candidates = {f"candidate {key}": mixed(model, dict([key]), **options) for key in keys}
+    _, decided, _ = _decide(model, candidates, split, "calibration", batch_size, progress)
+    return dict(zip(keys, decided.values()))
+
+
+def _decide(model, candidates: Mapping, split, name: str, batch_size: int | None, progress: str) -> tuple:
+    """Return the functions of a model and its candidates, what they decide on a split, and its first inputs."""
+    functions = logits_functions(model, candidates, False)
+    resumed = Resumed(model, functions, candidates)
+    size = resumed.batch_size(split, TITLES[name]) if batch_size is None else batch_size
+    decided, head, _ = decide_split(resumed.functions(), split, name, batch_size=size, alike=True, progress=progress)
+    return functions, decided, head
 
 
 def margin_noise(part: Decided, fraction: float) -> float:

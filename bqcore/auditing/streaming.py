@@ -106,6 +106,8 @@ def decide_split(
     batch_size: int | None = None,
     known: np.ndarray | None = None,
     pictures: samples.Pictures | None = None,
+    alike: bool = False,
+    progress: str = "",
 ):
     """
     Measure a split in one pass: return what :class:`Decided` lists by candidate, the first inputs, and notes.
@@ -113,16 +115,22 @@ def decide_split(
     The first of *functions*, from inputs to logits, is the reference. The first inputs are up to 2,000 samples and 2 ·
     10^7 values, of one shape. Notes are on classifiers whose answer depends on the rest of the batch, and on batches of
     several shapes. *known* are the names of the classes, if classes may be given by name. *pictures*, if the split's
-    samples are to be listed, keep those of the first candidate's flips. Refused are logits that are not finite, differ
-    in their classes or look like probabilities, two answers to one batch, fewer than five samples, classes that are no
-    columns of the logits, and a loader that shuffles samples that are to be listed.
+    samples are to be listed, keep those of the first candidate's flips. Candidates that are *alike* are the reference
+    with other weights, so that what is asked of the reference alone is known of them. *progress* names a bar. Refused
+    are logits that are not finite, differ in their classes or look like probabilities, two answers to one batch, fewer
+    than five samples, classes that are no columns of the logits, and a loader that shuffles samples that are to be
+    listed.
     """
     title = TITLES[name]
     reference, *candidates = functions
     rows, targets, head, notes, held, classes, suspects = [], [], [], [], 0, 0, list(functions)
-    shapes, first = [], []
+    shapes, first, bar = [], [], batching.bar(split, title, len(functions), progress)
     for batch in batching.batches(split, title, batch_size, known, listed=pictures is not None):
-        outputs = {key: function(batch.inputs) for key, function in functions.items()}
+        outputs = {}
+        for key, function in functions.items():
+            outputs[key] = function(batch.inputs)
+            if bar is not None:
+                bar.update(batching.length(batch.inputs))
         logits = {key: batching.read(output, batch, f"{title}: {key} logits") for key, output in outputs.items()}
         judged = slice(0, max(0, _JUDGED - batch.start))
         suspects = [key for key in suspects if _are_probabilities(outputs[key][judged])]
@@ -130,7 +138,8 @@ def decide_split(
         if batch.start + len(logits[reference]) >= _JUDGED:
             _refuse_probabilities(suspects)
         if batch.start == 0:
-            notes = [note for key, z in logits.items() for note in _first_look(functions[key], batch, z, key)]
+            asked = [reference] if alike else list(logits)
+            notes = [note for key in asked for note in _first_look(functions[key], batch, logits[key], key)]
             wanted = max(3, min(_HEAD, _HEAD_VALUES // max(1, batching.width(batch.inputs))))
             classes = logits[reference].shape[1]
         for key, z in logits.items():
@@ -150,6 +159,8 @@ def decide_split(
             winner, _, margin, decision = rows[-1][:4]
             pictures.add(batch, margin, winner != decision)
         targets.append(batch.classes)
+    if bar is not None:
+        bar.close()
     _refuse_probabilities(suspects)
     if _several_labels(np.concatenate(first)):
         notes.append(SEVERAL)

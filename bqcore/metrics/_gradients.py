@@ -59,13 +59,12 @@ def radius_of(classifier, x: torch.Tensor, start: int, batch_size: int) -> tuple
 
 def change_of(reference, candidate, x: torch.Tensor, start: int) -> tuple:
     """Return the fields of :class:`bqcore.metrics.margins.LocalChange` for the batch that begins at *start*."""
-    z_f, gradient_f = logits_at(reference, x, "Reference logits", start)
+    z_f, a, b, g_f = reference.at(x, start) if isinstance(reference, Remembered) else _top_gradient(reference, x, start)
     z_q, gradient_q = logits_at(candidate, x, "Candidate logits", start)
     check_same_shape("Reference logits", z_f, "candidate logits", z_q)
-    a, b = top_pair(z_f)
     pair = pair_on(z_f, a, b)
     m_f, m_q = margin_of(z_f, *pair), margin_of(z_q.to(torch.promote_types(z_q.dtype, z_f.dtype)), *pair)
-    g_f, g_q = gradient_f(*pair)[0], gradient_q(*pair)[0]
+    g_q = gradient_q(*pair)[0]
     n_f, n_q = torch.linalg.vector_norm(g_f, dim=1), torch.linalg.vector_norm(g_q, dim=1)
     _check_norms(n_f[:, None], "Reference logits", start)
     _check_norms(n_q[:, None], "Candidate logits", start)
@@ -79,6 +78,25 @@ def change_of(reference, candidate, x: torch.Tensor, start: int) -> tuple:
     third = (decision != a) & (decision != b)
     flat_f, flat_q = int((n_f == 0).sum()), int((n_q == 0).sum())
     return to_numpy(moved), to_numpy(variation), to_numpy(change), a, b, third, flat_f, flat_q
+
+
+class Remembered:
+    """A reference whose logits and gradients are computed once for each batch, however many candidates it meets."""
+
+    def __init__(self, classifier):
+        self.classifier, self.found = classifier, {}
+
+    def at(self, x: torch.Tensor, start: int) -> tuple:
+        """Return logits, top-2 pair and its margin's gradient for the batch that begins at *start*."""
+        if start not in self.found:
+            self.found[start] = _top_gradient(self.classifier, x, start)
+        return self.found[start]
+
+
+def _top_gradient(reference, x: torch.Tensor, start: int) -> tuple:
+    logits, gradient = logits_at(reference, x, "Reference logits", start)
+    a, b = top_pair(logits)
+    return logits.detach(), a, b, gradient(*pair_on(logits, a, b))[0]
 
 
 def top_of(classifier, x: torch.Tensor, start: int) -> tuple:

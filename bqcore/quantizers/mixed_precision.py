@@ -24,6 +24,10 @@ class Mixed(nn.Module):
         pairs = [(self.model.get_parameter(name), getattr(self, f"weight_{i}")) for i, name in enumerate(self.names)]
         return not all(torch.equal(own, other) for own, other in pairs)
 
+    def on(self, model: nn.Module) -> "Mixed":
+        """Return these weights, in float64, in a copy of the module that is."""
+        return Mixed(model, {name: getattr(self, f"weight_{i}").double() for i, name in enumerate(self.names)})
+
     def forward(self, *inputs, **named):
         """Return what the module gives with these weights."""
         with replaced(self.model, {name: getattr(self, f"weight_{i}") for i, name in enumerate(self.names)}):

@@ -1,7 +1,12 @@
 """The commands sweep, blame and plan: the numbers of the functions, what they print and write, and one line for an error."""
 
+import contextlib
 import json
+import os
+import subprocess
 import sys
+import termios
+import time
 from pathlib import Path
 
 import numpy as np
@@ -201,3 +206,24 @@ def test_a_list_of_bits_that_is_no_numbers_is_refused_with_an_example(capsys):
     with pytest.raises(SystemExit, match="2"):
         __main__.main(["sweep", "--bits", "8,four"])
     assert "argument --bits: '8,four': give numbers with commas between, such as 8,6,4" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_terminal_sees_within_two_seconds_that_a_sweep_runs_and_then_how_far_it_is(here):
+    pty, ours = os.openpty()
+    termios.tcsetwinsize(ours, (24, 120))
+    words = [sys.executable, "-m", "bqcore", "sweep", *MODEL, *BOTH, "--bits", "8,4", "--batch-size", "50"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(bqcore.__file__).parents[1]), "."])}
+    start = time.monotonic()
+    process = subprocess.Popen(words, stderr=ours, stdout=subprocess.PIPE, env=environment)
+    os.close(ours)
+    text = os.read(pty, 1000).decode()
+    assert text.startswith("bqcore sweep: reading the classifier and the data") and time.monotonic() - start < 2
+    with contextlib.suppress(OSError):  # with which a closed terminal ends
+        while part := os.read(pty, 1000):
+            text += part.decode(errors="replace")
+    out, _ = process.communicate()
+    os.close(pty)
+    assert process.returncode == 0 and b"bits are the fewest" in out
+    for title in ("Calibration split", "Held-out split"):  # 150 samples, by the reference and two candidates
+        assert f"bqcore sweep, {title}: 100%" in text and "450/450" in text

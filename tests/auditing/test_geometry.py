@@ -59,7 +59,7 @@ def test_answers_of_another_device_are_brought_back(linear):
     there = lambda batch: moved(batch).detach().as_subclass(Elsewhere)  # noqa: E731
     assert bqcore.audit(layer, there, None, x, nodes=11, gradient_samples=0).dataset.equals(plain.dataset)
     # Inputs of the reference go to where a candidate lies, here the meta device, of which nothing can come back.
-    logits, own = geometry._differentiable(nn.Linear(12, 4, device="meta").eval(), x, False)
+    logits, own, _ = geometry._differentiable(nn.Linear(12, 4, device="meta").eval(), x, False)
     assert own.device.type == "meta"
     with pytest.raises(NotImplementedError, match="meta tensor"):
         logits(x.double())
