@@ -166,7 +166,8 @@ class Table:
         shown = self.frame.apply(lambda column: column.map(_unbroken) if column.name in kept else column)
         head = [shown.index.name or "", *map(str, shown.columns)]
         body = [[str(index), *map(str, row)] for index, row in zip(shown.index, shown.to_numpy())]
-        lines = ["| " + " | ".join(row) + " |" for row in [head, ["---"] + ["---:"] * len(shown.columns), *body]]
+        rule = ["---", *("---:" if column in self.numeric else "---" for column in shown.columns)]
+        lines = ["| " + " | ".join(row) + " |" for row in [head, rule, *body]]
         markdown = "\n".join([f"```{{table}} {self.caption}", f":name: {self.name}", "", *lines, "```"])
         caption = f"<caption>{html.escape(self.caption)}</caption><thead>"
         plain = shown.to_html(classes="dataframe").replace("<thead>", caption, 1)

@@ -100,7 +100,7 @@ def test_a_table_reads_in_markdown_and_numbers_are_not_broken():
     frame = tables.frame({"8→7": {"J": j, "words": "a, b"}}, "transition")
     shown = tables.Table(frame, "A caption & more", "table-x")._repr_mimebundle_()
     assert shown["text/markdown"].splitlines() == [
-        "```{table} A caption & more", ":name: table-x", "", "| transition | J | words |", "| --- | ---: | ---: |",
+        "```{table} A caption & more", ":name: table-x", "", "| transition | J | words |", "| --- | ---: | --- |",
         "| 8→7 | 0.50 [0.25,\u00a00.75] | a, b |", "```",
     ]  # fmt: skip
     assert "<caption>A caption &amp; more</caption>" in shown["text/html"]
