@@ -164,18 +164,23 @@ def counted(rows: list[dict]) -> str:
     return ", ".join(f"{found[verdict]} {verdict}" for verdict in verdicts.VERDICTS if found[verdict])
 
 
+def sentence(rows: list[dict]) -> str:
+    """Return how many claims have each verdict, as a sentence."""
+    return f"Of {len(rows)} claims and readings of claims: {counted(rows)}."
+
+
 def table(rows: list[dict], *, linked: bool = False) -> str:
     """Return the answers as a Markdown table; *linked*, each group leads to its chapters in the book."""
     lines = ["| claims | the paper says | we find | why it differs |", "| --- | --- | --- | --- |"]
     for group, here, paper, ours, why in answers(rows):
-        links = " · ".join(f"[](#{name})" for name in group.chapters)
+        links = " · ".join(f"[{name.replace('-cifar', ' CIFAR-10')}]({name})" for name in group.chapters)
         head = f"**{group.title}.** {links if linked else counted(here) + '.'}"
         lines.append(f"| {head} | {paper} | {ours} | {why} |")
     return "\n".join(lines)
 
 
 def _paper(row: dict) -> str:
-    return ledger.brief(row["reported"])
+    return ledger.paper_says(row)
 
 
 def _ours(row: dict, form: str) -> str:
@@ -208,8 +213,8 @@ def claims_table(rows: list[dict], everything: list[dict]) -> str:
             middle, ends = write(row["estimate"], ".3g"), span(row["low"], row["high"], ".3g", write)
         paper = ", ".join(_paper(known[name]) for name in parts) or _paper(row)
         lines.append("| " + " | ".join([
-            f"**{row['id']}** {row['short']}", paper, middle, ends, row["verdict"], _open(row),
-            percent(row["multiverse"]) if row["multiverse"] is not None else "–",
+            f"**{row['id']}** {row['short']}", paper, middle.replace("-", "−"), ends.replace("-", "−"), row["verdict"],
+            _open(row), percent(row["multiverse"]) if row["multiverse"] is not None else "–",
         ]) + " |")  # fmt: skip
     return "\n".join(lines)
 
@@ -239,7 +244,7 @@ def page(rows: list[dict]) -> str:
     """Return LEDGER.md: every claim in its group, in a narrow table, and folded below it what each row says beyond."""
     parts = [
         "# The ledger of claims",
-        f"{len(rows)} claims and readings of claims: {counted(rows)}. {ledger.chance_line(rows)}",
+        f"{sentence(rows)} {ledger.chance_line(rows)}",
         "*Cannot exclude*: neighbours whose mean our interval also holds, or differences too small for our runs to "
         "see. *Holds in*: the fraction of specifications, all open choices crossed, in which the claim holds by the "
         "first rule. The book's page *The ledger of claims* says how a claim is judged.",
@@ -265,7 +270,7 @@ def readme_with(text: str) -> str:
 
 def readme_text(rows: list[dict]) -> str:
     """Return what README has between its marks: how many claims have which verdict, and the seven rows."""
-    return f"Of {len(rows)} claims and readings of claims: {counted(rows)}.\n\n{table(rows)}"
+    return f"{sentence(rows)}\n\n{table(rows)}"
 
 
 def publish() -> list[str]:

@@ -151,6 +151,14 @@ def chance_line(rows: list[dict]) -> str:
 _MOST_NAMES = 6
 
 
+def paper_says(row: dict) -> str:
+    """Return what the paper reports of a row, in few words where it has no number."""
+    known = {"direction": "above 0", "no gain": "no gain", "joint": "no gain"}
+    return (
+        brief(row["reported"]) if isinstance(row["reported"], int | float) else known.get(row["kind"], row["reported"])
+    )
+
+
 def named(names) -> str:
     """
     Write neighbours as a list; bit-widths share the word, and triples of transitions are counted, as are more than six.

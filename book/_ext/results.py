@@ -9,11 +9,6 @@ Numbers and verdicts in pages, read from result files while the book is built, s
         an attribute of the file or of a variable
     {claim}`D2 low`  {claim}`D2 low .2f`  {claim}`D2 verdict`  {claim}`D3 held`
         a field of a row of the ledger; of neighbours, their names
-    {ledger}, a directive with the options :id:, :dataset:, :verdict: and :table:
-        the ledger as a table: all of it, or the rows with these values (several with commas between); of a table of the
-        paper that is not entered, nothing
-    {ledger} counts  {ledger} chance  {ledger} runs
-        how many claims have each verdict; how many would fail by chance; the runs behind the claims
     {parameters} levels digits, a directive
         the parameters of the runs of a study on a data set as a table, as studies.specs knows them
     {times}, a directive
@@ -37,7 +32,6 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 from docutils import nodes
-from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util import logging
@@ -169,57 +163,6 @@ class Claim(Value):
         return claim(self.text, ledger())
 
 
-class Ledger(SphinxDirective):
-    """The directive {ledger}."""
-
-    optional_arguments = 1
-    option_spec = dict.fromkeys(("id", "dataset", "verdict", "table"), directives.unchanged)
-
-    def run(self) -> list[nodes.Node]:
-        """Insert the table into the page, its verdicts as badges."""
-        from studies import ledger as claims
-
-        note_ledger(self.env)
-        try:
-            rows = ledger()
-            if self.arguments:
-                texts = {"counts": claims.counts_table, "chance": claims.chance_line, "runs": claims.runs_table}
-                return [table_of(self, pick(texts, self.arguments[0], "table of the ledger")(rows), "ledger-summary")]
-            if "table" in self.options:
-                rows = [row for row in rows if row["where"] == f"Table {self.options['table']}"]
-                if not rows:  # without the paper there are none
-                    return []
-            for field in ("id", "dataset", "verdict"):
-                wanted = re.split(r"\s*,\s*", self.options.get(field, "").strip())
-                rows = [row for row in rows if field not in self.options or str(row[field]) in wanted]
-            if not rows:
-                raise ValueError(f"no claim has {self.options}")
-        except (ValueError, OSError) as error:
-            logger.error("{ledger}: %s.", str(error).rstrip("."), location=self.get_location())
-            return []
-        table = table_of(self, claims.table(rows, padded=False), "ledger")
-        for line in table.findall(nodes.row):
-            dress(line)
-        return [table]
-
-
-def dress(line: nodes.row) -> None:
-    """Set off a row's id, put remarks and intervals on small lines of their own, and give the verdict its badge."""
-    claim, _, ours, verdict, *_ = line.children
-    name, found, says = claim.astext().partition(" (")
-    if found:
-        says, _, remark = says.partition(" (ours ")  # the claim itself is the paper's
-        remarks = [nodes.inline("", f"ours: {remark[:-1].removeprefix('is ')}", classes=["remark"])] if remark else []
-        refill(claim, nodes.strong("", name), nodes.Text(f" ({says} "), *remarks)
-    middle, _, interval = ours.astext().partition(" [")
-    if interval:
-        refill(ours, nodes.Text(f"{middle} "), nodes.inline("", f"[{interval}", classes=["remark"]))
-    word, _, remark = verdict.astext().partition(" (")
-    if word in VERDICTS:
-        remarks = [nodes.inline("", remark[:-1], classes=["remark"])] if remark else []
-        refill(verdict, badge(word), *remarks)
-
-
 class Notebooks(SphinxDirective):
     """The directive {notebooks}."""
 
@@ -333,7 +276,6 @@ def setup(app: Sphinx) -> dict:
     sys.path[:0] = [str(root), str(root / "notebooks")]  # bqcore, also where it is not installed; execute.py
     app.add_role("value", Value())
     app.add_role("claim", Claim())
-    app.add_directive("ledger", Ledger)
     app.add_directive("parameters", Parameters)
     app.add_directive("notebooks", Notebooks)
     app.add_directive("setup", Setup)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ..formats import Ends, brief, interval, number, signed
-from ..ledger import SIGNED, judged, named
+from ..ledger import SIGNED, judged, named, paper_says
 from . import style
 from .source_data import attach, rows
 from .style import FLOAT_COLOUR, GREY, PAPER_COLOUR, VERDICT_LOOKS
@@ -23,7 +23,6 @@ _SHORT = {
     "boundary-aware stopping": "stopping", "rounding to nearest": "nearest", "optimized by layer": "by layer",
     "optimized on the logits": "on the logits", "with the gap term": "gap term",
 }  # fmt: skip
-_SAYS = {"direction": "above 0", "no gain": "no gain", "joint": "no gain"}  # the paper, where it has no number
 
 
 @style.styled
@@ -65,18 +64,23 @@ def _head(axes: Axes, row: dict, known: dict[str, dict]) -> None:
         axes.annotate(words, (x, 1), (0, 4), "axes fraction", "offset points", color=colour, fontsize=_SMALL, ha=side)
 
 
+def in_words(row: dict, known: dict[str, dict]) -> str:
+    """Return what a strip shows in words, for whoever does not see it; *known* are rows of the ledger by id."""
+    return f"{', '.join(_words(row, known))}; {row['verdict']}"
+
+
 def _words(row: dict, known: dict[str, dict]) -> tuple[str, str]:
     """Return what the paper says and what we find, in words."""
-    paper = row["reported"] if isinstance(row["reported"], int | float) else _SAYS.get(row["kind"], row["reported"])
+    paper = paper_says(row)
     if row["values"] is None:
         parts = {name: ours for name, ours in (row["together"] or {}).items() if ours is not None}
         paper = ", ".join(brief(known[name]["reported"]) for name in parts if name in known) or paper
         ours = ", ".join(number(value, ".3g") for value in parts.values()) or (
             "the worst of its parts" if row["together"] else "none"
         )
-        return f"the paper: {brief(paper)}", f"ours: {ours}"
+        return f"the paper: {paper}", f"ours: {ours}"
     found = interval(Ends(row["estimate"], row["low"], row["high"]), ".3g", signed if row["kind"] in SIGNED else number)
-    return f"the paper: {brief(paper)}", f"ours: {found}"
+    return f"the paper: {paper}", f"ours: {found}"
 
 
 def _draw(axes: Axes, row: dict) -> None:
@@ -89,7 +93,7 @@ def _draw(axes: Axes, row: dict) -> None:
     axes.set(xlim=(low - room, high + room), ylim=(0, 1), yticks=[])
     near = _neighbours(axes, row)
     if isinstance(row["reported"], int | float):
-        axes.axvline(reported, _LINE, color=PAPER_COLOUR, ls="--", lw=1.6)
+        axes.axvline(reported, _LINE, color=PAPER_COLOUR, ls="--", lw=1.6, zorder=3)
     else:  # a side of 0
         side = axes.get_xlim()[row["kind"] == "direction"]
         axes.axvspan(0, side, color=PAPER_COLOUR, alpha=0.13, lw=0)

@@ -72,8 +72,8 @@ def test_a_table_of_claims_is_narrow_and_joint_rows_show_their_parts():
     assert cells["D2"][:5] == ["0.428", "0.365", "0.178 to 0.529", "reproduced", "–"]
     assert cells["S2+S4"][:4] == ["0.0022, 0.524", "0.00138, 0.468", "", "reproduced"]
     assert cells["C2"][4] == "7, 6 bits, boundary-aware stopping" and cells["S5"][4] == "less than 0.00065"
-    assert cells["R7"][1:5] == ["+0.0109", "-0.0348 to +0.0567", "compatible", "no reduction"]
-    assert cells["D3"][5] == "28%"
+    assert cells["R7"][1:5] == ["+0.0109", "−0.0348 to +0.0567", "compatible", "no reduction"]
+    assert cells["D3"][5] == "28%" and cells["S5"][0] == "above 0" and cells["R6"][:2] == ["no gain", ""]
 
 
 def test_details_have_what_a_table_of_claims_leaves_out():
@@ -100,7 +100,7 @@ def test_claims_of_no_group_are_told_last(clone):
 def test_the_chapters_are_there(told):
     pages = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "notebooks").glob("[0-9]*.py"))
     names = Counter(name for group in answers.GROUPS for name in group.chapters)
-    assert all(f"({name})=" in pages for name in names) and "[](#levels)" in answers.table(
+    assert all(f"({name})=" in pages for name in names) and "[levels](levels)" in answers.table(
         published_rows(), linked=True
     )
 

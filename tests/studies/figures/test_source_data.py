@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 import xml.etree.ElementTree as ElementTree
 
 import matplotlib.pyplot as plt
@@ -107,6 +108,7 @@ def test_a_figure_s_files_are_whole_and_the_same_again(axes):
     files = source_data.of_figure(axes.figure)
     assert ElementTree.fromstring(files["svg"]).tag == "{http://www.w3.org/2000/svg}svg"
     assert "<dc:date>" not in files["svg"]
+    assert re.search(r' x="\d+\.\d\d"', files["svg"]) and not re.search(r' [dxy]="[^"]*\.\d{3}|\n ', files["svg"])
     pd.testing.assert_frame_equal(pd.read_csv(io.StringIO(files["csv"])), frame)
     dataset = opened(base64.b64decode(files["netcdf"]))
     assert dataset.y.values.tolist() == [2, 1 / 3] and dataset["of"].values.tolist() == ["a", "b"]
