@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 MIME = "application/vnd.studies.figures.source_data+json"
 _NODES = {"a", "b"}  # the dimensions of a picture of a slice; CSV leaves these out
 _KEPT = ("title", "command")  # attributes of a dataset that go with it
+_SMALL = 1000  # values of a variable; larger ones are compressed
 _attached = WeakKeyDictionary()
 
 
@@ -84,11 +85,16 @@ def netcdf(data: xr.Dataset) -> bytes:
     words = {name: v for name, v in data.variables.items() if v.dtype.kind not in "biufU"}  # of pandas' own types
     data = data.assign({name: (v.dims, np.array(v.values.tolist(), str), v.attrs) for name, v in words.items()})
     data = data.drop_attrs(deep=False).assign_attrs(about)
+    if all(variable.size <= _SMALL for variable in data.variables.values()):
+        try:  # the older format has no headers of 20 kB; but neither names in Greek nor long integers
+            return bytes(data.to_netcdf(engine="scipy"))
+        except (UnicodeEncodeError, ValueError):
+            pass
     squeeze = {"zlib": True, "complevel": 9}
     # Words as characters, which can be compressed; more than four attributes of a variable would take a page of 2 kB.
     kinds = {"U": {"dtype": "S1"}, "f": {"_FillValue": None}}
     variables = data.variables.items()
-    encoding = {name: kinds.get(v.dtype.kind, {}) | (squeeze if v.size > 1000 else {}) for name, v in variables}
+    encoding = {name: kinds.get(v.dtype.kind, {}) | (squeeze if v.size > _SMALL else {}) for name, v in variables}
     return bytes(data.to_netcdf(engine="h5netcdf", encoding=encoding))
 
 

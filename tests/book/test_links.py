@@ -92,7 +92,7 @@ def test_every_captioned_figure_and_table_has_its_files_with_its_numbers(book, p
             content = (page.parent / link).read_bytes()
             files[ending] = gzip.decompress(content) if link.endswith(".gz") else content
         table = pd.read_csv(io.BytesIO(files["csv"]), keep_default_na=False, na_values=[""])
-        with xr.open_dataset(io.BytesIO(files["nc"]), engine="h5netcdf") as dataset:
+        with xr.open_dataset(io.BytesIO(files["nc"])) as dataset:
             assert len(table) and set(dataset.data_vars), caption
             assert all(name.partition(" [")[0] in dataset.variables for name in table), caption
             titles = [variable.attrs.get("long_name", "") for variable in dataset.variables.values()]

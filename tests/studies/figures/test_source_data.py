@@ -26,7 +26,7 @@ def axes():
 
 
 def opened(content: bytes) -> xr.Dataset:
-    with xr.open_dataset(io.BytesIO(content), engine="h5netcdf") as dataset:
+    with xr.open_dataset(io.BytesIO(content)) as dataset:
         return dataset.load()
 
 
@@ -128,3 +128,14 @@ def test_the_extension_puts_them_beside_what_is_displayed(axes):
     assert data[source_data.MIME]["name"] == "table-a" and "text/markdown" in data
     data, _ = shell.display_formatter.format(3)
     assert set(data) == {"text/plain"}
+
+
+@pytest.mark.parametrize(("content", "start"), [
+    ({"a": ("x", [1.5, 2.5])}, b"CDF"), ({"a": ("x", [2**40, 1])}, b"\x89HDF"),
+    ({"a": ("x", [1.5], {"long_name": "shift δ"})}, b"CDF"), ({"δ": ("x", [1.5])}, b"\x89HDF"), ({"a": ("x", np.arange(1001.0))}, b"\x89HDF"),
+])  # fmt: skip
+def test_a_small_file_is_of_the_older_format_where_that_can_hold_it(content, start):
+    data = xr.Dataset(content, attrs={"title": "t"})
+    written = source_data.netcdf(data)
+    assert written.startswith(start) and written == source_data.netcdf(data)
+    xr.testing.assert_identical(opened(written), data)
