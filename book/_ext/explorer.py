@@ -1,16 +1,21 @@
-"""Write the scripts of the explorer and the lessons: the networks as data, and the programs that draw them."""
+"""Write the scripts of the explorer and the lessons: networks and runs as data, and the programs that draw them."""
 
+import base64
+import json
 import sys
 from pathlib import Path
 
 from sphinx.application import Sphinx
 
 SHARED = ("geometry.js", "drawing.js")
-COURSE = ("quantization", "boundary", "displacement", "junctions", "ruler")
+COURSE = ("quantization", "boundary", "displacement", "junctions", "ruler", "evidence")
 LESSONS = [f"book/course/{name}" for name in COURSE]
 SLIDES = "book/course/slides"  # has the pictures of all lessons
-SCRIPTS = {"book/explorer": (*SHARED, "explorer.js")} | {page: (*SHARED, "lessons.js") for page in (*LESSONS, SLIDES)}
+RUNS = "explorer/evidence.js"  # what the last lesson judges
+SCRIPTS = {"book/explorer": (*SHARED, "explorer.js")} | {page: (*SHARED, "lessons.js") for page in LESSONS}
+SCRIPTS |= {"book/course/evidence": (RUNS, *SHARED, "lessons.js"), SLIDES: (RUNS, *SHARED, "lessons.js", "slides.js")}
 FOLDER = Path("_static", "explorer")
+JUDGED = ("D1", "D2", "D3", "D4", "D5")
 
 
 def write_networks(app: Sphinx, error: Exception | None) -> None:
@@ -22,6 +27,34 @@ def write_networks(app: Sphinx, error: Exception | None) -> None:
         networks = [explorer.digits_network(), *map(load_dataset, sorted(Path(app.srcdir).glob("data/explorer/*.nc")))]
         for found in networks:
             save_bytes(explorer.script(found), Path(app.outdir, FOLDER, f"{found.attrs['name']}.js"))
+        save_bytes(runs_script(), Path(app.outdir, "_static", RUNS))
+
+
+def runs_script() -> bytes:
+    """Return the values behind claims about digits at fixed bits, by ruler, seed and bit-width, as a script."""
+    import scipy
+
+    from studies.claims import load_claims
+    from studies.published import load_published
+
+    claims = {claim["id"]: claim for claim in load_claims()[1] if claim["id"] in JUDGED}
+    runs = load_published(claims["D2"]["from"])
+    bits = [b for b in runs.bits.values.tolist() if b != 32]
+    rulers = sorted(runs.nodes.values.tolist())
+    out, packed = [], {}
+    for claim in (claims[name] for name in JUDGED):
+        measure = claim["select"]["measure"]
+        where = {key: value for key, value in claim["select"].items() if key not in ("measure", "bits", "nodes")}
+        values = runs[measure].sel(where).sel(bits=bits).transpose("seed", "bits", ...)
+        grids = [values.sel(nodes=n) for n in rulers] if "nodes" in values.dims else [values]
+        packed[measure] = [base64.b64encode(one.values.tobytes()).decode() for one in grids]
+        row = {key: claim[key] for key in ("id", "short", "reported")}
+        out.append(row | {"bits": claim["select"]["bits"], "measure": measure, "share": measure != "displacement"})
+    # Student's t, 97.5 %, for 2 runs and up to those from which on the interval is that of ranks.
+    quantiles = [0.0, 0.0, *scipy.stats.t.isf(0.025, range(1, 38)).tolist()]
+    found = {"claims": out, "values": packed, "bits": bits, "rulers": rulers}
+    found |= {"seeds": runs.sizes["seed"], "t": quantiles}
+    return f"window.bqRuns = {json.dumps(found)};\n".encode()
 
 
 def add_scripts(app: Sphinx, page: str, template: str, context: dict, doctree) -> None:

@@ -140,6 +140,17 @@ window.bqDrawing = (() => {
     context.fill();
   }
 
+  /* A small dot that lets others shine through. */
+  function dot(view, [a, b], colour) {
+    const { context } = view;
+    context.globalAlpha = 0.55;
+    context.fillStyle = colour;
+    context.beginPath();
+    context.arc(view.x(a), view.y(b), 3, 0, 2 * Math.PI);
+    context.fill();
+    context.globalAlpha = 1;
+  }
+
   /* Write a few words at a place of the plane, in the middle or to its right. */
   function write(view, [a, b], text, align = "center") {
     const { context } = view;
@@ -195,6 +206,6 @@ window.bqDrawing = (() => {
 
   return {
     CLASS_COLOURS, FLOAT_COLOUR, QUANTIZED_COLOUR, BOTH_COLOUR, PALETTE, sheet, maskColour, fit, stamp, stripes, ring,
-    junctions, line, arrow, write, letters,
+    junctions, line, arrow, dot, write, letters,
   };
 })();

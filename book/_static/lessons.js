@@ -326,6 +326,120 @@ are those of bqcore for the same classifiers, which tests/book/test_lessons_page
       `d_eff = ${fixed(found.effectiveDisplacement, 4)}.`,
   };
 
+  const RUNS = window.bqRuns; // on the pages that show them
+  const read = {};
+
+  /* The values of a claim on a ruler, a row for each seed; a measure off the slice has one ruler. */
+  function valuesOf(claim, ruler) {
+    const { measure } = RUNS.claims[claim];
+    const name = `${measure} ${Math.min(ruler, rulersOf(claim) - 1)}`;
+    return (read[name] = read[name] || G.doubles(RUNS.values[measure][Math.min(ruler, rulersOf(claim) - 1)]));
+  }
+
+  const rulersOf = (claim) => RUNS.values[RUNS.claims[claim].measure].length;
+
+  /* The interval for one more run, as bqcore.metrics.statistics.prediction_interval: by ranks from 39 runs on, else Student's. */
+  function interval(values) {
+    const n = values.length;
+    const rank = Number(((n + 1) * 0.025).toFixed(9));
+    if (rank >= 1) {
+      const sorted = Float64Array.from(values).sort();
+      const at = (r) => {
+        const below = Math.min(Math.floor(r), n - 1);
+        return sorted[below - 1] + (r - below) * (sorted[below] - sorted[below - 1]);
+      };
+      return { middle: G.median(values), low: at(rank), high: at(n + 1 - rank) };
+    }
+    const mean = values.reduce((sum, v) => sum + v, 0) / n;
+    const spread = Math.sqrt(values.reduce((sum, v) => sum + (v - mean) ** 2, 0) / (n - 1));
+    const half = RUNS.t[n] * spread * Math.sqrt(1 + 1 / n);
+    return { middle: mean, low: mean - half, high: mean + half };
+  }
+
+  /* Judge a claim by some runs as the ledger does: is the paper's number inside, and is another bit-width's mean? */
+  function judge(claim, ruler, first, many) {
+    const { reported, bits, share } = RUNS.claims[claim];
+    const all = valuesOf(claim, ruler);
+    const width = RUNS.bits.length;
+    const columns = RUNS.bits.map((_, b) =>
+      Float64Array.from({ length: many }, (_, i) => all[((first + i) % RUNS.seeds) * width + b]));
+    const means = columns.map((column) => column.reduce((sum, v) => sum + v, 0) / many);
+    const own = RUNS.bits.indexOf(bits);
+    const found = interval(columns[own]);
+    const [low, high] = share ? [Math.max(found.low, 0), Math.min(found.high, 1)] : [found.low, found.high];
+    const held = RUNS.bits.filter((_, b) => b !== own && low <= means[b] && means[b] <= high);
+    const inside = low <= reported && reported <= high;
+    const verdict = !inside ? "not reproduced" : held.length ? "compatible" : "reproduced";
+    return { middle: found.middle, low, high, held, verdict, columns, means, own, reported };
+  }
+
+  /* How often each verdict comes out over all first seeds and, of a measure on the slice, all rulers. */
+  function countVerdicts(claim, many) {
+    const counts = { reproduced: 0, compatible: 0, "not reproduced": 0 };
+    for (let ruler = 0; ruler < rulersOf(claim); ruler++) {
+      for (let first = 0; first < RUNS.seeds; first++) counts[judge(claim, ruler, first, many).verdict]++;
+    }
+    return counts;
+  }
+
+  if (RUNS) {
+    LESSONS.evidence = {
+      plane: { low: [0, 0], high: [1, 0.86] },
+      controls: [
+        {
+          name: "claim", label: "Claim", low: 0, high: RUNS.claims.length - 1, step: 1, start: 1,
+          text: (v) => RUNS.claims[v].id,
+        },
+        { name: "many", label: "Runs", low: 3, high: RUNS.seeds, step: 1, start: 3, text: String },
+        { name: "first", label: "First seed", low: 0, high: RUNS.seeds - 1, step: 1, start: 0, text: String },
+        { ...gridOf(RUNS.rulers), start: 0 },
+      ],
+      legend: [
+        ['<i class="bq-dot"></i>', "our runs"],
+        [`<i class="bq-swatch bq-stroke" style="background:${D.FLOAT_COLOUR}"></i>`, "interval for one more run"],
+        [`<i class="bq-swatch bq-stroke" style="background:${D.QUANTIZED_COLOUR}"></i>`, "the paper's number"],
+        ["<b>|</b>", "mean at a bit-width"],
+      ],
+      result: ({ claim, grid, first, many }) => ({ ...judge(claim, grid, first, many), counts: countVerdicts(claim, many) }),
+      draw(view, store, { columns, means, own, low, high, reported }) {
+        const every = [...columns.flatMap((column) => [...column]), reported, low, high];
+        const [least, most] = [Math.min(...every), Math.max(...every)];
+        const left = view.width < 420 ? 0.21 : 0.14; // beside the words
+        const place = (value) => left + ((0.92 - left) * (value - least)) / (most - least || 1);
+        const height = (row) => 0.79 - 0.1 * row;
+        columns.forEach((column, row) => {
+          const y = height(row);
+          D.write(view, [0.01, y], `${RUNS.bits[row]} bits`, "left");
+          if (row === own) D.line(view, [place(low), y - 0.036], [place(high), y - 0.036], D.FLOAT_COLOUR, 4);
+          const inside = row !== own && low <= means[row] && means[row] <= high;
+          column.forEach((value, i) => {
+            D.dot(view, [place(value), y + 0.018 * Math.sin(2.4 * i)], row === own ? D.FLOAT_COLOUR : "#999999");
+          });
+          const colour = inside ? "#000000" : "#888888";
+          D.line(view, [place(means[row]), y - 0.036], [place(means[row]), y + 0.036], colour, inside ? 3 : 1.5);
+        });
+        D.line(view, [place(reported), 0.12], [place(reported), 0.85], D.QUANTIZED_COLOUR, 2);
+        for (const end of [low, high]) D.line(view, [place(end), 0.12], [place(end), 0.85], D.FLOAT_COLOUR, 1, [3, 4]);
+        const ticks = [least, (least + most) / 2, most];
+        ticks.forEach((value) => D.write(view, [place(value), 0.05], fixed(value)));
+      },
+      table: ({ middle, low, high, held, verdict, counts, reported }, { claim, many }) => [
+        ["claim", RUNS.claims[claim].id],
+        ["about", RUNS.claims[claim].short],
+        ["the paper's number", fixed(reported, 4)],
+        [`ours, from ${many} runs`, fixed(middle, 4)],
+        ["interval for one more run", `${fixed(low)} to ${fixed(high)}`],
+        ["bit-widths whose mean is inside too", held.join(", ") || "none"],
+        ["verdict", `<b>${verdict}</b>`],
+        ...Object.entries(counts).map(([name, count], i, all) =>
+          [`${i ? "" : "over all seeds and rulers: "}${name}`, `${count} of ${all.reduce((sum, one) => sum + one[1], 0)}`]),
+      ],
+      say: ({ verdict, low, high, held }, { claim, many, grid }) => `${RUNS.claims[claim].id} from ${many} runs` +
+        `${rulersOf(claim) > 1 ? ` on ${RUNS.rulers[grid]} nodes a side` : ""}: the interval is ${fixed(low)} to ` +
+        `${fixed(high)}, and the claim is ${verdict}${verdict === "compatible" ? `, as ${held.join(" and ")} bits would be` : ""}.`,
+    };
+  }
+
   // ---- one frame for all of them -----------------------------------------------------------------------------------
 
   function mount(root) {

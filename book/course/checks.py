@@ -26,7 +26,7 @@ def _fault(function, arguments, right, mistakes):
         found = function(*given)
         if found is None:
             return f"{function.__name__} returns nothing. Its last line needs a `return`."
-        found = np.asarray(found, dtype=float)
+        found = found if isinstance(found, str) else np.asarray(found, dtype=float)
     except Exception as error:
         if "ellipsis" in str(error):
             return "A gap is still open. Write code in the place of each `...`."
@@ -38,19 +38,23 @@ def _fault(function, arguments, right, mistakes):
     for says, wrong in mistakes.items():
         if _same(found, wrong):
             return f"{says} {call} returns {_shown(found)}."
-    if found.shape != np.shape(right):
-        return f"{call} returns an array of shape {found.shape}. Its shape should be {np.shape(right)}."
+    if np.shape(found) != np.shape(right):
+        return f"{call} returns an array of shape {np.shape(found)}. Its shape should be {np.shape(right)}."
     return f"{call} returns {_shown(found)}. It should return {_shown(right)}."
 
 
 def _same(found, right):
-    """Return whether two answers are the same number or array, up to rounding."""
+    """Return whether two answers are the same word, number or array, up to capitals and rounding."""
+    if isinstance(found, str) or isinstance(right, str):
+        return isinstance(found, str) and isinstance(right, str) and found.strip().lower() == right
     found, right = np.asarray(found, float), np.asarray(right, float)
     return found.shape == right.shape and np.allclose(found, right, rtol=0, atol=1e-6, equal_nan=True)
 
 
 def _shown(value):
-    """Return a number or an array as one would type it."""
+    """Return a word, a number or an array as one would type it."""
+    if isinstance(value, str):
+        return repr(value)
     if np.ndim(value):
         return f"[{', '.join(map(_shown, value))}]"
     return f"{round(float(value), 3) + 0.0:g}"
@@ -197,3 +201,62 @@ def check_jaccard_distance(jaccard_distance):
     }
     cases = [((one, two), 0.6, mistakes), ((empty, empty), 0, none)]
     _tell(jaccard_distance, cases, "It is 0 for equal masks and 1 for masks without a common cell.")
+
+
+def check_prediction_interval(prediction_interval):
+    """Check the interval for one more run."""
+    values, t = np.array([1.0, 2.0, 3.0, 6.0]), 2.0
+    s, n = np.std(values, ddof=1), len(values)
+
+    def ends(half):
+        return [3 - half, 3 + half]
+
+    mistakes = {
+        "This is the interval of the mean, which is narrower. One more run also scatters itself: √(1 + 1/n).": ends(
+            t * s / 2
+        ),
+        "The scatter of the mean is missing: √(1 + 1/n), not 1.": ends(t * s),
+        "`np.std` divides by n. With few runs divide by n − 1: `ddof=1`.": ends(
+            t * np.std(values) * np.sqrt(1 + 1 / n)
+        ),
+        "`t` is missing. With few runs the interval is wider than one or two standard deviations.": ends(
+            s * np.sqrt(1 + 1 / n)
+        ),
+        "You took the variance. The standard deviation is its root: `np.std`.": ends(t * s**2 * np.sqrt(1 + 1 / n)),
+        "The square root is missing around 1 + 1/n.": ends(t * s * (1 + 1 / n)),
+        "This is half of the interval's length. Return both ends: mean − half, mean + half.": t
+        * s
+        * np.sqrt(1 + 1 / n),
+        "The ends are swapped. The lower one comes first.": ends(-t * s * np.sqrt(1 + 1 / n)),
+    }
+    right = ends(t * s * np.sqrt(1 + 1 / n))
+    _tell(
+        prediction_interval,
+        [((values, t), right, mistakes)],
+        "With three runs t is 4.3, so that such an interval is wide.",
+    )
+
+
+def check_verdict(verdict):
+    """Check the ledger's rule for a number."""
+    ends = np.array([0.3, 0.5])
+    inside = {
+        "A number inside is at least compatible. Ask that first.": "not reproduced",
+        "No neighbour is inside, so that the interval tells. That is reproduced.": "compatible",
+    }
+    told = {
+        "The interval has a neighbour in it, so that it does not tell. That is compatible only.": "reproduced",
+        "The paper's number is inside. A neighbour inside makes it compatible, no less.": "not reproduced",
+    }
+    outside = {
+        "The paper's number is outside. That is not reproduced, whatever the neighbours are.": "compatible",
+        "The paper's number is outside. Ask whether it is inside.": "reproduced",
+    }
+    cases = [
+        ((0.4, ends, np.array([0.1, 0.9])), "reproduced", inside),
+        ((0.4, ends, np.array([0.1, 0.45])), "compatible", told),
+        ((0.6, ends, np.array([0.1, 0.45])), "not reproduced", outside),
+        ((0.6, ends, np.array([0.1, 0.9])), "not reproduced", outside),
+        ((0.2, ends, np.array([0.1, 0.9])), "not reproduced", outside),
+    ]
+    _tell(verdict, cases, "This is the rule by which this book's ledger judges a number.")

@@ -41,7 +41,7 @@ def test_blocks_of_other_pages_run(path, tmp_path, monkeypatch):
     assert blocks, "a block that is not closed or not at the margin"
 
 
-LESSONS = ("quantization", "boundary", "displacement", "junctions", "ruler")
+LESSONS = ("quantization", "boundary", "displacement", "junctions", "ruler", "evidence")
 
 
 @pytest.mark.parametrize("name", LESSONS)

@@ -1,13 +1,18 @@
 """The lessons' pictures, driven as a reader would: their numbers compared with Python's."""
 
+import collections
 import copy
+import re
 
 import numpy as np
 import pytest
 import torch
 
-from bqcore.metrics import label_grids, margins, masks, planes
+from bqcore.metrics import label_grids, margins, masks, planes, statistics
 from bqcore.quantizers import uniform
+from studies import ledger
+from studies.claims import load_claims
+from studies.published import load_published
 from tests.helpers.browser import LEVELS, Watched, assert_same_labels
 
 SQUARE = planes.Plane(np.zeros(2), np.eye(2), np.full(2, -1.0), np.full(2, 1.0), np.ones(2) / 2, (2,))
@@ -59,6 +64,7 @@ def grid(labels: list) -> np.ndarray:
     return np.array(labels).reshape(side, side)
 
 
+COURSE = ("quantization", "boundary", "displacement", "junctions", "ruler", "evidence")
 LAYER = torch.tensor([[1.0, -0.62, 0.3, 0.11], [0.16, -0.12, 0.07, 0.04]])
 
 
@@ -168,6 +174,34 @@ def test_lesson_ruler_equals_python_s(lesson):
                 assert f"{j:.3f}" in found["said"]
 
 
+@pytest.mark.parametrize("lesson", ["evidence"], indirect=True)
+def test_lesson_evidence_judges_as_the_ledger_does(lesson):
+    rows = {row["id"]: row for row in ledger.ledger()}
+    _, claims = load_claims()
+    for place, claim in enumerate(claim for claim in claims if claim["id"] in ("D1", "D2", "D3", "D4", "D5")):
+        found = lesson(claim=place, many=100, first=0, grid=1)
+        row = rows[claim["id"]]
+        assert found["verdict"] == row["verdict"] and found["low"] == pytest.approx(row["low"], abs=1e-12)
+        assert found["high"] == pytest.approx(row["high"], abs=1e-12) and row["verdict"] in found["said"]
+        assert [f"{bits} bits" for bits in found["held"]] == list(row["held"])
+        runs = load_published(claim["from"])
+        where = {key: value for key, value in claim["select"].items() if key not in ("measure", "nodes", "bits")}
+        values = runs[claim["select"]["measure"]].sel(where)
+        for many in (3, 4, 38, 39, 57):
+            counts = collections.Counter()
+            for nodes in (101, 201, 401) if "nodes" in values.dims else (0,):
+                grid = values.sel(nodes=nodes) if nodes else values
+                for first in range(100):
+                    taken = grid.isel(seed=[(first + i) % 100 for i in range(many)])
+                    found = statistics.prediction_interval(taken.sel(bits=claim["select"]["bits"]), 1)
+                    others = [b for b in runs.bits.values if b not in (32, claim["select"]["bits"])]
+                    held = [b for b in others if found.low <= taken.sel(bits=b).values.mean() <= found.high]
+                    inside = found.low <= claim["reported"] <= found.high
+                    counts["not reproduced" if not inside else "compatible" if held else "reproduced"] += 1
+            told = lesson(many=many)["counts"]
+            assert {name: count for name, count in told.items() if count} == dict(counts), (claim["id"], many)
+
+
 @pytest.mark.parametrize("lesson", ["displacement"], indirect=True)
 def test_lesson_answers_to_keys_and_clicks(lesson):
     page = lesson.page
@@ -178,3 +212,43 @@ def test_lesson_answers_to_keys_and_clicks(lesson):
     page.mouse.click(box["x"] + box["width"] * 0.25, box["y"] + box["height"] * 0.25)
     assert page.evaluate("bqLessons.displacement.values") == {"level": 7, "x1": -0.5, "x2": 0.5}
     page.wait_for_function("document.querySelector('.bq-lesson .bq-summary').textContent.startsWith('2 bits: radius')")
+
+
+def test_slides_fill_the_screen_one_at_a_time_and_print_one_a_sheet(chromium, book):
+    with Watched(chromium, viewport={"width": 1400, "height": 900}) as watched:
+        page = watched.page
+        page.goto((book / "book/course/slides.html").as_uri(), wait_until="load")
+        many = page.locator(".bd-article section > section").count()
+        shown = "[...document.querySelectorAll('.bd-article h2')].filter((h) => h.checkVisibility()).length"
+        where = "document.querySelector('.bq-bar [role=status]').textContent"
+        assert page.evaluate(shown) == many and not page.is_visible(".bq-bar")
+        page.click(".bq-start")
+        for place in range(1, many + 1):
+            assert page.evaluate(where) == f"Slide {place} of {many}" and page.evaluate(shown) == 1
+            assert page.evaluate("document.activeElement.tagName") == "H2", "a screen reader begins with the heading"
+            page.wait_for_timeout(100)  # a picture takes the size of the screen
+            beyond = "((a) => [a.scrollHeight - a.clientHeight, a.scrollWidth - a.clientWidth])(document.querySelector('.bd-article'))"
+            assert page.evaluate(beyond) == [0, 0], f"slide {place} does not fit"
+            page.keyboard.press("ArrowRight")
+        page.keyboard.press("Home")
+        page.click(".bq-bar [name=next]")
+        assert page.evaluate(where) == f"Slide 2 of {many}"
+        page.keyboard.press("End")
+        slider = page.locator(".bq-now input").first
+        slider.focus()
+        page.keyboard.press("ArrowRight")  # the slider's own
+        assert page.evaluate(where) == f"Slide {many} of {many}"
+        page.click(".bq-bar [name=close]")
+        assert page.evaluate(shown) == many and not page.is_visible(".bq-bar")
+        page.emulate_media(media="print")
+        sheets = len(re.findall(rb"/Type\s*/Page\b", page.pdf(prefer_css_page_size=True)))
+        assert many <= sheets <= many + 1 and not page.is_visible(".bq-start")
+        assert not watched.faults
+
+
+@pytest.mark.parametrize("name", COURSE)
+def test_the_first_screen_has_the_puzzle_and_the_picture(chromium, book, name):
+    with Watched(chromium, viewport={"width": 1400, "height": 900}) as watched:
+        watched.page.goto((book / f"book/course/{name}.html").as_uri(), wait_until="load")
+        puzzle, picture = (watched.page.locator(at).first.bounding_box() for at in ("section > p", ".bq-lesson canvas"))
+        assert puzzle["y"] < picture["y"] and picture["y"] + picture["height"] <= 900

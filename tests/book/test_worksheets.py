@@ -13,7 +13,7 @@ from tests.helpers import ROOT
 
 FOLDER = ROOT / "book" / "course"
 CODE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-LESSONS = ("quantization", "boundary", "displacement", "junctions", "ruler")
+LESSONS = ("quantization", "boundary", "displacement", "junctions", "ruler", "evidence")
 
 
 @pytest.fixture
@@ -130,6 +130,20 @@ MISTAKES = [
     ("ruler", "jaccard_distance", "np.sum(one | two)", "np.sum(one)", "the first mask alone"),
     ("ruler", "jaccard_distance", " if either else 0.0", "", "which gives 0/0"),
     ("ruler", "jaccard_distance", "else 0.0", "else 1.0", "so that their distance is 0"),
+    ("evidence", "prediction_interval", "1 + 1 / n", "1 / n", "This is the interval of the mean"),
+    ("evidence", "prediction_interval", " * np.sqrt(1 + 1 / n)", "", "scatter of the mean is missing"),
+    ("evidence", "prediction_interval", ", ddof=1", "", "`ddof=1`"),
+    ("evidence", "prediction_interval", "t * s", "s", "`t` is missing"),
+    ("evidence", "prediction_interval", "np.std", "np.var", "You took the variance"),
+    ("evidence", "prediction_interval", "np.sqrt(1 + 1 / n)", "(1 + 1 / n)", "square root is missing"),
+    ("evidence", "prediction_interval", "np.mean(values) - half, np.mean(values) +", "", "Return both ends"),
+    ("evidence", "prediction_interval", "half = t", "half = -t", "The ends are swapped"),
+    ("evidence", "verdict", "if neighbours_inside else", "if False else", "does not tell"),
+    ("evidence", "verdict", "if neighbours_inside else", "if True else", "No neighbour is inside"),
+    ("evidence", "verdict", "not inside", "inside", "at least compatible"),
+    ("evidence", "verdict", "not inside", "neighbours_inside", "makes it compatible, no less"),
+    ("evidence", "verdict", "not inside", "False", "not reproduced, whatever the neighbours are"),
+    ("evidence", "verdict", "low <= reported", "reported", "Ask whether it is inside"),
 ]
 
 
