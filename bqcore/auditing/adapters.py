@@ -87,7 +87,7 @@ def runnable(model):
 
 
 def _of_fixed_rows(answer: Callable, sizes: list) -> Callable:
-    """Return a classifier that was exported for a fixed number of rows, the first of all *sizes*, as one for any."""
+    """Return a classifier that was exported for a fixed number of rows, the first of *sizes*, as one for any."""
     fixed = {size for size in sizes if isinstance(size, int)}
     if len(fixed) != 1 or (size := fixed.pop()) < 1:
         return answer

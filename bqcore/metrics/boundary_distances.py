@@ -156,8 +156,8 @@ def shifts(
     """
     Measure the true displacement in the plane: from points of the first boundary along its normal to the second.
 
-    Only segments between the same two classes count, and of these the nearest on either side. Beside it stands the
-    distance to the second boundary at large, which is what a boundary mask sees: masks know no classes.
+    Only segments between the same two classes count, and of these the nearest on either side. The
+    distance to the second boundary of any classes is measured too, which is what a boundary mask sees.
 
     Parameters
     ----------

@@ -196,7 +196,7 @@ def descend(
 
 
 def endless_batches(count: int, size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
-    """Yield batches of *size* of *count* indices for ever, each pass over them in another order."""
+    """Yield batches of *size* of *count* indices without end, each pass over them in another order."""
     while True:
         yield from torch.randperm(count, generator=generator)[: count - count % size].split(size)
 

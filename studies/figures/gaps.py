@@ -285,7 +285,7 @@ def gain_figure(many: xr.Dataset) -> Figure:
 
 
 def gain_summary(many: xr.Dataset) -> Markdown:
-    """Say in how many of the roundings that were tried the gap term surely lowers, or raises, each measure."""
+    """Say in how many of the roundings the gap term lowers, or raises, each measure by more than chance."""
     found, lines = gains(many), []
     for bits in found.bits.values.tolist():
         words = []
