@@ -93,6 +93,12 @@ def level_colour(bits: int) -> str:
     return LEVEL_COLOURS.get(int(bits), "#777777")
 
 
+def verdict_mark(verdict: str) -> dict:
+    """Return how a verdict is marked, as arguments of ``plot``."""
+    colour, mark, face = VERDICT_LOOKS[verdict]
+    return {"ls": "", "marker": mark, "color": colour, "mfc": face, "ms": 7}
+
+
 def draw_regions(axes: Axes, labels: xr.DataArray) -> None:
     """Fill the decision regions of one label grid (b, a) and write each large region's class into it."""
     count = len(CLASS_COLOURS)
