@@ -135,6 +135,10 @@ def _audit_options(audit: argparse.ArgumentParser, name: str) -> None:
         limits(f"--max-{option}", type=float, metavar="FRACTION", help=says)
     limits("--ship-only", action="store_true", help="status 1 also where the verdict is look")
     add("--explain", action="store_true", help="rank the layers and sweep the bit-widths of the reference as well")
+    pipeline = audit.add_argument_group("pipelines").add_argument
+    pipeline("--junit", type=Path, metavar="FILE", help="write a test for each limit, as JUnit XML")
+    pipeline("--markdown", type=Path, metavar="FILE", help="write a summary for a pull request")
+    pipeline("--github", action="store_true", help="print annotations of GitHub Actions")
     says = f"for {name}.html, {name}.json and {name}.nc (default: %(default)s)"
     add("--out", type=Path, default=Path("audit"), metavar="FOLDER", help=says)
 
@@ -176,6 +180,11 @@ def _audit(options) -> int:
     for line in lines:
         print(f"Limit exceeded: {line}")
     print(f"The page: {options.out / 'audit.html'}")
+    for path, text in ((options.junit, found.to_junit), (options.markdown, found.to_markdown)):
+        if path is not None:
+            save_bytes(text().encode(), path)
+    if options.github:
+        print(found.to_annotations())
     return int(bool(lines) or (options.ship_only and found.verdict.word != "ship"))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from .._checks import check_integer
+from . import exports
 from .limits import ALPHA
 from .streaming import RATES
 from .verdict import COMMANDS, Verdict, decide_verdict
@@ -78,6 +79,25 @@ class Audit:
         from .report import page
 
         return page(self, title)
+
+    def to_dataframe(self, of: str = "rates"):
+        """Return a pandas table: the rates with their intervals, or the flipped samples ("flips"), or class "pairs"."""
+        return exports.frame(self, of)
+
+    def to_markdown(self) -> str:
+        """Return verdict, limits and next steps as Markdown, for a pull request."""
+        return exports.markdown(self)
+
+    def to_junit(self) -> str:
+        """Return JUnit XML with a test for each limit: failed where it is exceeded, skipped where that is open."""
+        return exports.junit(self)
+
+    def to_annotations(self) -> str:
+        """Return annotations of GitHub Actions, which a pipeline prints: errors, warnings, and the verdict."""
+        return exports.annotations(self)
+
+    def _repr_html_(self) -> str:
+        return exports.fragment(self)
 
     def __repr__(self) -> str:
         return "\n".join([self.conclusion, *(f"Note: {note}" for note in self.notes), str(self.verdict)])

@@ -54,7 +54,12 @@ def page(
         "pictures": {sample: base64.b64encode(png).decode() for sample, png in found.pictures.items()},
         "picture": _picture(ds) if "labels" in ds else None,
     }  # fmt: skip
-    return _TEMPLATES.get_template("report.html.jinja").render(content)
+    return rendered("report.html.jinja", content)
+
+
+def rendered(name: str, content: Mapping) -> str:
+    """Return a template of this folder, filled in with *content*, of which all is escaped."""
+    return _TEMPLATES.get_template(name).render(content)
 
 
 def _picture(ds: xr.Dataset) -> dict:
