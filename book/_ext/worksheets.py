@@ -7,6 +7,7 @@ the worksheet calls it below. Below the heading "Exercises" of each lesson are l
 
 import functools
 import re
+import sys
 from pathlib import Path
 
 import nbformat
@@ -23,8 +24,13 @@ CODE = re.compile(r"^```python\n(.*?)\n```$", re.M | re.S)
 HIDDEN = {"jupyter": {"source_hidden": True}, "cellView": "form", "tags": ["hide-input"]}
 NEEDS = """#@title First run this cell: it looks for what the worksheet needs
 import importlib.util
+import os
+import sys
 
-if importlib.util.find_spec("bqcore") is None:
+if importlib.util.find_spec("bqcore") is None and os.path.isdir("../bqcore"):  # in a folder of the book's clone
+    os.chdir("..")
+    sys.path.insert(0, os.getcwd())
+elif importlib.util.find_spec("bqcore") is None:
     {missing}"""
 FETCH = """!git clone --quiet --depth 1 {address} book
     %pip install --quiet ./book
@@ -91,24 +97,51 @@ def plain(text: str) -> str:
     return re.sub(r"(?<!!)\[([^\]]+)\]\((?!http)[^)]*\)", r"\1", text)
 
 
+def write_sheets(page: Path, folder: Path, address: str) -> dict[str, str]:
+    """Write a lesson's two notebooks into a folder; return what each is, by its name."""
+    text, written = page.read_text(encoding="utf-8"), {}
+    folder.mkdir(parents=True, exist_ok=True)
+    for solved, ending, says in ((False, "", "worksheet"), (True, "-solutions", "solutions")):
+        nbformat.write(sheet(text, solved, address), folder / f"{page.stem}{ending}.ipynb")
+        written[f"{page.stem}{ending}.ipynb"] = says
+    return written
+
+
+def is_lesson(page: Path) -> bool:
+    """Return whether a page is a lesson: Markdown with a picture and exercises."""
+    text = page.read_text(encoding="utf-8") if page.suffix == ".md" else ""
+    return "data-lesson=" in text and "## Exercises" in text
+
+
+def launch(address: str, name: str) -> str:
+    """Return a link that opens a worksheet on Binder, or nothing where no repository on GitHub has it."""
+    found = re.fullmatch(r"https://github\.com/([\w.-]+)/([\w.-]+?)(\.git)?/?", address)
+    if found is None:
+        return ""
+    place = f"https://mybinder.org/v2/gh/{found[1]}/{found[2]}/HEAD?labpath=worksheets/{name}"
+    return f'<p class="behind">Without installation: <a href="{place}">{name} on Binder</a></p>'
+
+
 def add_sheets(app: Sphinx, doctree: nodes.document, page: str) -> None:
     """Write a lesson's two notebooks, and put links to them below the heading of its exercises."""
     path = Path(app.env.doc2path(page))
-    text = path.read_text(encoding="utf-8") if path.suffix == ".md" else ""
-    if app.builder.format != "html" or "data-lesson=" not in text or "## Exercises" not in text:
+    if app.builder.format != "html" or not is_lesson(path):
         return
-    links = []
-    for solved, ending, says in ((False, "", "worksheet"), (True, "-solutions", "solutions")):
-        file = f"{FOLDER}/{path.stem}{ending}.ipynb"
-        target = Path(app.outdir, file)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(sheet(text, solved, app.config.html_theme_options.get("repository_url", "")), target)
-        links.append((file, f"{path.stem}{ending}.ipynb", f"the exercises as a notebook, {says}"))
+    address = str(app.config.html_theme_options.get("repository_url", "")).strip()
+    written = write_sheets(path, Path(app.outdir, FOLDER), address)
+    links = [(f"{FOLDER}/{name}", name, f"the exercises as a notebook, {says}") for name, says in written.items()]
     (title,) = [title for title in doctree.findall(nodes.title) if title.astext() == "Exercises"]
-    title.parent.insert(title.parent.index(title) + 1, line("As notebooks: ", links, page))
+    place = title.parent.index(title) + 1
+    title.parent.insert(place, nodes.raw("", launch(address, f"{path.stem}.ipynb"), format="html"))
+    title.parent.insert(place, line("As notebooks: ", links, page))
 
 
 def setup(app: Sphinx) -> dict:
     """Register the above."""
     app.connect("doctree-resolved", add_sheets)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+
+
+if __name__ == "__main__":  # for postBuild, which makes them where Binder opens them
+    for lesson in filter(is_lesson, sorted(Path("book", "course").glob("*.md"))):
+        write_sheets(lesson, Path(sys.argv[1]), "")

@@ -3,7 +3,11 @@
 import contextlib
 import importlib
 import io
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -171,7 +175,28 @@ def test_each_mistake_has_an_answer_of_its_own(worksheets):
             assert told == [k == i for k in range(len(answers))], list(mistakes)[i - 1]
 
 
-def test_a_worksheet_fetches_the_book_where_its_address_is_known(worksheets):
+def test_a_worksheet_fetches_the_book_and_opens_on_binder_where_its_address_is_known(worksheets):
     text = page("boundary")
     assert "git clone --quiet --depth 1 https://host/a/b book" in str(worksheets.sheet(text, False, "https://host/a/b"))
     assert "git clone" not in str(worksheets.sheet(text, False))
+    for address in ("https://github.com/one/two", "https://github.com/one/two.git", "https://github.com/one/two/"):
+        assert "https://mybinder.org/v2/gh/one/two/HEAD?labpath=worksheets/x.ipynb" in worksheets.launch(
+            address, "x.ipynb"
+        )
+    assert worksheets.launch("", "x.ipynb") == worksheets.launch("https://host/a/b", "x.ipynb") == ""
+
+
+def test_binder_makes_the_worksheets_where_its_link_leads(worksheets, tmp_path):
+    for name in ("book", "bqcore", "studies", "data", "postBuild"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    called = ["bash", "postBuild"]
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    subprocess.run(called, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+    found = sorted(path.name for path in (tmp_path / "worksheets").glob("*.ipynb"))
+    assert found == sorted(f"{lesson}{ending}.ipynb" for lesson in LESSONS for ending in ("", "-solutions"))
+    made = nbformat.read(tmp_path / "worksheets" / "ruler.ipynb", 4)
+    assert made == worksheets.sheet(page("ruler"), False)
+    looks = made.cells[1].source + "\nimport bqcore; print(bqcore.__file__)"
+    command = [sys.executable, "-I", "-S", "-c", looks]  # without what is installed
+    says = subprocess.run(command, cwd=tmp_path / "worksheets", check=True, capture_output=True, text=True).stdout
+    assert says.strip() == str(tmp_path / "bqcore" / "__init__.py")
