@@ -230,7 +230,7 @@ def details(row: dict) -> list[str]:
     """Return what a row says beyond :func:`claims_table`, a sentence for each thing."""
     agrees, left = row["verdict"] in _AGREE, row["explanation"] == "unexplained"
     shown = {
-        "Ours": row["note"], "Our runs": row["runs"], "Told apart": ledger.told_apart(row),
+        "Verdict": row["verdict"], "Ours": row["note"], "Our runs": row["runs"], "Told apart": ledger.told_apart(row),
         "Specifications in which it holds": row["multiverse"] is not None and percent(row["multiverse"], 1),
         "By the first rule": row["first_verdict"] or "not judged",
         "Explanation": row["explanation"] + ", and none is needed inside the interval" * (agrees and left),

@@ -97,7 +97,7 @@ def mask_figure(f: torch.nn.Linear, q: torch.nn.Linear, plane: Plane, nodes: int
     grids = [label_grids.label_grid(model, plane, nodes) for model in (f, q)]
     figure, panels = plt.subplots(1, 2, figsize=(8.4, 4.1))
     for axes, labels, name in zip(panels, grids, ("float", "quantized")):
-        axes.pcolormesh(a, b, masks.boundary_mask(labels), cmap="Greys", vmax=3, edgecolor="white", lw=0.3)
+        axes.pcolormesh(a, b, masks.boundary_mask(labels), cmap="Greys", vmax=3, rasterized=True)
         colours = np.array(style.CLASS_COLOURS)[labels].ravel()
         axes.scatter(*np.meshgrid(a, b), c=colours, s=24, edgecolor="#666666", linewidth=0.4, zorder=2)
         row, column = np.nonzero(masks.junction_cells(labels))

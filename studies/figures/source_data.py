@@ -115,7 +115,7 @@ def of_figure(figure: Figure) -> dict[str, str]:
     drawing = io.StringIO()
     # Text stays text: it can be searched, and the files are half as large.
     with plt.rc_context({"svg.hashsalt": "bqcore", "svg.fonttype": "none", "savefig.facecolor": "white"}):
-        figure.savefig(drawing, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
+        figure.savefig(drawing, format="svg", dpi=150, bbox_inches="tight", metadata={"Date": None, "Creator": None})
     data = attached(figure)
     return {"svg": _short(drawing.getvalue())} | ({} if data is None else _files(data))
 

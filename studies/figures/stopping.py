@@ -174,7 +174,7 @@ def transfer_figure(sets: dict[str, xr.Dataset]) -> Figure:
         axes.plot([0, 1], [0, 1], color="#999999", lw=0.8)
         for bits in jaccard.bits.values.tolist():
             look = {"ms": 3.5, "alpha": 0.6, "mec": "none", "color": level_colour(bits), "label": f"{bits}"}
-            axes.plot(*jaccard.sel(bits=bits).values.T, "o", **look)
+            axes.plot(*jaccard.sel(bits=bits).values.T, "o", rasterized=True, **look)
         text = f"r = {number(np.corrcoef(jaccard.values.reshape(-1, 2).T)[0, 1], '.3f')}"
         if many.sizes["seed"] > 2:
             within = [np.corrcoef(jaccard.sel(bits=bits).values.T)[0, 1] for bits in jaccard.bits]

@@ -75,7 +75,8 @@ def draw_runs(axes: Axes, values: xr.DataArray, along: str = "bits") -> None:
     values = values.transpose("seed", along)
     places = np.arange(values.sizes[along])
     aside = np.random.default_rng(0).uniform(-0.25, 0.25, values.shape)  # the same in each build of the book
-    dots = axes.plot(places + aside, values, "o", color=FLOAT_COLOUR, alpha=0.35, ms=2.5, mew=0)
+    # In an SVG hundreds of dots are a picture: one by one they would take more room than all else.
+    dots = axes.plot(places + aside, values, "o", color=FLOAT_COLOUR, alpha=0.35, ms=2.5, mew=0, rasterized=True)
     dots[0].set_label("one network")
     axes.plot(places, values.median("seed"), "_", color="black", ms=22, mew=1.6, label="median")
     axes.set_xticks(places, values[along].values)
@@ -90,6 +91,12 @@ def legend_below(figure: Figure, axes: Axes, columns: int) -> Legend:
 def level_colour(bits: int) -> str:
     """Return the colour of a bit-width, from dark for 8 to light for 2, as in every figure; others are grey."""
     return LEVEL_COLOURS.get(int(bits), "#777777")
+
+
+def verdict_mark(verdict: str) -> dict:
+    """Return how a verdict is marked, as arguments of ``plot``."""
+    colour, mark, face = VERDICT_LOOKS[verdict]
+    return {"ls": "", "marker": mark, "color": colour, "mfc": face, "ms": 7}
 
 
 def draw_regions(axes: Axes, labels: xr.DataArray) -> None:

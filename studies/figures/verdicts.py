@@ -10,13 +10,9 @@ from .. import verdicts
 from ..formats import Ends, interval, signed, span
 from . import style
 from .source_data import attach, rows
-from .style import FLOAT_COLOUR, QUANTIZED_COLOUR
+from .style import FLOAT_COLOUR
 
 _REACH = 3  # half-widths of an interval, or bounds, that a figure shows
-_LOOKS = {
-    "reproduced": ("#009e73", "o"), "compatible": ("#56b4e9", "s"), "not reproduced": (QUANTIZED_COLOUR, "D"),
-    "no difference seen": ("#777777", "s"), "opposite": (QUANTIZED_COLOUR, "D"),
-}  # fmt: skip
 _TICK = {"marker": "|", "ls": "", "color": "#333333", "ms": 9}
 
 
@@ -60,8 +56,8 @@ def positions_figure(claims: list[dict]) -> Figure:
         near = others[(others["of"] == row.Index) & (others["at"].abs() <= _REACH)]
         if len(near):  # an empty line takes room at the figure's corner
             axes.plot(near["at"], [height] * len(near), clip_on=False, **_TICK)
-        colour, mark = _LOOKS[row.verdict]
-        axes.plot(np.clip(row.position, -_REACH, _REACH), height, mark, color=colour, ms=7, clip_on=False)
+        at = np.clip(row.position, -_REACH, _REACH)
+        axes.plot(at, height, clip_on=False, **style.verdict_mark(row.verdict))
     _legend(axes, verdicts.NUMBERS[::-1], "neighbours")
     return attach(figure, rows(table.reset_index()).merge(rows(others).rename(row="neighbour_row")))
 
@@ -76,12 +72,12 @@ def directions_figure(claims: list[dict]) -> Figure:
     words = [f"{interval(one, '.2g', signed)}, bound {bound:.2g}" for one, bound in zip(found, table.bound)]
     figure, axes = _frame(table, words, "difference paired by seed, in units of its bound; beyond the axis at its edge")
     for height, row in enumerate(table.iloc[::-1].itertuples()):
-        colour, mark = _LOOKS[row.verdict]
+        look = style.verdict_mark(row.verdict)
         low, middle, high, seen = (
             np.clip(value / row.bound, -_REACH, _REACH) for value in (row.low, row.estimate, row.high, row.detectable)
         )
-        axes.plot([low, high], [height] * 2, color=colour, lw=2, solid_capstyle="butt")
-        axes.plot(middle, height, mark, color=colour, ms=7, clip_on=False)
+        axes.plot([low, high], [height] * 2, color=look["color"], lw=2, solid_capstyle="butt")
+        axes.plot(middle, height, clip_on=False, **look)
         axes.plot([-seen, seen], [height] * 2, clip_on=False, **_TICK)
     _legend(axes, verdicts.DIRECTIONS[::-1], "smallest difference seen")
     return attach(figure, table.rename_axis("claim").reset_index())
@@ -102,7 +98,6 @@ def _frame(table: pd.DataFrame, words: list[str], title: str) -> tuple[Figure, A
 
 def _legend(axes: Axes, names: tuple[str, ...], ticks: str) -> None:
     for name in names:
-        colour, mark = _LOOKS[name]
-        axes.plot([], [], mark, color=colour, label=name)
+        axes.plot([], [], label=name, **style.verdict_mark(name))
     axes.plot([], [], label=ticks, **_TICK)
     axes.legend(frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))

@@ -79,7 +79,7 @@ def test_a_table_of_claims_is_narrow_and_joint_rows_show_their_parts():
 def test_details_have_what_a_table_of_claims_leaves_out():
     row = next(row for row in published_rows() if row["id"] == "S1")
     assert answers.details(row) == [
-        "Held-out flip rate of the bit-width chosen by accuracy (abstract).", "Our runs: 100.",
+        "Held-out flip rate of the bit-width chosen by accuracy (abstract).", "Verdict: compatible.", "Our runs: 100.",
         "Told apart: not from 8, 6, 5 bits, boundary-aware stopping; from 4, 3, 2 bits.",
         "Specifications in which it holds: 51.3%.", "By the first rule: reproduced.", "Explanation: accuracy rule.",
         "Run: `python -m studies run stopping digits`.",
