@@ -204,8 +204,22 @@ window.bqDrawing = (() => {
     }
   }
 
+  /* Load a script, which a page that was opened as a file can do too. */
+  const loadScript = (address) => new Promise((done, failed) => {
+    const script = document.createElement("script");
+    script.src = address;
+    [script.onload, script.onerror] = [done, failed];
+    document.head.append(script);
+  });
+
+  /* For what catches it: nothing, where a script could not be loaded; any other fault is one. */
+  function unloaded(fault) {
+    if (!(fault instanceof Event)) throw fault;
+    return null;
+  }
+
   return {
     CLASS_COLOURS, FLOAT_COLOUR, QUANTIZED_COLOUR, BOTH_COLOUR, PALETTE, sheet, maskColour, fit, stamp, stripes, ring,
-    junctions, line, arrow, dot, write, letters,
+    junctions, line, arrow, dot, write, letters, loadScript, unloaded,
   };
 })();

@@ -100,20 +100,14 @@ geometry.js. Data are scripts that set window.bqNetworks: the page works as a fi
 
   // ---- data --------------------------------------------------------------------------------------------------------
 
-  /* Load a network's script if that was not done, and call *then* with the network. */
-  function load(name, then) {
-    if (networks[name]) return then(networks[name]);
-    const raw = (window.bqNetworks || {})[name];
-    if (raw) return then((networks[name] = unpack(raw)));
-    $("bq-summary").textContent = `Loading the ${NAMES[name]} network …`;
-    const script = document.createElement("script");
-    script.src = new URL(`${name}.js`, folder);
-    script.onload = () => load(name, then);
-    script.onerror = () => {
-      $("bq-summary").textContent = `The ${NAMES[name]} network could not be loaded from ${script.src}.`;
-    };
-    document.head.append(script);
-    return undefined;
+  /* Return a network, loaded and unpacked if that was not done. */
+  async function load(name) {
+    if (!(window.bqNetworks || {})[name]) {
+      $("bq-summary").textContent = `Loading the ${NAMES[name]} network …`;
+      await D.loadScript(new URL(`${name}.js`, folder));
+    }
+    const text = new TextDecoder().decode(await G.inflate(window.bqNetworks[name]));
+    return (networks[name] = networks[name] || unpack(JSON.parse(text)));
   }
 
   function unpack(raw) {
@@ -466,21 +460,25 @@ geometry.js. Data are scripts that set window.bqNetworks: the page works as a fi
     tellPoint();
   }
 
-  function choose(name) {
-    load(name, (data) => {
-      const nodes = data.grids.includes(state.nodes) ? state.nodes : data.frames ? data.grids[2] : 201;
-      Object.assign(state, { name, nodes, picks: [], selected: -1 });
-      $("bq-grid-choice").innerHTML = gridChoice(data.grids);
-      root.classList.toggle("bq-framed", Boolean(data.frames)); // without planes of one's own
-      $("bq-keys").textContent = KEYS + (data.frames ? "." : ", Enter picks it for a plane, Escape goes back to the PCA slice.");
-      slider.step = data.stride;
-      state.position = Math.round(state.position / data.stride) * data.stride;
-      slider.value = state.position;
-      stop();
-      setPlane(data);
-      tellPicks();
-      show();
-    });
+  async function choose(name) {
+    const data = networks[name] || (await load(name).catch(D.unloaded));
+    if (!data) {
+      $("bq-summary").textContent = `The ${NAMES[name]} network could not be loaded from ${new URL(`${name}.js`, folder)}.`;
+      return;
+    }
+    if (root.querySelector('input[name="bq-network"]:checked').value !== name) return; // another one was chosen meanwhile
+    const nodes = data.grids.includes(state.nodes) ? state.nodes : data.frames ? data.grids[2] : 201;
+    Object.assign(state, { name, nodes, picks: [], selected: -1 });
+    $("bq-grid-choice").innerHTML = gridChoice(data.grids);
+    root.classList.toggle("bq-framed", Boolean(data.frames)); // without planes of one's own
+    $("bq-keys").textContent = KEYS + (data.frames ? "." : ", Enter picks it for a plane, Escape goes back to the PCA slice.");
+    slider.step = data.stride;
+    state.position = Math.round(state.position / data.stride) * data.stride;
+    slider.value = state.position;
+    stop();
+    setPlane(data);
+    tellPicks();
+    show();
   }
 
   function move(position) {

@@ -13,6 +13,12 @@ window.bqGeometry = (() => {
   const floats = (text) => new Float32Array(bytesOf(text).buffer);
   const doubles = (text) => new Float64Array(bytesOf(text).buffer);
 
+  /* The bytes of what gzip made smaller. */
+  const inflate = async (text) => {
+    const stream = new Blob([bytesOf(text)]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return new Uint8Array(await new Response(stream).arrayBuffer());
+  };
+
   // ---- quantize ----------------------------------------------------------------------------------------------------
 
   /* The narrow grid of *bits*: its top level, and the step that puts a part *kept* of the largest magnitude there. */
@@ -400,8 +406,8 @@ window.bqGeometry = (() => {
   }
 
   return {
-    FLOAT, bytesOf, floats, doubles, grid, levels, quantize, mix, level, interpolate, sparse, hiddenOf, logitsOf, argmax, topPair,
-    gradient, dot, length, radius, localChange, nodes, steps, planeThrough, project, sliceLabels, thin, cornerClasses, jaccard,
+    FLOAT, bytesOf, floats, doubles, inflate, grid, levels, quantize, mix, level, interpolate, sparse, hiddenOf, logitsOf,
+    argmax, topPair, gradient, dot, length, radius, localChange, nodes, steps, planeThrough, project, sliceLabels, thin, cornerClasses, jaccard,
     effectiveDisplacement, changedCells, count, compare, transition, median, marginOf, boundaryBand,
   };
 })();
