@@ -53,7 +53,7 @@ def sources(*modules):
 RESULTS = sorted(glob("data/results/*"))
 LEDGER = RESULTS + glob("data/claims.yml") + glob("data/predictions.yml") + sorted(glob("data/paper/*.csv"))
 LEDGER += sources("studies.answers", "studies.figures.strips")
-EXPLORER = sorted(glob("data/explorer/*.nc")) + ["studies/explorer.py", "data/runs/digits.nc"]
+EXPLORER = sorted(glob("data/explorer/*.nc")) + ["studies/explorer.py", "studies/alternatives.py", "data/runs/digits.nc"]
 PAGES = sorted(p for p in glob("book/**", recursive=True) if os.path.isfile(p) and "__pycache__" not in p)
 EXECUTED = [f"notebooks/executed/{name}.ipynb" for name in NOTEBOOKS]
 # Every study that the paper has, as `python -m studies run` takes it; a smoke test does the same on tiny sizes.

@@ -16,7 +16,7 @@
 #
 # A *specification* is one choice for each thing that a claim depends on. The choices of {numref}`table-readings` are crossed where they
 # interact, and each claim is judged in every specification by the ledger's first rule, which was made before the runs. Axes, rules and the definition of the agreeing
-# region stood in the code before the runs; nothing is selected by its result.
+# region stood in the code before the runs; nothing is selected by its result. To make each choice yourself, go to [](what-if).
 
 # %% [markdown]
 # ## Parameters

@@ -214,5 +214,5 @@ def script(dataset: xr.Dataset) -> bytes:
 
 
 def packed(content: bytes) -> str:
-    """Return *content* for a page to inflate: base64 of what gzip makes of it, the same each time."""
-    return base64.b64encode(gzip.compress(content, mtime=0)).decode()
+    """Return *content* for a page to inflate: what gzip makes of it in base 85, the same each time."""
+    return base64.b85encode(gzip.compress(content, mtime=0)).decode()

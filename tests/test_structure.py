@@ -34,6 +34,7 @@ FLOORS = {
             "ledger",
             "answers",
             "explorer",
+            "alternatives",
             "times",
         ),
         ("figures",),

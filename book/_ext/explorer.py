@@ -1,4 +1,4 @@
-"""Write the scripts of the explorer and the lessons: networks and runs as data, and the programs that draw them."""
+"""Write the scripts of the explorer, the verdicts and the lessons: their data, and the programs that draw them."""
 
 import base64
 import json
@@ -12,7 +12,9 @@ COURSE = ("quantization", "boundary", "displacement", "junctions", "ruler", "evi
 LESSONS = [f"book/course/{name}" for name in COURSE]
 SLIDES = "book/course/slides"  # has the pictures of all lessons
 RUNS = "explorer/evidence.js"  # what the last lesson judges
-SCRIPTS = {"book/explorer": (*SHARED, "explorer.js")} | {page: (*SHARED, "lessons.js") for page in LESSONS}
+VERDICTS = "book/verdicts"
+SCRIPTS = {"book/explorer": (*SHARED, "explorer.js"), VERDICTS: (*SHARED, "judging.js", "verdicts.js")}
+SCRIPTS |= {page: (*SHARED, "lessons.js") for page in LESSONS}
 SCRIPTS |= {"book/course/evidence": (RUNS, *SHARED, "lessons.js"), SLIDES: (RUNS, *SHARED, "lessons.js", "slides.js")}
 FOLDER = Path("_static", "explorer")
 JUDGED = ("D1", "D2", "D3", "D4", "D5")
@@ -57,12 +59,27 @@ def runs_script() -> bytes:
     return f"window.bqRuns = {json.dumps(found)};\n".encode()
 
 
+def write_multiverses(app: Sphinx, error: Exception | None) -> None:
+    """Write one script a data set: what the page of verdicts judges."""
+    if error is None and app.builder.format == "html":
+        from bqcore._store import save_bytes
+        from studies import alternatives, claims
+        from studies.figures.multiverse import AXES
+
+        stated = claims.load_claims()
+        for dataset in alternatives.SETS:
+            written = alternatives.script(dataset, AXES, *stated)
+            save_bytes(written, Path(app.outdir, "_static", "verdicts", f"{dataset}.js"))
+
+
 def add_scripts(app: Sphinx, page: str, template: str, context: dict, doctree) -> None:
     """Load the scripts on the pages that use them and on no other."""
     for name in SCRIPTS.get(page, ()):
         app.add_js_file(name, loading_method="defer")
     if page in SCRIPTS:
         app.add_css_file("explorer.css")
+    if page == VERDICTS:
+        app.add_css_file("verdicts.css")
     if page == SLIDES:
         app.add_css_file("slides.css")
 
@@ -72,4 +89,5 @@ def setup(app: Sphinx) -> dict:
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # bqcore, also where it is not installed
     app.connect("html-page-context", add_scripts)
     app.connect("build-finished", write_networks)
+    app.connect("build-finished", write_multiverses)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -13,9 +13,24 @@ window.bqGeometry = (() => {
   const floats = (text) => new Float32Array(bytesOf(text).buffer);
   const doubles = (text) => new Float64Array(bytesOf(text).buffer);
 
-  /* The bytes of what gzip made smaller. */
+  /* The bytes of base 85, five letters for four of them, in the alphabet of RFC 1924 as Python has it. */
+  const LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~";
+  function bytesOf85(text) {
+    const digits = new Uint8Array(128);
+    for (let i = 0; i < 85; i++) digits[LETTERS.charCodeAt(i)] = i;
+    const words = Math.ceil(text.length / 5);
+    const view = new DataView(new ArrayBuffer(4 * words));
+    for (let i = 0; i < words; i++) {
+      let word = 0;
+      for (let k = 5 * i; k < 5 * i + 5; k++) word = 85 * word + (k < text.length ? digits[text.charCodeAt(k)] : 84);
+      view.setUint32(4 * i, word);
+    }
+    return new Uint8Array(view.buffer, 0, 4 * words - (5 * words - text.length));
+  }
+
+  /* The bytes of what gzip made smaller, written in base 85. */
   const inflate = async (text) => {
-    const stream = new Blob([bytesOf(text)]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const stream = new Blob([bytesOf85(text)]).stream().pipeThrough(new DecompressionStream("gzip"));
     return new Uint8Array(await new Response(stream).arrayBuffer());
   };
 
@@ -406,8 +421,9 @@ window.bqGeometry = (() => {
   }
 
   return {
-    FLOAT, bytesOf, floats, doubles, inflate, grid, levels, quantize, mix, level, interpolate, sparse, hiddenOf, logitsOf,
-    argmax, topPair, gradient, dot, length, radius, localChange, nodes, steps, planeThrough, project, sliceLabels, thin, cornerClasses, jaccard,
-    effectiveDisplacement, changedCells, count, compare, transition, median, marginOf, boundaryBand,
+    FLOAT, bytesOf, floats, doubles, inflate, grid, levels, quantize, mix, level, interpolate, sparse, hiddenOf,
+    logitsOf, argmax, topPair, gradient, dot, length, radius, localChange, nodes, steps, planeThrough, project,
+    sliceLabels, thin, cornerClasses, jaccard, effectiveDisplacement, changedCells, count, compare, transition,
+    median, marginOf, boundaryBand,
   };
 })();

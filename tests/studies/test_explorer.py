@@ -35,7 +35,7 @@ FRAMED = [path for path in FILES if path.stem in explorer.FRAMED]
 def read(script: bytes) -> tuple[str, dict]:
     """Read a script as a browser does: the network's name and its content."""
     found = re.fullmatch(rb'\(window\.bqNetworks = window\.bqNetworks \|\| \{\}\)\[("[^"]+")\] = "(.*)";\n', script)
-    return json.loads(found[1]), json.loads(gzip.decompress(base64.b64decode(found[2])))
+    return json.loads(found[1]), json.loads(gzip.decompress(base64.b85decode(found[2])))
 
 
 def array(text: str, kind: str) -> np.ndarray:
