@@ -9,7 +9,6 @@ distance change of the test inputs.
 import base64
 import gzip
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -179,24 +178,12 @@ def runs_of(labels: np.ndarray) -> np.ndarray:
     return np.array(out, np.uint8).ravel()
 
 
-def zero_runs_of(image: np.ndarray) -> np.ndarray:
-    """
-    Write images as bytes in which a 0 is followed by how often it stands there (at most 255 times).
-
-    >>> zero_runs_of(np.array([[7, 0, 0], [0, 5, 0]], np.uint8))
-    array([7, 0, 3, 5, 0, 1], dtype=uint8)
-    """
-    flat = np.asarray(image, np.uint8).tobytes()
-    return np.frombuffer(re.sub(rb"\0{1,255}", lambda found: bytes([0, len(found[0])]), flat), np.uint8)
-
-
 def script(dataset: xr.Dataset) -> bytes:
     """
     Write *dataset*, of :func:`network` or :func:`frames`, as a script, which a page opened as a file can load.
 
     It adds the dataset to a global, as JSON that is :func:`packed`. Arrays are base64 of their little-endian bytes, in
-    the order of C; the labels of frames are written by :func:`runs_of`, images by :func:`zero_runs_of`. The same dataset
-    gives the same bytes.
+    the order of C; the labels of frames are written by :func:`runs_of`. The same dataset gives the same bytes.
     """
     kept = dataset
     if "label" in dataset:  # the page does not run this network
@@ -206,7 +193,7 @@ def script(dataset: xr.Dataset) -> bytes:
     if "label" in dataset:
         content |= {"bits": dataset.bits.values.tolist(), "nodes": dataset.sizes["a"]}
     for key, values in kept.data_vars.items():
-        array = zero_runs_of(values.values) if key == "image" else np.ascontiguousarray(values.values)
+        array = np.ascontiguousarray(values.values)
         content[key] = base64.b64encode(array.astype(array.dtype.newbyteorder("<")).tobytes()).decode()
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=int)
     name = json.dumps(dataset.attrs["name"])

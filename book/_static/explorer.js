@@ -117,7 +117,7 @@ geometry.js. Data are scripts that set window.bqNetworks: the page works as a fi
       firstBias: G.floats(raw.first_bias), second: G.floats(raw.second), secondBias: G.floats(raw.second_bias),
     };
     const axes = G.doubles(raw.axes);
-    const pixels = pixelsOf(raw);
+    const pixels = G.bytesOf(raw.image);
     const inputs = Float32Array.from(pixels, (pixel) => pixel / raw.scale);
     const images = G.sparse(inputs, net.inputs);
     const out = {
@@ -132,17 +132,6 @@ geometry.js. Data are scripts that set window.bqNetworks: the page works as a fi
     out.band = new Set(G.boundaryBand(out.logits));
     out.pairs = out.logits.map(G.topPair);
     out.slopes = images.map((_, i) => slopeOf(net, out, i));
-    return out;
-  }
-
-  /* The images of a network: bytes in which a 0 is followed by how often it stands there. */
-  function pixelsOf(raw) {
-    const packed = G.bytesOf(raw.image);
-    const out = new Uint8Array(raw.sample * raw.height * raw.width);
-    for (let i = 0, place = 0; i < packed.length; i++) {
-      if (packed[i]) out[place++] = packed[i];
-      else place += packed[++i];
-    }
     return out;
   }
 
@@ -162,7 +151,7 @@ geometry.js. Data are scripts that set window.bqNetworks: the page works as a fi
     const grids = [(n - 1) / 4 + 1, (n - 1) / 2 + 1, n];
     const out = {
       raw, frames: rows(all, n * n), frameLogits: logits, logits: logits[0], targets: G.bytesOf(raw.target), grids, count,
-      stride: STEPS, names: namesOf(raw), pixels: raw.image ? pixelsOf(raw) : null,
+      stride: STEPS, names: namesOf(raw), pixels: raw.image ? G.bytesOf(raw.image) : null,
       radius: G.doubles(raw.radius), rival: G.bytesOf(raw.rival), reach: G.doubles(raw.reach),
       normal: rows(G.doubles(raw.normal), 2), displacement: rows(G.doubles(raw.displacement), count),
       signedDistanceChange: rows(G.doubles(raw.signed_distance_change), count),
