@@ -212,10 +212,10 @@ def claims_table(rows: list[dict], everything: list[dict]) -> str:
         if row["estimate"] is not None:
             middle, ends = write(row["estimate"], ".3g"), span(row["low"], row["high"], ".3g", write)
         paper = ", ".join(_paper(known[name]) for name in parts) or _paper(row)
-        lines.append("| " + " | ".join([
-            f"**{row['id']}** {row['short']}", paper, middle.replace("-", "−"), ends.replace("-", "−"), row["verdict"],
-            _open(row), percent(row["multiverse"]) if row["multiverse"] is not None else "–",
-        ]) + " |")  # fmt: skip
+        ours = [text.replace("-", "−") or "–" for text in (middle, ends)]
+        holds = percent(row["multiverse"]) if row["multiverse"] is not None else "–"
+        cells = [f"**{row['id']}** {row['short']}", paper, *ours, row["verdict"], _open(row), holds]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
