@@ -9,23 +9,8 @@
 # %% [markdown]
 # (audit-measured)=
 # # An audit, measured
-#
-# **Question.** What does an audit say of quantizers that people ship with, which layer is to blame, and do bits by layer keep
-# more decisions than the same bytes spread evenly?
-#
-# [](audit-your-own) shows how to do this on a model of one's own. Here it is done on digits networks, or on the classifier named
-# by the parameters. Every table and figure below is computed by this notebook, as `python notebooks/execute.py 07_audit` runs it, but
-# for those of [published networks](audit-published).
 
-# %% [markdown]
-# ## Parameters
-#
-# `reference` and `heldout` name another classifier and its data as `python -m bqcore audit` takes them (`module:factory`, with
-# `weights` as .safetensors; .npz with inputs and classes); left empty, a digits network of `width` hidden units is trained on
-# half of the set for `epochs`, with a quarter for calibration and a quarter held out. `seeds` networks are compared, from
-# `seed` on.
-
-# %% tags=["parameters", "own-parameters"]
+# %% tags=["parameters", "own-parameters", "hide-input"] mystnb={"code_prompt_show": "Parameters: what you can change, and what it costs"}
 reference = ""  # the float classifier as module:factory; empty for a digits network trained here
 weights = ""  # its weights, a .safetensors file
 calibration = ""  # its calibration inputs and classes, an .npz file
@@ -38,7 +23,7 @@ epochs = 60  # passes over their training set; cost: grows with it
 nodes = 101  # a side of the slice of the one candidate; cost: grows with its square
 share = 0.2  # of the inputs, those of least margin, in the boundary band
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "The networks of this chapter, and every bit-width of the first one"}
 import bqcore
 from bqcore.quantizers import uniform
 from studies import published
@@ -47,75 +32,77 @@ from studies.figures.tables import Table
 
 cases = audit.cases(reference, weights, calibration, heldout, seed=seed, seeds=seeds, width=width, epochs=epochs)
 model, cal, held = cases[0]
+kept = published.load_published(published.QUANTIZERS)
+limits = {"flip_rate": 0.02, "band_flip_rate": 0.1, "accuracy_loss": 0.02}
+sweep = bqcore.sweep(model, cal, held, rule="band_flips", limit=limits["band_flip_rate"], fraction=share)
+
+# %% tags=["remove-input"]
+audit.answer(sweep, limits, kept)
+
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "What a verdict goes by, at each bit-width of one digits network: the held-out estimate with its bounds, and the limit (dashed). A bit-width ships if all three bars end left of their limits; it does not if one begins right of its limit; else the verdict says how many samples are missing.", "name": "figure-audit-verdict"}}
+audit.verdict_figure(sweep, limits)
+
+# %% [markdown]
+# ## The question
+#
+# What does an audit say of quantizers that people ship with? Which layer is to blame, and do bits by layer keep more decisions than
+# the same bytes spread evenly?
+#
+# [](audit-your-own) shows how to audit a model of one's own. Here it is done on digits networks: each is trained on half of the set,
+# with a quarter for calibration and a quarter held out. The parameters above name another classifier and its data, as
+# `python -m bqcore audit` takes them. Every table and figure is computed by this notebook, but for those of
+# [published networks](audit-published).
 
 # %% [markdown]
 # ## One candidate
 #
-# PTQ-W of one network, judged against its float original.
+# {term}`PTQ-W` of one network is judged against its float original, by limits that are stated before it is measured.
 
 # %%
 candidate = uniform.quantize_model(model, bits)
-found = bqcore.audit(model, candidate, cal, held, nodes=nodes, fraction=share)
-found
+found = bqcore.audit(model, candidate, cal, held, nodes=nodes, fraction=share, limits=limits)
+print(found)
 
-# %% tags=["hide-input"]
-Table(
-    audit.decisions_table(found),
-    "Decisions of one candidate: shares, 95 % Clopper–Pearson intervals, and counts.",
-    "table-audit",
-)
-
-# %% mystnb={"figure": {"caption": "Held-out flips of one candidate in ten groups of equal size, by growing float top-2 margin: decisions move where the margin is low.", "name": "figure-audit-margins"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Held-out flips of one candidate in ten groups of equal size, by growing float top-2 margin: decisions move where the margin is low.", "name": "figure-audit-margins"}}
 audit.margins_figure(found)
 
 # %% [markdown]
 # ## Which bit-width
 #
 # A sweep goes down from the most bits and stops before its rule's limit is exceeded on the calibration split; the held-out split only
-# says what came of it. The choice by accuracy alone stands beside it.
+# says what came of it. Its numbers are those of {numref}`figure-audit-verdict`. The choice by accuracy alone stands beside it.
 
 # %%
-sweep = bqcore.sweep(model, cal, held, rule="band_flips", limit=0.05, fraction=share)
-sweep
-
-# %% tags=["hide-input"]
-Table(audit.sweep_table(sweep), "PTQ-W of one network by bits.", "table-audit-sweep")
+print(sweep)
 
 # %% [markdown]
-# ## Which layer is to blame
+# ## Which layer to keep
 #
-# One layer at a time goes to the same bits while the others stay in float. The displacement counts a change of the logits'
-# scale as a shift; the signed distance change beside it does not.
+# One layer at a time goes to the same bits while the others stay in float. With both, the verdict names the layer and the bit-width.
 
-# %% tags=["hide-input"]
-blame = bqcore.blame_layers(model, held, bits=bits, fraction=share, gradient_samples=1000)
-Table(
-    audit.blame_table(blame),
-    "One layer quantized at a time, held-out, the worst first.",
-    "table-audit-layers",
-)
+# %%
+blame = bqcore.blame_layers(model, held, bits=bits, fraction=share, gradient_samples=0)
+print(found.explain(layers=blame, sweep=sweep).verdict)
+
+# %% mystnb={"figure": {"caption": "What each layer alone changes of the decisions in the boundary band, with 95 % intervals, the worst at the top.", "name": "figure-audit-layers"}}
+audit.layers_figure(blame)
 
 # %% [markdown]
 # ## Bits by layer, at equal bytes
 #
-# A plan gives each layer bits of its own within the bytes of a uniform width. Over several networks, the difference to uniform bits
-# in the held-out boundary band, network by network. One network is one draw: a band holds few samples, and a single network may
-# flip more of them at one more bit, so read the intervals.
+# A plan gives each layer bits of its own within the bytes of a uniform width. One network is one draw: a band holds few samples, and a
+# single network may flip more of them at one more bit. So the difference is taken network by network, and its mean has an interval.
 
-# %% tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Band flips of uniform bits less those of the plan within their bytes: a dot for each network, and the mean with its 95 % interval (square). Above 0 the plan keeps more decisions.", "name": "figure-audit-plan"}}
 plans = audit.plans(cases, (6, 5, 4, 3), share=share)
-Table(
-    audit.plans_table(plans),
-    "Band flips of uniform bits and of the plan within their bytes: means over networks, paired difference with its 95 % interval.",
-    "table-audit-plan",
-)
+audit.plans_figure(plans)
 
 # %% [markdown]
 # ## Quantizers that people ship with
 #
-# Each applied to the first eight of these networks. Weight-only methods (PTQ-W, torchao, brevitas) leave activations in float; dynamic and static
-# ones round them to int8 as well, by the range of the batch or of the calibration split. Bytes are those of the whole model,
-# weights packed with their steps and the rest as float32.
+# Each is applied to the first eight of these networks. Weight-only methods (PTQ-W, torchao, brevitas) leave activations in float; dynamic
+# and static ones round them to int8 as well, by the range of the batch or of the calibration split. Bytes are those of the whole
+# model, weights packed with their steps and the rest as float32.
 
 # %% tags=["hide-input"]
 shelf, absent = audit.shelf(cases[:8], share=share)
@@ -132,36 +119,27 @@ audit.absent_lines(absent)
 # (audit-published)=
 # ## The same on MNIST, Fashion-MNIST and CIFAR-10
 #
-# These networks need the archives and minutes, so their numbers are published ones. Each column is one network, the published
-# checkpoint of its study. An asterisk marks, among the quantizers of as many bits **at equal bytes**, the one of fewest flips and
-# every one that the same held-out inputs cannot tell from it (McNemar's exact test at 5 %, each pair by itself). At equal bytes
-# is what takes at most a tenth more than PTQ-W with a step per channel; the others, such as torchao where it leaves convolutions
-# in float, are in brackets. One network is one draw: read along the rows.
+# These networks need the archives and minutes, so their numbers are published ones, the published checkpoint of each study.
+# **At equal bytes** is what takes at most a tenth more than PTQ-W of as many bits with a step per channel; the others, such as
+# torchao where it leaves convolutions in float, are hollow in the figure. **Fewest** are the quantizer of fewest flips at equal
+# bytes and every one that the same held-out inputs cannot tell from it (McNemar's exact test at 5 %, each pair by itself).
+
+# %% mystnb={"figure": {"caption": "Held-out flips in the boundary band by quantizer, a mark for each published network, at 8 bits (above) and at 4 (below). Hollow marks are not at equal bytes. The files below have the flips and bytes of every network.", "name": "figure-audit-published"}}
+quantizers.flips_figure(kept)
 
 # %% tags=["hide-input"]
-kept = published.load_published(published.QUANTIZERS)
 Table(
-    quantizers.flips_table(kept),
-    "Held-out flips and band flips of published networks by quantizer.",
+    quantizers.quantizers_table(kept),
+    "Quantizers over the published networks: on how many of them at equal bytes, on how many of these among the fewest flips; medians "
+    "of flips and band flips; and the packed model and the package's own file, as fractions of the float32 model.",
     "table-audit-published",
 )
 
-# %% mystnb={"figure": {"caption": "Held-out flips in the boundary band by quantizer, a mark for each published network, at 8 bits (above) and at 4 (below). Hollow marks are not at equal bytes.", "name": "figure-audit-published"}} tags=["hide-input"]
-quantizers.flips_figure(kept)
-
 # %% [markdown]
-# What they take: the packed model as above, and beside it the file that the quantizer's own package writes. PTQ-W and brevitas keep
-# rounded weights as floats, and torchao stores each 4-bit weight in a byte, so their files are larger than they would have to be.
-
-# %% tags=["hide-input"]
-Table(
-    quantizers.bytes_table(kept),
-    "Thousands of bytes: the packed model, and the file that its package writes.",
-    "table-audit-bytes",
-)
-
-# %% [markdown]
-# Bits by layer within the bytes of uniform ones, spent in the same way by five rankings of the layers: none, which is uniform bits;
+# PTQ-W and brevitas keep rounded weights as floats, and torchao stores each 4-bit weight in a byte, so their files are larger than
+# they would have to be.
+#
+# Bits by layer within the bytes of uniform ones are spent in the same way by five rankings of the layers: none, which is uniform bits;
 # the margins' noise in the boundary band, which `bqcore.plan_bits` goes by; calibration accuracy lost, the measure of
 # accuracy-driven searches; and what ONNX Runtime's debugging of quantized models (`qdq_loss_debug`) says of weights and of
 # activations. Where one layer holds nearly all weights, uniform bits are often the only way to spend the bytes. NNCF's own search

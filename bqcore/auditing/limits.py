@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -94,6 +94,12 @@ def judge(held: xr.Dataset, limits: Mapping[str, float], alpha: float = ALPHA) -
         if any(one.outcome == "kept" and one.limit <= loss.limit for one in more):
             out["accuracy_loss"] = loss._replace(outcome="kept")
     return list(out.values())
+
+
+def word_of(judged: Iterable[Judged]) -> str:
+    """Return *do not ship* if a limit is exceeded, *look* if one is open, *ship* if all are kept."""
+    outcomes = {one.outcome for one in judged}
+    return "do not ship" if "exceeded" in outcomes else "look" if "open" in outcomes else "ship"
 
 
 def samples_to_settle(held: xr.Dataset, judged: list[Judged], alpha: float = ALPHA) -> int | None:

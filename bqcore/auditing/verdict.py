@@ -8,7 +8,7 @@ import xarray as xr
 
 from .._checks import check_share
 from ..quantizers.bit_selection import last_before
-from .limits import ALPHA, CHANCE, DEFAULTS, TITLES, Judged, judge, samples_to_settle
+from .limits import ALPHA, CHANCE, DEFAULTS, TITLES, Judged, judge, samples_to_settle, word_of
 
 LISTED = 5  # samples to look at
 COMMANDS = {
@@ -72,8 +72,7 @@ def decide_verdict(
     if limits is None:
         limits = {name: limit for name, limit in DEFAULTS.items() if not left or name != "accuracy_loss"}
     judged = judge(held, limits, alpha)
-    outcomes = {one.outcome for one in judged}
-    word = "do not ship" if "exceeded" in outcomes else "look" if "open" in outcomes else "ship"
+    word = word_of(judged)
     needed = samples_to_settle(held, judged, alpha) if word == "look" else None
     reasons = [_reason(one) for one in judged] + left + ([_settling(judged, needed)] if word == "look" else [])
     steps = (_layer(word, layers, commands), _bits(limits, levels, commands), _samples(dataset))
@@ -127,10 +126,8 @@ def _bits(limits: Mapping[str, float], levels: xr.Dataset | None, commands: Mapp
     if passing is None:
         most = int(levels.bits.max())
         return f"Bit-width: not even {most} bits, the most tried, keep the limits on the calibration split."
-    outcomes = {one.outcome for one in judge(levels.sel(split="heldout", bits=passing), limits)}
-    says = "all are shown to be kept"
-    if outcomes != {"kept"}:
-        says = "one is exceeded" if "exceeded" in outcomes else "more samples are needed to show it"
+    says = {"ship": "all are shown to be kept", "look": "more samples are needed to show it"}
+    says = says.get(word_of(judge(levels.sel(split="heldout", bits=passing), limits)), "one is exceeded")
     return f"Bit-width: {passing} bits are the fewest that keep the limits on the calibration split; held-out, {says}."
 
 

@@ -2,23 +2,26 @@
 
 import contextlib
 import io
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import xarray as xr
 from IPython.display import Markdown
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from bqcore._checks import check_integer
 from bqcore.auditing import bit_plan, bit_sweep, comparison, loading, vendors
-from bqcore.auditing.streaming import RATES
+from bqcore.auditing.limits import TITLES, judge, word_of
 from bqcore.metrics import statistics
 from bqcore.quantizers import mixed_precision
 
 from .. import networks, training
 from ..data import splits
-from ..formats import interval, number
+from ..formats import interval, listed, number, percent
 from . import quantizers, style, tables
 from .source_data import attach
 from .style import QUANTIZED_COLOUR
@@ -32,6 +35,8 @@ _SHELF_COLUMNS = {
     "bytes": ("bytes", ".0f"), "loss": ("accuracy lost", ".4f"), "flips": ("flips", ".4f"),
     "band": ("band flips", ".4f"), "displacement": ("displacement, median", ".4f"),
 }  # fmt: skip
+_UNSEEN = 0.005  # of accuracy: what an evaluation of a thousand inputs would hardly show
+OUTCOME_LOOKS = {"kept": (style.FLOAT_COLOUR, "o"), "open": (style.GREY, "s"), "exceeded": (QUANTIZED_COLOUR, "D")}
 
 
 class Case(NamedTuple):
@@ -65,17 +70,31 @@ def _digits(seed: int, width: int, epochs: int) -> Case:
     return Case(model, (x[half:], y[half:]), (split.test_inputs, split.test_classes))
 
 
-def decisions_table(found: comparison.Audit) -> tables.Frame:
-    """Tabulate the rates of one candidate on both splits, with their intervals and counts."""
-    lines = {}
-    for name, says in RATES.items():
-        lines[says] = line = {}
-        for split, title in zip(comparison.SPLITS, ("calibration", "held-out")):
-            part = found.dataset.sel(split=split)
-            rate = statistics.Interval(*(float(part[key]) for key in (name, f"{name}_low", f"{name}_high")))
-            cell, events = tables.interval(rate, of=part[name]), int(part[f"{name}_events"])
-            line[title] = cell._replace(text=f"{cell.text} ({events})", numbers=cell.numbers | {"events": events})
-    return tables.frame(lines, "measure")
+@style.styled
+def verdict_figure(found: bit_sweep.Sweep, limits: Mapping[str, float]) -> Figure:
+    """Draw what every bit-width changes of the held-out split, with the bounds and limits that its verdict goes by."""
+    held = found.dataset.sel(split="heldout")
+    bits = held.bits.values.tolist()
+    judged = {b: judge(held.sel(bits=b), limits) for b in bits}
+    figure, panels = plt.subplots(1, len(limits), figsize=(7.5, 0.3 * len(bits) + 1), sharey=True, squeeze=False)
+    rows = {"bits": bits, "verdict": ("bits", [word_of(one) for one in judged.values()])}
+    for axes, (k, (name, limit)) in zip(panels[0], enumerate(limits.items())):
+        for row, one in enumerate(found[k] for found in judged.values()):
+            look = {"color": OUTCOME_LOOKS[one.outcome][0], "marker": OUTCOME_LOOKS[one.outcome][1]}
+            axes.plot([one.low, one.high], [row, row], color=look["color"], lw=2)
+            axes.plot(one.estimate, row, ms=6, **look)
+        axes.axvline(limit, color="black", lw=1, ls="--")
+        axes.set_title(f"{TITLES[name]}, limit {percent(limit, 1)}", fontsize=9, loc="left")
+        if limit > 0:  # linear up to the limit, a logarithm from there, so that both ends are seen
+            axes.set_xscale("symlog", linthresh=limit)
+            axes.set_xticks([0, limit, 10 * limit])
+            axes.minorticks_off()
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        parts = ("estimate", "low", "high")
+        rows |= {f"{name}_{part}": ("bits", [getattr(of[k], part) for of in judged.values()]) for part in parts}
+    words = [f"{b} bits: {word}" for b, word in zip(bits, rows["verdict"][1])]
+    panels[0][0].set(yticks=range(len(bits)), yticklabels=words, ylim=(len(bits) - 0.5, -0.5))
+    return attach(figure, xr.Dataset(rows))
 
 
 @style.styled
@@ -89,25 +108,18 @@ def margins_figure(found: comparison.Audit) -> Figure:
     return attach(figure, flips.to_dataset().assign_coords(group=groups))
 
 
-def sweep_table(found: bit_sweep.Sweep) -> tables.Frame:
-    """Tabulate bytes, accuracy, flips and band flips by bits, on both splits."""
-    columns = {"bytes": (found.dataset.bytes, ".0f")}
-    for name, title in (("accuracy", "accuracy"), ("flip_rate", "flips"), ("band_flip_rate", "band flips")):
-        for split, where in zip(comparison.SPLITS, ("calibration", "held-out")):
-            columns[f"{title}, {where}"] = found.dataset[name].sel(split=split), ".4f"
-    return tables.along("bits", columns, index="bits", name=str)
-
-
-def blame_table(found: xr.Dataset) -> tables.Frame:
-    """Tabulate what each layer does alone, in the order of :func:`bqcore.blame_layers`, the worst first."""
-    middle = found.sel(quantile=0.5)
-    columns = {
-        "weights": (found.weights, ".0f"),
-        "flips": (found.flip_rate, ".4f"), "band flips": (found.band_flip_rate, ".4f"),
-        "margin change, median": (middle.margin_change, ".3f"), "displacement, median": (middle.displacement, ".4f"),
-        "signed distance change, median": (middle.signed_distance_change, ".4f"),
-    }  # fmt: skip
-    return tables.along("layer", columns, index="layer", name=str)
+@style.styled
+def layers_figure(found: xr.Dataset) -> Figure:
+    """Draw what each layer does alone to the boundary band, the worst at the top, with 95 % intervals."""
+    rates = found.band_flip_rate
+    figure, axes = plt.subplots(figsize=(7, 0.35 * rates.size + 0.9))
+    ends = np.abs(np.stack([found.band_flip_rate_low, found.band_flip_rate_high]) - rates.values)
+    axes.barh(range(rates.size), rates, xerr=ends, color=QUANTIZED_COLOUR, ecolor="black", capsize=3, height=0.6)
+    axes.set(yticks=range(rates.size), yticklabels=[f"layer {name!r}" for name in rates.layer.values.tolist()])
+    axes.set(ylim=(rates.size - 0.5, -0.5), xlabel=f"band flips with this layer alone at {found.bits} bits")
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    names = ["weights", "bytes", "flip_rate", "band_flip_rate", "band_flip_rate_low", "band_flip_rate_high"]
+    return attach(figure, found[names])
 
 
 def plans(of: list[Case], levels: tuple[int, ...], *, share: float) -> xr.DataArray:
@@ -132,14 +144,23 @@ def plan_gaps(rates: xr.DataArray) -> dict[int, statistics.Interval]:
     return {bits: statistics.paired_difference(*pair) for bits, pair in zip(rates.bits.values.tolist(), pairs.values)}
 
 
-def plans_table(rates: xr.DataArray) -> tables.Frame:
-    """Tabulate :func:`plans`: means over networks, and their difference with its interval if there are several."""
-    gaps, lines = plan_gaps(rates), {}
-    for bits in rates.bits.values.tolist():
-        uniform, plan = (rates.sel(bits=bits, way=way) for way in ("uniform", "plan"))
-        gap = tables.interval(gaps[bits]) if gaps else tables.number((uniform - plan).item())
-        lines[str(bits)] = {"uniform": tables.mean(uniform), "plan": tables.mean(plan), "uniform less plan": gap}
-    return tables.frame(lines, "bits")
+@style.styled
+def plans_figure(rates: xr.DataArray) -> Figure:
+    """Draw by how much fewer of the band :func:`plans` flip than uniform bits do, network by network, and the mean."""
+    gaps, bits = plan_gaps(rates), rates.bits.values.tolist()
+    differences = (rates.sel(way="uniform") - rates.sel(way="plan")).transpose("bits", "network")
+    figure, axes = plt.subplots(figsize=(7, 2.8))
+    for place, (level, values) in enumerate(zip(bits, differences.values)):
+        aside = np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else np.zeros(1)
+        axes.plot(place + aside, values, "o", color=style.FLOAT_COLOUR, alpha=0.5, ms=4)
+        if level in gaps:
+            mean = gaps[level]
+            axes.errorbar(place + 0.32, mean.estimate, [[mean.estimate - mean.low], [mean.high - mean.estimate]],
+                          fmt="s", color="black", capsize=3)  # fmt: skip
+    axes.axhline(0, color=style.GREY, lw=1)
+    axes.set(xticks=range(len(bits)), xticklabels=[f"{b} bits" for b in bits], ylabel="band flips: uniform less plan")
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    return attach(figure, rates.to_dataset())
 
 
 def shelf(of: list[Case], *, share: float) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -181,6 +202,24 @@ def absent_lines(absent: dict[str, str]) -> Markdown:
     """Say which quantizers :func:`shelf` left out, and why."""
     lines = [f"- Left out: {name}. {reason}" for name, reason in absent.items()]
     return Markdown("\n".join(lines) or "None is left out.")
+
+
+def answer(found: bit_sweep.Sweep, limits: Mapping[str, float], kept: xr.Dataset) -> Markdown:
+    """Say in two sentences which bit-widths a verdict lets ship, and what it finds of the published quantizers."""
+    held = found.dataset.sel(split="heldout").sortby("bits", ascending=False)
+    words = {int(b): word_of(judge(held.sel(bits=b), limits)) for b in held.bits}
+    said = {word: [b for b, of in words.items() if of == word] for word in ("ship", "look", "do not ship")}
+    parts = [f"*{word}* at {listed([str(b) for b in bits])} bits" for word, bits in said.items() if bits]
+    four = kept.isel(quantizer=kept.weight_bits.values[0] == 4)
+    lost = (four.float_accuracy - four.accuracy).where(four.missing == "")
+    quiet = int((lost <= _UNSEEN).sum())
+    flips = four.band_flip_rate.where(lost <= _UNSEEN)
+    return Markdown(
+        f"**Answer.** By the limits that are stated below, the audit of a digits network says {', '.join(parts)}. Of "
+        f"the {int(lost.notnull().sum())} published 4-bit models, {quiet} lose at most {percent(_UNSEEN, 1)} of "
+        f"accuracy, and yet these change {percent(flips.min(), 1)} to {percent(flips.max(), 0)} of the decisions in "
+        "their boundary band."
+    )
 
 
 def summary(

@@ -6,7 +6,6 @@ Tables, figure and words of the published quantizers, which the chapter that mea
 
 import itertools
 import json
-from collections.abc import Callable
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,10 +16,8 @@ from matplotlib.figure import Figure
 from bqcore.metrics import statistics
 
 from .. import published, vendors
-from ..formats import number
 from . import style, tables
 from .source_data import attach
-from .tables import Cell
 
 RULER = "PTQ-W, {} bits, a step per channel"  # at equal bytes is what takes at most _SLACK of this one's
 _SLACK, _CHANCE = 1.1, 0.05
@@ -57,28 +54,25 @@ def _by_bits(kept: xr.Dataset) -> dict[int, list[str]]:
     return {level: kept.quantizer.values[bits == level].tolist() for level in np.unique(bits)[::-1].tolist()}
 
 
-def flips_table(kept: xr.Dataset) -> tables.Frame:
-    """Tabulate flips and band flips: an asterisk is among the fewest, what is not at equal bytes is in brackets."""
-    marks = at_equal_bytes(kept)
+def quantizers_table(kept: xr.Dataset) -> tables.Frame:
+    """
+    Tabulate quantizers over the published networks: on how many each is at equal bytes, and there among the fewest.
 
-    def cell(part: xr.Dataset) -> Cell:
-        text = f"{number(part.flip_rate)}, {number(part.band_flip_rate, '.3f')}"
-        at = marks.sel(quantizer=part.quantizer, network=part.network)
-        shown = f"{text} *" if at.fewest else text if at.equal else f"({text})"
-        return Cell(shown, {"flips": float(part.flip_rate), "band flips": float(part.band_flip_rate)})
-
-    inputs = {name: int((kept.flipped.sel(network=name)[0] >= 0).sum()) for name in kept.network.values.tolist()}
-    last = {name: Cell(str(count), {"held-out inputs": count}) for name, count in inputs.items()}
-    return _by_network(kept, cell, {"held-out inputs": last})
-
-
-def _by_network(kept: xr.Dataset, cell: Callable[[xr.Dataset], Cell], last: dict[str, dict[str, Cell]]) -> tables.Frame:
-    """Fill a table of quantizers by networks with what *cell* makes of each present one; *last* is its last row."""
+    Flips and bytes are medians over the networks that have it; bytes, packed and of the file that the quantizer's own
+    package writes, are fractions of the float32 model.
+    """
+    counted, there = at_equal_bytes(kept).sum("network"), kept.missing == ""
+    size = kept.where(there)[["bytes", "stored"]] / kept.float_bytes
+    middle = kept.where(there)[["flip_rate", "band_flip_rate"]].merge(size).median("network")
     lines = {}
     for name in kept.quantizer.values.tolist():
-        parts = {network: kept.sel(network=network, quantizer=name) for network in kept.network.values.tolist()}
-        lines[name] = {network: "–" if part.missing.item() else cell(part) for network, part in parts.items()}
-    return tables.frame(lines | last, "quantizer")
+        one, at = middle.sel(quantizer=name), counted.sel(quantizer=name)
+        lines[name] = {
+            "at equal bytes": tables.number(at.equal, ".0f"), "fewest flips": tables.number(at.fewest, ".0f"),
+            "flips": tables.number(one.flip_rate), "band flips": tables.number(one.band_flip_rate, ".3f"),
+            "packed": tables.number(one.bytes, ".3f"), "file": tables.number(one.stored, ".3f"),
+        }  # fmt: skip
+    return tables.frame(lines, "quantizer")
 
 
 @style.styled
@@ -103,19 +97,8 @@ def flips_figure(kept: xr.Dataset) -> Figure:
         for row in range(1, len(names)):
             axes.axhline(row - 0.5, color="#cccccc", linewidth=0.6)
     figure.legend(*panels.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    return attach(figure, kept[["band_flip_rate", "weight_bits"]].assign(at_equal_bytes=equal.astype(int)))
-
-
-def bytes_table(kept: xr.Dataset) -> tables.Frame:
-    """Tabulate thousands of bytes: the packed model, and the file that the quantizer's own package writes."""
-
-    def cell(part: xr.Dataset) -> Cell:
-        packed, stored = int(part.bytes) / 1000, int(part.stored) / 1000
-        return Cell(f"{number(packed, '.1f')}, {number(stored, '.1f')}", {"packed": packed, "stored": stored}, "kB")
-
-    whole = {name: int(kept.float_bytes.sel(network=name)) / 1000 for name in kept.network.values.tolist()}
-    last = {name: Cell(number(size, ".1f"), {"packed": size}, "kB") for name, size in whole.items()}
-    return _by_network(kept, cell, {"float32": last})
+    names = ["flip_rate", "band_flip_rate", "weight_bits", "bytes", "stored", "float_bytes"]
+    return attach(figure, kept[names].assign(at_equal_bytes=equal.astype(int)))
 
 
 def rankings_table(kept: xr.Dataset) -> tables.Frame:

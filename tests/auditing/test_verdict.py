@@ -25,8 +25,7 @@ def counted(n, flips, *, band=None, band_flips=0, lost=-1, won=-1, **more):
 
 
 def word(held, stated, alpha=limits.ALPHA):
-    outcomes = {one.outcome for one in limits.judge(held, stated, alpha)}
-    return "do not ship" if "exceeded" in outcomes else "look" if "open" in outcomes else "ship"
+    return limits.word_of(limits.judge(held, stated, alpha))
 
 
 def margins(n=1000, flips=0, wrong=0):

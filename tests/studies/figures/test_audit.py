@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 
 import bqcore
-from bqcore.auditing import vendors
+from bqcore.auditing import limits, vendors
 from bqcore.metrics import statistics
 from studies import published, specs
 from studies.figures import audit, quantizers
@@ -73,11 +73,14 @@ def test_equal_bytes_and_what_mcnemar_cannot_tell_by_hand(kept):
 
 
 def test_table_figure_and_summary_say_the_same_of_them(kept):
-    table = quantizers.flips_table(kept).text
-    assert table["a"].tolist() == ["0.0000, 0.000 *", "0.3000, 0.150", "0.2500, 0.125 *", "0.0500, 0.025 *", "20"]
-    assert table["b"].tolist() == ["0.2000, 0.100 *", "(0.0000, 0.000)", "–", "0.2000, 0.100 *", "10"]
-    assert table.index.tolist() == [*NAMES, "held-out inputs"]
-    eight, four = quantizers.flips_figure(kept).axes
+    table = quantizers.quantizers_table(kept).text
+    # Of each: networks at equal bytes, among the fewest, medians of flips, band flips, and bytes of 4000 and 4040.
+    assert table.loc[CHANNEL].tolist() == ["2", "2", "0.1000", "0.050", "0.249", "0.498"]
+    assert table.loc[TENSOR].tolist() == ["1", "0", "0.1500", "0.075", "0.274", "0.548"]
+    assert table.loc[OTHER].tolist() == ["1", "1", "0.2500", "0.125", "0.250", "0.500"]  # on a alone
+    assert table.index.tolist() == NAMES
+    figure = quantizers.flips_figure(kept)
+    eight, four = figure.axes
     assert [text.get_text() for text in eight.get_yticklabels()] == NAMES[:3]
     assert [text.get_text() for text in four.get_yticklabels()] == NAMES[3:]
     drawn = [(line.get_label(), line.get_xdata().tolist()) for line in eight.lines if line.get_marker() in "os"]
@@ -90,10 +93,7 @@ def test_table_figure_and_summary_say_the_same_of_them(kept):
     assert four.endswith(f"at equal bytes: {FOUR}: 2 of 2.")
 
 
-def test_bytes_and_rankings_by_hand(kept):
-    table = quantizers.bytes_table(kept).text
-    assert table["a"].tolist() == ["1.0, 2.0", "1.1, 2.2", "1.0, 2.0", "0.5, 1.0", "4.0"]
-    assert table["b"].tolist()[2:] == ["–", "0.5, 1.0", "4.0"] and table.index[-1] == "float32"
+def test_rankings_by_hand(kept):
     table = quantizers.rankings_table(kept).text
     assert table.loc["a, 4 bits"].tolist() == ["0.1500", "0.0000", "–"]
     assert table.loc["b, 4 bits"].tolist() == ["0.1000", "0.1000", "–"]
@@ -119,43 +119,78 @@ def test_the_published_tables_are_full():
         "Published: `data/results/quantizers.nc`, by `python -m studies run vendors all`.\n"
     )
     quantizer, network, budget, ranking = (found.sizes[dim] for dim in ("quantizer", "network", "budget", "ranking"))
-    tables = {
-        quantizers.flips_table: (quantizer + 1, network),
-        quantizers.bytes_table: (quantizer + 1, network),
-        quantizers.rankings_table: (network * budget, ranking),
-    }
+    tables = {quantizers.quantizers_table: (quantizer, 6), quantizers.rankings_table: (network * budget, ranking)}
     for make, shape in tables.items():
         table = make(found).text
         cells = table.to_numpy().ravel()
         assert table.shape == shape and not [cell for cell in cells if "nan" in cell or not cell.strip(" *()")]
     assert list(found.quantizer.values) == list(vendors.QUANTIZERS) and network == len(specs.Vendors().networks)
-    flips_table = quantizers.flips_table(found).text
-    assert all(flips_table[name].str.contains(r"\*").any() for name in flips_table)  # the fewest is always marked
+    assert at_equal_bytes(found).fewest.any("quantizer").all()  # the fewest is always marked
     marks = sum(line.get_xdata().size for axes in quantizers.flips_figure(found).axes for line in axes.lines
                 if line.get_linestyle() == "None")  # fmt: skip
     assert marks == quantizer * network
+
+
+@pytest.fixture(scope="module")
+def swept(trained):
+    split = trained.split
+    calibration, heldout = (split.train_inputs, split.train_classes), (split.test_inputs, split.test_classes)
+    return bqcore.sweep(trained.model, calibration, heldout, bits=(8, 4, 2))
+
+
+STATED = {"flip_rate": 0.02, "accuracy_loss": 0.05}
+
+
+def test_the_verdict_of_each_bit_width_is_drawn_with_what_it_goes_by(swept):
+    figure = audit.verdict_figure(swept, STATED)
+    flips, loss = figure.axes
+    held = swept.dataset.sel(split="heldout")
+    dots = [float(line.get_xdata()[0]) for line in flips.lines if line.get_marker() in "osD"]
+    assert dots == held.flip_rate.values.tolist() and len(dots) == 3
+    judged = [limits.judge(held.sel(bits=b), STATED) for b in (8, 4, 2)]
+    words = [f"{b} bits: {limits.word_of(one)}" for b, one in zip((8, 4, 2), judged)]
+    assert [text.get_text() for text in flips.get_yticklabels()] == words and words[0].endswith(": ship") != words[
+        2
+    ].endswith(": ship")
+    bars = [line.get_xdata() for line in loss.lines if line.get_marker() == "None" and line.get_linestyle() == "-"]
+    assert [tuple(bar) for bar in bars] == [(one[1].low, one[1].high) for one in judged]
+    assert loss.get_title("left") == "loss of accuracy, limit 5.0%"
+    said = audit.answer(swept, STATED, published.load_published(published.QUANTIZERS)).data
+    assert f"*{limits.word_of(judged[2])}* at " in said and "2 bits. Of the " in said
+
+
+def test_layers_are_bars_with_their_intervals(trained):
+    found = bqcore.blame_layers(trained.model, (trained.split.test_inputs, trained.split.test_classes), bits=2)
+    (axes,) = audit.layers_figure(found).axes
+    assert [bar.get_width() for bar in axes.patches] == found.band_flip_rate.values.tolist()
+    assert [text.get_text() for text in axes.get_yticklabels()] == [f"layer '{name}'" for name in found.layer.values]
 
 
 def rates(*networks) -> xr.DataArray:
     """Give band flips of plan and uniform bits by network, at 4 bits and, all equal, at 3."""
     values = [networks, [(0.3, 0.3)] * len(networks)]
     coords = {"bits": [4, 3], "way": ["plan", "uniform"]}
-    return xr.DataArray(values, coords, ("bits", "network", "way"))
+    return xr.DataArray(values, coords, ("bits", "network", "way"), "band_flip_rate")
 
 
 def test_plans_are_compared_network_by_network_and_one_has_no_interval():
     several = rates((0.10, 0.20), (0.20, 0.32), (0.10, 0.18))
-    table = audit.plans_table(several).text
     # Differences 0.10, 0.12, 0.08: deviation 0.02; Student 4.3027 of two degrees of freedom · 0.02 / √3 = 0.0497.
-    assert table.loc["4"].tolist() == ["0.2333", "0.1333", "0.1000 [0.0503, 0.1497]"]
-    assert table.loc["3"].tolist() == ["0.3000", "0.3000", "0.0000 [0.0000, 0.0000]"]
+    gaps = audit.plan_gaps(several)
+    assert gaps[4] == pytest.approx((0.1, 0.0503, 0.1497), abs=1e-4) and gaps[3] == pytest.approx((0, 0, 0))
+    (axes,) = audit.plans_figure(several).axes
+    dots = [line.get_ydata().tolist() for line in axes.lines if line.get_marker() == "o"]
+    assert np.allclose(dots, [[0.10, 0.12, 0.08], [0, 0, 0]])
+    squares = [float(line.get_ydata()[0]) for line in axes.lines if line.get_marker() == "s"]
+    assert squares == pytest.approx([0.1, 0.0])
     assert audit._plan_lines(audit.plan_gaps(several)) == [
         "Bits by layer keep more of the band than uniform bits do at 4 bits."
     ]
     unsure = audit._plan_lines(audit.plan_gaps(rates((0.1, 0.2), (0.2, 0.1))))
     assert unsure[0].endswith("every interval holds 0.")
     one = rates((0.10, 0.22))
-    assert audit.plans_table(one).text.loc["4"].tolist() == ["0.2200", "0.1000", "0.1200"]
+    (axes,) = audit.plans_figure(one).axes
+    assert [line.get_marker() for line in axes.lines if line.get_marker() in "os"] == ["o", "o"]
     assert audit.plan_gaps(one) == {} and audit._plan_lines({}) == []
 
 
