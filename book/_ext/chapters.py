@@ -13,6 +13,7 @@ import yaml
 from docutils import nodes
 from sphinx.application import Sphinx
 
+PLACEHOLDER = "10.5281/zenodo.0000000"  # of the DOI in CITATION.cff, until a release is archived
 INTERVAL = re.compile(r"(?<=[\d%])\s(\[[^\[\]]+\])")  # behind its estimate
 
 
@@ -71,7 +72,8 @@ def add_citation(app: Sphinx, doctree: nodes.document, page: str) -> None:
         nodes.Text(f"{authors} ({app.config.copyright}). “{title.astext()}”. In: "),
         nodes.emphasis("", about["title"]),
     ]
-    line += nodes.Text(f", version {about['version']}.")
+    doi = about.get("doi", PLACEHOLDER)
+    line += nodes.Text(f", version {about['version']}." + (f" doi:{doi}" if doi != PLACEHOLDER else ""))
     title.parent += line
 
 

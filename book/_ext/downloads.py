@@ -14,6 +14,7 @@ import sys
 from html import escape
 from pathlib import Path
 
+import launch
 from docutils import nodes
 from sphinx.application import Sphinx
 
@@ -38,8 +39,8 @@ def behind(path: Path) -> dict[str, dict[str, str]]:
     return found
 
 
-def without_files(text: str) -> str:
-    """Return a notebook's text without these files."""
+def without_files(text: str, address: str = "") -> str:
+    """Return a notebook's text without these files; with the repository's *address*, a first cell installs bqcore."""
     from studies.figures.source_data import MIME
 
     notebook = json.loads(text)
@@ -47,6 +48,8 @@ def without_files(text: str) -> str:
         for output in cell.get("outputs", []):
             for part in ("data", "metadata"):
                 output.get(part, {}).pop(MIME, None)
+    if address:
+        notebook["cells"].insert(1, dict(launch.first_cell(address), id="first-run"))
     return json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 
@@ -63,11 +66,12 @@ def hide_files(app: Sphinx, page: str, source: list[str]) -> None:
 
 
 def line(words: str, links: list[tuple[str, str, str]], page: str) -> nodes.raw:
-    """Return a small line of links: of each the file below the book's folder, the text, and what it is in full."""
+    """Return a small line of links, each a file below the book's folder or an address, its text, and that in full."""
     made = []
     for file, text, says in links:
-        address = escape(posixpath.relpath(file, posixpath.dirname(page)))
-        made.append(f'<a href="{address}" download aria-label="{escape(says)}">{text}</a>')
+        elsewhere = "://" in file
+        address = escape(file if elsewhere else posixpath.relpath(file, posixpath.dirname(page)))
+        made.append(f'<a href="{address}"{"" if elsewhere else " download"} aria-label="{escape(says)}">{text}</a>')
     return nodes.raw("", f'<p class="behind">{words}{" · ".join(made)}</p>', format="html")
 
 
@@ -96,8 +100,13 @@ def add_lines(app: Sphinx, doctree: nodes.document, page: str) -> None:
     if title is not None:
         file = f"_sources/{page}.ipynb"
         says = f"this chapter as an executed notebook, {path.name}"
-        place = title.parent.index(title) + 1
-        title.parent.insert(place, line("Executed notebook: ", [(file, path.name, says)], page))
+        links = [(file, path.name, says), *launch.places(_address(app), file, f"notebooks/{path.stem}.py")]
+        title.parent.insert(title.parent.index(title) + 1, line("Executed notebook: ", links, page))
+
+
+def _address(app: Sphinx) -> str:
+    """Return the repository's address, if _config.yml names one."""
+    return str(app.config.html_theme_options.get("repository_url", "")).strip()
 
 
 def order(link: tuple[str, str, str]) -> int:
@@ -106,12 +115,12 @@ def order(link: tuple[str, str, str]) -> int:
 
 
 def lighten_notebooks(app: Sphinx, error: Exception | None) -> None:
-    """Take the files out of the chapters' copies."""
+    """Take the files out of the chapters' copies, which can then be run elsewhere."""
     if error is None and app.builder.format == "html":
         for page in app.env.found_docs:
             copy = Path(app.outdir, "_sources", f"{page}.ipynb")
             if notebook_of(app, page) and copy.exists():
-                copy.write_text(without_files(copy.read_text(encoding="utf-8")), encoding="utf-8")
+                copy.write_text(without_files(copy.read_text(encoding="utf-8"), _address(app)), encoding="utf-8")
 
 
 def show_buttons(app: Sphinx, config) -> None:

@@ -10,6 +10,7 @@ import re
 import sys
 from pathlib import Path
 
+import launch
 import nbformat
 import results
 from docutils import nodes
@@ -22,28 +23,13 @@ EXERCISE = re.compile(r"^(?P<asks>\*\*\d\.\*\*.*?)\n+:::\{dropdown\} Solution\n(
 QUESTIONS = re.compile(r"^## Questions\n+(?P<asks>.*?)\n+:::\{dropdown\} Answers\n(?P<answer>.*?)\n:::$", re.M | re.S)
 CODE = re.compile(r"^```python\n(.*?)\n```$", re.M | re.S)
 HIDDEN = {"jupyter": {"source_hidden": True}, "cellView": "form", "tags": ["hide-input"]}
-NEEDS = """#@title First run this cell: it looks for what the worksheet needs
-import importlib.util
-import os
-import sys
-
-if importlib.util.find_spec("bqcore") is None and os.path.isdir("../bqcore"):  # in a folder of the book's clone
-    os.chdir("..")
-    sys.path.insert(0, os.getcwd())
-elif importlib.util.find_spec("bqcore") is None:
-    {missing}"""
-FETCH = """!git clone --quiet --depth 1 {address} book
-    %pip install --quiet ./book
-    %cd book"""
-SAY = 'print("bqcore is missing: pip install the folder of this book. What you write yourself needs NumPy alone.")'
 
 
 def sheet(lesson: str, solved: bool, address: str = "") -> nbformat.NotebookNode:
     """Return the exercises and questions of a *lesson*, its page as Markdown, with or without the solutions."""
     title = re.search(r"^# (.*)$", lesson, re.M)[1]
     says = "Solutions" if solved else "Worksheet. Fill the gaps `...` and run each cell; a check says what is wrong"
-    needs = NEEDS.format(missing=FETCH.format(address=address) if address else SAY)
-    cells = [new_markdown_cell(f"# {title}\n\n{says}."), new_code_cell(needs, metadata=HIDDEN)]
+    cells = [new_markdown_cell(f"# {title}\n\n{says}."), launch.first_cell(address)]
     exercises = list(EXERCISE.finditer(lesson))
     checks = checks_of("\n".join(exercise["asks"] for exercise in exercises))
     if checks:
@@ -113,15 +99,6 @@ def is_lesson(page: Path) -> bool:
     return "data-lesson=" in text and "## Exercises" in text
 
 
-def launch(address: str, name: str) -> str:
-    """Return a link that opens a worksheet on Binder, or nothing where no repository on GitHub has it."""
-    found = re.fullmatch(r"https://github\.com/([\w.-]+)/([\w.-]+?)(\.git)?/?", address)
-    if found is None:
-        return ""
-    place = f"https://mybinder.org/v2/gh/{found[1]}/{found[2]}/HEAD?labpath=worksheets/{name}"
-    return f'<p class="behind">Without installation: <a href="{place}">{name} on Binder</a></p>'
-
-
 def add_sheets(app: Sphinx, doctree: nodes.document, page: str) -> None:
     """Write a lesson's two notebooks, and put links to them below the heading of its exercises."""
     path = Path(app.env.doc2path(page))
@@ -129,11 +106,12 @@ def add_sheets(app: Sphinx, doctree: nodes.document, page: str) -> None:
         return
     address = str(app.config.html_theme_options.get("repository_url", "")).strip()
     written = write_sheets(path, Path(app.outdir, FOLDER), address)
-    links = [(f"{FOLDER}/{name}", name, f"the exercises as a notebook, {says}") for name, says in written.items()]
+    links = []
+    for name, says in written.items():
+        links.append((f"{FOLDER}/{name}", name, f"the exercises as a notebook, {says}"))
+        links += launch.places(address, f"{FOLDER}/{name}", f"worksheets/{name}")
     (title,) = [title for title in doctree.findall(nodes.title) if title.astext() == "Exercises"]
-    place = title.parent.index(title) + 1
-    title.parent.insert(place, nodes.raw("", launch(address, f"{path.stem}.ipynb"), format="html"))
-    title.parent.insert(place, line("As notebooks: ", links, page))
+    title.parent.insert(title.parent.index(title) + 1, line("As notebooks: ", links, page))
 
 
 def setup(app: Sphinx) -> dict:

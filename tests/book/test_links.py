@@ -179,6 +179,26 @@ def test_buttons_lead_to_the_repository_if_it_is_named(book, parsed, monkeypatch
     assert ("btn-source-repository-button" in text or "btn-source-issues-button" in text) == bool(named)
 
 
+def test_chapters_and_worksheets_lead_to_where_they_run_if_the_repository_is_on_github(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "book/_ext")
+    launch, downloads = importlib.import_module("launch"), importlib.import_module("downloads")
+    for address in ("https://github.com/us/it", "https://github.com/us/it/", "https://github.com/us/it.git"):
+        assert [link for link, *_ in launch.places(address, "_sources/a/01.ipynb", "notebooks/01.py")] == [
+            "https://mybinder.org/v2/gh/us/it/HEAD?labpath=notebooks/01.py",
+            "https://colab.research.google.com/github/us/it/blob/gh-pages/_sources/a/01.ipynb",
+        ]
+    for address in ("", "https://example.org/us/it", "https://github.com/"):
+        assert launch.places(address, "a.ipynb", "b.py") == []
+    one = json.dumps({"cells": [{"cell_type": "markdown", "source": "# Title", "metadata": {}}], "nbformat": 4})
+    ours = json.loads(downloads.without_files(one, "https://github.com/us/it"))["cells"]
+    assert len(json.loads(downloads.without_files(one))["cells"]) == 1
+    assert [cell["cell_type"] for cell in ours] == ["markdown", "code"]
+    source = "".join(ours[1]["source"])
+    assert "git clone --quiet --depth 1 https://github.com/us/it book" in source and "%cd book" in source
+    made = downloads.line("Run: ", launch.places("https://github.com/us/it", "x.ipynb", "y.py"), "a/b").astext()
+    assert 'href="https://colab.' in made and "download" not in made
+
+
 def test_site_is_small(book):
     total = sum(path.stat().st_size for path in book.rglob("*") if path.is_file())
     assert total < 25e6, f"the site has {total / 1e6:.1f} MB"

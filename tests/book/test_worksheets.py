@@ -175,15 +175,10 @@ def test_each_mistake_has_an_answer_of_its_own(worksheets):
             assert told == [k == i for k in range(len(answers))], list(mistakes)[i - 1]
 
 
-def test_a_worksheet_fetches_the_book_and_opens_on_binder_where_its_address_is_known(worksheets):
+def test_a_worksheet_fetches_the_book_where_its_address_is_known(worksheets):
     text = page("boundary")
     assert "git clone --quiet --depth 1 https://host/a/b book" in str(worksheets.sheet(text, False, "https://host/a/b"))
     assert "git clone" not in str(worksheets.sheet(text, False))
-    for address in ("https://github.com/one/two", "https://github.com/one/two.git", "https://github.com/one/two/"):
-        assert "https://mybinder.org/v2/gh/one/two/HEAD?labpath=worksheets/x.ipynb" in worksheets.launch(
-            address, "x.ipynb"
-        )
-    assert worksheets.launch("", "x.ipynb") == worksheets.launch("https://host/a/b", "x.ipynb") == ""
 
 
 def test_binder_makes_the_worksheets_where_its_link_leads(worksheets, tmp_path):
