@@ -187,8 +187,8 @@ tables.Table(
 # fell anywhere along it.
 
 # %%
-coarser = bq.quantize_model(f, max(2, bits - 1), scheme=scheme)
-path = np.stack([bq.label_grid(bq.interpolate(q, coarser, t), square, 101) for t in np.linspace(0, 1, 11)])
+finer = bq.quantize_model(f, min(16, bits + 1), scheme=scheme)
+path = np.stack([bq.label_grid(bq.interpolate(finer, q, t), square, 101) for t in np.linspace(0, 1, 11)])
 found = bq.transition(path)
 print("junction cells at each step:", *found.junctions, " at any:", found.union)
 print(

@@ -63,7 +63,7 @@ setup.stated(*(specs.baseline("stopping", name) for name in datasets))
 # %% [markdown]
 # [](the-setup) says whose choice each of these is. This page shows published runs, since fresh ones take long:
 # `python notebooks/execute.py 03_stopping results=fresh seeds=4` makes them here. Every parameter at the top reaches the tables and
-# figures; the paper beside ours, as the ledger judges it, and the runs with one choice changed stay those of the baseline.
+# figures; the strips beside the paper's numbers stay those of the ledger.
 #
 # One digits network by hand, of a seed on which the rules choose different bits. Training, calibration and held-out digits are
 # disjoint.
@@ -192,7 +192,7 @@ figures.summary(sets, chosen)
 # ## Supplement
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Tables S: every rule, every limit, other choices, and distances without a grid"}
-variants = inputs.variants("digits", results)
+variants = inputs.variants("digits", results, seeds)
 beside.supplement(sets, chosen, limits, paper)
 beside.variants_shown(variants, spare, limits, paper)
 images = [name for name in datasets if name != "digits"]

@@ -99,11 +99,11 @@ def stopping_runs(datasets: list[str], results: str, seeds: int, model: str | No
     return {name: runs(specs.baseline("stopping", name, model), results, seeds) for name in datasets}
 
 
-def variants(dataset: str, results: str) -> xr.Dataset:
-    """Return the joined runs of the stopping study's variants on a data set, published or fresh."""
+def variants(dataset: str, results: str, seeds: int = 0) -> xr.Dataset:
+    """Return the joined runs of the stopping study's variants on a data set, published or fresh of so many seeds."""
     if results == "published":
         return published.load_published(published.name_of(specs.baseline("stopping", dataset), variants=True))
-    return stopping.sweep_variants(dataset)
+    return stopping.sweep_variants(dataset, seeds or None)
 
 
 def by_channel(dataset: str) -> specs.Spec:

@@ -30,6 +30,9 @@ LABELS = {
 }  # fmt: skip
 
 
+_MEASURES = {"jaccard": "J", "beyond τ": "tolerance J"}  # what a rule's limit is on, in tables
+
+
 def label(choice: xr.Dataset) -> str:
     """Return the short name of a choice's rule."""
     rule = choice.rule.item()
@@ -42,7 +45,7 @@ def rule_name(choice: xr.Dataset) -> str:
     if rule == "accuracy":
         return "chosen by accuracy" if limit == 0 else f"accuracy drop ≤ {limit:g}"
     limits = zip(stopping.parts(rule), (limit, choice.second_limit.item()))
-    return " and ".join(f"{part} ≤ {value:g}" for part, value in limits)
+    return " and ".join(f"{_MEASURES.get(part, part)} ≤ {value:g}" for part, value in limits)
 
 
 def usual_choices(many: xr.Dataset, spare: float = 0.5, limits: dict = stopping.LIMITS) -> xr.Dataset:
@@ -72,9 +75,9 @@ def stopping_table(many: xr.Dataset, choices: xr.Dataset, nodes: int | None = No
     """
     Tabulate what each choice gives: bits, flips, band flips, Jaccard and tolerance Jaccard distance on both splits.
 
-    Means over the seeds, calibration → held-out, Jaccard at *nodes* or else the first; "beyond τ" is the tolerance
-    Jaccard distance; "saved at equal bits" compares held-out flips with networks that all have the same bits, on
-    average as many, paired by seed, with the 95 % interval of the mean difference.
+    Means over the seeds, calibration → held-out, Jaccard at *nodes* or else the first; the last column is the tolerance
+    Jaccard distance. "Fewer than uniform" compares held-out flips with those of a uniform bit-width of the same average
+    size, paired by seed, with the 95 % interval of the mean difference.
     """
     beyond, tau = beyond_column(many.tolerance_jaccard)
     equal = stopping.at_equal_bits(many, choices, "flip_rate")
@@ -83,7 +86,7 @@ def stopping_table(many: xr.Dataset, choices: xr.Dataset, nodes: int | None = No
         here = at.sel(nodes=nodes, tau=tau)
         lines[rule_name(at)] = {
             "bits": mean(at.chosen_bits, ".2f"), "flips": arrow(at.flip_rate),
-            "saved at equal bits": difference(equal.isel(choice=i), at.flip_rate.sel(split="held-out")),
+            "fewer than uniform": difference(equal.isel(choice=i), at.flip_rate.sel(split="held-out")),
             "band flips": arrow(at.band_flip_rate, ".3f"), "J": arrow(here.boundary_jaccard, ".3f"),
             beyond: arrow(here.tolerance_jaccard, ".3f"),
         }  # fmt: skip
@@ -271,7 +274,7 @@ def summary(sets: dict[str, xr.Dataset], chosen: dict[str, xr.Dataset]) -> Markd
 def _at_equal_bits(many: xr.Dataset, choices: xr.Dataset) -> str:
     """Say which rules save or cost flips against a uniform bit-width, as far as their intervals tell."""
     if choices.chosen_bits.min() == choices.chosen_bits.max():
-        return " Every rule gives all networks the same bits: nothing can be saved at equal bits."
+        return " Every rule gives all networks the same bits, so that a uniform bit-width is all there is."
     equal = stopping.at_equal_bits(many, choices, "flip_rate").transpose("choice", "seed")
     held_out = each(choices.sel(split="held-out"))
     gains = [statistics.paired_difference(same, at.flip_rate.values) for at, same in zip(held_out, equal.values)]

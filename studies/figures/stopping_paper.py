@@ -31,11 +31,11 @@ def answer(sets: dict[str, xr.Dataset], chosen: dict[str, xr.Dataset]) -> Markdo
         by_accuracy, by_limit = (held_out.isel(choice=i).values for i in (first, second))
         fewer += [name] if statistics.paired_difference(by_accuracy, by_limit).low > 0 else []
         spared += [name] if statistics.paired_difference(equal, by_limit).low > 0 else []
-    where = listed(names) if fewer == names else f"{listed(fewer)} of {listed(names)}"
+    where = listed(names) if fewer == names else f"{listed(fewer)} of {listed(names)}" if fewer else "no data set here"
     return Markdown(
         "**Answer.** A limit on the Jaccard distance of the calibration boundary changes fewer held-out decisions than "
         f"a choice by accuracy on {where}. It keeps more bits for that: against a uniform bit-width of the same "
-        f"average size, a saving is seen on {listed(spared)} of them."
+        f"average size, a saving is seen on {listed(spared) if spared else 'no data set'}."
     )
 
 
@@ -89,8 +89,9 @@ def supplement(sets: dict[str, xr.Dataset], chosen: dict[str, xr.Dataset], limit
     found = [
         (stopping_table(many, chosen[title]),
          f"What each rule chooses on {names[title]}, means over {many.sizes['seed']} seeds; arrows lead from "
-         "calibration to held-out values. Saved: fewer held-out flips than a uniform bit-width of the same average "
-         "size.",
+         "calibration to held-out values. Fewer than uniform: how many fewer held-out flips than a uniform "
+         "bit-width of the same average size. Beyond τ: the share of both boundaries' length farther than τ from the "
+         "other one.",
          f"supplement-stopping-{title}")
         for title, many in sets.items()
     ]  # fmt: skip

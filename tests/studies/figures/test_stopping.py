@@ -30,8 +30,8 @@ def chosen(many) -> xr.Dataset:
 def test_the_usual_choices_are_one_of_each_rule_and_nncf_s_drop(chosen):
     names = [stopping_figures.rule_name(choice) for choice in stopping_figures.each(chosen)]
     assert names[:2] == ["chosen by accuracy", "accuracy drop ≤ 0.01"]
-    assert [name.split(" ≤ ")[0] for name in names[2:5]] == ["flips", "band flips", "jaccard"]
-    assert names[5].count("≤") == 2 and " and band flips ≤ " in names[5] and names[6].startswith("beyond τ ≤ ")
+    assert [name.split(" ≤ ")[0] for name in names[2:5]] == ["flips", "band flips", "J"]
+    assert names[5].count("≤") == 2 and " and band flips ≤ " in names[5] and names[6].startswith("tolerance J ≤ ")
     assert set(chosen.rule.values) == set(stopping_figures.RULES)
 
 
@@ -50,7 +50,7 @@ def test_the_table_holds_the_means_and_the_paired_difference(many, chosen):
             assert row[title].split() == [f"{means[0]:{form}}", "→", f"{means[1]:{form}}"]
         equal = stopping.at_equal_bits(many, at, "flip_rate")
         less = statistics.paired_difference(equal.values, at.flip_rate.sel(split="held-out").values)
-        assert row["saved at equal bits"].split() == [
+        assert row["fewer than uniform"].split() == [
             signed(less.estimate), f"[{signed(less.low)},", f"{signed(less.high)}]"
         ]  # fmt: skip
     data = stopping_figures.stopping_table(many, chosen).data
@@ -58,7 +58,7 @@ def test_the_table_holds_the_means_and_the_paired_difference(many, chosen):
     np.testing.assert_allclose(data.flips_held_out, chosen.flip_rate.sel(split="held-out").mean("seed"), rtol=1e-12)
     assert data.J_calibration.attrs["nodes"] == 41 or data.nodes == 41
     one = stopping_figures.stopping_table(many.isel(seed=[0]), chosen.isel(seed=[0]), nodes=21).text
-    assert not one["saved at equal bits"].str.contains(r"\[").any()  # one run has no interval
+    assert not one["fewer than uniform"].str.contains(r"\[").any()  # one run has no interval
 
 
 def test_the_table_of_limits_ticks_what_is_inside(many):
@@ -71,12 +71,12 @@ def test_the_table_of_limits_ticks_what_is_inside(many):
     table = stopping_figures.limits_table(many, choices, 3, reported, 41, crossed=False).text
     crossed = stopping_figures.limits_table(many, choices, 3, reported, 41, crossed=True).text
     assert len(table) == 11 and len(crossed) == 28
-    row = table.loc["jaccard ≤ 0.4"]
+    row = table.loc["J ≤ 0.4"]
     assert row["all agree"] == "yes" and row.str.contains("✓").sum() == 2
     values = at.flip_rate.sel(split="held-out").values
     for end in statistics.prediction_interval(values, 3)[1:3]:  # an end is inside
         ends = stopping_figures.limits_table(many, choices, 3, {"flip_rate": float(end)}, 41, crossed=False).text
-        assert ends.loc["jaccard ≤ 0.4", "all agree"] == "yes"
+        assert ends.loc["J ≤ 0.4", "all agree"] == "yes"
     far = stopping_figures.limits_table(many, choices, 3, {"flip_rate": 0.9, "chosen_bits": 99}, 41, crossed=True).text
     assert not (far["all agree"] == "yes").any() and not far["bits (paper 99)"].str.contains("✓").any()
 
