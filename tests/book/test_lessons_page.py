@@ -236,7 +236,7 @@ def test_slides_fill_the_screen_one_at_a_time_and_print_one_a_sheet(chromium, bo
         page.keyboard.press("End")
         slider = page.locator(".bq-now input").first
         slider.focus()
-        page.keyboard.press("ArrowRight")  # the slider's own
+        page.keyboard.press("ArrowLeft")  # the slider's own
         assert page.evaluate(where) == f"Slide {many} of {many}"
         page.click(".bq-bar [name=close]")
         assert page.evaluate(shown) == many and not page.is_visible(".bq-bar")
