@@ -16,6 +16,7 @@ from .geometry import gradient_measures, slice_measures
 from .limits import check_limits
 from .orders import order_fault
 from .streaming import RATES, Decided, decide_split, logits_functions, measures
+from .verdict import COMMANDS, NO_MODULE
 
 SPLITS = ("calibration", "heldout")
 
@@ -139,7 +140,8 @@ def audit(
     notes, conclusion = list(dict.fromkeys(notes)), conclude(out.sel(split="heldout"))
     says = {"title": "Audit: decisions of a candidate against a reference", "conclusion": conclusion, "share": fraction}
     describe(out, says | {"notes": json.dumps(notes, ensure_ascii=False)})
-    return Audit(out, conclusion, tuple(notes), pictures.made(), limits)
+    asked = COMMANDS if is_module(reference) else NO_MODULE
+    return Audit(out, conclusion, tuple(notes), pictures.made(), limits, commands=asked)
 
 
 def _moved(decided: Decided, band: np.ndarray) -> xr.Dataset:

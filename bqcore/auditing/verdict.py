@@ -15,6 +15,7 @@ COMMANDS = {
     "layers": "found.explain(layers=bqcore.blame_layers(model, heldout))",
     "bits": "found.explain(sweep=bqcore.sweep(model, calibration, heldout))",
 }
+NO_MODULE = {"layers": "bqcore.blame_layers, of a torch module,", "bits": "bqcore.sweep, of a torch module,"}
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import scipy
+import torch
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -301,3 +302,13 @@ def test_what_cannot_be_judged_is_refused(explained):
         ValueError, match="The layers have a band of 0.1 and the audit of 0.2: give both the same fraction"
     ):
         found.explain(layers=layers.assign_attrs(share=0.1))
+
+
+def test_layers_and_bits_are_asked_of_torch_modules_alone():
+    x = np.random.default_rng(0).normal(size=(50, 2))
+    steps = bqcore.audit(lambda x: x, lambda x: x.round(1), None, x).verdict.next_steps
+    assert steps[0] == "Layer: bqcore.blame_layers, of a torch module, says which one to keep in higher precision."
+    assert steps[1] == "Bit-width: bqcore.sweep, of a torch module, says which would pass."
+    layer = torch.nn.Linear(2, 3)
+    steps = bqcore.audit(layer, layer, None, torch.from_numpy(x).float()).verdict.next_steps
+    assert steps[0].startswith("Layer: found.explain(layers=bqcore.blame_layers(model, heldout)) says")
