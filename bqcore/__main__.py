@@ -17,6 +17,7 @@ _LIMITS = {
     "band-pair-order-flips": ("band_pair_order_flip_rate", "the same in the band"),
     "accuracy-loss": ("accuracy_loss", "accuracy lost"),
 }
+_ROUNDED = ("activations", "activation_bits", "percentile")
 _COMMANDS = {
     "audit": ("would a quantized classifier of your own decide as the float one does?",
               "Compare the decisions of two classifiers, and say ship, look or do not ship; write a page, JSON and "
@@ -87,6 +88,11 @@ def _model_options(command: argparse.ArgumentParser, name: str) -> None:
         rule("--rule", default="band_flips", help="accuracy, flips or band_flips (default: %(default)s)")
         says = "largest value of the rule's measure (default: 0 for accuracy, 0.01 for flips, 0.05 for band_flips)"
         rule("--limit", type=float, metavar="FRACTION", help=says)
+        rounded = command.add_argument_group("activations").add_argument
+        rounded("--activations", metavar="KIND", help="round what goes into each layer too: static or dynamic")
+        rounded("--activation-bits", type=int, default=8, metavar="B", help="2 to 16 (default: %(default)s)")
+        says = "of the static range, 50 to 100 (default: %(default)s)"
+        rounded("--percentile", type=float, default=100.0, metavar="P", help=says)
     if name == "plan":
         add("--budget", type=int, metavar="BYTES", help="of the whole model, what stays in float as float32")
     says = "layers, or modules with all that they hold, that stay in float"
@@ -209,7 +215,7 @@ def _sweep(options) -> None:
     from . import sweep
 
     with _one_line():
-        found = sweep(*_model(options, "calibration", "heldout"), **_how(options, "rule", "limit"))
+        found = sweep(*_model(options, "calibration", "heldout"), **_how(options, "rule", "limit", *_ROUNDED))
     _save(options, found.dataset, found.to_json())
     _show(found.dataset.sel(split="heldout"), ["bytes", "flip_rate", "band_flip_rate", "accuracy"])
     print(found)

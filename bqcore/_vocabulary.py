@@ -53,7 +53,7 @@ LONG_NAMES = {
     "a": ("first axis of the slice", UNITS), "b": ("second axis of the slice", UNITS),
     # bits and bytes
     "bytes": ("packed weights with their steps", "byte"), "weights": ("weights of the layer", "count"),
-    "layer_bits": ("bits of the layer", "bit"),
+    "layer_bits": ("bits of the layer", "bit"), "flips_by": ("flips by what of the two brings them about", "count"),
 }  # fmt: skip
 
 

@@ -96,6 +96,8 @@ CALLS = {
     "audit": lambda m, x: bqcore.audit(m, other(m), x, x, **KEPT),
     "audit of itself": lambda m, x: bqcore.audit(other(m), m, None, x, **KEPT),
     "sweep": lambda m, x: bqcore.sweep(m, x, x, bits=(8, 3)),
+    "sweep of both": lambda m, x: bqcore.sweep(m, x, x, bits=(8, 3), activations="static", activation_bits=3),
+    "sweep of both, dynamic": lambda m, x: bqcore.sweep(m, x, x, bits=(8, 3), activations="dynamic"),
     "blame_layers": lambda m, x: bqcore.blame_layers(m, x, bits=3, gradient_samples=20),
     "plan_bits": lambda m, x: bqcore.plan_bits(m, x, x, budget=10**6, bits=(8, 3)),
 }

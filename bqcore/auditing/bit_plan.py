@@ -94,7 +94,7 @@ def plan_bits(
     ways = {"plan": chosen, "uniform": dict.fromkeys(found, uniform)}
     models = {f"{way} candidate": mixed(model, way_bits, **options) for way, way_bits in ways.items()}
     splits = {"calibration": calibration, "heldout": heldout}
-    how = {"fraction": fraction, "batch_size": batch_size, "progress": progress}
+    how: dict = {"fraction": fraction, "batch_size": batch_size, "progress": progress}
     out, asked = measure_candidates(model, models, splits, "way", list(ways), **how)
     out["bytes"] = "way", [model_bytes(model, way_bits, granularity=granularity) for way_bits in ways.values()]
     out["layer_bits"] = ("layer", "way"), [[ways[way][name] for way in ways] for name in found]

@@ -17,6 +17,7 @@ from .._store import along
 from ..quantizers.bit_selection import last_before
 from ..quantizers.mixed_precision import mixed, model_bytes
 from ..quantizers.weights import in_float, weights
+from . import joint
 from .comparison import SPLITS, describe
 from .streaming import RATES, SEVERAL, decide_split, logits_functions, measures
 
@@ -69,6 +70,7 @@ def sweep(
     model, calibration, heldout, *, bits: tuple[int, ...] = BITS, rule: str = "band_flips",
     limit: float | None = None, scheme: str = "narrow", granularity: str = "tensor", fraction: float = 0.2,
     batch_size: int | None = None, skip: str | Iterable[str] = (), progress: str = "",
+    activations: str | None = None, activation_bits: int = 8, percentile: float = 100.0,
 ) -> Sweep:  # fmt: skip
     """
     Quantize a model to every bit-width and recommend one by a rule.
@@ -89,13 +91,20 @@ def sweep(
     scheme, granularity, fraction, batch_size : as in :func:`bqcore.quantize` and :func:`bqcore.audit`
     skip : str or strings, names of layers, or of modules with all that they hold, that stay in float
     progress : str, what a bar with the time left is named; none if empty, or where there is no terminal
+    activations : {"static", "dynamic"}, optional
+        Round what goes into each layer, too: to the range on the calibration split, or to that of each sample when it
+        comes. The bit-width is then recommended for both together, and flips are told apart by what they are due to.
+    activation_bits : int, 2 to 16, of these inputs
+    percentile : float, 50 to 100
+        Static ranges are from the (100 − percentile)-th percentile to this one, averaged over batches.
 
     Returns
     -------
     Sweep
         ``recommended`` and ``by_accuracy`` (bits, kept), ``conclusion`` in words, also on what stayed in float, and
         ``dataset`` with the rates of :func:`bqcore.audit` along ``split`` and ``bits``, and ``bytes`` of the packed
-        model.
+        model. With *activations* also ``flips_by`` along ``cause``: flips that the rounded weights alone bring about,
+        those that the activations alone do, those of either, and those of both together only.
 
     Raises
     ------
@@ -120,7 +129,16 @@ def sweep(
     options = {"scheme": scheme, "granularity": granularity}
     candidates = {f"{b}-bit candidate": mixed(model, each[b], **options) for b in bits}
     splits = {"calibration": calibration, "heldout": heldout}
-    how = {"fraction": fraction, "batch_size": batch_size, "progress": progress}
+    how: dict = {"fraction": fraction, "batch_size": batch_size, "progress": progress}
+    weights_alone = candidates
+    if activations is not None:
+        rounded = joint.rounding(
+            model, calibration, activations, bits=activation_bits, percentile=percentile, batch_size=batch_size,
+            skip=skip,
+        )  # fmt: skip
+        candidates = {f"{b}-bit candidate": rounded(one) for b, one in zip(bits, weights_alone.values())}
+        alone = {f"{b}-bit weights": one for b, one in zip(bits, weights_alone.values())}
+        how["alone"] = alone | {joint.ACTIVATIONS: rounded(model)}
     found, asked = measure_candidates(model, candidates, splits, "bits", bits, **how)
     found["bytes"] = "bits", [model_bytes(model, each[b], granularity=granularity) for b in bits]
     on = found.sel(split="calibration")
@@ -133,9 +151,16 @@ def sweep(
     by_accuracy = choose_bits(values["accuracy"], 0.0) if known else None
     left = in_float(model, found_weights.values())
     conclusion = (
-        _sentence(found, recommended, by_accuracy, rule, limit) + left.sentence() + _unused(found, candidates) + asked
+        _sentence(found, recommended, by_accuracy, rule, limit)
+        + left.sentence()
+        + _unused(found, weights_alone)
+        + asked
     )
-    says = {"title": "PTQ-W of a model by bits", "conclusion": conclusion, "rule": rule, "limit": limit}
+    says: dict = {"title": "PTQ-W of a model by bits", "rule": rule, "limit": limit}
+    if activations is not None:
+        conclusion += joint.sentence(found, recommended.bits, activations, activation_bits)
+        says |= {"activations": activations, "activation_bits": activation_bits, "percentile": percentile}
+    says["conclusion"] = conclusion
     describe(found, says | {"share": fraction} | left.attributes())
     return Sweep(found, recommended, by_accuracy, conclusion)
 
@@ -157,20 +182,25 @@ def choose_bits(values: Mapping[int, float], limit: float) -> Choice:
 
 def measure_candidates(
     model, candidates: Mapping, splits: Mapping, dim: str, values: Sequence, *, fraction: float,
-    batch_size: int | None, progress: str = "",
+    batch_size: int | None, progress: str = "", alone: Mapping | None = None,
 ) -> tuple[xr.Dataset, str]:  # fmt: skip
     """
     Measure the rates of every candidate, named by *values* along *dim*, with one pass over each split.
 
-    Returned with them is what to ask of a model that seems to give several labels, with a space before it, or nothing.
+    *alone* are each candidate's weights alone, in the same order, and then its activations alone, by which flips are
+    told apart. Returned with them is what to ask of a model that seems to give several labels, with a space before it,
+    or nothing.
     """
-    functions = logits_functions(model, candidates, False)
+    functions = logits_functions(model, {**candidates, **(alone or {})}, False)
     how: dict = {"batch_size": batch_size, "alike": True, "progress": progress}
     out, asked = [], ""
     for name, split in splits.items():
         decided, _, notes = decide_split(functions, split, name, **how)
         asked = f" {SEVERAL}" if SEVERAL in notes else asked
-        out.append(along(dim, list(values), [measures(part, fraction) for part in decided.values()]))
+        out.append(along(dim, list(values), [measures(decided[key], fraction) for key in candidates]))
+        if alone:
+            parts = list(decided.values())
+            out[-1]["flips_by"] = joint.causes(parts[: len(candidates)], parts[len(candidates) : -1], parts[-1], dim)
     return xr.concat(out, xr.Variable("split", list(splits))), asked
 
 

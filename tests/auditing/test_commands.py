@@ -103,6 +103,14 @@ def test_a_sweep_prints_every_bit_width_and_the_recommendation(here, capsys):
     assert content["levels"][2]["calibration"] != content["levels"][2]["heldout"]
 
 
+def test_a_sweep_rounds_activations_too_if_asked(here, capsys):
+    words = ["--bits", "8,4", "--activations", "static", "--activation-bits", "3", "--percentile", "99"]
+    out = said(capsys, "sweep", *MODEL, *BOTH, *words)
+    options = {"activations": "static", "activation_bits": 3, "percentile": 99.0}
+    found = bqcore.sweep(*given(), bits=(8, 4), **options)
+    assert out.endswith(f"{found}\n") and "Activations have 3 bits (static)" in out
+
+
 def test_a_ranking_prints_the_layers_the_worst_first(here, capsys):
     split = ["--heldout", "x.npy", "--heldout-classes", "y.npy"]
     out = said(capsys, "blame", *MODEL, *split, "--bits", "3", "--gradient-samples", "40", "--out", "out")
