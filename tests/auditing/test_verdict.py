@@ -309,6 +309,6 @@ def test_layers_and_bits_are_asked_of_torch_modules_alone():
     steps = bqcore.audit(lambda x: x, lambda x: x.round(1), None, x).verdict.next_steps
     assert steps[0] == "Layer: bqcore.blame_layers, of a torch module, says which one to keep in higher precision."
     assert steps[1] == "Bit-width: bqcore.sweep, of a torch module, says which would pass."
-    layer = torch.nn.Linear(2, 3)
+    layer = torch.nn.Linear(2, 3).eval()
     steps = bqcore.audit(layer, layer, None, torch.from_numpy(x).float()).verdict.next_steps
     assert steps[0].startswith("Layer: found.explain(layers=bqcore.blame_layers(model, heldout)) says")
