@@ -35,6 +35,7 @@ _SHELF_COLUMNS = {
     "bytes": ("bytes", ".0f"), "loss": ("accuracy lost", ".4f"), "flips": ("flips", ".4f"),
     "band": ("band flips", ".4f"), "displacement": ("displacement, median", ".4f"),
 }  # fmt: skip
+_WIDTH = 5.2  # inches, so that words are legible on a phone
 _UNSEEN = 0.005  # of accuracy: what an evaluation of a thousand inputs would hardly show
 OUTCOME_LOOKS = {"kept": (style.FLOAT_COLOUR, "o"), "open": (style.GREY, "s"), "exceeded": (QUANTIZED_COLOUR, "D")}
 
@@ -76,15 +77,15 @@ def verdict_figure(found: bit_sweep.Sweep, limits: Mapping[str, float]) -> Figur
     held = found.dataset.sel(split="heldout")
     bits = held.bits.values.tolist()
     judged = {b: judge(held.sel(bits=b), limits) for b in bits}
-    figure, panels = plt.subplots(1, len(limits), figsize=(7.5, 0.3 * len(bits) + 1), sharey=True, squeeze=False)
+    figure, panels = plt.subplots(1, len(limits), figsize=(_WIDTH, 0.26 * len(bits) + 0.9), sharey=True, squeeze=False)
     rows = {"bits": bits, "verdict": ("bits", [word_of(one) for one in judged.values()])}
     for axes, (k, (name, limit)) in zip(panels[0], enumerate(limits.items())):
         for row, one in enumerate(found[k] for found in judged.values()):
             look = {"color": OUTCOME_LOOKS[one.outcome][0], "marker": OUTCOME_LOOKS[one.outcome][1]}
             axes.plot([one.low, one.high], [row, row], color=look["color"], lw=2)
-            axes.plot(one.estimate, row, ms=6, **look)
+            axes.plot(one.estimate, row, ms=6, clip_on=False, **look)
         axes.axvline(limit, color="black", lw=1, ls="--")
-        axes.set_title(f"{TITLES[name]}, limit {percent(limit, 1)}", fontsize=9, loc="left")
+        axes.set_title(f"{TITLES[name]}\nlimit {percent(limit, 1)}", fontsize=9, loc="left")
         if limit > 0:  # linear up to the limit, a logarithm from there, so that both ends are seen
             axes.set_xscale("symlog", linthresh=limit)
             axes.set_xticks([0, limit, 10 * limit])
@@ -102,7 +103,7 @@ def margins_figure(found: comparison.Audit) -> Figure:
     """Draw the held-out flips of one candidate in groups of equal size by growing float margin."""
     flips = found.dataset.group_flips
     groups = list(range(1, flips.size + 1))
-    figure, axes = plt.subplots(figsize=(7, 2.8))
+    figure, axes = plt.subplots(figsize=(_WIDTH, 2.6))
     axes.bar(groups, flips, color=QUANTIZED_COLOUR)
     axes.set(xlabel="group of samples, by growing float margin", ylabel="flips", xticks=groups)
     return attach(figure, flips.to_dataset().assign_coords(group=groups))
@@ -112,7 +113,7 @@ def margins_figure(found: comparison.Audit) -> Figure:
 def layers_figure(found: xr.Dataset) -> Figure:
     """Draw what each layer does alone to the boundary band, the worst at the top, with 95 % intervals."""
     rates = found.band_flip_rate
-    figure, axes = plt.subplots(figsize=(7, 0.35 * rates.size + 0.9))
+    figure, axes = plt.subplots(figsize=(_WIDTH, 0.35 * rates.size + 0.9))
     ends = np.abs(np.stack([found.band_flip_rate_low, found.band_flip_rate_high]) - rates.values)
     axes.barh(range(rates.size), rates, xerr=ends, color=QUANTIZED_COLOUR, ecolor="black", capsize=3, height=0.6)
     axes.set(yticks=range(rates.size), yticklabels=[f"layer {name!r}" for name in rates.layer.values.tolist()])
@@ -149,7 +150,7 @@ def plans_figure(rates: xr.DataArray) -> Figure:
     """Draw by how much fewer of the band :func:`plans` flip than uniform bits do, network by network, and the mean."""
     gaps, bits = plan_gaps(rates), rates.bits.values.tolist()
     differences = (rates.sel(way="uniform") - rates.sel(way="plan")).transpose("bits", "network")
-    figure, axes = plt.subplots(figsize=(7, 2.8))
+    figure, axes = plt.subplots(figsize=(_WIDTH, 2.6))
     for place, (level, values) in enumerate(zip(bits, differences.values)):
         aside = np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else np.zeros(1)
         axes.plot(place + aside, values, "o", color=style.FLOAT_COLOUR, alpha=0.5, ms=4)

@@ -154,7 +154,7 @@ def test_the_verdict_of_each_bit_width_is_drawn_with_what_it_goes_by(swept):
     ].endswith(": ship")
     bars = [line.get_xdata() for line in loss.lines if line.get_marker() == "None" and line.get_linestyle() == "-"]
     assert [tuple(bar) for bar in bars] == [(one[1].low, one[1].high) for one in judged]
-    assert loss.get_title("left") == "loss of accuracy, limit 5.0%"
+    assert loss.get_title("left") == "loss of accuracy\nlimit 5.0%"
     said = audit.answer(swept, STATED, published.load_published(published.QUANTIZERS)).data
     assert f"*{limits.word_of(judged[2])}* at " in said and "2 bits. Of the " in said
 
