@@ -233,6 +233,15 @@ def test_slides_fill_the_screen_one_at_a_time_and_print_one_a_sheet(chromium, bo
         page.keyboard.press("Home")
         page.click(".bq-bar [name=next]")
         assert page.evaluate(where) == f"Slide 2 of {many}"
+        swipe = (
+            "([from, to]) => [['touchstart', from], ['touchend', to]].forEach(([type, clientX]) => {"
+            " const target = document.querySelector('.bq-now h2');"
+            " const touches = [new Touch({identifier: 1, target, clientX, clientY: 200})];"
+            " target.dispatchEvent(new TouchEvent(type, {bubbles: true, touches, changedTouches: touches})); })"
+        )
+        for ends, place in (([300, 200], 3), ([200, 300], 2), ([200, 230], 2)):
+            page.evaluate(swipe, ends)
+            assert page.evaluate(where) == f"Slide {place} of {many}"
         page.keyboard.press("End")
         slider = page.locator(".bq-now input").first
         slider.focus()
