@@ -65,17 +65,17 @@ def curve(groups: Sequence[dict], fraction: float) -> dict | None:
 
 
 def heat(pairs: Sequence[dict]) -> dict | None:
-    """Return a table of flips, from the reference's classes to the candidate's, of the classes that move most."""
-    moves: dict[int, int] = {}
-    for pair in pairs:
-        for name in (pair["from"], pair["to"]):
-            moves[name] = moves.get(name, 0) + pair["flips"]
-    if not moves:
+    """Return a table of flips, from the reference's classes to the candidate's, of the largest *pairs* that fit in."""
+    if not pairs:
         return None
-    shown = sorted(sorted(moves, key=lambda name: (-moves[name], name))[:CLASSES])
-    counts = {(pair["from"], pair["to"]): pair["flips"] for pair in pairs}
-    rows = [{"from": a, "flips": [counts.get((a, b), 0) for b in shown]} for a in shown]
-    return {"classes": shown, "of": len(moves), "rows": rows, "most": max(counts.values())}
+    shown: set[int] = set()
+    for pair in pairs:  # the largest first
+        with_it = shown | {pair["from"], pair["to"]}
+        shown = with_it if len(with_it) <= CLASSES else shown
+    classes, counts = sorted(shown), {(pair["from"], pair["to"]): pair["flips"] for pair in pairs}
+    rows = [{"from": a, "flips": [counts.get((a, b), 0) for b in classes]} for a in classes]
+    every = {pair[end] for pair in pairs for end in ("from", "to")}
+    return {"classes": classes, "of": len(every), "rows": rows, "most": max(counts.values())}
 
 
 def layer_bars(layers: xr.Dataset | None) -> dict | None:
