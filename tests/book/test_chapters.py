@@ -1,7 +1,11 @@
 """The chapters as a reader sees them: the answer on the first screen, few tables and figures, no number cut or broken."""
 
-import pytest
+import re
 
+import pytest
+import yaml
+
+from tests.helpers import ROOT
 from tests.helpers.browser import Watched
 from tests.notebooks.test_chapters import REWRITTEN
 
@@ -55,3 +59,35 @@ def test_tables_are_few_and_narrow_and_no_number_is_broken(chromium, book, name,
         assert columns <= 7, table
         assert broken == [], table
         assert hidden <= 1 or (scrolls and width == 390), table  # on a phone a wide table scrolls in itself
+
+
+def test_figures_and_tables_are_numbered_by_what_they_are(book):
+    """The paper's are P1, P2, …; those of supplements S1, S2, … and all others 1, 2, … count on through the book."""
+    counts: dict[str, list[int]] = {}
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    for page in [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]:
+        text = (book / f"{page}.html").read_text(encoding="utf-8")
+        captions = (
+            r'<(?:figure|table)[^>]*\bid="([\w-]+)"(?:(?!</(?:figure|table)>).)*?caption-number">(Fig\.|Table) (\w+)'
+        )
+        for name, kind, number in re.findall(captions, text, re.DOTALL):
+            paper = re.fullmatch(r"(?:table|figure)-p(\d)", name)
+            letter, digits = re.fullmatch(r"([PS]?)(\d+)", number).groups()
+            assert letter == ("P" if paper else "S" if name.startswith("supplement-") else ""), name
+            if paper:
+                assert digits == paper[1], name
+            else:
+                counts.setdefault(kind + letter, []).append(int(digits))
+    assert {"Fig.", "Table", "TableS"} <= counts.keys()
+    assert all(found == list(range(1, len(found) + 1)) for found in counts.values()), counts
+
+
+@pytest.mark.parametrize("name", REWRITTEN)
+def test_a_chapter_says_how_to_cite_it_and_sets_intervals_apart(book, name):
+    text = (book / f"notebooks/executed/{name}.html").read_text(encoding="utf-8")
+    title = re.search(r"<h1>(.*?)<", text)[1]
+    cited = re.search(r'<p class="cite">(.*?)</p>', text)[1]
+    about = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert title in cited and about["title"] in cited and about["version"] in cited and "2026" in cited
+    loose = re.findall(r"<td[^>]*><p>[^<]*\d \[[^\]<]*\]", text)
+    assert not loose  # an interval behind its estimate has a span of its own
