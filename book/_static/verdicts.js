@@ -39,6 +39,14 @@ differs from the baseline.
   const escaped = (text) => String(text).replace(/[&<>"]/g, (sign) => `&#${sign.charCodeAt(0)};`);
   const nameOf = (axis) => data.axes[axis].title;
   const valueOf = (axis, i) => String(data.axes[axis].values[i]);
+  /* A value in words; the address has it as it is. */
+  function written(axis, i) {
+    const value = valueOf(axis, i);
+    const [model, width, epochs] = value.split(" ");
+    if (axis === "trained") return `${model}, width ${width}, ${epochs} epochs`;
+    if (axis === "thickness") return `${value} ${value === "1" ? "cell" : "cells"}`;
+    return axis === "share" ? `${100 * value} %` : value;
+  }
   const changed = () => Object.keys(data.axes).filter((axis) => spec[axis] !== data.baseline[axis]);
   const listed = (words) => (words.length < 2 ? words.join("") : `${words.slice(0, -1).join(", ")} and ${words.at(-1)}`);
   const wordOf = (found) => (!found ? "not measured" : found.holds ? "holds" : found.inside ? "inconclusive" : "fails");
@@ -82,7 +90,7 @@ differs from the baseline.
       const options = values.map((_, i) => `<option value="${i}"></option>`).join("");
       return `<label class="bq-list">${title} <select name="${axis}">${options}</select></label>`;
     }
-    const radios = values.map((value, i) => `<label><input type="radio" name="${axis}" value="${i}"> ${escaped(value)}${
+    const radios = values.map((_, i) => `<label><input type="radio" name="${axis}" value="${i}"> ${escaped(written(axis, i))}${
       i === baseline ? '<span class="bq-mark" title="the baseline">◇<span class="visually-hidden"> the baseline</span></span>' : ""
     }<small data-axis="${axis}" data-value="${i}"></small></label>`);
     return `<fieldset><legend>${title}</legend>${radios.join("")}</fieldset>`;
@@ -230,7 +238,7 @@ differs from the baseline.
     const one = { holds: "holds", inconclusive: "is inconclusive", fails: "fails", "not measured": "is not measured" };
     const more = { holds: "hold", inconclusive: "are inconclusive", fails: "fail", "not measured": "are not measured" };
     const counts = Object.keys(one).filter(many).map((word) => `${many(word)} ${(many(word) === 1 ? one : more)[word]}`);
-    const axes = changed().map((axis) => `${nameOf(axis)}: ${valueOf(axis, spec[axis])} (baseline ${valueOf(axis, data.baseline[axis])})`);
+    const axes = changed().map((axis) => `${nameOf(axis)}: ${written(axis, spec[axis])} (baseline ${written(axis, data.baseline[axis])})`);
     const moved = Object.keys(now).filter((id) => before[id] && before[id] !== now[id]).map((id) => `${id} ${now[id]}`);
     return `${NAMES[data.name]}: of ${words.length} claim${words.length === 1 ? "" : "s"}, ${listed(counts)}. ${
       axes.length ? `Measured otherwise than the baseline in ${axes.join("; ")}.` : "This is the baseline."}${
@@ -243,12 +251,12 @@ differs from the baseline.
     for (const axis of Object.keys(data.axes)) {
       const { values, baseline } = data.axes[axis];
       const list = root.querySelector(`select[name="${axis}"]`);
-      values.forEach((value, i) => {
+      values.forEach((_, i) => {
         const one = { ...spec, [axis]: i };
         const many = claims.filter(({ id, axes, judge }) =>
           (axes.includes(axis) && i !== spec[axis] ? judge(one)?.holds : now[id] === "holds")).length;
         const words = `${many} ${many === 1 ? "holds" : "hold"}`;
-        if (list) list.options[i].textContent = `${value}${i === baseline ? " ◇" : ""} · ${words}`;
+        if (list) list.options[i].textContent = `${written(axis, i)}${i === baseline ? " ◇" : ""} · ${words}`;
         else root.querySelector(`small[data-axis="${axis}"][data-value="${i}"]`).innerHTML = words.replace(" ", " <i>") + "</i>";
       });
     }
