@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bqcore
+from bqcore import __main__
 from bqcore.auditing import limits, verdict
 from tests.helpers.audits import of_logits
 
@@ -279,6 +280,16 @@ def test_layers_and_bits_are_named_once_they_are_known(explained):
     assert found.explain(sweep=sweep).explain(layers=layers).verdict.next_steps == both.verdict.next_steps
     none = both.judge({"flip_rate": 0.0, "band_flip_rate": -1.0})
     assert none.next_steps[1] == "Bit-width: not even 8 bits, the most tried, keep the limits on the calibration split."
+
+
+def test_the_defaults_are_those_that_help_and_docstrings_state():
+    stated = {"flips": "flip_rate", "band flips": "band_flip_rate", "accuracy loss": "accuracy_loss"}
+    says = " ".join(__main__._parser()._subparsers._group_actions[0].choices["audit"].format_help().split())
+    assert all(f"{limits.DEFAULTS[name]:g} of {words}" in says for words, name in stated.items())
+    of_audit = " ".join(bqcore.audit.__doc__.split())
+    assert (
+        "the defaults, {flip_rate:g}, {band_flip_rate:g} and {accuracy_loss:g}.".format(**limits.DEFAULTS) in of_audit
+    )
 
 
 # Refusals
