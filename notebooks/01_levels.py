@@ -143,8 +143,8 @@ for panel, b in zip(axes, (bits[0], fewest)):
 plt.show()
 
 # %% [markdown]
-# Both masks in one picture: what only one of them has is of a middle tone, what both have is dark. The masks of 8 bits run side
-# by side, one cell apart; those of the fewest bits hardly meet.
+# Both masks in one picture: what only one of them has is of a middle tone, what both have is dark. At the most bits the masks
+# share most cells, or run side by side one cell apart. At the fewest bits they hardly meet.
 #
 # The engine that runs many seeds must give the numbers above, and does:
 
@@ -153,7 +153,7 @@ here = one.sel(bits=bits, nodes=n)
 np.testing.assert_allclose(list(jaccard.values()), here.boundary_jaccard, atol=0.02)
 np.testing.assert_allclose(decisions["flip rate"], here.flip_rate, atol=0.005)
 
-# %% mystnb={"figure": {"caption": "The paper's Figure 1 as we read it: decision regions on the plane of the first two principal components, in one run. Blue cells are on the float boundary only, orange cells on the quantized one only, black cells on both; circles are junctions of three classes. The orange and blue lines part at 8 bits, where no decision flips.", "name": "figure-p1"}}
+# %% mystnb={"figure": {"caption": "The paper's Figure 1 as we read it: decision regions on the plane of the first two principal components, in one run. Blue cells are on the float boundary only, orange cells on the quantized one only, black cells on both; circles are junctions of three classes. Read J and the share of flips above each panel together.", "name": "figure-p1"}}
 levels.levels_figure(one)
 
 # %% [markdown]
