@@ -9,214 +9,187 @@
 # %% [markdown]
 # (multiverse)=
 # # The multiverse: which choice makes which number
-#
-# **Question.** The abstract names its quantities without formulas. Every verdict of [the ledger](the-ledger) is that of one
-# baseline; does it hang on a choice that could as well have been made otherwise? And is there a set of choices under which all of
-# the paper's numbers on digits come out at once?
-#
-# A *specification* is one choice for each thing that a claim depends on. The choices of {numref}`table-readings` are crossed where they
-# interact, and each claim is judged in every specification by the ledger's first rule, which was made before the runs. Axes, rules and the definition of the agreeing
-# region stood in the code before the runs; nothing is selected by its result. To make each choice yourself, go to [](what-if).
 
-# %% [markdown]
-# ## Parameters
-#
-# By default this page shows the published multiverse. `results="fresh"` trains and measures the digits networks here, or takes what
-# `make reproduce` has made; `seeds` then says how many of each kind: `python notebooks/execute.py 08_multiverse results=fresh seeds=2`.
-
-# %% tags=["parameters", "own-parameters"]
+# %% mystnb={"code_prompt_show": "Parameters: what you can change, and what it costs"} tags=["parameters", "own-parameters", "hide-input"]
 results = "published"  # published, or fresh to train and measure the networks here; cost: of fresh, minutes to an hour
 seeds = 5  # of fresh networks of each kind; cost: of fresh, grows with it
-curves = ["D2", "D4"]  # claims of the first figure of specification curves
-more_curves = ["D5", "S4"]  # claims of the second one
+curves = ["D2", "D4"]  # claims of the figure of specification curves
 
 # %% tags=["remove-cell"]
 from studies import ledger, published
 from studies.figures import cifar_multiverse, inputs, multiverse, tables
 from studies.multiverse import judging
 
-inputs.checked_names("results seeds curves more_curves")
-
-# %%
+inputs.checked_names("results seeds curves")
 many = multiverse.load(results, seeds)
 rule, paper = ledger.load_claims()
 judged = judging.judge(many, paper, rule)
 splits = multiverse.variance_splits(many)
-others = multiverse.load_elsewhere()  # of other data sets, for the end of the page
-
-# %% tags=["remove-input"]
-tables.sources(many, *others)
-
-# %% [markdown]
-# ## The choices
-#
-# The first value of each is the baseline's, which [](the-setup) has whole. Networks are trained anew for the first four; everything
-# else is derived from them, on grids that nest. With few seeds, the interval that a number must lie in is Student's throughout. Each
-# transition, and each stopping rule with its limits, stands for itself here, where the ledger's first rule pools the one and takes all limits of
-# the other together.
-
-# %% tags=["hide-input"]
-tables.Table(
-    multiverse.readings_table(judged),
-    "What is crossed, and for which claims. Where *nodes a side* matters for stopping, it is 201 or 101.",
-    "table-readings",
-)
-
-# %% [markdown]
-# ## In how many specifications each claim holds
-#
-# A claim *holds* where the ledger's first rule would say "reproduced": the reported number lies in the interval, and the interval is not so wide
-# that it could not tell one bit-width from another. Where only that is missing, it is *inconclusive*.
-
-# %% tags=["hide-input"]
-tables.Table(
-    multiverse.claims_table(judged, paper, splits),
-    "Each claim over its specifications. *Ours*: the median estimate, with the middle 90 % of estimates. *Moved most by*: the choice with the largest main effect, and its share of the measure's variance.",
-    "table-multiverse",
-)
-
-# %% [markdown]
-# ## Which choice moves it
-#
-# The variance of each measure over all specifications and networks is split into what each choice explains alone, what choices do
-# together, and what networks differ in that share every choice.
-
-# %% mystnb={"figure": {"caption": "Share of each measure's variance, in percent: main effects of the choices, their interactions, and the networks of one specification.", "name": "figure-variance-split"}} tags=["hide-input"]
-multiverse.variance_figure(splits)
-
-# %% [markdown]
-# A choice may move a measure and not the verdict, or the other way round. So here is the share of specifications that agree with the
-# paper (hold, or are inconclusive), one choice at a time.
-
-# %% mystnb={"figure": {"caption": "Share of specifications, in percent, whose interval holds the paper's number, for each value of each choice; for J1, those that do not refute it.", "name": "figure-choices"}} tags=["hide-input"]
-multiverse.choices_figure(judged)
-
-# %% [markdown]
-# ## Specification curves
-
-# %% mystnb={"figure": {"caption": "All specifications of two claims in order of their estimate. Below, which choices lie where: the darker, the more of the specifications there have that value.", "name": "figure-curves"}} tags=["hide-input"]
-multiverse.curve_figure(judged, paper, curves)
-
-# %% mystnb={"figure": {"caption": "The same for two more claims. The stopping rules, of which there are many, have no rows.", "name": "figure-more-curves"}} tags=["hide-input"]
-multiverse.curve_figure(judged, paper, more_curves)
-
-# %% [markdown]
-# ## Where all numbers agree at once
-#
-# A *cell* is one choice of what a single study would share between its tables: network, quantizer, grid and mask. In a cell, all
-# numbers on digits must agree at once; what remains open (plane, reading of the shift, what is counted in which three transitions,
-# stopping rules) is free, and the share of it that agrees is the cell's size. A region that is large says little: then the abstract
-# does not pin the choices down. One that is small would say which reading the paper may have used, if chance is kept in mind.
-
-# %% tags=["hide-input"]
-region = judging.region(judged)
-tables.show_tables(
-    [
-        (multiverse.region_table(judged), "The agreeing region: of all numbers, and of all but one.", "table-region"),
-        (multiverse.region_choices(region), "Agreeing cells by choice.", "table-region-choices"),
-        (multiverse.largest_cells(region), "Cells where the largest share of the rest agrees.", "table-region-cells"),
-    ]
-)
-
-# %% [markdown]
-# Mind what makes a cell large: an interval is wide where networks differ much, and a wide interval agrees with much. That is why the
-# table also counts the cells in which every number *holds*, with no interval too wide.
-#
-# ## The same on MNIST and Fashion-MNIST
-#
-# Of these data sets the abstract has one claim each, S5 and S6: the same stopping rule reduces flips. A sample of the choices is
-# crossed, stated in the code before the runs: all that a stopping rule depends on, as above, on networks of two widths and two
-# lengths of training; scale and split are the baseline's. In each specification one network, quantizer and path give both, the bits
-# chosen by accuracy and those after stopping. The claim holds where the interval of their difference in held-out flips, paired by
-# network, lies above 0. Shown are the published runs, whatever `results` is.
-
-# %%
+others = multiverse.load_elsewhere()
 elsewhere, elsewhere_splits = {}, {}
 for other in others:
     elsewhere |= judging.judge(other, paper, rule)
     elsewhere_splits |= multiverse.variance_splits(other)
+files = {
+    "cifar-10": ["cifar-10_readings.nc"],
+    "full-cifar-10": ["full-cifar-10_readings.nc", "full-cifar-10_roundings.nc"],
+}
+sets = {name: [published.load_published(file) for file in names] for name, names in files.items()}
+on_cifar = cifar_multiverse.judge(sets, paper, rule)
+moved = {name: cifar_multiverse.effects(found) for name, found in on_cifar.items()}
+reported = {claim["id"]: claim["reported"] for claim in paper}
+found = multiverse.outcomes(
+    {"digits": (judged, splits)}
+    | {name: ({id: elsewhere[id]}, elsewhere_splits) for id, name in (("S5", "MNIST"), ("S6", "Fashion-MNIST"))}
+    | {cifar_multiverse.TITLES[name]: (on_cifar[name], moved[name]) for name in on_cifar}
+)
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
+multiverse.answer(judged, found)
+
+# %% mystnb={"figure": {"caption": "Each claim over its specifications: it holds (green) where the paper's number is inside our interval and the interval tells one bit-width from another; it is inconclusive (blue) where only the first is true. At the right, the choice with the largest main effect.", "name": "figure-multiverse"}} tags=["remove-input"]
+multiverse.outcomes_figure(found)
+
+# %% [markdown]
+# ## The question
+#
+# The abstract names its quantities without formulas. Each verdict of [the ledger](the-ledger) is that of one baseline. Does it hang on
+# a choice that could as well have been made otherwise? Is there a set of choices under which all of the paper's numbers come out at once?
+#
+# ## How it was measured
+#
+# A *specification* is one choice for each thing that a claim depends on. The choices are crossed where they interact, and each claim
+# is judged in every specification by the ledger's first rule. Axes, rules and the definition of the agreeing region were in the
+# code before the runs; nothing is selected by its result. To make each choice yourself, go to [](what-if).
+#
+# By default this page shows the published multiverses. `results="fresh"` trains and measures the digits networks here, and `seeds` says
+# how many of each kind: `python notebooks/execute.py 08_multiverse results=fresh seeds=2`. [](the-setup) has the baseline as a
+# whole; the first value of each choice is the baseline's.
+
+# %% tags=["remove-input"]
+tables.Table(
+    multiverse.readings_table(judged),
+    "Digits: what is crossed, and for which claims. Where *nodes a side* matters for stopping, it is 201 or 101.",
+    "table-readings",
+)
+
+# %% [markdown]
+# Networks are trained anew for the first four choices; everything else is derived from them, on grids that nest. Each transition,
+# and each stopping rule with its limits, counts by itself.
+#
+# MNIST and Fashion-MNIST have one claim each, S5 and S6: the stopping rule reduces flips. The claim holds where the interval of the
+# difference, paired by network, lies above 0.
+#
+# (multiverse-cifar)=
+# On CIFAR-10 the subset has the claims C1 to C6, the full set F1 to F3 and R1 to R8, and both have K1 and K2. The supplement lists the
+# choices that are crossed there.
+#
+# ## The paper beside ours
+#
+# Specification curves show all estimates of a claim in order, with the paper's number as a line.
+
+# %% mystnb={"figure": {"caption": "All specifications of two claims in order of their estimate; the grey band is the 95 % interval of a run. Below, which choices lie where: the darker, the more of the specifications there have that value. A row that is grey all along does not move the claim.", "name": "figure-curves"}} tags=["remove-input"]
+multiverse.curve_figure(judged, paper, curves)
+
+# %% [markdown]
+# ### Where all numbers agree at once
+#
+# A *cell* is one choice of what a single study would share between its tables: network, quantizer, grid and mask. In a cell, all numbers
+# must agree at once. What remains open is free, such as the plane, the reading of the shift, and the stopping rules; the fraction of
+# it that agrees is the cell's size. A large region says little: then the abstract does not pin the choices down.
+
+# %% tags=["remove-input"]
+tables.Table(
+    multiverse.region_table(judged),
+    "Digits: cells in which all numbers agree, and all but one. *Hold*: no interval may be too wide to tell bit-widths apart.",
+    "table-region",
+)
+
+# %% [markdown]
+# An interval is wide where networks differ much, and a wide interval agrees with much. That is why the table also counts the cells in
+# which every number holds: none at all.
+#
+# For CIFAR-10 the rule was in `data/predictions.yml` before the runs. *By chance* is what the single claims would give if they agreed
+# independently of each other. Where the fraction is not much larger than that, no choice brings all of them together.
+
+# %% tags=["remove-input"]
+tables.Table(
+    cifar_multiverse.region_table(on_cifar), "CIFAR-10: where all numbers agree at once.", "table-region-cifar"
+)
+
+# %% [markdown]
+# ## What changes the answer
+#
+# The variance of each measure over all specifications and networks is split: what each choice explains alone, what choices do
+# together, and what networks differ in that share every choice.
+
+# %% mystnb={"figure": {"caption": "Digits: percent of each measure's variance by main effects of the choices, their interactions, and the networks of one specification. The ruler and the rule matter more than the network.", "name": "figure-variance-split"}} tags=["remove-input"]
+multiverse.variance_figure(splits)
+
+# %% [markdown]
+# ## What was seen
+
+# %% tags=["remove-input"]
+multiverse.summary(many, judged, splits, rule)
+
+# %% [markdown]
+# ## Supplement
+#
+# A choice may move a measure and not the verdict, or the other way round. So here is the fraction of specifications that agree with
+# the paper, one choice at a time.
+
+# %% mystnb={"code_prompt_show": "Digits, choice by choice", "code_prompt_hide": "Hide", "figure": {"caption": "Digits: percent of the specifications whose interval holds the paper's number, for each value of each choice; for J1, those that do not refute it.", "name": "supplement-choices"}} tags=["remove-input", "hide-output"]
+multiverse.choices_figure(judged)
+
+# %% mystnb={"code_prompt_show": "CIFAR-10 subset, choice by choice", "code_prompt_hide": "Hide", "figure": {"caption": "CIFAR-10 subset: percent of the specifications whose interval holds the paper's number, for each value of each choice.", "name": "supplement-choices-cifar-10"}} tags=["remove-input", "hide-output"]
+multiverse.choices_figure(on_cifar["cifar-10"])
+
+# %% mystnb={"code_prompt_show": "Full CIFAR-10, choice by choice", "code_prompt_hide": "Hide", "figure": {"caption": "Full CIFAR-10: the same. For directions, the percentage that does not refute the paper.", "name": "supplement-choices-full-cifar-10"}} tags=["remove-input", "hide-output"]
+multiverse.choices_figure(on_cifar["full-cifar-10"])
+
+# %% mystnb={"code_prompt_show": "Each claim in numbers", "code_prompt_hide": "Hide"} tags=["remove-input", "hide-output"]
+caption = "each claim over its specifications. *Ours*: the median estimate, with the middle 90 % of estimates."
 tables.show_tables(
     [
-        (multiverse.readings_table(elsewhere), "What is crossed elsewhere.", "table-readings-elsewhere"),
+        (multiverse.claims_table(judged, paper, splits), f"Digits: {caption}", "supplement-multiverse"),
         (
             multiverse.claims_table(elsewhere, paper, elsewhere_splits),
-            f"The claims elsewhere over their specifications, {others[0].sizes['seed']} networks of each kind. *Ours*: flips chosen by accuracy less those after stopping, the median estimate with the middle 90 %. *Fails*: stopping spares no flip, or adds some; where both choose the same bits the difference is 0.",
-            "table-multiverse-elsewhere",
+            f"MNIST (S5) and Fashion-MNIST (S6), flips by accuracy less those after stopping: {caption}",
+            "supplement-multiverse-elsewhere",
+        ),
+        *(
+            (
+                multiverse.claims_table(one, paper, moved[name]),
+                f"{cifar_multiverse.TITLES[name]}: {caption}",
+                f"supplement-multiverse-{name}",
+            )
+            for name, one in on_cifar.items()
         ),
     ]
 )
 
-# %% mystnb={"figure": {"caption": "Share of specifications, in percent, in which each claim holds, for each value of each choice. The stopping rules have no rows.", "name": "figure-choices-elsewhere"}} tags=["hide-input"]
-multiverse.choices_figure(elsewhere, "holds")
-
-# %% mystnb={"figure": {"caption": "Specification curves of both claims: held-out flip rate chosen by accuracy less that after stopping. The stopping rules have no rows.", "name": "figure-curves-elsewhere"}} tags=["hide-input"]
-multiverse.curve_figure(elsewhere, paper, list(elsewhere))
-
-# %% [markdown]
-# (multiverse-cifar)=
-# ## The same on CIFAR-10
-#
-# The subset has the claims C1 to C6, the full set F1 to F3 and R1 to R8, and both have K1 and K2. Crossed are the network with its
-# length of training, batch norms in float or folded, one step a tensor or a channel, both conventions of the step, the band, and the
-# ruler: plane, extent, nodes and thickness. The choice by accuracy, the stopping rule and the rounding are crossed with these.
-
-# %%
-sets = {
-    "cifar-10": ["cifar-10_readings.nc"],
-    "full-cifar-10": ["full-cifar-10_readings.nc", "full-cifar-10_roundings.nc"],
+# %% mystnb={"code_prompt_show": "What is crossed on the other data sets", "code_prompt_hide": "Hide"} tags=["remove-input", "hide-output"]
+crossed = {"MNIST and Fashion-MNIST": elsewhere} | {
+    cifar_multiverse.TITLES[name]: one for name, one in on_cifar.items()
 }
-sets = {name: [published.load_published(file) for file in files] for name, files in sets.items()}
-on_cifar = cifar_multiverse.judge(sets, paper, rule)
-moved = {name: cifar_multiverse.effects(found) for name, found in on_cifar.items()}
-reported = {claim["id"]: claim["reported"] for claim in paper}
-
-# %% tags=["hide-input"]
 tables.show_tables(
-    (
-        table(found, name),
-        f"{cifar_multiverse.TITLES[name]}: {caption}",
-        f"{label}-{name}",
-    )
-    for name, found in on_cifar.items()
-    for label, table, caption in (
-        ("table-readings", lambda one, _: multiverse.readings_table(one), "what is crossed, and for which claims."),
-        (
-            "table-multiverse",
-            lambda one, key: multiverse.claims_table(one, paper, moved[key]),
-            "each claim over its specifications. *Ours*: the median estimate, with the middle 90 %.",
-        ),
-    )
+    (multiverse.readings_table(one), f"{title}: what is crossed, and for which claims.", f"supplement-readings-{i}")
+    for i, (title, one) in enumerate(crossed.items())
 )
 
-# %% mystnb={"figure": {"caption": "CIFAR-10 subset: share of specifications, in percent, whose interval holds the paper's number, for each value of each choice.", "name": "figure-choices-cifar-10"}} tags=["hide-input"]
-multiverse.choices_figure(on_cifar["cifar-10"])
-
-# %% mystnb={"figure": {"caption": "Full CIFAR-10: the same. For directions, the share that does not refute the paper.", "name": "figure-choices-full-cifar-10"}} tags=["hide-input"]
-multiverse.choices_figure(on_cifar["full-cifar-10"])
-
-# %% [markdown]
-# ### Where all claims hold at once, and what is nearest
-#
-# The rule stood in `data/predictions.yml` before the runs. A cell is what the claims of a data set share: for the subset the network,
-# the quantizer and the ruler; for the full set the ruler and the band, since roundings were made of one network alone. *By chance* is
-# what the single claims would give if they agreed independently of each other. A fraction that is not much larger than that says that
-# no choice brings all of them together.
-
-# %% tags=["hide-input"]
+# %% mystnb={"code_prompt_show": "Agreeing cells on digits by choice", "code_prompt_hide": "Hide"} tags=["remove-input", "hide-output"]
 tables.Table(
-    cifar_multiverse.region_table(on_cifar), "Where all numbers of a data set agree at once.", "table-region-cifar"
+    multiverse.region_choices(judging.region(judged)), "Digits: agreeing cells by choice.", "supplement-region-choices"
 )
 
-# %% tags=["hide-input"]
+# %% mystnb={"code_prompt_show": "The specification nearest to the paper", "code_prompt_hide": "Hide"} tags=["remove-input", "hide-output"]
 tables.show_tables(
     (
-        cifar_multiverse.nearest_table(found, reported, name),
+        cifar_multiverse.nearest_table(one, reported, name),
         f"{cifar_multiverse.TITLES[name]}: the specification nearest to the paper's numbers, which these numbers chose.",
-        f"table-nearest-{name}",
+        f"supplement-nearest-{name}",
     )
-    for name, found in on_cifar.items()
+    for name, one in on_cifar.items()
 )
 
 # %% tags=["remove-input"]
@@ -225,14 +198,5 @@ cifar_multiverse.nearest_words(on_cifar["cifar-10"], reported, "cifar-10")
 # %% tags=["remove-input"]
 cifar_multiverse.nearest_words(on_cifar["full-cifar-10"], reported, "full-cifar-10")
 
-# %% [markdown]
-# ## What was seen
-
 # %% tags=["remove-input"]
-multiverse.summary(many, judged, splits, rule)
-
-# %% tags=["remove-input"]
-multiverse.elsewhere_summary(elsewhere, elsewhere_splits)
-
-# %% tags=["remove-input"]
-cifar_multiverse.summary(on_cifar, moved)
+tables.sources(many, *others, *(one for parts in sets.values() for one in parts))

@@ -41,7 +41,7 @@ from studies import objectives, published, specs
 from studies.figures import inputs, tables
 from studies.figures import objectives as objectives_figures
 
-inputs.checked_names("bits")
+_ = inputs.checked_names("bits")
 TITLES = {"digits": "digits", "mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "cifar-10": "CIFAR-10 subset"}
 
 # %%

@@ -28,7 +28,7 @@ from functools import cache
 from studies import explanations, ledger, published
 from studies.figures import gaps, inputs, tables
 
-inputs.checked_names("results")
+_ = inputs.checked_names("results")
 
 
 @cache

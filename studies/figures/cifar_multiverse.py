@@ -4,8 +4,8 @@ import numpy as np
 import xarray as xr
 from IPython.display import Markdown
 
-from ..formats import number, percent
-from ..multiverse import cifar_claims, judging
+from ..formats import number
+from ..multiverse import cifar_claims
 from . import tables
 from .multiverse import AXES, Judged
 from .tables import Cell
@@ -32,8 +32,8 @@ def region_table(judged: dict[str, Judged]) -> tables.Frame:
     for dataset, found in judged.items():
         region = cifar_claims.region(found, dataset)
         cells, share, chance = int((region > 0).sum()), float(region.mean()), cifar_claims.by_chance(found, dataset)
-        lines[TITLES[dataset]] = {
-            "claims": ", ".join(name for group in cifar_claims.GROUPS[dataset] for name in group),
+        names = ", ".join(name for group in cifar_claims.GROUPS[dataset] for name in group)
+        lines[f"{TITLES[dataset]}: {names}"] = {
             "agreeing cells": Cell(f"{cells:,} of {region.size:,}", {"": cells, "of": region.size}),
             "fraction of specifications": tables.number(share, ".2g"), "by chance": tables.number(chance, ".2g"),
         }  # fmt: skip
@@ -70,18 +70,3 @@ def nearest_words(judged: Judged, stated: dict, dataset: str) -> Markdown:
 
 def _written(value) -> str:
     return number(value, "g") if isinstance(value, (int, float, np.number)) else str(value)
-
-
-def summary(judged: dict[str, Judged], moved: dict[str, dict]) -> Markdown:
-    """Say in a line of each claim how often it holds and which choice moves it most."""
-    lines = []
-    for dataset, found in judged.items():
-        holds, inside = judging.shares(found), judging.shares(found, "inside")
-        for name in found:
-            axis = max(moved[dataset][name], key=moved[dataset][name].get)
-            lines.append(
-                f"- **{name}** ({TITLES[dataset]}) is inside in {percent(inside[name], 1)} of its specifications and "
-                f"holds in {percent(holds[name], 1)}; what moves it most is *{AXES[axis]}*, with "
-                f"{percent(moved[dataset][name][axis])} of the variance."
-            )
-    return Markdown("\n".join(lines))

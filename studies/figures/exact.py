@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 from IPython.display import Markdown
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import nn
@@ -31,13 +31,16 @@ def draw_exact(axes: Axes, exact: ExactSlice, colour: str, *, regions: bool = Fa
     """Draw an exact boundary with its junctions; with *regions*, fill them and write each class where it is widest."""
     if regions:
         faces = [CLASS_COLOURS[c % len(CLASS_COLOURS)] for c in exact.classes]
-        axes.add_collection(PolyCollection(exact.polygons, facecolors=faces, edgecolors=faces, linewidths=0.3))
+        look = {"facecolors": faces, "edgecolors": faces, "linewidths": 0.3}
+        axes.add_collection(PolyCollection(exact.polygons, **look))  # thousands of polygons
         x, y = (exact.polygons[..., i] - exact.polygons[:, :1, i] for i in (0, 1))
         size = (x[:, :-1] * y[:, 1:] - x[:, 1:] * y[:, :-1]).sum(axis=1) / 2
         for label in np.flatnonzero(exact.areas > 0.01 * exact.areas.sum()):
             largest = np.where(exact.classes == label, size, -1).argmax()
             style.write_class(axes, *np.unique(exact.polygons[largest], axis=0).mean(axis=0), label)
-    axes.add_collection(LineCollection(exact.segments, colors=colour, linewidths=1.0))
+    # One line with gaps: thousands of lines would make a drawing that is three times as large.
+    gaps = np.full((len(exact.segments), 1, 2), np.nan)
+    axes.plot(*np.concatenate([exact.segments, gaps], axis=1).reshape(-1, 2).T, color=colour, lw=1.0)
     axes.plot(*exact.junctions.T, "o", ms=4, mfc="white", mec=colour, mew=1.0)
 
 

@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import xarray as xr
 from IPython.display import Markdown
 from matplotlib.figure import Figure
@@ -28,6 +29,12 @@ AXES = {
     "nearness": "band: lowest in", "share": "band: fraction", "method": "rounding", "eta": "gap weight η",
     "optimization_steps": "steps of rounding", "examples": "inputs of rounding",
 }  # fmt: skip
+OUTCOMES = {"holds": "#009e73", "inconclusive": "#56b4e9", "fails": QUANTIZED_COLOUR}
+_RULERS = (
+    "plane", "nodes", "mask", "extent", "thickness", "grid", "kind", "count", "summary", "transition", "place",
+    "gradient", "pair", "nearness", "share",
+)  # choices of how a quantity is measured  # fmt: skip
+_NETWORKS = ("width", "epochs", "trained", "scale", "split")
 _MOST_VALUES = 8  # an axis of more, that of the stopping rules, is left out of what shows single values
 _BINS, _POINTS = 80, 2000  # of a curve
 
@@ -48,7 +55,7 @@ def readings_table(judged: Judged) -> tables.Frame:
 
 
 def claims_table(judged: Judged, claims: list[dict], splits: Splits) -> tables.Frame:
-    """Tabulate for each claim: specifications, where it holds, is inconclusive and fails, and what moves it most."""
+    """Tabulate for each claim: specifications, where it holds, where it is inconclusive, and what moves it most."""
     stated = {claim["id"]: claim["reported"] for claim in claims}
     lines = {}
     for name, found in judged.items():
@@ -57,11 +64,10 @@ def claims_table(judged: Judged, claims: list[dict], splits: Splits) -> tables.F
         reported, count = stated[name], _count(found)
         holds, inside = (float(judging.flags(found, kind).mean()) for kind in ("holds", "inside"))
         lines[name] = {
-            "reported": reported if isinstance(reported, str) else Cell(str(reported), {"": reported}),
+            "the paper": reported if isinstance(reported, str) else Cell(str(reported), {"": reported}),
             "specifications": Cell(f"{count:,}", {"": count}),
             "ours": Cell(f"{number(middle, '.3g')} ({span(low, high, '.3g')})", ours),
-            "holds": tables.number(holds, ".1%"), "inconclusive": tables.number(inside - holds, ".1%"),
-            "fails": tables.number(1 - inside, ".1%"),
+            "holds": tables.number(holds, ".0%"), "inconclusive": tables.number(inside - holds, ".0%"),
         }  # fmt: skip
         if name in splits:
             axis, share = largest(splits[name])
@@ -72,6 +78,53 @@ def claims_table(judged: Judged, claims: list[dict], splits: Splits) -> tables.F
 def _count(found: xr.Dataset) -> int:
     """Return the number of specifications of a claim, of those that were measured."""
     return int(found.there.sum()) if "there" in found else found.holds.size
+
+
+def outcomes(sets: dict[str, tuple[Judged, Splits]]) -> pd.DataFrame:
+    """Return a row for each claim of each data set: fractions of specifications, and the choice that moves it most."""
+    out = []
+    for title, (judged, splits) in sets.items():
+        for name, found in judged.items():
+            holds, inside = (float(judging.flags(found, kind).mean()) for kind in ("holds", "inside"))
+            axis, share = largest(splits[name]) if name in splits else ("", np.nan)
+            line = {"data_set": title, "claim": name, "specifications": _count(found), "holds": holds}
+            line |= {"inconclusive": inside - holds, "fails": 1 - inside}
+            out.append(line | {"moved_most_by": AXES.get(axis, ""), "fraction_of_variance": share})
+    return pd.DataFrame(out)
+
+
+@style.styled
+def outcomes_figure(found: pd.DataFrame) -> Figure:
+    """Draw in how many specifications each claim holds, is inconclusive and fails, with what moves it most in words."""
+    titles = list(dict.fromkeys(found.data_set))
+    halves = [found[found.data_set.isin(titles[:-1])], found[found.data_set == titles[-1]]]
+    figure, panels = plt.subplots(1, 2, figsize=(9.4, 0.2 * max(map(len, halves)) + 0.9))
+    for axes, half in zip(panels, halves):
+        heights, left = np.arange(len(half)), np.zeros(len(half))
+        for kind, colour in OUTCOMES.items():
+            axes.barh(heights, half[kind], 0.75, left, color=colour, label=kind)
+            left += half[kind].to_numpy()
+        for height, words in zip(heights, half.moved_most_by):
+            axes.text(1.02, height, words, va="center", fontsize=7)
+        names = [f"{row.claim}, {row.data_set}" for row in half.itertuples()]
+        axes.set_yticks(heights, names, fontsize=7)
+        axes.set(xlim=(0, 1), ylim=(len(half) - 0.5, -0.5), xlabel="fraction of specifications")
+        axes.text(1.02, -0.9, "moved most by", fontsize=7, style="italic")
+    style.legend_below(figure, panels[0], 3)
+    return attach(figure, found)
+
+
+def answer(judged: Judged, found: pd.DataFrame) -> Markdown:
+    """Say whether all numbers on digits come out at once, and which kind of choice moves claims most."""
+    size, strict = (judging.region_size(judging.region(judged, kind)) for kind in ("inside", "holds"))
+    moved = found[found.moved_most_by != ""]
+    how, which = (moved.moved_most_by.isin([AXES[axis] for axis in axes]).sum() for axes in (_RULERS, _NETWORKS))
+    strictly = strict["cells"] or "none"
+    return Markdown(
+        f"**Answer.** All numbers on digits agree with ours at once in {size['cells']} of {size['of']} combinations of "
+        f"choices. In {strictly} of these does every interval tell one bit-width from the next. Of {len(moved)} claims "
+        f"{how} depend most on how they are measured. The network matters most for {which}."
+    )
 
 
 def variance_splits(many: xr.Dataset) -> Splits:
@@ -221,58 +274,33 @@ def region_choices(region: xr.DataArray) -> tables.Frame:
     return tables.frame(lines, "choice")
 
 
-def largest_cells(region: xr.DataArray, count: int = 5) -> tables.Frame:
-    """Tabulate the cells in which the largest shares of the remaining choices agree, the largest first."""
-    flat = region.stack(cell=region.dims)
-    order = [i for i in np.argsort(-flat.values, kind="stable")[:count] if flat.values[i] > 0]
-    lines = []
-    for cell in (flat.isel(cell=int(i)) for i in order):
-        first, *others = (str(cell[axis].item()) for axis in region.dims)
-        line = {AXES[axis]: value for axis, value in zip(region.dims[1:], others)}
-        lines.append((first, line | {"share of the rest": tables.number(float(cell), ".2g")}))
-    return tables.frame(lines, AXES[region.dims[0]])
-
-
-def _claim_lines(judged: Judged, splits: Splits, kind: str = "inside") -> list[str]:
-    """Say in a line of each claim in how many specifications it holds and which choice moves it most."""
-    which = {"inside": "agree", "holds": "hold"}[kind]
-    holds, lines = judging.shares(judged), []
-    for name in (name for name in judged if name in splits):
-        found, (axis, share) = judged[name], largest(splits[name])
-        values = judging.by_choice(found[kind])[axis]
-        low, high = values[int(values.argmin(axis))], values[int(values.argmax(axis))]
-        lines.append(
-            f"- **{name}** holds in {percent(holds[name], 1)} of its specifications and agrees in "
-            f"{percent(found.inside.mean(), 1)}. What moves it most is *{AXES[axis]}*, with {percent(share)} of the "
-            f"variance: from {percent(low)} that {which} ({low[axis].item()}) to {percent(high)} "
-            f"({high[axis].item()}). Networks of one specification make {percent(splits[name]['networks'])} of it."
-        )
-    return lines
-
-
 def summary(many: xr.Dataset, judged: Judged, splits: Splits, rule: dict) -> Markdown:
     """Say in words what the multiverse shows; every number comes from the runs."""
     inside = {name: float(found.inside.mean()) for name, found in judged.items()}
     most, least = max(inside, key=inside.get), min(inside, key=inside.get)
     total = sum(found.holds.size for found in judged.values())
-    lines = [
-        f"- {many.attrs['networks']} networks, {many.sizes['seed']} of each kind, give {total:,} specifications. Over "
-        f"them the paper's statement is inside our interval most often for {most} ({percent(inside[most])}), least "
-        f"often for {least} ({percent(inside[least])}).",
-    ]
-    lines += _claim_lines({name: judged[name] for name in ("D2", "D4", "D5", "J2", "S3", "S4")}, splits)
     size, strict = (judging.region_size(judging.region(judged, kind)) for kind in ("inside", "holds"))
     numbers = judging.NUMBERS
-    lines.append(
-        f"- **All {len(numbers)} numbers at once** agree in {size['cells']} of {size['of']} cells, "
-        f"{number(size['share'], '.2g')} of all full specifications; where no interval may be too wide, in "
-        f"{strict['cells']} cells. Numbers that came from one of our specifications would all lie in their intervals "
-        f"there with a probability of about {number(rule['level'] ** len(numbers), '.2f')}, if they were independent."
-    )
+    lines = [
+        f"- On digits, {many.attrs['networks']} networks give {total:,} specifications. The paper's statement is "
+        f"inside our interval most often for {most} ({percent(inside[most])}), least often for {least} "
+        f"({percent(inside[least])}).",
+        f"- **All numbers at once** agree in {size['cells']} of {size['of']} cells. Where no interval may be too wide, "
+        f"they agree in {strict['cells']}. If the {len(numbers)} numbers came from one of our specifications and were "
+        f"independent, all would be inside there with a probability of about "
+        f"{number(rule['level'] ** len(numbers), '.2f')}.",
+    ]
     alone = {name: judging.region_size(judging.region(judged, "inside", name)) for name in numbers}
     free = [name for name, without in alone.items() if without["cells"] > size["cells"]]
     if free:
         lines.append(f"- The region grows when one of these need not agree: {', '.join(free)}.")
+    for name in ("D2", "S4"):
+        if name in splits:
+            axis, share = largest(splits[name])
+            lines.append(
+                f"- What moves **{name}** most is *{AXES[axis]}*, with {percent(share)} of the variance. Networks of "
+                f"one specification make {percent(splits[name]['networks'])} of it."
+            )
     return Markdown("\n".join(lines))
 
 
@@ -287,8 +315,3 @@ def load(results: str, seeds: int) -> xr.Dataset:
 def load_elsewhere() -> list[xr.Dataset]:
     """Return the published multiverses of the other data sets."""
     return [published.load_published(name) for dataset, name in published.MULTIVERSES.items() if dataset != "digits"]
-
-
-def elsewhere_summary(judged: Judged, splits: Splits) -> Markdown:
-    """Say in words what the multiverses of the other data sets show."""
-    return Markdown("\n".join(_claim_lines(judged, splits, "holds")))

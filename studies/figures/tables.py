@@ -60,6 +60,15 @@ def mean(values: xr.DataArray, form: str = ".4f") -> Cell:
     return _cell(values, formats.number(values.mean(), form), {"": values.mean()})
 
 
+def mean_deviation(values: xr.DataArray, form: str = ".4f") -> Cell:
+    """Make a cell of a mean, with the standard deviation if there are several values."""
+    if values.size < 2:
+        return mean(values, form)
+    found = {"": values.mean(), "deviation": values.std(ddof=1)}
+    middle, off = (formats.number(value, form) for value in found.values())
+    return _cell(values, f"{middle} ± {off}", found)
+
+
 def mean_range(values: xr.DataArray, form: str = ".4f") -> Cell:
     """Make a cell of a mean, with the lowest and the highest value if there are several."""
     if values.size < 2:
@@ -207,7 +216,7 @@ def _text(cell: Cell | str) -> str:
 
 def _unbroken(text: str) -> str:
     """Keep the numbers of a cell on one line, but for an interval behind its estimate."""
-    for blank in (", ", " → ", " – "):
+    for blank in (", ", " → ", " – ", " ± "):
         text = text.replace(blank, blank.replace(" ", "\u00a0"))
     return text
 

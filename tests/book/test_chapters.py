@@ -7,7 +7,7 @@ import yaml
 
 from tests.helpers import ROOT
 from tests.helpers.browser import Watched
-from tests.notebooks.test_chapters import REWRITTEN
+from tests.notebooks.test_chapters import OPENED, REWRITTEN
 
 # What is folded away, a supplement, is counted apart and looked at unfolded.
 OPEN = "() => document.querySelectorAll('.bd-article details').forEach((one) => (one.open = true))"
@@ -33,7 +33,7 @@ TABLES = r"""() => [...document.querySelectorAll('.bd-article table')].map((tabl
 })"""
 
 
-@pytest.mark.parametrize("name", REWRITTEN)
+@pytest.mark.parametrize("name", [*REWRITTEN, *OPENED])
 def test_the_first_screen_has_the_answer_and_a_figure(chromium, book, name):
     with Watched(chromium, viewport={"width": 1400, "height": 900}) as watched:
         watched.page.goto((book / f"notebooks/executed/{name}.html").as_uri(), wait_until="load")
@@ -45,7 +45,7 @@ def test_the_first_screen_has_the_answer_and_a_figure(chromium, book, name):
     assert answer < figure <= 900
 
 
-@pytest.mark.parametrize("name", REWRITTEN)
+@pytest.mark.parametrize("name", [*REWRITTEN, *OPENED])
 @pytest.mark.parametrize("width", [1400, 390])
 def test_tables_are_few_and_narrow_and_no_number_is_broken(chromium, book, name, width):
     with Watched(chromium, viewport={"width": width, "height": 900}) as watched:

@@ -7,7 +7,8 @@ import xarray as xr
 from bqcore.metrics import statistics
 from studies import correlations
 from studies.correlations import PREDICTORS
-from studies.figures import rounding
+from studies.figures import correlations as drawn
+from studies.figures import rounding, subsets
 
 
 def rounding_runs(seed: int = 0, seeds: int = 4) -> xr.Dataset:
@@ -90,36 +91,71 @@ def test_predictors_are_ranked_by_their_correlation():
         assert ranked["flip_rate"][i] == pytest.approx(expected)
         assert ranked["boundary_jaccard"][i] == (0, 0, 0)
         assert ranked["band_flip_rate"][i].low > 0  # no seed takes a correlation of 1 away
-    table = rounding.predictors_table({"a": levels}).text
-    assert table.loc["a: J", "z less J's"] == "" and table.loc["a: flips", "z less J's"][0] in "+-"
+    table = drawn.predictors_table({"a": levels}).text.set_index("measure")
+    assert table.loc["J", "z less J's"] == "" and table.loc["flips", "z less J's"][0] in "+-"
 
 
-def test_the_tables_hold_the_means_and_the_paired_change():
+PAPER = {"F1": 0.0029, "F2": 0.053, "F3": 0.245, "R1": 0.457, "R2": 0.435, "R3": 0.36, "R4": 0.3558}
+
+
+def folded_runs() -> xr.Dataset:
+    """Give made-up readings of a network with folded batch norms."""
+    many = rounding_runs(6).isel(method=0, drop=True).sel(split="held-out").reindex(bits=[6, 4], fill_value=0.5)
+    return many.assign(accuracy_lost=1 - many.accuracy)
+
+
+def test_the_tables_hold_the_means_and_begin_with_the_paper():
     many = rounding_runs(3)
     many.boundary_jaccard.loc[{"method": "gap 10", "split": "calibration"}] -= 1  # picked
-    table = rounding.rounding_table(many, 3).text
-    assert table.index.tolist()[:3] == list(rounding.NAMES.values())
+    table = rounding.rounding_table(many, PAPER).text
+    assert table.index.tolist()[:2] == ["the paper, 4 bits: optimized", "the paper, 4 bits: optimized + gap"]
+    assert table.iloc[1]["J"] == "0.435" and len(table) == 2 + 2 * 4 and len(table.columns) == 6
     flips = many.flip_rate.sel(split="held-out", bits=3)
-    row = table.loc["optimized, on the logits", "flips"]
-    assert row.startswith(
-        f"{float(flips.sel({'method': 'logits'}).mean()):.4f} ({float(flips.sel({'method': 'logits'}).min()):.4f}"
-    )
-    change = statistics.paired_difference(
-        flips.sel({"method": "gap 10"}).values, flips.sel({"method": "logits"}).values
-    )
-    last = table.iloc[-1]
-    assert "η = 10" in last.name and last["flips"].split()[0] == f"{change.estimate:+.4f}"
+    logits = flips.sel({"method": "logits"})
+    expected = f"{float(logits.mean()):.3f} ± {float(logits.std(ddof=1)):.3f}"
+    assert table.loc["3 bits: optimized on the logits", "flips"] == expected
     beyond = many.tolerance_jaccard.sel(split="held-out", bits=3, tau=2.0).sel({"method": "layers"})
-    assert table.loc["optimized, layer by layer", "beyond 2"].split()[0] == f"{float(beyond.mean()):.3f}"
-    full = rounding.full_table({"tensor": stopping_runs(4)}).text
+    assert table.loc["3 bits: optimized by layer", "beyond 2"].split()[0] == f"{float(beyond.mean()):.3f}"
+    assert table.index[-1] == "3 bits: with the gap term, η = 10"
+    change = statistics.paired_difference(flips.sel({"method": "gap 10"}).values, logits.values)
+    power = rounding.detectable_table(many).text
+    assert power.loc["flips", "3 bits: change"].split()[0] == f"{change.estimate:+.3f}" and len(power) == 5
+    said = rounding.gap_summary(many).data
+    assert said.count("\n") == 1 and ("changes no measure" in said or "raises" in said or "lowers" in said)
+
+
+def test_the_table_of_levels_has_the_loss_of_accuracy_and_the_folded_networks():
+    full = rounding.full_table({"tensor": stopping_runs(4)}, folded_runs(), PAPER)
     lost = stopping_runs(4).accuracy.sel(split="held-out")
     expected = f"{float((lost.sel(bits=32) - lost.sel(bits=4)).mean()):.4f}"
-    assert full.index.tolist() == ["4 bits, per tensor", "3 bits, per tensor"]
-    assert full.iloc[0]["accuracy lost"].startswith(expected) and "beyond 2" in full
-    correlations = rounding.correlations_table({"a": many, "b": stopping_runs(4)}).text
-    assert len(correlations) == 5 and correlations.index[-1] == "b: PTQ-W"
-    assert len(rounding.predictors_table({"b": stopping_runs(4)}).text) == len(PREDICTORS)
-    assert len(rounding.seen_changes(many, 4)) == 5
+    assert full.text.index.tolist() == ["the paper, 6 bits", "4 bits, a tensor", "3 bits, a tensor"]
+    assert full.text.loc["4 bits, a tensor", "accuracy lost"].startswith(expected) and "J" in full.text
+    assert full.text.loc["the paper, 6 bits", "flips"] == "0.053"
+    six = rounding.full_table({"tensor": stopping_runs(4).reindex(bits=[32, 6], fill_value=0.1)}, folded_runs(), PAPER)
+    assert six.text.index[-1] == "6 bits, a tensor, folded"
+
+
+def test_correlations_are_tabulated_and_drawn_with_the_range_of_the_paper():
+    sets = {"a": rounding_runs(3), "b": stopping_runs(4)}
+    found = drawn.correlations_data(sets)
+    assert found.variant.values.tolist()[-1] == "PTQ-W" and found.sizes["row"] == 5
+    one = correlations.correlations(sets["b"])["PTQ-W"]
+    assert float(found.r[-1]) == one[1].estimate and float(found.within_low[-1]) == one[2].low
+    assert drawn.correlations_table(found).text.index.tolist() == [*"aaaa", "b"]
+    (axes,) = drawn.correlations_figure(found, 0.947, 0.994).axes
+    (band,) = (patch for patch in axes.patches if patch.get_label() == "the paper")
+    assert [band.get_x(), band.get_x() + band.get_width()] == pytest.approx([0.947, 0.994])
+    assert len(drawn.predictors_table({"b": stopping_runs(4)}).text) == len(PREDICTORS)
+
+
+def test_figures_of_full_cifar_draw_every_seed_and_the_paper():
+    many = stopping_runs(4).reindex(bits=[32, 6, 4], fill_value=0.1)
+    of = rounding.levels_figure({"a tensor": many}, folded_runs(), PAPER)
+    stated = [line for axes in of.axes for line in axes.lines if line.get_label() == subsets.PAPER["label"]]
+    assert [float(line.get_ydata()[0]) for line in stated] == [PAPER[name] for name in ("F1", "F2", "F3")]
+    drawn_runs = rounding.rounding_figure(rounding_runs(3), stopping_runs(4), PAPER)
+    stated = [line for axes in drawn_runs.axes for line in axes.lines if line.get_label() == "the paper"]
+    assert [list(line.get_xdata()) for line in stated] == [[0.36, 0.3558], [0.457, 0.435]]
 
 
 def test_the_sweep_is_drawn_against_none():

@@ -13,9 +13,15 @@ def test_figures_and_tables_show_what_is_judged(tiny, stated):
     judged, splits = judging.judge(tiny, rows, rule), multiverse.variance_splits(tiny)
     table = multiverse.claims_table(judged, rows, splits).text
     assert list(table.index) == list(judged) and table.loc["D2", "specifications"] == f"{judged['D2'].holds.size:,}"
+    found = multiverse.outcomes({"digits": (judged, splits)}).set_index("claim")
     for name, row in table.iterrows():
-        parts = [float(row[column].rstrip("%")) for column in ("holds", "inconclusive", "fails")]
-        assert sum(parts) == pytest.approx(100, abs=0.11), name
+        parts = [found.loc[name, column] for column in multiverse.OUTCOMES]
+        assert sum(parts) == pytest.approx(1) and row["holds"] == f"{parts[0]:.0%}", name
+        assert name not in splits or found.loc[name, "moved_most_by"] == row["moved most by"].rpartition(" (")[0]
+    drawn = multiverse.outcomes_figure(multiverse.outcomes({"a": (judged, splits), "b": (judged, splits)}))
+    assert all(len(axes.patches) == 3 * len(judged) for axes in drawn.axes)
+    said = multiverse.answer(judged, multiverse.outcomes({"digits": (judged, splits)})).data
+    assert f"Of {len(splits)} claims" in said
     assert list(multiverse.region_table(judged).text.index) == [
         "all",
         *(f"all but {n}" for n in judging.NUMBERS),
@@ -41,13 +47,11 @@ def test_elsewhere_the_page_tells_what_is_published(published_sets, stated, monk
         judged |= judging.judge(many, rows, rule)
         splits |= multiverse.variance_splits(many)
     assert list(judged) == list(splits) == ["S5", "S6"]
-    shares, text = judging.shares(judged), multiverse.elsewhere_summary(judged, splits).data
-    table = multiverse.claims_table(judged, rows, splits).text
-    for name, line in zip(judged, text.splitlines(), strict=True):
+    shares, table = judging.shares(judged), multiverse.claims_table(judged, rows, splits).text
+    for name in judged:
         axis, _ = multiverse.largest(splits[name])
-        assert line.startswith(f"- **{name}** holds in {shares[name]:.1%} of its specifications and agrees in ")
-        assert f"*{multiverse.AXES[axis]}*" in line and "that hold (" in line
-        assert table.loc[name, "reported"] == "direction" and table.loc[name, "holds"] == f"{shares[name]:.1%}"
+        assert table.loc[name, "moved most by"].startswith(multiverse.AXES[axis])
+        assert table.loc[name, "the paper"] == "direction" and table.loc[name, "holds"] == f"{shares[name]:.0%}"
     assert "input scale" not in multiverse.readings_table(judged).text.index  # it is not crossed here
     assert multiverse.choices_figure(judged, "holds").axes[0].get_title() == "share that holds, %"
     for many, (dataset, name) in zip(
