@@ -25,7 +25,10 @@ from studies.figures import inputs, setup, strips, subsets, tables, tolerance
 from studies.figures import stopping as stopping_figures
 from studies.figures.source_data import attach
 
-limits = inputs.limits("results seeds spare accuracy_drops flip_limits band_limits jaccard_limits")
+inputs.check_names()
+limits = {"accuracy": accuracy_drops, "flips": flip_limits, "band flips": band_limits}
+limits |= {"jaccard": jaccard_limits, "beyond τ": jaccard_limits}
+inputs.check_limits(results, seeds, spare, limits)
 (many,) = inputs.stopping_runs(["cifar-10"], results, seeds).values()
 chosen = stopping_figures.usual_choices(many, spare, limits)
 claims = {row["id"]: row for row in ledger.ledger()}

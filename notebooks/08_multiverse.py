@@ -20,7 +20,7 @@ from studies import ledger, published
 from studies.figures import cifar_multiverse, inputs, multiverse, tables
 from studies.multiverse import judging
 
-inputs.checked_names("results seeds curves")
+inputs.check_names()
 many = multiverse.load(results, seeds)
 rule, paper = ledger.load_claims()
 judged = judging.judge(many, paper, rule)

@@ -28,7 +28,7 @@ from IPython.display import Markdown
 from studies import first_order, ledger, published
 from studies.figures import inputs, referee, stopping, tables, verdicts
 
-_ = inputs.checked_names("rng")
+inputs.check_names()
 
 # %%
 rows = ledger.ledger()

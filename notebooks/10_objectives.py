@@ -41,7 +41,7 @@ from studies import objectives, published, specs
 from studies.figures import inputs, tables
 from studies.figures import objectives as objectives_figures
 
-_ = inputs.checked_names("bits")
+inputs.check_names()
 TITLES = {"digits": "digits", "mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "cifar-10": "CIFAR-10 subset"}
 
 # %%

@@ -28,7 +28,7 @@ from functools import cache
 from studies import explanations, ledger, published
 from studies.figures import gaps, inputs, tables
 
-_ = inputs.checked_names("results")
+inputs.check_names()
 
 
 @cache

@@ -32,7 +32,7 @@ def draw_exact(axes: Axes, exact: ExactSlice, colour: str, *, regions: bool = Fa
     if regions:
         faces = [CLASS_COLOURS[c % len(CLASS_COLOURS)] for c in exact.classes]
         look = {"facecolors": faces, "edgecolors": faces, "linewidths": 0.3}
-        axes.add_collection(PolyCollection(exact.polygons, **look))  # thousands of polygons
+        axes.add_collection(PolyCollection(exact.polygons, rasterized=True, **look))  # thousands of polygons
         x, y = (exact.polygons[..., i] - exact.polygons[:, :1, i] for i in (0, 1))
         size = (x[:, :-1] * y[:, 1:] - x[:, 1:] * y[:, :-1]).sum(axis=1) / 2
         for label in np.flatnonzero(exact.areas > 0.01 * exact.areas.sum()):
@@ -148,7 +148,9 @@ def first_order_figure(data: xr.Dataset, bits: list[int]) -> Figure:
     figure, panels = style.panels(len(bits), len(bits), (3, 3.2))
     for axes, one in zip(panels, bits):
         here = shown.sel(bits=one)
-        axes.plot(here.piece_displacement, here.piece_first_order, ".", ms=3, color=FLOAT_COLOUR, alpha=0.5)
+        axes.plot(
+            here.piece_displacement, here.piece_first_order, ".", ms=3, color=FLOAT_COLOUR, alpha=0.5, rasterized=True
+        )
         reach = 1.1 * float(np.nanmax(np.abs(here.piece_displacement), initial=1e-9))
         axes.plot([-reach, reach], [-reach, reach], color="black", lw=0.8, ls=":")
         axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", title=level(one))

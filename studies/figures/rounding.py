@@ -185,6 +185,7 @@ def rounding_figure(many: xr.Dataset, channel: xr.Dataset, paper: dict[str, floa
                 color=colour,
                 ms=3,
                 alpha=0.3,
+                rasterized=True,
                 mew=0,
             )
             axes.plot(np.nanmean(values, axis=0), heights, "|", color=colour, ms=12, mew=2)

@@ -43,6 +43,7 @@ def draw_seeds(
         ms=3,
         alpha=0.25,
         mew=0,
+        rasterized=True,
     )
     axes.plot(places, each.mean(axis=0), f"{mark}-", color=colour, ms=4.5, lw=1.2, label=label)
     axes.set(xticks=np.arange(values.sizes["bits"]), xticklabels=values.bits.values)
