@@ -67,9 +67,17 @@ def correlations_table(found: xr.Dataset) -> tables.Frame:
             for title, (name, ends) in both.items()
         }
         lines.append(
-            (at.data_set.item(), {"variant": at.variant.item(), "seeds": tables.number(at.seeds, ".0f")} | cells)
+            (
+                _whole(at.data_set.item()),
+                {"variant": at.variant.item(), "seeds": tables.number(at.seeds, ".0f")} | cells,
+            )
         )
     return tables.frame(lines, "data set")
+
+
+def _whole(title: str) -> str:
+    """Return the name of a data set such that a line does not break within it."""
+    return title.replace("-", "\u2011")
 
 
 def predictors_table(sets: dict[str, xr.Dataset]) -> tables.Frame:
@@ -85,7 +93,7 @@ def predictors_table(sets: dict[str, xr.Dataset]) -> tables.Frame:
             line["within bits [over seeds]"] = tables.interval(within, ".3f")
             for gain, name in zip(gains, ("z less J's", "within bits, z less J's")):
                 line[name] = tables.interval(gain, ".2f", write=signed) if measure != "boundary_jaccard" else ""
-            lines.append((title, line))
+            lines.append((_whole(title), line))
     return tables.frame(lines, "data set")
 
 

@@ -17,13 +17,12 @@ from .correlations import best_predictors
 from .source_data import attach, joined
 from .style import FLOAT_COLOUR
 from .subsets import PAPER, draw_seeds
-from .tables import beyond_column, mean_deviation
+from .tables import mean_deviation
 
 # Measures that tables show, with titles and forms; of masks on the first grid, of boundaries at the usual tolerance.
 _SHOWN = (
     ("flip_rate", "flips", ".3f"), ("band_flip_rate", "band flips", ".3f"),
     ("band_pair_order_flip_rate", "band pair-order flips", ".3f"), ("boundary_jaccard", "J", ".3f"),
-    ("tolerance_jaccard", None, ".3f"),
 )  # fmt: skip
 _FOLDED = {
     "accuracy lost": "accuracy_lost", "flips": "flip_rate", "band flips": "band_flip_rate",
@@ -50,8 +49,6 @@ def full_table(sets: dict[str, xr.Dataset], folded: xr.Dataset, paper: dict[str,
     stated = {"accuracy lost": paper["F1"], "flips": paper["F2"], "band flips": paper["F3"]}
     lines = {"the paper, 6 bits": {title: tables.number(value, "g") for title, value in stated.items()}}
     held_out = {title: _measured(many) for title, many in sets.items()}
-    for found in held_out.values():
-        found.popitem()  # a wide table has no room for the last
     for title, found in held_out.items():
         bits_of = [bits for bits in found["accuracy"].bits.values.tolist() if bits != FLOAT]
         found["accuracy lost"] = found["accuracy"].sel(bits=FLOAT, drop=True) - found.pop("accuracy")
@@ -109,12 +106,10 @@ def _held_out(many: xr.Dataset) -> xr.Dataset:
 
 def _measured(many: xr.Dataset) -> dict[str, xr.DataArray]:
     """Return the held-out measures that tables show, by title, each at its own place."""
-    beyond, tau = beyond_column(many.tolerance_jaccard)
-    found = {}
-    for measure, title, _ in (_ACCURACY, *_SHOWN):
-        values = many[measure].sel(split="held-out").isel(nodes=0, missing_dims="ignore")
-        found[title or beyond] = values.sel(tau=tau) if "tau" in values.dims else values
-    return found
+    return {
+        title: many[measure].sel(split="held-out").isel(nodes=0, missing_dims="ignore")
+        for measure, title, _ in (_ACCURACY, *_SHOWN)
+    }
 
 
 def _form(title: str) -> str:
@@ -227,7 +222,7 @@ def sweep_figure(many: xr.Dataset) -> Figure:
 def detectable_table(many: xr.Dataset, power: float = 0.8) -> tables.Frame:
     """Tabulate what the gap term changes at each bit-width, and the least change that the seeds would have seen."""
     lines = {}
-    for measure, name, form in (_ACCURACY, *_SHOWN[:4]):
+    for measure, name, form in (_ACCURACY, *_SHOWN):
         lines[name] = {}
         for bits in many.bits.values.tolist():
             held_out, chosen = _held_out(many).sel(bits=bits), correlations.chosen_gap(many, bits)
@@ -244,7 +239,7 @@ def gap_summary(many: xr.Dataset) -> Markdown:
     for bits in many.bits.values.tolist():
         held_out, chosen = _held_out(many).sel(bits=bits), correlations.chosen_gap(many, bits)
         found: dict[str, list[str]] = {"raises": [], "lowers": []}
-        for measure, name, _ in (_ACCURACY, *_SHOWN[:4]):
+        for measure, name, _ in (_ACCURACY, *_SHOWN):
             pair = [held_out[measure].sel({"method": method}).values for method in (chosen, "logits")]
             change = statistics.paired_difference(*pair)
             found["raises"] += [name] if change.low > 0 else []
