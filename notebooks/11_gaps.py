@@ -9,17 +9,8 @@
 # %% [markdown]
 # (gaps)=
 # # Why the numbers differ
-#
-# **Question.** Some of the paper's numbers that ours do not agree with come out under other choices, which the abstract leaves open.
-# But a choice that is found by looking for the paper's number explains nothing: among thousands of choices some always fit. This
-# chapter therefore asks more of an explanation. **It must also predict numbers that did not suggest it.** Four explanations were written
-# down with such predictions, in `data/predictions.yml`, before the runs that test them. What each data set is trained and measured
-# with stands in [](the-setup), and what was done otherwise than planned in [](deviations).
 
-# %% [markdown]
-# ## Parameters
-
-# %% tags=["parameters", "own-parameters"]
+# %% mystnb={"code_prompt_show": "Parameters: what you can change, and what it costs"} tags=["parameters", "own-parameters", "hide-input"]
 results = "data/results"  # folder of the result files that are shown
 
 # %% tags=["remove-cell"]
@@ -36,39 +27,48 @@ def load(name):
     return published.load_published(explanations.FILES[name], results)
 
 
-# %%
 claims = ledger.ledger(results=results)
 found = {entry["id"]: entry for entry in explanations.tested(claims, results)}
 
 # %% tags=["remove-input"]
 gaps.answer(claims, list(found.values()))
 
-# %% tags=["remove-input"]
-tables.sources(*map(load, explanations.FILES))
+# %% mystnb={"figure": {"caption": "What each explanation predicted, a mark for each claim that it was tested on. Held (circle): the paper's number is inside our interval and nearer to our mean than to the baseline's. Open (square): only inside. Failed (diamond): outside.", "name": "figure-gaps"}} tags=["remove-input"]
+gaps.overview_figure(list(found.values()))
 
 # %% [markdown]
+# ## The question
+#
+# Some of the paper's numbers that ours do not agree with come out under other choices, which the abstract leaves open. But a choice
+# that is found by looking for the paper's number explains nothing: among thousands of choices some always fit. This chapter therefore
+# asks more of an explanation. **It must also predict numbers that did not suggest it.**
+#
+# ## How it was measured
+#
+# Four explanations were written down with their predictions, in `data/predictions.yml`, before the runs that test them. A prediction
+# *holds* if the paper's number is inside the interval for as many of our runs as the paper has, at the setting that was frozen, and
+# if our mean is nearer to it than the baseline's mean is. It is *open* if only the first is true, and it *fails* if the number is
+# outside. An explanation *survives* if none of its predictions failed and at least one held. No explanation changes a verdict of
+# [the ledger](the-ledger). [](the-setup) says how each data set was trained and measured, and [](deviations) what was done
+# otherwise than planned.
+#
 # ## The gaps
 
 # %% tags=["remove-input"]
 tables.Table(
     gaps.gaps_table(claims, list(found.values())),
-    "Each group of the paper's claims: our verdicts, the explanation that survived its test, those that did not, and the claims that stay unexplained.",
+    "Each group of the paper's claims: our verdicts, the explanation that survived its test, and the claims that stay unexplained.",
     "table-gaps",
 )
 
 # %% [markdown]
-# An explanation *survives* if none of its predictions failed and at least one held. A prediction *holds* if the paper's number lies in
-# the interval for as many of our runs as the paper has, at the setting that was frozen, and if our mean is nearer to it than the
-# baseline's mean is. It is *open* if only the first is true, and it *fails* if the number lies outside. No explanation changes a verdict
-# of [the ledger](the-ledger).
-#
 # (gap-folding)=
 # ## Batch norms are folded first
 #
 # Tools that deploy networks fold each batch norm into the convolution before it, and then quantize. Our baseline leaves the batch
 # norms in float. Folding spreads the channels' weights, so that one step for the whole tensor fits most of them worse.
 
-# %% mystnb={"figure": {"caption": "Left: flips at 6 bits on full CIFAR-10, all and within the band, for each network with batch norms in float, folded, and with one step a channel. Right: what folding predicts elsewhere.", "name": "figure-gap-folding"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Left: flips at 6 bits on full CIFAR-10, all and within the band, for each network with batch norms in float, folded, and with one step a channel. Right: what folding predicts elsewhere.", "name": "figure-gap-folding"}} tags=["remove-input"]
 gaps.figure(found["folding"], load)
 
 # %% tags=["remove-input"]
@@ -81,7 +81,7 @@ gaps.summary(found["folding"])
 # A boundary mask is a ruler: on a finer grid, or with thinner lines, the same small shift moves a larger part of it
 # ([the lesson on rulers](lesson-ruler)). One ruler is chosen on two numbers of the CIFAR-10 subset, and then read everywhere else.
 
-# %% mystnb={"figure": {"caption": "Left: the Jaccard distance at 6 and at 8 bits on the CIFAR-10 subset, one dot for each ruler. Right: what the frozen ruler predicts for other networks and data sets.", "name": "figure-gap-ruler"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Left: the Jaccard distance at 6 and at 8 bits on the CIFAR-10 subset, one dot for each ruler. Right: what the frozen ruler predicts for other networks and data sets.", "name": "figure-gap-ruler"}} tags=["remove-input"]
 gaps.figure(found["ruler"], load)
 
 # %% tags=["remove-input"]
@@ -94,7 +94,7 @@ gaps.summary(found["ruler"])
 # "Chosen by accuracy" can mean the last bit-width before calibration accuracy first drops, which is our baseline. It can also mean the
 # fewest bits of all that keep it: accuracy often drops by an image or two and comes back.
 
-# %% mystnb={"figure": {"caption": "Left: bits that calibration accuracy chooses on the CIFAR-10 subset, by both readings. Right: what the other reading predicts for the paper's choice by accuracy there.", "name": "figure-gap-accuracy"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Left: bits that calibration accuracy chooses on the CIFAR-10 subset, by both readings. Right: what the other reading predicts for the paper's choice by accuracy there.", "name": "figure-gap-accuracy"}} tags=["remove-input"]
 gaps.figure(found["accuracy rule"], load)
 
 # %% tags=["remove-input"]
@@ -107,7 +107,7 @@ gaps.summary(found["accuracy rule"])
 # Our optimized rounding flips fewer pairs in the band than the paper's does. So a weaker one is tried: fewer steps, fewer
 # calibration inputs, layers alone. The paper's gap term is then added to that weak rounding.
 
-# %% mystnb={"figure": {"caption": "Left: pair-order flips in the band at 4 bits by steps and inputs of optimized rounding, beside rounding to nearest. Right: what the weak rounding predicts, with the gap term and without.", "name": "figure-gap-rounding"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Left: pair-order flips in the band at 4 bits by steps and inputs of optimized rounding, beside rounding to nearest. Right: what the weak rounding predicts, with the gap term and without.", "name": "figure-gap-rounding"}} tags=["remove-input"]
 gaps.figure(found["weak rounding"], load)
 
 # %% tags=["remove-input"]
@@ -118,31 +118,37 @@ gaps.summary(found["weak rounding"])
 # ### Does the gap term help a weak rounding?
 #
 # The abstract says that the term lowers the Jaccard distance and the pair-order flips at 4 bits, that it costs accuracy, and that it
-# reaches its limit at 3 bits. Here are the differences that it makes, from little to much optimization.
-
-# %% mystnb={"figure": {"caption": "What the gap term changes, by its weight η, for each number of steps and inputs: means over networks with 95 % intervals, paired by network. Below zero the term lowers the measure.", "name": "figure-gap-gain"}} tags=["hide-input"]
-gaps.gain_figure(load("roundings"))
+# reaches its limit at 3 bits. These are the differences that it makes, from little to much optimization; the supplement draws them.
 
 # %% tags=["remove-input"]
-gaps.gain_summary(load("roundings"))
-
-# %% [markdown]
-# ## All predictions
-
-# %% tags=["remove-input"]
-tables.show_tables(
-    (
-        gaps.outcomes_table(entry),
-        f"Predictions of “{name}”: the paper's number, ours at the frozen setting with its 95 % interval, and the baseline's mean.",
-        f"table-predictions-{name.replace(' ', '-')}",
-    )
-    for name, entry in found.items()
+tables.Table(
+    gaps.gain_table(load("roundings")),
+    "What the gap term changes beyond chance: of the roundings that were tried, by steps, inputs and weight η, how many have a lower and how many a higher measure with the term.",
+    "table-gap-gain",
 )
 
 # %% [markdown]
-# ## What is left
+# ## What was seen
 #
 # {numref}`table-gaps` names the claims that stay unexplained. Two reasons are likely for the rest. The abstract does not say which
 # three transitions it counts junctions in, and what it counts as one; [the multiverse](multiverse) shows how much that matters. And the
 # paper's networks are known by their kind alone. Whoever has the paper's tables can [enter them](enter-a-table) and so turn every
 # cell into a further test.
+#
+# ## Supplement
+
+# %% mystnb={"code_prompt_show": "What the gap term changes, from little to much optimization", "code_prompt_hide": "Hide", "figure": {"caption": "What the gap term changes, by its weight η, for each number of steps and inputs: means over networks with 95 % intervals, paired by network. Below zero the term lowers the measure.", "name": "supplement-gap-gain"}} tags=["remove-input", "hide-output"]
+gaps.gain_figure(load("roundings"))
+
+# %% mystnb={"code_prompt_show": "All predictions in numbers", "code_prompt_hide": "Hide"} tags=["remove-input", "hide-output"]
+tables.show_tables(
+    (
+        gaps.outcomes_table(entry),
+        f"Predictions of “{name}”: the paper's number, ours at the frozen setting with its 95 % interval, the baseline's mean.",
+        f"supplement-predictions-{name.replace(' ', '-')}",
+    )
+    for name, entry in found.items()
+)
+
+# %% tags=["remove-input"]
+tables.sources(*map(load, explanations.FILES))

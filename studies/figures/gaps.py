@@ -25,6 +25,7 @@ GROUPS = {
     "K": "calibration against held-out",
 }  # fmt: skip
 OUTCOME_COLOURS = {"held": "#009e73", "open": "#767676", "failed": "#d55e00"}
+_SHAPES = {"held": "o", "open": "s", "failed": "D"}
 _MARKS = {"held": "✓", "open": "?", "failed": "✗"}
 _GREY, _HELD_OUT = "#999999", {"split": "held-out"}
 _BAND = {"share": 0.2, "nearness": "margin"}
@@ -58,12 +59,36 @@ def gaps_table(ledger_rows: list[dict], found: list[dict]) -> tables.Frame:
         left = by.pop("unexplained", [])
         failed = sorted({tried[name] for name in left if name in tried})
         explained = [f"{why}: {', '.join(names)}" for why, names in by.items() if why]
+        tried_too = f" (tried: {', '.join(failed)})" if failed else ""
         lines[f"{title} ({letter})"] = {
             "verdicts": ", ".join(f"{n} {verdict}" for verdict, n in verdicts.most_common()),
-            "explained by": "; ".join(explained) or "nothing that survived",
-            "tried, and failed": ", ".join(failed) or "–", "unexplained": ", ".join(left) or "none",
+            "explained by": ("; ".join(explained) or "nothing that survived") + tried_too,
+            "unexplained": ", ".join(left) or "none",
         }  # fmt: skip
     return tables.frame(lines, "claims about")
+
+
+@style.styled
+def overview_figure(found: list[dict]) -> Figure:
+    """Draw the outcome of every prediction, a row for each explanation, with the claim that it is of."""
+    figure, axes = plt.subplots(figsize=(9, 0.55 * len(found) + 0.9))
+    lines = []
+    for height, entry in enumerate(found):
+        for place, test in enumerate(entry["tests"]):
+            colour, mark = OUTCOME_COLOURS[test["outcome"]], _SHAPES[test["outcome"]]
+            axes.plot(place, height, mark, color=colour, ms=15)
+            axes.text(place, height, test["against"], ha="center", va="center", fontsize=7.5, color="white")
+            lines.append({"explanation": entry["id"], "claim": test["against"], "outcome": test["outcome"]})
+    names = [f"{entry['id']}\n{'survives' if entry['survives'] else 'does not survive'}" for entry in found]
+    axes.set_yticks(range(len(found)), names)
+    most = max(len(entry["tests"]) for entry in found)
+    axes.set(xlim=(-0.5, most - 0.5), ylim=(len(found) - 0.5, -0.5), xticks=[])
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    for outcome, mark in _SHAPES.items():
+        axes.plot([], [], mark, color=OUTCOME_COLOURS[outcome], ms=8, label=outcome)
+    style.legend_below(figure, axes, 3)
+    return attach(figure, pd.DataFrame(lines))
 
 
 def outcomes_table(entry: dict) -> tables.Frame:
@@ -284,14 +309,13 @@ def gain_figure(many: xr.Dataset) -> Figure:
     return attach(whole, found)
 
 
-def gain_summary(many: xr.Dataset) -> Markdown:
-    """Say in how many of the roundings the gap term lowers, or raises, each measure by more than chance."""
-    found, lines = gains(many), []
-    for bits in found.bits.values.tolist():
-        words = []
-        for measure, title in _GAINS.items():
+def gain_table(many: xr.Dataset) -> tables.Frame:
+    """Tabulate in how many of the roundings the gap term lowers or raises each measure beyond chance, by bit-width."""
+    found, lines = gains(many), {}
+    for measure, title in _GAINS.items():
+        lines[title] = {}
+        for bits in found.bits.values.tolist():
             one = found.sel(measure=measure, bits=bits)
-            there = int(one.estimate.notnull().sum())
-            words.append(f"{title}: {int((one.high < 0).sum())} lower, {int((one.low > 0).sum())} higher of {there}")
-        lines.append(f"- At **{bits} bits**, intervals off 0: {'; '.join(words)}.")
-    return Markdown("\n".join(lines))
+            counts = {"lower": (one.high < 0).sum(), "higher": (one.low > 0).sum(), "of": one.estimate.notnull().sum()}
+            lines[title] |= {f"{bits} bits: {name}": tables.number(count, ".0f") for name, count in counts.items()}
+    return tables.frame(lines, "measure")
