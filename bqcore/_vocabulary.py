@@ -51,6 +51,7 @@ LONG_NAMES = {
     "nodes": ("nodes a side of the slice grid", "count"), "step_a": ("grid step along a", UNITS),
     "step_b": ("grid step along b", UNITS), "labels": ("class at each node of the slice", "class"),
     "a": ("first axis of the slice", UNITS), "b": ("second axis of the slice", UNITS),
+    "class_name": ("name of the class", "name"),
     # bits and bytes
     "bytes": ("packed weights with their steps", "byte"), "weights": ("weights of the layer", "count"),
     "layer_bits": ("bits of the layer", "bit"), "flips_by": ("flips by what of the two brings them about", "count"),

@@ -120,6 +120,8 @@ def audit(
     out = along("split", list(parts), list(parts.values()))
     decided, head = found["heldout"]
     out = out.merge(_moved(decided, decided.band(fraction)))
+    if known is not None and len(known) == decided.classes:
+        out["class_name"] = "class", known.astype(str)
     if names is not None:
         named = samples.flipped_names(names, out.flipped_sample.values, len(decided.winner))
         if isinstance(named, str):  # all is measured by now, and must not be lost

@@ -18,7 +18,8 @@ def frame(found, of: str = "rates"):
     """
     Return a pandas table of an audit: its rates by split, the flipped samples, or the pairs of classes that moved.
 
-    Rates are in [0, 1], each with its count and its 95 % interval.
+    Rates are in [0, 1], each with its count and its 95 % interval. Classes are numbers of columns, or the names that an
+    estimator has for them.
     """
     import pandas as pd  # which xarray brings
 
@@ -28,6 +29,9 @@ def frame(found, of: str = "rates"):
     if check_choice("Table", of, TABLES) != "rates":
         start, dim = {"flips": ("flipped_", "flip"), "pairs": ("pair_", "pair")}[of]
         columns = {name.removeprefix(start): ds[name].values for name in ds.data_vars if ds[name].dims == (dim,)}
+        if "class_name" in ds:  # −1 is a class that is not known
+            names = np.array([*ds.class_name.values.tolist(), None], object)
+            columns |= {key: names[columns[key]] for key in ("from", "to", "target") if key in columns}
         return pd.DataFrame(columns)
     rows = [
         {
@@ -118,7 +122,7 @@ def _flips(found) -> str:
         return ""
     names = flips["id" if "id" in flips else "sample"].head(LISTED)
     lines = [
-        f"| {_escaped(str(name))} | {row.margin:.3g} | {getattr(row, 'from')} | {row.to} |"
+        f"| {_escaped(str(name))} | {row.margin:.3g} | {_escaped(str(row['from']))} | {_escaped(str(row.to))} |"
         for name, (_, row) in zip(names, flips.iterrows())
     ]
     head = f"Of {len(flips)} changed decisions, those of lowest margin:\n"

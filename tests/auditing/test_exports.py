@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
 
+import bqcore
 from bqcore.auditing.streaming import RATES
 from tests.auditing.test_report import parsed
 from tests.helpers.audits import of_logits, pairs_of_logits
@@ -39,6 +41,22 @@ def test_the_table_of_rates_is_that_of_the_audit():
     assert found.to_dataframe("pairs").values.tolist() == [[0, 1, 6]] and audited(0).to_dataframe("flips").empty
     with pytest.raises(ValueError, match="Table is 'rows': choose one of 'rates', 'flips', 'pairs'."):
         found.to_dataframe("rows")
+
+
+def test_classes_have_the_names_that_an_estimator_knows():
+    x = np.random.default_rng(0).normal(size=(200, 3))
+    y = np.array(["a|b", "cat"])[(x[:, 0] > 0).astype(int)]
+    model, other = (LogisticRegression().fit(x, y) for _ in range(2))
+    other.intercept_ = model.intercept_ - 0.5
+    found = bqcore.audit(model, other, None, (x, y), nodes=0)
+    flips, held = found.to_dataframe("flips"), found.dataset.sel(split="heldout")
+    assert len(flips) == int(held.flip_rate_events) > 0 and held.class_name.values.tolist() == ["a|b", "cat"]
+    assert flips["from"].tolist() == model.predict(x[flips["sample"]]).tolist()
+    assert flips["to"].tolist() == other.predict(x[flips["sample"]]).tolist()
+    assert flips.target.tolist() == y[flips["sample"]].tolist()
+    assert set(found.to_dataframe("pairs")["from"]) == set(flips["from"]) and "| cat | a\\|b |" in found.to_markdown()
+    bare = bqcore.audit(model, other, None, x, nodes=0).to_dataframe("flips")
+    assert bare.target.isna().all() and bare["to"].tolist() == flips["to"].tolist()
 
 
 @pytest.mark.parametrize(
