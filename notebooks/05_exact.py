@@ -37,12 +37,15 @@ granularity = "tensor"  # one step for a weight tensor, or one for each output c
 # %% tags=["remove-cell"]
 from bqcore.metrics import planes
 from bqcore.quantizers import uniform
-from studies import exact, first_order, ledger, networks, training
+from studies import exact, first_order, ledger, networks, specs, training
 from studies.data import splits
 from studies.figures import exact as exact_figures
 from studies.figures import finite_scale, inputs, tables
 
-inputs.settings("seed bits width epochs nodes scheme granularity")
+inputs.check_names()
+specs.Levels(
+    seed=seed, bits=bits, width=width, epochs=epochs, nodes=nodes, scheme=scheme, granularity=granularity
+)  # which refuses what is out of range
 
 # %%
 

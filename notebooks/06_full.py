@@ -20,7 +20,8 @@ from studies import ledger, published, specs
 from studies.figures import correlations, inputs, rounding, setup, strips, tables, tolerance
 from studies.figures.source_data import attach
 
-inputs.check_runs("results seeds power", "power")
+inputs.check_names()
+inputs.check_runs(results, seeds, power=power)
 tensor = inputs.runs(specs.baseline("stopping", "full-cifar-10"), results, seeds)
 channel = inputs.runs(inputs.by_channel("full-cifar-10"), results, seeds)
 rounded = inputs.runs(specs.baseline("rounding", "full-cifar-10"), results, seeds)

@@ -2,7 +2,6 @@
 
 import difflib
 import re
-from typing import NamedTuple
 
 import xarray as xr
 from IPython import get_ipython
@@ -11,18 +10,6 @@ from bqcore._checks import check_choice, check_integer, check_share
 
 from .. import catalogue, published, specs, stopping
 from .style import DATASETS
-
-_INJECTED = (bool, int, float, str, list, dict, type(None))  # what papermill can inject
-# By stopping rule, the parameter that holds its limits.
-_LIMITS = {"accuracy": "accuracy_drops", "flips": "flip_limits", "band flips": "band_limits"}
-_LIMITS |= dict.fromkeys(("jaccard", "beyond τ"), "jaccard_limits")
-
-
-class Settings(NamedTuple):
-    """Checked parameters of a notebook: a spec, and the number of seeds."""
-
-    spec: specs.Spec
-    seeds: int
 
 
 def check_names() -> None:
@@ -39,52 +26,20 @@ def check_names() -> None:
             raise ValueError(f"This notebook has no parameter {name}: {advice}")
 
 
-def settings(declared: str, study: str = "levels", dataset: str = "digits") -> Settings:
-    """
-    Return a notebook's parameters, *declared* as names with blanks between, from its namespace.
-
-    Raise ValueError, before anything runs, for a value that is ill-typed or out of range, or an injected name that is
-    not declared.
-    """
-    names, space = declared.split(), checked_names(declared)
-    return Settings(*specs.parse([f"{name}={specs.text(space[name])}" for name in names], study, dataset))
-
-
-def checked_names(declared: str) -> dict:
-    """Return the notebook's namespace, after refusing injected names that are not *declared*."""
-    shell, names = get_ipython(), declared.split()
-    for name, value in shell.user_ns.items():
-        hidden = name in shell.user_ns_hidden or name.startswith("_") or name in ("In", "Out")
-        if not hidden and name not in names and isinstance(value, _INJECTED):
-            near = difflib.get_close_matches(name, names, n=1)
-            advice = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(names)}."
-            raise ValueError(f"This notebook has no parameter {name!r}: {advice}")
-    return shell.user_ns
-
-
-def check_runs(declared: str, share: str) -> None:
-    """Check the parameters of a notebook that shows runs, published or fresh; *share* is one that is a fraction."""
-    space = checked_names(declared)
-    check_choice("results", space["results"], ("published", "fresh"))
-    check_integer("seeds", space["seeds"], 0)
-    check_share(share, space[share])
+def check_runs(results: str, seeds: int, **shares: float) -> None:
+    """Refuse parameters of a chapter that shows runs, published or fresh, that are out of range; *shares* by name."""
+    check_choice("results", results, ("published", "fresh"))
+    check_integer("seeds", seeds, 0)
+    for name, share in shares.items():
+        check_share(name, share)
 
 
 def check_limits(results: str, seeds: int, spare: float, limits: dict[str, list[float]]) -> None:
-    """Refuse parameters of a chapter on stopping that are out of range: fractions, a count, published or fresh."""
-    check_choice("results", results, ("published", "fresh"))
-    check_integer("seeds", seeds, 0)
-    check_share("spare", spare)
+    """Refuse parameters of a chapter on stopping that are out of range; *limits* are those of each rule."""
+    check_runs(results, seeds, spare=spare)
     for rule, values in limits.items():
         for limit in values:
             check_share(f"A limit on {rule}", limit)
-
-
-def limits(declared: str) -> dict[str, tuple[float, ...]]:
-    """Collect the limits of the stopping rules from a notebook's namespace, after checking all of its parameters."""
-    check_runs(declared, "spare")
-    space = checked_names(declared)
-    return {rule: tuple(check_share(name, limit) for limit in space[name]) for rule, name in _LIMITS.items()}
 
 
 def runs(spec: specs.Spec, results: str, seeds: int) -> xr.Dataset:

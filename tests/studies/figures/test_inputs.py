@@ -32,3 +32,21 @@ def test_others_are_refused_with_what_there_is(ran, given, advice):
     with pytest.raises(ValueError) as error:
         inputs.check_names()
     assert str(error.value) == f"This notebook has no parameter {advice}"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"results": "old"}, "results"),
+        ({"seeds": -1}, "seeds"),
+        ({"spare": 1.5}, "spare"),
+        ({"limits": {"accuracy": [0.0], "jaccard": [0.5, 2.0]}}, "A limit on jaccard"),
+    ],
+)
+def test_what_is_out_of_range_is_refused_by_name(change, message):
+    given = {"results": "published", "seeds": 0, "spare": 0.5, "limits": {"accuracy": [0.0], "jaccard": [0.1]}}
+    inputs.check_limits(**given)
+    with pytest.raises(ValueError, match=f"^{message} "):
+        inputs.check_limits(**given | change)
+    with pytest.raises(ValueError, match="^power "):
+        inputs.check_runs("fresh", 3, power=-0.1)
