@@ -1,6 +1,7 @@
 """Mixed precision: which bits for which layer, within a budget of bytes."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from .bit_sweep import BITS, by_split, check_bits, measure_candidates
 from .comparison import describe
 from .sensitivity import margin_noise, one_at_a_time
 from .streaming import decide_split, logits_functions
+
+_LISTED = 6  # layers, of which the conclusion names the bits one by one
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +63,9 @@ def plan_bits(
     Returns
     -------
     Plan
-        ``bits`` by layer name, ``uniform`` bits of the same budget, ``conclusion`` in words, and ``dataset`` with the
-        rates of :func:`bqcore.audit` along ``split`` and ``way`` (plan, uniform), ``bytes`` and ``layer_bits``.
+        ``bits`` by layer name, ``uniform`` bits of the same budget, ``conclusion`` in words (of more than six layers
+        how many have how many bits), and ``dataset`` with the rates of :func:`bqcore.audit` along ``split`` and ``way``
+        (plan, uniform), ``bytes`` and ``layer_bits``.
 
     Raises
     ------
@@ -101,6 +105,9 @@ def plan_bits(
     out = out.assign_coords(layer=list(found))
     held = out.sel(split="heldout")
     each = ", ".join(f"{name or 'model'}: {b}" for name, b in chosen.items())
+    if len(chosen) > _LISTED:
+        counts = Counter(chosen.values())
+        each = ", ".join(f"{b} bits for {counts[b]} of {len(chosen)} layers" for b in sorted(counts, reverse=True))
     flips, band = held.flip_rate.values, held.band_flip_rate.values
     conclusion = (
         f"Within {budget} bytes nothing better than {uniform} bits for all was found on the calibration split; they "

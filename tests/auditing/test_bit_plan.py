@@ -55,3 +55,11 @@ def test_a_plan_whose_logits_collapse_is_not_taken_for_a_quiet_one():
     assert chosen == {"0": 2, "2": 8}  # the margins of the band, which are small, move by little
     plan = bqcore.plan_bits(model, inputs, inputs, budget=budget, bits=levels)
     assert plan.bits == {"0": 3, "2": 3}
+
+
+def test_the_plan_of_many_layers_is_said_by_their_number():
+    model, x = networks.mlp((6, *[8] * 9, 4), 1).eval(), torch.randn(60, 6, generator=torch.Generator().manual_seed(0))
+    plan = bqcore.plan_bits(model, x, x, budget=mixed_precision.model_bytes(model, 4), bits=(8, 4, 3))
+    counts = {b: list(plan.bits.values()).count(b) for b in (8, 4, 3)}
+    said = ", ".join(f"{b} bits for {count} of 10 layers" for b, count in counts.items() if count)
+    assert len(set(plan.bits.values())) > 1 and f"the plan ({said}) changes" in plan.conclusion
