@@ -111,7 +111,7 @@ tables.Table(
 #
 # A slice shows what the network says on a plane, and much of that plane is like no input. Where each pixel stays within the range
 # that it has in the training set is a convex polygon, whose area needs no grid either. Boundaries, junctions and the measures
-# made from them count in all of the box alike, as the definitions have it; {numref}`table-referee-outside` has the share outside on
+# made from them count in all of the box alike, as the definitions have it; {numref}`supplement-referee-outside` has the share outside on
 # four data sets.
 
 # %% mystnb={"figure": {"caption": "Left: the float network's decision regions on the slice, the training inputs projected onto it (they lie off the plane), and the part where every pixel stays in its range. Right: points of the slice as images; blue pixels are darker than black, orange ones whiter than white.", "name": "figure-outside"}} tags=["hide-input"]

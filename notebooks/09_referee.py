@@ -1,25 +1,8 @@
-# ---
-# jupyter:
-#   kernelspec:
-#     display_name: Python 3
-#     language: python
-#     name: python3
-# ---
-
 # %% [markdown]
 # (referee)=
 # # For a referee: what the numbers show
-#
-# **Question.** Of the numbers in the abstract, what do they show, what do they not, and what should be reported instead? This
-# page can be read alone. All of it is made from published results; the chapters that it links to have the rest.
-#
-# The paper's body was not to be had. So this is no review of its argument, only of what its abstract's numbers can carry when
-# its experiments are repeated over many seeds.
 
-# %% [markdown]
-# ## Parameters
-
-# %% tags=["parameters", "own-parameters"]
+# %% mystnb={"code_prompt_show": "Parameters: what you can change, and what it costs"} tags=["parameters", "own-parameters", "hide-input"]
 rng = 0  # seed of the paired bootstrap
 
 # %% tags=["remove-cell"]
@@ -29,8 +12,6 @@ from studies import first_order, ledger, published
 from studies.figures import inputs, referee, stopping, tables, verdicts
 
 inputs.check_names()
-
-# %%
 rows = ledger.ledger()
 paper = ledger.reported()
 datasets = ["digits", "mnist", "fashion-mnist", "cifar-10"]
@@ -42,10 +23,19 @@ steps = referee.implied_steps(subsets, {8: paper["C6"], 6: paper["C3"]})
 study = published.load_published(published.FIRST_ORDER)
 
 # %% tags=["remove-input"]
-tables.sources(*sets.values(), *full.values(), study)
+referee.answer(rows)
+
+# %% mystnb={"figure": {"caption": "Verdicts of the ledger on each group of the abstract's claims. Dark blue: our interval holds the paper's number and none of its neighbours. Light blue: it holds neighbours too. Orange: it does not hold the number, or a direction is the opposite (hatched).", "name": "figure-referee-verdicts"}} tags=["remove-input"]
+referee.verdicts_figure(rows)
 
 # %% [markdown]
-# The positions of all reported numbers are of [](the-ledger), which names its files.
+# ## The question
+#
+# Of the numbers in the abstract, what do they show, what do they not, and what should be reported instead? This page can be read
+# alone. All of it is made from published results; the chapters that it links to have the rest.
+#
+# The paper's body was not available. So this is no review of its argument, only of what its abstract's numbers can carry when
+# its experiments are repeated over many seeds.
 
 # %% [markdown]
 # ## In short
@@ -67,7 +57,7 @@ tables.sources(*sets.values(), *full.values(), study)
 # bit-width, rounding, rule or transition. Only where it contains none is the number *reproduced*. [](the-ledger) has the rule
 # and names the neighbours.
 
-# %% mystnb={"figure": {"caption": "Where each reported number lies among our runs: in the shaded band the next run could give it. Ticks: means of the neighbours; where one is inside the band, our runs cannot tell it from ours. Marks at the edge lie farther out. In words: the number, and our 95 % interval.", "name": "figure-positions"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Where each reported number lies among our runs: in the shaded band the next run could give it. Ticks: means of the neighbours; where one is inside the band, our runs cannot tell it from ours. Marks at the edge lie farther out. In words: the number, and our 95 % interval.", "name": "figure-positions"}} tags=["remove-input"]
 verdicts.positions_figure(rows)
 
 # %% tags=["remove-input"]
@@ -77,7 +67,7 @@ Markdown(ledger.chance_line(rows))
 # Claims without a number are directions. Each has a bound: a difference that would matter, with its reason in `data/claims.yml`. A
 # difference inside the bound is as good as none; one that is smaller than the ticks would probably not have been seen.
 
-# %% mystnb={"figure": {"caption": "Directions: mean differences paired by seed with their 95 % intervals, in units of each one's bound. In the shaded band a difference is smaller than its bound. Ticks: the smallest difference that so many seeds see with a probability of 80 %. S5 and S6 are above 0, but smaller than their bound; the 3-bit gains of the gap term (R6) are above 0 too, where the claim is that there are none.", "name": "figure-directions"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Directions: mean differences paired by seed with their 95 % intervals, in units of each one's bound. In the shaded band a difference is smaller than its bound. Ticks: the smallest difference that so many seeds see with a probability of 80 %. S5 and S6 are above 0, but smaller than their bound; the 3-bit gains of the gap term (R6) are above 0 too, where the claim is that there are none.", "name": "figure-directions"}} tags=["remove-input"]
 verdicts.directions_figure(rows)
 
 # %% [markdown]
@@ -88,14 +78,14 @@ verdicts.directions_figure(rows)
 # paper's networks move as ours do, and if its masks are one cell thick; a mask that is thicker by a cell on each side has the same effect
 # as a coarser grid ([](subsets)).
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 tables.Table(
     referee.implied_table(steps),
     "CIFAR-10 subset: the grid step (input units, pixel / 255) that the reported Jaccard distances imply by the law, with the 95 % interval of a single run's shift, and how many nodes a side our slices would have at it.",
     "table-referee-steps",
 )
 
-# %% mystnb={"figure": {"caption": "J against the grid step on CIFAR-10 subsets: our runs (dots: medians, bars: range over seeds), the law at our shifts (lines, bands: their 95 % interval), and the steps at which the law gives the paper's values (thick bars).", "name": "figure-referee-steps"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "J against the grid step on CIFAR-10 subsets: our runs (dots: medians, bars: range over seeds), the law at our shifts (lines, bands: their 95 % interval), and the steps at which the law gives the paper's values (thick bars).", "name": "figure-referee-steps"}} tags=["remove-input"]
 referee.steps_figure(subsets, steps)
 
 # %% [markdown]
@@ -109,11 +99,11 @@ referee.steps_figure(subsets, steps)
 # depends on the grid of these, where the masks' J does, stands in [](stopping-tolerance), [](subsets-tolerance) and
 # [](full-tolerance). A stopping rule that goes by it stands beside the paper's in [](stopping) and [](subsets).
 
-# %% tags=["hide-input"]
+# %% mystnb={"code_prompt_show": "Measures without a grid, in numbers", "code_prompt_hide": "Hide"} tags=["remove-input", "hide-output"]
 tables.Table(
     referee.spread_table(study),
     f"Digits: J and d_eff on one grid of {first_order.NODES} nodes a side, and measures without a grid; lengths in input units (pixel / 16), *beyond τ* is the tolerance Jaccard distance. Median and range over {study.sizes['seed']} networks.",
-    "table-referee-instead",
+    "supplement-referee-instead",
 )
 
 # %% [markdown]
@@ -122,11 +112,11 @@ tables.Table(
 # J, grid prediction change and junctions are read off a plane that holds hardly an input. [](outside-the-data) draws what lies
 # outside the data, which is counted like the rest.
 
-# %% tags=["hide-input"]
+# %% mystnb={"code_prompt_show": "What slices show, in numbers", "code_prompt_hide": "Hide"} tags=["remove-input", "hide-output"]
 tables.Table(
     referee.outside_table(sets | full),
     "PCA slices: the share of the variance of the inputs that the plane holds, the share of its area where some pixel is outside the range that it has in the inputs that the slice is fitted on, and the levels at which a slice of either split shows fewer than three classes, where no junction can be, with the number of networks. Median and range over the networks' splits.",
-    "table-referee-outside",
+    "supplement-referee-outside",
 )
 
 # %% [markdown]
@@ -136,7 +126,7 @@ tables.Table(
 # all have as many bits. The last columns are the power: the smallest mean saving that a paired test would have found in four
 # cases of five, with these seeds and with three. A saving below that cannot be told from none.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 tables.Table(
     referee.power_table(sets, chosen, rng=rng),
     "Held-out flip rates: what stopping at a Jaccard limit saves, with 95 % intervals by Student's t and by drawing seeds, and the savings that so many seeds would have found with a probability of 80 %.",
@@ -154,7 +144,7 @@ tables.Table(
 # independent, which levels of one network are not; the second interval leaves out one seed at a time. Within a level only the networks
 # differ, and that is what a calibration measure would have to rank.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 tables.Table(
     referee.correlation_table(sets, quantized=[8, 7, 6, 5, 4, 3, 2]),
     "Correlation of calibration and held-out Jaccard distance over 8 to 2 bits, with 95 % intervals.",
@@ -170,15 +160,15 @@ tables.Table(
 # *No quantized crossing* counts the points whose quantized boundary is not met: in the plane none between the same two classes
 # on the slice, in full space none within the stated reach. [](exact) has one network in detail.
 
-# %% mystnb={"figure": {"caption": "First order against truth on digits: share of points within a tenth of the true displacement, and median relative error; dots are medians and bars the range over the networks.", "name": "figure-first-order-study"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "First order against truth on digits: share of points within a tenth of the true displacement, and median relative error; dots are medians and bars the range over the networks.", "name": "figure-first-order-study"}} tags=["remove-input"]
 referee.first_order_figure(study)
 
-# %% tags=["hide-input"]
+# %% mystnb={"code_prompt_show": "First order against truth, in numbers", "code_prompt_hide": "Hide"} tags=["remove-input", "hide-output"]
 tables.show_tables(
     (
         referee.first_order_table(study, where),
         f"First order against truth, digits, points {where}: median and range over {study.sizes['seed']} networks; displacements in input units (pixel / 16).",
-        f"table-first-order-{i}",
+        f"supplement-first-order-{i}",
     )
     for i, where in enumerate(first_order.WHERE)
 )
@@ -188,3 +178,6 @@ tables.show_tables(
 
 # %% tags=["remove-input"]
 referee.summary(rows, steps, study)
+
+# %% tags=["remove-input"]
+tables.sources(*sets.values(), *full.values(), study)

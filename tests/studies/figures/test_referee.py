@@ -142,3 +142,14 @@ def test_the_picture_of_what_lies_outside_is_drawn(trained):
         ((i.images[0].norm(a := i.images[0].get_array()) < 0) | (i.images[0].norm(a) > 1)).sum() for i in images[:3]
     ]
     assert outside[0] == 0 < min(outside[1:])  # the mean is an image in range, the box's edge and corner are not
+
+
+def test_every_single_claim_is_counted_by_its_verdict():
+    claims = published_rows()
+    counts = referee.verdict_counts(claims)
+    single = [row for row in claims if row["kind"] != "joint"]
+    assert counts.to_numpy().sum() == len(single)
+    assert counts.loc["full CIFAR-10"].sum() == sum(row["id"][0] == "F" for row in single)
+    (axes,) = referee.verdicts_figure(claims).axes
+    assert sum(patch.get_width() for patch in axes.patches) == len(single)
+    assert f"Of {len(single)} claims {counts['reproduced'].sum()} are reproduced." in referee.answer(claims).data
