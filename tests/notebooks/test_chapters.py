@@ -10,7 +10,12 @@ ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = sorted(path.stem for path in ROOT.glob("notebooks/[0-9][0-9]_*.py"))
 # Chapters for the paper are held to showing their work; one that is rewritten is added here.
 REWRITTEN = ["00_definitions", "01_levels", "02_transitions", "03_stopping", "04_subsets", "06_full"]
-OPENED = ["08_multiverse", "09_referee", "11_gaps"]  # the others, of which a page with its answer first is asked
+OPENED = [
+    "08_multiverse",
+    "09_referee",
+    "10_objectives",
+    "11_gaps",
+]  # the others, of which a page with its answer first is asked
 HIDDEN = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
 
 

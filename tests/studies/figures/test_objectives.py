@@ -6,7 +6,15 @@ import xarray as xr
 
 from studies import objectives
 from studies.figures import objectives as objectives_figures
-from studies.figures.objectives import MEASURES, beats_plain, differences_table, front_figure, means_table, summary
+from studies.figures.objectives import (
+    MEASURES,
+    answer,
+    beats_plain,
+    differences_table,
+    front_figure,
+    means_table,
+    winners_table,
+)
 
 SEEDS = 10
 WOBBLE = np.resize([-1.0, 1.0], SEEDS)  # of mean 0
@@ -53,17 +61,13 @@ def test_an_objective_beats_plain_by_all_three(change, beats):
     assert beats_plain(picked, "kl")["beats"] == beats
     assert not beats_plain(picked, "gap")["beats"]
     assert objectives_figures.compared(picked, "kl", "band_flip_rate").difference.high < 0
-    said = summary({"some": picked, "others": made()}).data
-    ours, others, both = said.splitlines()
-    assert ours.startswith(
-        "- **some** (10 seeds): " + ("plain optimized rounding is beaten by KL (" if beats else "nothing")
-    )
-    assert "Taken alone (95 %), fewer band flips: KL; a lower J: " in ours
-    assert ("a lower J: KL;" in ours) == (change["boundary_jaccard"][0] < 0)
-    assert "The paper's term: accuracy 0.0000 [0.0000, 0.0000], band flips 0.0000 [" in ours
-    assert "Fewest band flips has KL (" in ours and f"band flips {change['band_flip_rate'][0]:+.4f} [" in ours
-    assert others.startswith("- **others** (10 seeds): nothing beats plain") and both.startswith("- Nothing beats")
-    assert ("beaten by KL" in summary({"some": picked}).data.splitlines()[-1]) == beats
+    table = winners_table({"some": picked, "others": made()}).text
+    assert table["beats plain"].tolist() == ["KL" if beats else "none", "none"]
+    assert table.loc["some", "fewest band flips"] == "KL" and table.loc["some", "networks"] == "10"
+    assert table.loc["others", "band flips, the paper's term"] == "0.0000 [0.0000, 0.0000]"
+    both, alone = (answer(sets).data for sets in ({"some": picked, "others": made()}, {"some": picked}))
+    assert f"On {int(beats)} of 2 data sets" in both and "no objective does on all" in both
+    assert ("KL does on all of them" in alone) == beats and alone.endswith("gap term does on none.")
 
 
 def test_tables_and_figure_hold_every_family_by_its_name():
