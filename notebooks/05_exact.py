@@ -9,23 +9,8 @@
 # %% [markdown]
 # (exact)=
 # # What the grid hides: exact boundaries and finite scale
-#
-# **Question.** The paper's main number, the boundary-mask Jaccard distance, is read off a grid. What does the boundary itself
-# do, how much of J is the grid's, and which measure would not depend on it?
-#
-# On a plane, a ReLU network is linear inside each cell that its units' lines cut out {cite}`regions-montufar,splinecam`. So the
-# decision boundary can be had exactly, as segments, and every measure made on a grid can be held against what it stands for.
-# [](definitions) has the measures on grids, and [](related-work) says who did this before.
 
-# %% [markdown]
-# ## Parameters
-#
-# Those of the other chapters that matter here, where one network is looked at closely: `make book P="seed=3 bits=[8,5]"`
-# reaches this one too. The network is trained here, on the digits set of scikit-learn, and every figure and table of this page is
-# computed from it: `python notebooks/execute.py 05_exact seed=3`. How it is trained, and whose choice that is, is in
-# [](setup-digits).
-
-# %% tags=["parameters"]
+# %% mystnb={"code_prompt_show": "Parameters: what you can change, and what it costs"} tags=["parameters", "hide-input"]
 seed = 0  # of the split, the initial weights and the order of the batches
 bits = [8, 7, 6, 5, 4, 3, 2]  # levels to compare with float, 2 to 16; cost: grows with their number
 width = 64  # hidden units; cost: grows with its square
@@ -47,8 +32,6 @@ specs.Levels(
     seed=seed, bits=bits, width=width, epochs=epochs, nodes=nodes, scheme=scheme, granularity=granularity
 )  # which refuses what is out of range
 
-# %%
-
 split = splits.digits(seed)
 network = networks.mlp((64, width, 10), seed)
 training.fit(network, split.train_inputs, split.train_classes, epochs=epochs, seed=seed)
@@ -59,6 +42,27 @@ agreement = first_order.compare(network, levels, plane, {"at the inputs": split.
 paper = ledger.load_claims()[1]
 shown = [b for b in (8, 4) if b in bits] or bits[:2]
 
+# %% tags=["remove-input"]
+exact_figures.answer(measured)
+
+# %% mystnb={"figure": {"caption": "The exact decision boundary of the float network (blue) and of two of its levels (orange), junctions as circles; the last panel enlarges a part and shows the cells of a grid that each boundary marks: blue and orange by one, dark by both.", "name": "figure-exact"}} tags=["remove-input"]
+exact_figures.boundaries_figure(network, {b: levels[b] for b in shown}, plane, nodes=101)
+
+# %% [markdown]
+# ## The question
+#
+# The paper's main number, the boundary-mask Jaccard distance, is read off a grid. What does the boundary itself do, how much of J is
+# the grid's, and which measure would not depend on it?
+#
+# ## How it was measured
+#
+# On a plane, a ReLU network is linear inside each cell that its units' lines cut out {cite}`regions-montufar,splinecam`. So the
+# decision boundary is available exactly, as segments, and every measure made on a grid can be compared with what it approximates.
+# [](definitions) has the measures on grids, and [](related-work) says who did this before.
+#
+# One network is trained here on the digits set of scikit-learn, and every figure and table of this page is computed from it:
+# `python notebooks/execute.py 05_exact seed=3`. [](setup-digits) says how it is trained, and whose choice that is.
+
 # %% [markdown]
 # ## The boundary itself
 #
@@ -66,10 +70,7 @@ shown = [b for b in (8, 4) if b in bits] or bits[:2]
 # each of which all logits are affine; there the boundary is where the two largest of them are equal. Junctions are true
 # points, with their classes. No grid is in the boundaries, their lengths and their distances; J and d_eff stand beside them.
 
-# %% mystnb={"figure": {"caption": "The exact decision boundary of the float network (blue) and of two of its levels (orange), junctions as circles; the last panel enlarges a part and shows the cells of a grid that each boundary marks: blue and orange by one, dark by both.", "name": "figure-exact"}} tags=["hide-input"]
-exact_figures.boundaries_figure(network, {b: levels[b] for b in shown}, plane, nodes=101)
-
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 tables.Table(
     exact_figures.exact_table(measured),
     "Each level against float, on one slice. Distances and lengths are in input units (pixel / 16). *Beyond τ*: share of the two boundaries' length without a counterpart within τ, the tolerance Jaccard distance.",
@@ -91,18 +92,18 @@ tables.Table(
 # a grid, interpolated between the nodes, have an exact boundary too. Its error falls with the square of the grid step, so that
 # here a grid will do that is far too coarse for masks; [](stopping-tolerance) says how far that holds over many networks.
 
-# %% tags=["hide-input"]
+# %% mystnb={"code_prompt_show": "Distances from interpolated logits, in numbers", "code_prompt_hide": "Hide"} tags=["remove-input", "hide-output"]
 tables.Table(
     exact_figures.interpolated_table(network, levels, plane, measured, nodes=(41, 81), tau=0.05),
     "The same distances, exact and from logits interpolated between the nodes of two coarse grids.",
-    "table-interpolated",
+    "supplement-interpolated",
 )
 
-# %% tags=["hide-input"]
+# %% mystnb={"code_prompt_show": "Junctions, in numbers", "code_prompt_hide": "Hide"} tags=["remove-input", "hide-output"]
 tables.Table(
     exact_figures.junctions_table(measured),
     "Junctions of each level: matched with one of the float network's of the same classes within the largest tolerance above, vanished, appeared; and the triple-junction cells that grids count.",
-    "table-exact-junctions",
+    "supplement-exact-junctions",
 )
 
 # %% [markdown]
@@ -114,7 +115,7 @@ tables.Table(
 # made from them count in all of the box alike, as the definitions have it; {numref}`supplement-referee-outside` has the share outside on
 # four data sets.
 
-# %% mystnb={"figure": {"caption": "Left: the float network's decision regions on the slice, the training inputs projected onto it (they lie off the plane), and the part where every pixel stays in its range. Right: points of the slice as images; blue pixels are darker than black, orange ones whiter than white.", "name": "figure-outside"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Left: the float network's decision regions on the slice, the training inputs projected onto it (they lie off the plane), and the part where every pixel stays in its range. Right: points of the slice as images; blue pixels are darker than black, orange ones whiter than white.", "name": "figure-outside"}} tags=["remove-input"]
 exact_figures.outside_figure(network, plane, split.train_inputs)
 
 # %% [markdown]
@@ -141,7 +142,7 @@ exact_figures.outside_figure(network, plane, split.train_inputs)
 # J is therefore a function of shift over step. The law wants straight pieces, few corners within a cell, and for $d$ the distance
 # to the other boundary, whatever classes it parts, since a mask knows no classes.
 
-# %% mystnb={"figure": {"caption": "Left: J measured on the slice against J by the law, all levels and resolutions. Right: the same J against the mean distance between the boundaries over the grid step; dotted is the law for one shift in all directions.", "name": "figure-law"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Left: J measured on the slice against J by the law, all levels and resolutions. Right: the same J against the mean distance between the boundaries over the grid step; dotted is the law for one shift in all directions.", "name": "figure-law"}} tags=["remove-input"]
 finite_scale.law_figure(measured)
 
 # %% [markdown]
@@ -152,7 +153,7 @@ finite_scale.law_figure(measured)
 # boundary does not run equally in all directions. J and $d_{\text{eff}}$ do not converge: the one follows the law (lines), the
 # other holds only below a grid step.
 
-# %% mystnb={"figure": {"caption": "Grid measures over what they stand for, as the grid is refined to the left; bars span the places of the grid. Lines are the finite-scale law.", "name": "figure-convergence"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Grid measures over what they stand for, as the grid is refined to the left; bars span the places of the grid. Lines are the finite-scale law.", "name": "figure-convergence"}} tags=["remove-input"]
 finite_scale.convergence_figure(measured, shown)
 
 # %% [markdown]
@@ -162,13 +163,13 @@ finite_scale.convergence_figure(measured, shown)
 # displacement in the plane is known: the way along the normal to the other boundary of the same two classes. In full space,
 # the two margins are followed along the normal to where they change sign.
 
-# %% mystnb={"figure": {"caption": "First-order against true displacement in the plane, a dot for each piece of the float boundary; positive is towards the class on its right.", "name": "figure-first-order"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "First-order against true displacement in the plane, a dot for each piece of the float boundary; positive is towards the class on its right.", "name": "figure-first-order"}} tags=["remove-input"]
 exact_figures.first_order_figure(measured, bits[:: max(1, len(bits) // 3)][:4])
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 tables.Table(
     exact_figures.first_order_table(agreement),
-    "True displacement (median magnitude, input units), median ratio of first order to it, and share of points where first order is within 10 % of it: on the slice's boundary *in the plane*, at the same points in full space (*at the boundary*), and *at the* test *inputs*, in full space.",
+    "Median ratio of first order to the true displacement, and fraction of points where first order is within 10 % of it: on the slice's boundary *in the plane*, at the same points in full space (*at the boundary*), and *at the* test *inputs*, in full space.",
     "table-first-order",
 )
 
@@ -179,7 +180,7 @@ tables.Table(
 # grid would give the paper's values; networks differ widely in their shifts ([](levels)), so two values of one network need not
 # agree. The CIFAR-10 values ask for a step of many shifts: a coarse grid, or a mask several cells thick.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 tables.Table(
     finite_scale.implied_table(paper, measured),
     "What the paper's boundary-mask Jaccard distances imply by the law, as intervals of what rounds to the reported value.",

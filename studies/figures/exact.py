@@ -160,15 +160,13 @@ def first_order_figure(data: xr.Dataset, bits: list[int]) -> Figure:
 
 
 def exact_table(data: xr.Dataset) -> tables.Frame:
-    """Tabulate by level the measures that need no grid, beside J and d_eff on the finest grid."""
+    """Tabulate by level the measures that need no grid, beside J on the finest grid."""
     fine = data.isel(nodes=int(data.nodes.values.argmax()))
-    own, step = fine.isel(place=0), number(max(fine.step_a, fine.step_b))
     columns = {
-        f"J (h = {step})": (own.boundary_jaccard, ".3f"), "d_eff": (fine.effective_displacement, ".4f"),
+        f"J (h = {number(max(fine.step_a, fine.step_b), '.3f')})": (fine.isel(place=0).boundary_jaccard, ".3f"),
         "mean distance": (data.mean_distance, ".4f"), "Hausdorff": (data.hausdorff, ".3f"),
-        **{f"beyond {t:g}": (data.tolerance_jaccard.sel(tau=t), ".3f") for t in data.tau.values},
-        "changed area": (data.changed_area, ".4f"), "grid change": (own.grid_change, ".4f"),
-        "length": (data.length, ".2f"),
+        **{f"beyond {t:g}": (data.tolerance_jaccard.sel(tau=t), ".3f") for t in data.tau.values[:2]},
+        "changed area": (data.changed_area, ".4f"),
     }  # fmt: skip
     return tables.along("bits", columns)
 
@@ -178,7 +176,9 @@ def junctions_table(data: xr.Dataset) -> tables.Frame:
     columns = {"junctions": data.junctions}
     columns |= {title: data[f"junctions_{title}"] for title in ("matched", "vanished", "appeared")}
     cells = data.junction_cells.isel(place=0)
-    columns |= {f"cells ({n} nodes)": cells.sel(nodes=n) for n in sorted(data.nodes.values)}
+    columns |= {
+        f"cells ({n} nodes)": cells.sel(nodes=n) for n in sorted({data.nodes.values.min(), data.nodes.values.max()})
+    }
     return tables.along("bits", {title: (values, ".0f") for title, values in columns.items()})
 
 
@@ -208,10 +208,21 @@ def interpolated_table(
 
 def first_order_table(agreement: xr.Dataset) -> tables.Frame:
     """Tabulate by level how far the first-order displacement can be trusted, from `first_order.compare`."""
-    shown = (("median", "true", ".4f"), ("ratio", "ratio", ".2f"), ("within 10 %", "within", ".0%"))
+    shown = (("ratio", "ratio", ".2f"), ("within 10 %", "within", ".0%"))
     places = ((where, *column) for where in agreement["where"].values for column in shown)
     columns = {f"{where}: {title}": (agreement[name].sel(where=where), form) for where, title, name, form in places}
     return tables.along("bits", columns)
+
+
+def answer(data: xr.Dataset) -> Markdown:
+    """Say what the grid makes of a small shift, and what measures it without one."""
+    bits, coarse, fine = int(data.bits.values[0]), int(data.nodes.min()), int(data.nodes.max())
+    own = data.boundary_jaccard.isel(place=0).sel(bits=bits, nodes=[coarse, fine])
+    return Markdown(
+        f"**Answer.** At {bits} bits the boundary moves by {number(data.mean_distance.sel(bits=bits))} input units in "
+        f"the mean. The Jaccard distance of the masks for the same move goes from {span(*own.values, '.2f')} as the "
+        f"grid is refined. Distances of the exact boundaries need no grid."
+    )
 
 
 def summary(data: xr.Dataset, agreement: xr.Dataset, claims: list[dict]) -> Markdown:
