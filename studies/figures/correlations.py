@@ -68,16 +68,11 @@ def correlations_table(found: xr.Dataset) -> tables.Frame:
         }
         lines.append(
             (
-                _whole(at.data_set.item()),
+                at.data_set.item(),
                 {"variant": at.variant.item(), "seeds": tables.number(at.seeds, ".0f")} | cells,
             )
         )
     return tables.frame(lines, "data set")
-
-
-def _whole(title: str) -> str:
-    """Return the name of a data set such that a line does not break within it."""
-    return title.replace("-", "\u2011")
 
 
 def predictors_table(sets: dict[str, xr.Dataset]) -> tables.Frame:
@@ -93,7 +88,7 @@ def predictors_table(sets: dict[str, xr.Dataset]) -> tables.Frame:
             line["within bits [over seeds]"] = tables.interval(within, ".3f")
             for gain, name in zip(gains, ("z less J's", "within bits, z less J's")):
                 line[name] = tables.interval(gain, ".2f", write=signed) if measure != "boundary_jaccard" else ""
-            lines.append((_whole(title), line))
+            lines.append((title, line))
     return tables.frame(lines, "data set")
 
 

@@ -189,9 +189,9 @@ def outside_table(sets: dict[str, xr.Dataset]) -> tables.Frame:
 
 def spread_table(study: xr.Dataset) -> tables.Frame:
     """Tabulate by level J and d_eff on one grid beside the measures without one: median and range over the seeds."""
-    columns = {"J": (study.boundary_jaccard, ".3f"), "d_eff": (study.effective_displacement, ".4f")}
+    columns = {"J": (study.boundary_jaccard, ".3f"), "d_eff": (study.effective_displacement, ".3f")}
     columns |= {f"beyond {tau:g}": (study.tolerance_jaccard.sel(tau=tau), ".3f") for tau in study.tau.values[:2]}
-    columns |= {"mean distance": (study.mean_distance, ".4f"), "changed area": (study.changed_area, ".4f")}
+    columns |= {"mean distance": (study.mean_distance, ".3f"), "changed area": (study.changed_area, ".4f")}
     return tables.along("bits", columns, median_range)
 
 

@@ -1,6 +1,7 @@
 """Tables that are numbered, captioned and carry their numbers; each cell is written and kept by one function here."""
 
 import html
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -177,6 +178,7 @@ class Table:
         body = [[str(index), *map(str, row)] for index, row in zip(shown.index, shown.to_numpy())]
         rule = ["---", *("---:" if column in self.numeric else "---" for column in shown.columns)]
         lines = ["| " + " | ".join(row) + " |" for row in [head, rule, *body]]
+        lines = [re.sub(r"(?<=[A-Za-z])-(?=\d)", "\u2011", line) for line in lines]  # CIFAR-10 stays in one line
         markdown = "\n".join([f"```{{table}} {self.caption}", f":name: {self.name}", "", *lines, "```"])
         caption = f"<caption>{html.escape(self.caption)}</caption><thead>"
         plain = shown.to_html(classes="dataframe").replace("<thead>", caption, 1)
