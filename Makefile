@@ -24,7 +24,7 @@ help:
 	'make bench    our measures beside those of other packages              8 min; first time 10 MB more' \
 	'make lab      the notebooks in JupyterLab                              first time 5 s and 100 MB more' \
 	'make publish  puts the fresh runs into data/results                    seconds after make book' \
-	'make lint     style of the code                                        1 s' \
+	'make lint     style of the code and of the English                     3 s' \
 	'make clean    removes the book, fresh runs and caches, keeps .venv     1 s' \
 	'' \
 	'The first of them makes .venv, which is 40 s and 2.1 GB of the above (2 cores, fast line); to undo it, remove that' \
@@ -119,6 +119,7 @@ lint:
 	@$(call environment,test)
 	@$(RUN) -m ruff check --no-cache .
 	@$(RUN) -m ruff format --check --no-cache .
+	@$(RUN) -m tests.prose
 
 clean:
 	@rm -rf _build .cache .snakemake data/runs notebooks/executed notebooks/.paired .pytest_cache .hypothesis .benchmarks

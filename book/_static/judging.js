@@ -294,17 +294,17 @@ window.bqJudging = (() => {
   /* The level at which a seed stops: the last before a limit is first passed, or, of all, the last that passes none. */
   function chosen(looks, starts, path, seed, count) {
     let level = path ? count - 1 : 0;
-    if (path) while (level > 0 && !fits(looks, starts, path, seed, level)) level--;
-    else while (level < count && fits(looks, starts, path, seed, level)) level++;
+    if (path) while (level > 0 && !fits(looks, starts, seed, level)) level--;
+    else while (level < count && fits(looks, starts, seed, level)) level++;
     return path ? level : Math.max(level - 1, 0);
   }
 
-  function fits(looks, starts, path, seed, level) {
+  function fits(looks, starts, seed, level) {
     for (let i = 0; i < looks.length; i++) {
       const { array, limit } = looks[i];
-      let most = limit + ROUNDING;
-      if (path && array.values instanceof Float32Array) most = Math.fround(most); // compared as NumPy does
-      if (array.values[starts[i] + level * array.levelStride + seed] > most) return false;
+      let rate = array.values[starts[i] + level * array.levelStride + seed];
+      if (array.values instanceof Float32Array) rate = Math.round(rate * 1e7) / 1e7; // 6 of 120 is 0.05
+      if (rate > limit + ROUNDING) return false;
     }
     return true;
   }

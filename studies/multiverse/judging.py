@@ -119,7 +119,12 @@ def _stopped(many: xr.Dataset) -> dict[str, Measured]:
 
 
 def chosen(measures: list[np.ndarray], limits: list[float], path: str) -> np.ndarray:
-    """Return the index of the level chosen: the last before a limit is first passed, or the last that passes none."""
+    """
+    Return the index of the level chosen: the last before a limit is first passed, or the last that passes none.
+
+    Rates that were kept in float32 are rounded to seven digits, so that 6 of 120 is 0.05 and passes no limit of 0.05.
+    """
+    measures = [one if one.dtype == np.float64 else one.astype(np.float64).round(7) for one in measures]
     if path == PATHS[0]:
         return bit_selection.last_before(measures, limits).level
     fits = np.logical_and.reduce([one <= limit + 1e-12 for one, limit in zip(measures, limits)])

@@ -151,6 +151,14 @@ def test_any_level_may_lie_below_one_that_does_not_qualify():
     assert judging.chosen(both, [0.4, 0.1], "any level").tolist() == [3, 0]
 
 
+@pytest.mark.parametrize("path", judging.PATHS)
+def test_a_rate_kept_in_float32_may_equal_its_limit(path):
+    for flips, level in ((6, 1), (7, 0)):  # of 120, at a limit of 0.05, which float32 has as less and 6 / 120 as more
+        rates = np.array([[0, flips, 60]]) / 120
+        assert judging.chosen([rates.astype(np.float32)], [0.05], path).tolist() == [level]
+        assert judging.chosen([rates], [0.05], path).tolist() == [level]
+
+
 def test_a_region_is_where_all_agree(tiny, stated):
     rule, rows = stated
     judged = judging.judge(tiny, rows, rule)
