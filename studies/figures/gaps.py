@@ -42,8 +42,8 @@ def answer(ledger_rows: list[dict], found: list[dict]) -> Markdown:
     left = sum(row["explanation"] == "unexplained" for row in ledger_rows)
     who = f" ({listed(survive)})" if survive else ""
     return Markdown(
-        f"**Answer.** Of {len(found)} explanations, {len(survive)} survive their test on other numbers{who}, and "
-        f"{len(fail)} do not ({listed(fail)}). Of {len(ledger_rows)} rows of the ledger, {left} stay unexplained."
+        f"**Answer.** Of {len(found)} explanations, {len(survive)}{who} survived a test on other numbers, and "
+        f"{len(fail)} did not ({listed(fail)}). Of {len(ledger_rows)} rows of the ledger, {left} stay unexplained."
     )
 
 
