@@ -368,7 +368,7 @@ BEYOND = {
     Multiverse(): 5,
     **{Multiverse(dataset=name, width=(128, 64), epochs=(10, 5)): 3 for name in ("mnist", "fashion-mnist")},
     FirstOrder(): 10,
-    Readings(): 5,
+    Readings(): 10,
     Readings(dataset="digits", networks=("mlp 64 60",)): 20,
     Readings(
         dataset="full-cifar-10",
