@@ -50,7 +50,7 @@ def without_files(text: str, address: str = "") -> str:
                 output.get(part, {}).pop(MIME, None)
     if address:
         notebook["cells"].insert(1, dict(launch.first_cell(address), id="first-run"))
-    return json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    return json.dumps(notebook, ensure_ascii=False, sort_keys=True, separators=(",", ":")) + "\n"
 
 
 def notebook_of(app: Sphinx, page: str) -> Path | None:

@@ -53,7 +53,7 @@ def move(article: Tag, page: str, pages: list[str], target: str) -> Tag:
 
 
 def write(app: Sphinx, error: Exception | None) -> None:
-    """Write the page from those that were built."""
+    """Write the page from those that were built, with all folds open and without the code that chapters fold."""
     if error is not None or app.builder.format != "html":
         return
     pages = pages_of(yaml.safe_load(Path(app.srcdir, "_toc.yml").read_text(encoding="utf-8")))
@@ -67,6 +67,11 @@ def write(app: Sphinx, error: Exception | None) -> None:
     for tag in whole.select(LEFT_OUT):
         tag.decompose()
     main.extend(articles)
+    for tag in main.select("details.above-input"):
+        if not tag.find(id=True):  # else a table is folded with it
+            tag.decompose()
+    for tag in main.select("details"):  # paper cannot be opened
+        tag["open"] = ""
     Path(app.outdir, f"{target}.html").write_text(str(whole), encoding="utf-8")
 
 
