@@ -34,7 +34,7 @@ def moved(address: str, page: str, pages: list[str], target: str) -> str:
 def key(page: str, anchor: str) -> str:
     """Return the id that stands for *anchor* of *page*, or for the page as a whole."""
     stem = posixpath.basename(page)
-    return f"{stem}-{anchor}" if anchor else stem
+    return f"in-{stem}-{anchor}" if anchor else f"in-{stem}"  # a selector begins with a letter
 
 
 def move(article: Tag, page: str, pages: list[str], target: str) -> Tag:
@@ -61,6 +61,18 @@ def write(app: Sphinx, error: Exception | None) -> None:
         BeautifulSoup(Path(app.outdir, f"{page}.html").read_text(encoding="utf-8"), "html.parser") for page in pages
     ]
     whole, target = soups[0], posixpath.join(posixpath.dirname(pages[0]), "print")
+    # Of the scripts only those for light or dark and for formulas are kept: others look for what is left out.
+    formulas = {}
+    for soup, page in zip(soups, pages):
+        for tag in soup.find_all("script"):
+            if "mathjax" in str(tag).lower():
+                if tag.get("src"):
+                    tag["src"] = moved(tag["src"], page, pages, target)
+                formulas.setdefault(str(tag), tag)
+    for tag in whole.find_all("script"):
+        if "dataset.theme" not in str(tag):
+            tag.extract()
+    whole.head.extend(formulas.values())
     articles = [move(soup.select_one("article"), page, pages, target).extract() for soup, page in zip(soups, pages)]
     whole.title.string = app.config.project
     main = whole.select_one(".bd-article-container")

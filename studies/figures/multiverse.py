@@ -260,7 +260,7 @@ def region_table(judged: Judged) -> tables.Frame:
             size = judging.region_size(judging.region(judged, kind, without))
             cells = {"": size["cells"], "of": size["of"]}
             line[f"cells that {title}"] = Cell(f"{size['cells']} of {size['of']}", cells)
-            line[f"share of specifications that {title}"] = tables.number(size["share"], ".2g")
+            line[f"share of specifications that {title}"] = tables.number(size["share"], ".4%")
     return tables.frame(lines, "numbers")
 
 

@@ -27,7 +27,7 @@ TORCH = find_spec("torch") is not None
 # What works on torch modules alone: all other modules are imported without torch.
 OF_TORCH = (
     "bqcore.metrics._gradients", "bqcore.quantizers.",
-    *(f"bqcore.auditing.{name}" for name in ("bit_plan", "bit_sweep", "sensitivity", "vendors")),
+    *(f"bqcore.auditing.{name}" for name in ("_passes", "bit_plan", "bit_sweep", "joint", "resuming", "sensitivity", "vendors")),
 )  # fmt: skip
 
 
