@@ -9,10 +9,8 @@ from bs4 import BeautifulSoup, Tag
 from sphinx.application import Sphinx
 
 REFERENCES = ("for", "aria-labelledby", "aria-describedby", "aria-controls", "headers")  # attributes that name ids
-LEFT_OUT = (
-    "#jb-print-docs-body, .bd-sidebar-primary, .bd-sidebar-secondary, .bd-header, .bd-header-article, .prev-next-area, "
-    ".headerlink"
-)
+LEFT_OUT = "#jb-print-docs-body, .prev-next-area, .headerlink"
+HIDDEN = ".bd-sidebar-primary, .bd-sidebar-secondary, .bd-header, .bd-header-article"  # the theme's scripts need them
 
 
 def pages_of(toc: dict) -> list[str]:
@@ -61,23 +59,21 @@ def write(app: Sphinx, error: Exception | None) -> None:
         BeautifulSoup(Path(app.outdir, f"{page}.html").read_text(encoding="utf-8"), "html.parser") for page in pages
     ]
     whole, target = soups[0], posixpath.join(posixpath.dirname(pages[0]), "print")
-    # Of the scripts only those for light or dark and for formulas are kept: others look for what is left out.
-    formulas = {}
+    formulas = {}  # the scripts for formulas, which the first page may not have
     for soup, page in zip(soups, pages):
         for tag in soup.find_all("script"):
             if "mathjax" in str(tag).lower():
                 if tag.get("src"):
                     tag["src"] = moved(tag["src"], page, pages, target)
                 formulas.setdefault(str(tag), tag)
-    for tag in whole.find_all("script"):
-        if "dataset.theme" not in str(tag):
-            tag.extract()
     whole.head.extend(formulas.values())
     articles = [move(soup.select_one("article"), page, pages, target).extract() for soup, page in zip(soups, pages)]
     whole.title.string = app.config.project
     main = whole.select_one(".bd-article-container")
     for tag in whole.select(LEFT_OUT):
         tag.decompose()
+    for tag in whole.select(HIDDEN):
+        tag["style"] = "display: none"
     main.extend(articles)
     for tag in main.select("details.above-input"):
         if not tag.find(id=True):  # else a table is folded with it
