@@ -71,8 +71,8 @@ def _other_digits(row: dict, _: dict) -> tuple[str, str, str]:
 def _subset(row: dict, tested: dict) -> tuple[str, str, str]:
     seen = _test(tested, "ruler", "D2")
     return (
-        f"By accuracy 6 bits are chosen, at a Jaccard distance of {_paper(row['C3'])}. "
-        f"After boundary-aware stopping it is 8 bits, at {_paper(row['C6'])}.",
+        f"By accuracy {_paper(row['C1'])} bits are chosen, at a Jaccard distance of {_paper(row['C3'])}. "
+        f"After boundary-aware stopping it is {_paper(row['C4'])} bits, at {_paper(row['C6'])}.",
         f"By accuracy {_ours(row['C1'], '.1f')} bits on average are chosen, at {_ours(row['C3'], '.3f')}. "
         f"After stopping it is {_ours(row['C4'], '.0f')} bits, at {_ours(row['C6'], '.3f')}.",
         "The paper's grid may be coarser, and its masks thicker"

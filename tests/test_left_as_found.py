@@ -113,7 +113,7 @@ def test_every_public_function_that_takes_a_model_or_inputs_is_called():
 
 
 def marked(model: nn.Module) -> list:
-    """Give *model* gradients, hooks, and parameters of which one needs none; return what the hooks saw."""
+    """Set gradients, hooks, and parameters of which one needs none in *model*; return what the hooks saw."""
     seen = []
     for i, parameter in enumerate(model.parameters()):
         parameter.requires_grad_(i != 1)

@@ -78,7 +78,7 @@ def add_citation(app: Sphinx, doctree: nodes.document, page: str) -> None:
 
 
 def is_chapter(app: Sphinx, page: str) -> bool:
-    """Tell whether a page is made from a notebook."""
+    """Check whether a page is made from a notebook."""
     return Path(app.env.doc2path(page)).suffix == ".ipynb"
 
 

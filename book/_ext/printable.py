@@ -1,4 +1,4 @@
-"""Put the pages of the reproduction on one page, print.html beside the first page: to print or search as a whole."""
+"""Write the pages of the reproduction on one page, print.html beside the first: to print or search as a whole."""
 
 import posixpath
 from pathlib import Path

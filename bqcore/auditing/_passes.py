@@ -112,7 +112,7 @@ class Replay:
 
 @contextmanager
 def patched(model: nn.Module, around: Callable) -> Iterator[None]:
-    """Put *around*(module, forward) in the place of each module's forward for a while."""
+    """Call *around*(module, forward) instead of each module's forward within the context."""
     changed = []
     try:
         for module in model.modules():

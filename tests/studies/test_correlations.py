@@ -99,7 +99,7 @@ PAPER = {"F1": 0.0029, "F2": 0.053, "F3": 0.245, "R1": 0.457, "R2": 0.435, "R3":
 
 
 def folded_runs() -> xr.Dataset:
-    """Give made-up readings of a network with folded batch norms."""
+    """Return made-up readings of a network with folded batch norms."""
     many = rounding_runs(6).isel(method=0, drop=True).sel(split="held-out").reindex(bits=[6, 4], fill_value=0.5)
     return many.assign(accuracy_lost=1 - many.accuracy)
 

@@ -12,7 +12,7 @@ PAPER = {"C1": 6, "C2": 0.0367, "C3": 0.184, "C4": 8, "C5": 0.0083, "C6": 0.048}
 
 
 def runs(seed: int, seeds: int = 3) -> xr.Dataset:
-    """Give made-up joined runs of the stopping study."""
+    """Return made-up joined runs of the stopping study."""
     draw = np.random.default_rng(seed)
     coords = {"seed": range(seeds), "split": ["calibration", "held-out"], "bits": [32, 8, 7, 6], "nodes": [81, 21],
               "tau": [0.1, 2.0]}  # fmt: skip
