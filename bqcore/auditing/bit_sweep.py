@@ -19,6 +19,7 @@ from ..quantizers.mixed_precision import mixed, model_bytes
 from ..quantizers.weights import in_float, weights
 from . import joint
 from .comparison import SPLITS, describe
+from .orders import order_fault
 from .streaming import RATES, SEVERAL, decide_split, logits_functions, measures
 
 BITS = (8, 7, 6, 5, 4, 3, 2)
@@ -188,20 +189,24 @@ def measure_candidates(
     Measure the rates of every candidate, named by *values* along *dim*, with one pass over each split.
 
     *alone* are each candidate's weights alone, in the same order, and then its activations alone, by which flips are
-    told apart. Returned with them is what to ask of a model that seems to give several labels, with a space before it,
-    or nothing.
+    told apart. Returned with them is what to ask of a model that seems to give several labels, or of classes in another
+    order than the model's decisions, with a space before it, or nothing.
     """
     functions = logits_functions(model, {**candidates, **(alone or {})}, False)
     how: dict = {"batch_size": batch_size, "alike": True, "progress": progress}
-    out, asked = [], ""
+    out, asked = [], []
     for name, split in splits.items():
         decided, _, notes = decide_split(functions, split, name, **how)
-        asked = f" {SEVERAL}" if SEVERAL in notes else asked
+        asked += [SEVERAL] if SEVERAL in notes else []
+        first = next(iter(decided.values()))
+        # Only the model's own decisions are held against the classes: candidates of few bits may be as bad as chance.
+        fault = order_fault(first._replace(decision=first.winner), name)
+        asked += [f"{fault}: do inputs and classes belong together?"] if fault else []
         out.append(along(dim, list(values), [measures(decided[key], fraction) for key in candidates]))
         if alone:
             parts = list(decided.values())
             out[-1]["flips_by"] = joint.causes(parts[: len(candidates)], parts[len(candidates) : -1], parts[-1], dim)
-    return xr.concat(out, xr.Variable("split", list(splits))), asked
+    return xr.concat(out, xr.Variable("split", list(splits))), "".join(f" {one}" for one in dict.fromkeys(asked))
 
 
 def _unused(found: xr.Dataset, candidates: Mapping) -> str:

@@ -1,7 +1,8 @@
 """Write an audit as one self-contained HTML page, which makes no request: report.html.jinja, filled in."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import jinja2
@@ -10,7 +11,7 @@ import xarray as xr
 
 from ..metrics.masks import boundary_mask
 from . import charts
-from .verdict import passing_bits
+from .verdict import passing_bits, surest
 
 ROWS = 50  # of the longest tables; the result files hold all
 # How the page writes numbers, by the names of the template's filters; None, which was not finite, is a dash.
@@ -37,7 +38,9 @@ def page(
 
     *limits* by measure are shown as kept unless one is exceeded, as the lines *exceeded* then say.
     """
-    content, ds, verdict = found.to_dict(ROWS), found.dataset, found.verdict
+    verdict, ds = found.verdict, _with_surest(found.dataset)
+    content = replace(found, dataset=ds).to_dict(ROWS)
+    named, heat = _class_names(ds), charts.heat(content["pairs"])
     splits = content["splits"].values()
     moves = [row["reference"] + row["candidate"] - 2 * row["both"] for row in content["classes"]]  # from and to a class
     stated = {one.name: one.limit for one in verdict.judged}
@@ -47,7 +50,8 @@ def page(
         "versions": ds.attrs.get("versions", ""), "verdict": verdict,
         "settling": verdict.reasons[-1] if verdict.word == "look" else None,
         "limit_rows": charts.limit_rows(verdict.judged),
-        "curve": charts.curve(content["groups"], content["band_share"]), "heat": charts.heat(content["pairs"]),
+        "curve": charts.curve(content["groups"], content["band_share"]), "named": named,
+        "heat": heat and heat | {"names": [named(k) for k in heat["classes"]]},
         "layer_bars": charts.layer_bars(found.layers), "front": charts.front(found.levels, verdict.judged, passing),
         "measured": [name for name in content["splits"]["heldout"] if all(name in split for split in splits)],
         "moved": [k for k in sorted(range(len(moves)), key=lambda k: -moves[k]) if moves[k]][:ROWS],
@@ -55,6 +59,19 @@ def page(
         "picture": _picture(ds) if "labels" in ds else None,
     }  # fmt: skip
     return rendered("report.html.jinja", content)
+
+
+def _class_names(ds: xr.Dataset) -> Callable[[int], str]:
+    """Return what writes a class by its name, or by its number where it has none; a class below 0 is not known."""
+    names = ds.class_name.values.tolist() if "class_name" in ds else range(ds.sizes["class"])
+    return lambda k: "–" if k < 0 else str(names[k])
+
+
+def _with_surest(ds: xr.Dataset) -> xr.Dataset:
+    """Return *ds* with the samples that the verdict names among the first :data:`ROWS` flips, by growing margin."""
+    flips, named = np.arange(ds.sizes["flip"]), surest(ds)
+    shown = np.union1d(np.setdiff1d(flips, named)[: ROWS - len(named)], named)
+    return ds.isel(flip=np.concatenate([shown, np.setdiff1d(flips, shown)]))
 
 
 def rendered(name: str, content: Mapping) -> str:

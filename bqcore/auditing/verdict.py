@@ -143,13 +143,17 @@ def passing_bits(levels: xr.Dataset, limits: Mapping[str, float]) -> int | None:
     return None if found.fallback[0] else int(on.bits[found.level[0]])
 
 
+def surest(dataset: xr.Dataset) -> np.ndarray:
+    """Return the places of the flipped samples to look at: those that the reference had right, by falling margin."""
+    worse = (dataset.flipped_target == dataset.flipped_from).values
+    return np.lexsort((-dataset.flipped_margin.values, ~worse))[:LISTED]
+
+
 def _samples(dataset: xr.Dataset) -> str:
-    """Name the flipped samples that the reference was surest of, those that it had right first."""
     if not dataset.sizes["flip"]:
         return "Samples: none changed its decision."
-    worse = (dataset.flipped_target == dataset.flipped_from).values
-    margin = dataset.flipped_margin.values
-    order = np.lexsort((-margin, ~worse))[:LISTED]
+    order = surest(dataset)
+    worse, margin = (dataset.flipped_target == dataset.flipped_from).values, dataset.flipped_margin.values
     names = (dataset.flipped_id if "flipped_id" in dataset else dataset.flipped_sample).values[order]
     whose = ", right in the reference and wrong in the candidate" if worse[order].all() else ""
     sure = f"float margins {margin[order].min():.3g} to {margin[order].max():.3g}"

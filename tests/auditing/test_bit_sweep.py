@@ -4,6 +4,7 @@ import copy
 import json
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -80,6 +81,16 @@ def test_the_recommendation_is_made_on_the_calibration_split_alone(lively, rule,
     content = json.loads(found.to_json())
     assert content["recommended"] == {"bits": found.recommended.bits, "kept": found.recommended.kept}
     assert content["levels"][0]["heldout"]["flip_rate"] == float(found.dataset.flip_rate.sel(bits=8, split="heldout"))
+
+
+@pytest.mark.parametrize(("change", "says"), [("permuted", "numbered in another way"), ("rows", "in another order")])
+def test_classes_that_do_not_belong_to_the_inputs_are_asked_about(lively, change, says):
+    model, calibration, (x, _) = lively
+    y = model(x).argmax(1)
+    y = (y + 1) % 10 if change == "permuted" else y[torch.randperm(len(y), generator=torch.Generator().manual_seed(0))]
+    found = bqcore.sweep(model, calibration, (x, y), bits=(8, 2))
+    assert f"the given classes are {says}: do inputs and classes belong together?" in found.conclusion
+    assert "belong together" not in bqcore.sweep(model, calibration, (x, model(x).argmax(1)), bits=(8, 2)).conclusion
 
 
 def test_without_classes_there_is_no_choice_by_accuracy(lively):

@@ -1,5 +1,6 @@
 """The page of an audit: self-contained, well formed, true to the numbers, and safe with hostile names."""
 
+import copy
 import dataclasses
 import re
 from html.parser import HTMLParser
@@ -8,9 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler
 
 import bqcore
 from bqcore.auditing import report
+from bqcore.auditing.verdict import surest
 from bqcore.metrics import masks
 from bqcore.quantizers import uniform
 
@@ -91,6 +96,24 @@ def test_the_page_holds_the_numbers_and_leaves_for_nothing(found):
     for _, _, above in (seen for seen in tags.seen if seen[0] == "table"):
         assert above[-1] == "div"  # which scrolls
     assert "prefers-color-scheme: dark" in page and 'name="viewport"' in page
+
+
+def test_classes_have_their_names_and_the_samples_to_look_at_are_shown():
+    x = np.random.default_rng(0).normal(size=(3000, 5))
+    y = np.array(["ant", "bee", "cat"])[x[:, :3].argmax(1)]
+    model = make_pipeline(MinMaxScaler(), LogisticRegression()).fit(x, y)
+    rounded = copy.deepcopy(model)
+    rounded[-1].intercept_ = rounded[-1].intercept_ + [0.5, 0, -0.5]
+    found = bqcore.audit(model, rounded, (x, y), (x, y), nodes=0)
+    page = found.to_html()
+    text = " ".join("".join(parsed(page).text).split())
+    assert (
+        found.dataset.sizes["flip"] > report.ROWS and f"{report.ROWS} of {found.dataset.sizes['flip']}: the low" in text
+    )
+    named = found.dataset.flipped_sample.values[surest(found.dataset)]
+    rows = re.findall(r'<th scope="row">(\d+)</th>', page)
+    assert set(map(str, named)) <= set(rows) and len([one for one in rows if int(one) > 2]) >= report.ROWS
+    assert re.search("(ant|bee|cat) → (ant|bee|cat)", text) and not re.search(r"\b[012] → [012]\b", text)
 
 
 def test_a_page_of_logits_alone_has_no_empty_parts(found):
