@@ -64,20 +64,15 @@ exact_figures.boundaries_figure(network, {b: levels[b] for b in shown}, plane, n
 # `python notebooks/execute.py 05_exact seed=3`. [](setup-digits) says how it is trained, and whose choice that is.
 
 # %% [markdown]
-# ## The boundary itself
+# ### Exact boundaries
 #
 # Each hidden unit is zero along a line of the slice, each deeper unit along a bent one. They cut the box into convex cells, in
 # each of which all logits are affine; there the boundary is where the two largest of them are equal. Junctions are true
 # points, with their classes. No grid is in the boundaries, their lengths and their distances; J and d_eff stand beside them.
 
-# %% tags=["remove-input"]
-tables.Table(
-    exact_figures.exact_table(measured),
-    "Each level against float, on one slice. Distances and lengths are in input units (pixel / 16). *Beyond τ*: share of the two boundaries' length without a counterpart within τ, the tolerance Jaccard distance.",
-    "table-exact",
-)
-
 # %% [markdown]
+# ### The tolerance Jaccard distance
+#
 # **The measure to use beside J** is the {term}`tolerance Jaccard distance`,
 #
 # $$ J_\tau(A, B) = 1 - \frac{|A_{\text{near } B}| + |B_{\text{near } A}|}{|A| + |B|}, $$
@@ -88,39 +83,8 @@ tables.Table(
 # The mean distance and the Hausdorff distance say how far, $J_\tau$ says how much.
 
 # %% [markdown]
-# A network with convolutions has too many units for that, and other classifiers have no lines. For them the logits at the nodes of
-# a grid, interpolated between the nodes, have an exact boundary too. Its error falls with the square of the grid step, so that
-# here a grid will do that is far too coarse for masks; [](stopping-tolerance) says how far that holds over many networks.
-
-# %% mystnb={"code_prompt_show": "Distances from interpolated logits, in numbers", "code_prompt_hide": "Hide"} tags=["remove-input", "hide-output"]
-tables.Table(
-    exact_figures.interpolated_table(network, levels, plane, measured, nodes=(41, 81), tau=0.05),
-    "The same distances, exact and from logits interpolated between the nodes of two coarse grids.",
-    "supplement-interpolated",
-)
-
-# %% mystnb={"code_prompt_show": "Junctions, in numbers", "code_prompt_hide": "Hide"} tags=["remove-input", "hide-output"]
-tables.Table(
-    exact_figures.junctions_table(measured),
-    "Junctions of each level: matched with one of the float network's of the same classes within the largest tolerance above, vanished, appeared; and the triple-junction cells that grids count.",
-    "supplement-exact-junctions",
-)
-
-# %% [markdown]
-# (outside-the-data)=
-# ## What lies outside the data
-#
-# A slice shows what the network says on a plane, and much of that plane is like no input. Where each pixel stays within the range
-# that it has in the training set is a convex polygon, whose area needs no grid either. Boundaries, junctions and the measures
-# made from them count in all of the box alike, as the definitions have it; {numref}`supplement-referee-outside` has the share outside on
-# four data sets.
-
-# %% mystnb={"figure": {"caption": "Left: the float network's decision regions on the slice, the training inputs projected onto it (they lie off the plane), and the part where every pixel stays in its range. Right: points of the slice as images; blue pixels are darker than black, orange ones whiter than white.", "name": "figure-outside"}} tags=["remove-input"]
-exact_figures.outside_figure(network, plane, split.train_inputs)
-
-# %% [markdown]
 # (finite-scale-law)=
-# ## The finite-scale law
+# ### The finite-scale law
 #
 # Take a straight boundary whose normal has the direction $\theta$. Cells are $h_a \times h_b$, and a cell is in the mask when
 # the boundary passes between its corners: when its centre is within half the cell's extent along the normal,
@@ -146,18 +110,35 @@ exact_figures.outside_figure(network, plane, split.train_inputs)
 finite_scale.law_figure(measured)
 
 # %% [markdown]
-# ## What converges
+# ## The paper beside ours
 #
-# Grid prediction change stands for the changed area and converges to it. Counted cells, times a cell's area over $w$, stand for
-# the boundary's length and converge to it with the $w$ of each direction; with $\bar w$ they are off by a few percent, as this
-# boundary does not run equally in all directions. J and $d_{\text{eff}}$ do not converge: the one follows the law (lines), the
-# other holds only below a grid step.
+# ### The paper's Jaccard distances, read backwards
+#
+# The law fixes the ratio of shift to step that a reported J stands for. On digits, this network's own boundaries then say which
+# grid would give the paper's values; networks differ widely in their shifts ([](levels)), so two values of one network need not
+# agree. The CIFAR-10 values ask for a step of many shifts: a coarse grid, or a mask several cells thick.
 
-# %% mystnb={"figure": {"caption": "Grid measures over what they stand for, as the grid is refined to the left; bars span the places of the grid. Lines are the finite-scale law.", "name": "figure-convergence"}} tags=["remove-input"]
-finite_scale.convergence_figure(measured, shown)
+# %% tags=["remove-input"]
+tables.Table(
+    finite_scale.implied_table(paper, measured),
+    "What the paper's boundary-mask Jaccard distances imply by the law, as intervals of what rounds to the reported value.",
+    "table-implied",
+)
 
 # %% [markdown]
-# ## First order against truth
+# ### Every level against float
+#
+# The same network, level by level: the measures made on a grid beside those of the exact boundaries.
+
+# %% tags=["remove-input"]
+tables.Table(
+    exact_figures.exact_table(measured),
+    "Each level against float, on one slice. Distances and lengths are in input units (pixel / 16). *Beyond τ*: share of the two boundaries' length without a counterpart within τ, the tolerance Jaccard distance.",
+    "table-exact",
+)
+
+# %% [markdown]
+# ### First order against truth
 #
 # The local boundary shift is a first-order displacement: change of margin over gradient. At points of the exact boundary the true
 # displacement in the plane is known: the way along the normal to the other boundary of the same two classes. In full space,
@@ -174,21 +155,56 @@ tables.Table(
 )
 
 # %% [markdown]
-# ## The paper's Jaccard distances, read backwards
+# ## What changes the answer
 #
-# The law fixes the ratio of shift to step that a reported J stands for. On digits, this network's own boundaries then say which
-# grid would give the paper's values; networks differ widely in their shifts ([](levels)), so two values of one network need not
-# agree. The CIFAR-10 values ask for a step of many shifts: a coarse grid, or a mask several cells thick.
+# ### The grid step
+#
+# Grid prediction change stands for the changed area and converges to it. Counted cells, times a cell's area over $w$, stand for
+# the boundary's length and converge to it with the $w$ of each direction; with $\bar w$ they are off by a few percent, as this
+# boundary does not run equally in all directions. J and $d_{\text{eff}}$ do not converge: the one follows the law (lines), the
+# other holds only below a grid step.
 
-# %% tags=["remove-input"]
-tables.Table(
-    finite_scale.implied_table(paper, measured),
-    "What the paper's boundary-mask Jaccard distances imply by the law, as intervals of what rounds to the reported value.",
-    "table-implied",
-)
+# %% mystnb={"figure": {"caption": "Grid measures over what they stand for, as the grid is refined to the left; bars span the places of the grid. Lines are the finite-scale law.", "name": "figure-convergence"}} tags=["remove-input"]
+finite_scale.convergence_figure(measured, shown)
+
+# %% [markdown]
+# ### Boundaries from interpolated logits
+#
+# A network with convolutions has too many units for an exact slice, and other classifiers have no lines. For them the logits at the nodes of
+# a grid, interpolated between the nodes, have an exact boundary too. Its error falls with the square of the grid step, so that
+# here a grid will do that is far too coarse for masks; [](stopping-tolerance) says how far that holds over many networks.
+
+# %% [markdown]
+# (outside-the-data)=
+# ### What lies outside the data
+#
+# A slice shows what the network says on a plane, and much of that plane is like no input. Where each pixel stays within the range
+# that it has in the training set is a convex polygon, whose area needs no grid either. Boundaries, junctions and the measures
+# made from them count in all of the box alike, as the definitions have it; {numref}`supplement-referee-outside` has the share outside on
+# four data sets.
+
+# %% mystnb={"figure": {"caption": "Left: the float network's decision regions on the slice, the training inputs projected onto it (they lie off the plane), and the part where every pixel stays in its range. Right: points of the slice as images; blue pixels are darker than black, orange ones whiter than white.", "name": "figure-outside"}} tags=["remove-input"]
+exact_figures.outside_figure(network, plane, split.train_inputs)
 
 # %% [markdown]
 # ## What was seen
 
 # %% tags=["remove-input"]
 exact_figures.summary(measured, agreement, paper)
+
+# %% [markdown]
+# ## Supplement
+
+# %% mystnb={"code_prompt_show": "Distances from interpolated logits, in numbers", "code_prompt_hide": "Hide"} tags=["remove-input", "hide-output"]
+tables.Table(
+    exact_figures.interpolated_table(network, levels, plane, measured, nodes=(41, 81), tau=0.05),
+    "The same distances, exact and from logits interpolated between the nodes of two coarse grids.",
+    "supplement-interpolated",
+)
+
+# %% mystnb={"code_prompt_show": "Junctions, in numbers", "code_prompt_hide": "Hide"} tags=["remove-input", "hide-output"]
+tables.Table(
+    exact_figures.junctions_table(measured),
+    "Junctions of each level: matched with one of the float network's of the same classes within the largest tolerance above, vanished, appeared; and the triple-junction cells that grids count.",
+    "supplement-exact-junctions",
+)

@@ -36,9 +36,8 @@ referee.verdicts_figure(rows)
 #
 # The paper's body was not available. So this is no review of its argument, only of what its abstract's numbers can carry when
 # its experiments are repeated over many seeds.
-
-# %% [markdown]
-# ## In short
+#
+# ### In short
 #
 # | the abstract's numbers | what they show | what they do not show | report instead |
 # | --- | --- | --- | --- |
@@ -50,12 +49,21 @@ referee.verdicts_figure(rows)
 # | local boundary shift (D5) | the linear reading | the true shift, away from the boundary | the same at boundary points, or the way along the normal |
 
 # %% [markdown]
-# ## Single runs and their spread
+# ## How it was measured
 #
 # Each number is held against the interval that our next run, or our next mean of as many runs, falls into with a probability
 # of 95 %. Inside it is *compatible*. That shows little where the interval also contains what a neighbour gives in the mean: another
 # bit-width, rounding, rule or transition. Only where it contains none is the number *reproduced*. [](the-ledger) has the rule
 # and names the neighbours.
+#
+# Claims without a number are directions. Each has a bound: a difference that would matter, with its reason in `data/claims.yml`. A
+# difference inside the bound is as good as none. The smallest difference that the seeds would probably have seen is shown beside it.
+#
+# The networks, data sets and seeds are those of all chapters: [](the-setup) lists them.
+#
+# ## The paper beside ours
+#
+# ### Every number of the abstract
 
 # %% mystnb={"figure": {"caption": "Where each reported number lies among our runs: in the shaded band the next run could give it. Ticks: means of the neighbours; where one is inside the band, our runs cannot tell it from ours. Marks at the edge lie farther out. In words: the number, and our 95 % interval.", "name": "figure-positions"}} tags=["remove-input"]
 verdicts.positions_figure(rows)
@@ -64,14 +72,13 @@ verdicts.positions_figure(rows)
 Markdown(ledger.chance_line(rows))
 
 # %% [markdown]
-# Claims without a number are directions. Each has a bound: a difference that would matter, with its reason in `data/claims.yml`. A
-# difference inside the bound is as good as none; one that is smaller than the ticks would probably not have been seen.
+# ### Directions
 
 # %% mystnb={"figure": {"caption": "Directions: mean differences paired by seed with their 95 % intervals, in units of each one's bound. In the shaded band a difference is smaller than its bound. Ticks: the smallest difference that so many seeds see with a probability of 80 %. S5 and S6 are above 0, but smaller than their bound; the 3-bit gains of the gap term (R6) are above 0 too, where the claim is that there are none.", "name": "figure-directions"}} tags=["remove-input"]
 verdicts.directions_figure(rows)
 
 # %% [markdown]
-# ## The grid that the CIFAR-10 numbers imply
+# ### The grid that the CIFAR-10 numbers imply
 #
 # J is a function of the boundary's shift over the grid step ([](finite-scale-law)). So a reported J and a shift give a step. The
 # paper states no step; the shifts of our networks, read from our coarsest grid, give an interval for it. It holds if the
@@ -89,38 +96,7 @@ tables.Table(
 referee.steps_figure(subsets, steps)
 
 # %% [markdown]
-# ## What to report instead
-#
-# Recommended, and computed here: a {term}`tolerance Jaccard distance`, the share of the two boundaries' length without a counterpart
-# within τ input units ([](exact)), beside J wherever the boundary can be had exactly or from interpolated logits; the
-# mean distance; the changed area of the slice.
-#
-# The tables of levels, stopping rules and roundings have it beside J, from exact boundaries or interpolated logits; how little it
-# depends on the grid of these, where the masks' J does, stands in [](stopping-tolerance), [](subsets-tolerance) and
-# [](full-tolerance). A stopping rule that goes by it stands beside the paper's in [](stopping) and [](subsets).
-
-# %% mystnb={"code_prompt_show": "Measures without a grid, in numbers", "code_prompt_hide": "Hide"} tags=["remove-input", "hide-output"]
-tables.Table(
-    referee.spread_table(study),
-    f"Digits: J and d_eff on one grid of {first_order.NODES} nodes a side, and measures without a grid; lengths in input units (pixel / 16), *beyond τ* is the tolerance Jaccard distance. Median and range over {study.sizes['seed']} networks.",
-    "supplement-referee-instead",
-)
-
-# %% [markdown]
-# ## What a slice shows
-#
-# J, grid prediction change and junctions are read off a plane that holds hardly an input. [](outside-the-data) draws what lies
-# outside the data, which is counted like the rest.
-
-# %% mystnb={"code_prompt_show": "What slices show, in numbers", "code_prompt_hide": "Hide"} tags=["remove-input", "hide-output"]
-tables.Table(
-    referee.outside_table(sets | full),
-    "PCA slices: the share of the variance of the inputs that the plane holds, the share of its area where some pixel is outside the range that it has in the inputs that the slice is fitted on, and the levels at which a slice of either split shows fewer than three classes, where no junction can be, with the number of networks. Median and range over the networks' splits.",
-    "supplement-referee-outside",
-)
-
-# %% [markdown]
-# ## Stopping: what it saves, and what could have been seen
+# ### Stopping: what it saves, and what could have been seen
 #
 # *Flips saved* is the choice by accuracy less boundary-aware stopping, paired by seed; *at equal bits* is against networks that
 # all have as many bits. The last columns are the power: the smallest mean saving that a paired test would have found in four
@@ -134,11 +110,7 @@ tables.Table(
 )
 
 # %% [markdown]
-# The limit is a choice too. The abstract states none, so each number is judged at the limit that calibration data pick, and S2 with
-# S4, and C4 to C6, together at every limit of a grid fixed beforehand: {numref}`supplement-stopping-limits-one` and
-# {numref}`supplement-subset-limits`.
-#
-# ## Calibration against held-out: three correlations
+# ### Calibration against held-out: three correlations
 #
 # Over all levels and networks the correlation is near 1, since both axes follow the bits. Fisher's interval takes each point for
 # independent, which levels of one network are not; the second interval leaves out one seed at a time. Within a level only the networks
@@ -152,8 +124,16 @@ tables.Table(
 )
 
 # %% [markdown]
+# ## What changes the answer
+#
+# ### The limit of a stopping rule
+#
+# The abstract states no limit. So each number is judged at the limit that calibration data pick. S2 with S4, and C4 to C6, are also
+# judged together at every limit of a grid fixed beforehand: {numref}`supplement-stopping-limits-one` and
+# {numref}`supplement-subset-limits`.
+#
 # (first-order-study)=
-# ## How far the linear reading holds
+# ### How far the linear reading holds
 #
 # The local boundary shift is a first-order displacement. Here it is held against the true one: in the plane, along the normal of the
 # exact boundary; in full space, along the float margin's normal, to where either margin is 0, halved down to rounding in float64.
@@ -162,6 +142,46 @@ tables.Table(
 
 # %% mystnb={"figure": {"caption": "First order against truth on digits: share of points within a tenth of the true displacement, and median relative error; dots are medians and bars the range over the networks.", "name": "figure-first-order-study"}} tags=["remove-input"]
 referee.first_order_figure(study)
+
+# %% [markdown]
+# ### What a slice shows
+#
+# J, grid prediction change and junctions are read off a plane that holds hardly an input. [](outside-the-data) draws what lies
+# outside the data, which is counted like the rest.
+
+# %% [markdown]
+# ## What was seen
+
+# %% tags=["remove-input"]
+referee.summary(rows, steps, study)
+
+# %% [markdown]
+# ### What to report instead
+#
+# We recommend the {term}`tolerance Jaccard distance`, the share of the two boundaries' length without a counterpart within τ input
+# units ([](exact)). Report it beside J wherever the boundary is known exactly or from interpolated logits, together with the mean
+# distance and the changed area of the slice.
+#
+# The tables of levels, stopping rules and roundings list it beside J. [](stopping-tolerance), [](subsets-tolerance) and
+# [](full-tolerance) show how much of it, and how much of J, depends on the grid. [](stopping) and [](subsets) compare a stopping rule
+# by this distance with the paper's.
+
+# %% [markdown]
+# ## Supplement
+
+# %% mystnb={"code_prompt_show": "Measures without a grid, in numbers", "code_prompt_hide": "Hide"} tags=["remove-input", "hide-output"]
+tables.Table(
+    referee.spread_table(study),
+    f"Digits: J and d_eff on one grid of {first_order.NODES} nodes a side, and measures without a grid; lengths in input units (pixel / 16), *beyond τ* is the tolerance Jaccard distance. Median and range over {study.sizes['seed']} networks.",
+    "supplement-referee-instead",
+)
+
+# %% mystnb={"code_prompt_show": "What slices show, in numbers", "code_prompt_hide": "Hide"} tags=["remove-input", "hide-output"]
+tables.Table(
+    referee.outside_table(sets | full),
+    "PCA slices: the share of the variance of the inputs that the plane holds, the share of its area where some pixel is outside the range that it has in the inputs that the slice is fitted on, and the levels at which a slice of either split shows fewer than three classes, where no junction can be, with the number of networks. Median and range over the networks' splits.",
+    "supplement-referee-outside",
+)
 
 # %% mystnb={"code_prompt_show": "First order against truth, in numbers", "code_prompt_hide": "Hide"} tags=["remove-input", "hide-output"]
 tables.show_tables(
@@ -172,12 +192,6 @@ tables.show_tables(
     )
     for i, where in enumerate(first_order.WHERE)
 )
-
-# %% [markdown]
-# ## What was seen
-
-# %% tags=["remove-input"]
-referee.summary(rows, steps, study)
 
 # %% tags=["remove-input"]
 tables.sources(*sets.values(), *full.values(), study)

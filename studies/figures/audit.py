@@ -24,7 +24,7 @@ from ..data import splits
 from ..formats import interval, listed, number, percent
 from . import quantizers, style, tables
 from .source_data import attach
-from .style import QUANTIZED_COLOUR
+from .style import INK, QUANTIZED_COLOUR
 
 # Quantizers of as many bits that the summary compares over the networks measured here.
 _PAIRS = (
@@ -84,7 +84,7 @@ def verdict_figure(found: bit_sweep.Sweep, limits: Mapping[str, float]) -> Figur
             look = {"color": OUTCOME_LOOKS[one.outcome][0], "marker": OUTCOME_LOOKS[one.outcome][1]}
             axes.plot([one.low, one.high], [row, row], color=look["color"], lw=2)
             axes.plot(one.estimate, row, ms=6, clip_on=False, **look)
-        axes.axvline(limit, color="black", lw=1, ls="--")
+        axes.axvline(limit, color=INK, lw=1, ls="--")
         axes.set_title(f"{TITLES[name]}\nlimit {percent(limit, 1)}", fontsize=9, loc="left")
         if limit > 0:  # linear up to the limit, a logarithm from there, so that both ends are seen
             axes.set_xscale("symlog", linthresh=limit)
@@ -115,7 +115,7 @@ def layers_figure(found: xr.Dataset) -> Figure:
     rates = found.band_flip_rate
     figure, axes = plt.subplots(figsize=(_WIDTH, 0.35 * rates.size + 0.9))
     ends = np.abs(np.stack([found.band_flip_rate_low, found.band_flip_rate_high]) - rates.values)
-    axes.barh(range(rates.size), rates, xerr=ends, color=QUANTIZED_COLOUR, ecolor="black", capsize=3, height=0.6)
+    axes.barh(range(rates.size), rates, xerr=ends, color=QUANTIZED_COLOUR, ecolor=INK, capsize=3, height=0.6)
     axes.set(yticks=range(rates.size), yticklabels=[f"layer {name!r}" for name in rates.layer.values.tolist()])
     axes.set(ylim=(rates.size - 0.5, -0.5), xlabel=f"band flips with this layer alone at {found.bits} bits")
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -157,7 +157,7 @@ def plans_figure(rates: xr.DataArray) -> Figure:
         if level in gaps:
             mean = gaps[level]
             axes.errorbar(place + 0.32, mean.estimate, [[mean.estimate - mean.low], [mean.high - mean.estimate]],
-                          fmt="s", color="black", capsize=3)  # fmt: skip
+                          fmt="s", color=INK, capsize=3)  # fmt: skip
     axes.axhline(0, color=style.GREY, lw=1)
     axes.set(xticks=range(len(bits)), xticklabels=[f"{b} bits" for b in bits], ylabel="band flips: uniform less plan")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))

@@ -12,7 +12,7 @@ from .. import correlations
 from ..formats import Ends, listed, signed
 from . import style, tables
 from .source_data import attach, rows
-from .style import FLOAT_COLOUR, PAPER_COLOUR
+from .style import FLOAT_COLOUR, GREEN, PAPER_COLOUR
 
 _NAMES = {
     "nearest": "nearest", "layers": "optimized by layer", "logits": "optimized on the logits",
@@ -42,7 +42,7 @@ def correlations_figure(found: xr.Dataset, lowest: float, highest: float) -> Fig
     heights = np.arange(found.sizes["row"])
     axes.axvspan(lowest, highest, color=PAPER_COLOUR, alpha=0.25, lw=0, label="the paper")
     for name, ends, shift, colour, full in (
-        ("within", "within_", 0.2, "#009e73", False),
+        ("within", "within_", 0.2, GREEN, False),
         ("r", "", -0.1, FLOAT_COLOUR, True),
     ):
         low, high = (found[f"{ends}{end}"].values for end in ("low", "high"))

@@ -13,7 +13,7 @@ from bqcore.metrics.planes import Plane
 
 from . import style
 from .source_data import attach
-from .style import BOTH_COLOUR, FLOAT_COLOUR, QUANTIZED_COLOUR
+from .style import BOTH_COLOUR, FAINT, FLOAT_COLOUR, GREY, INK, QUANTIZED_COLOUR
 
 _FINE = 401  # nodes a side of the lines that are drawn
 
@@ -29,7 +29,7 @@ def overview_figure(f: torch.nn.Linear, q: torch.nn.Linear, x: torch.Tensor, pla
     end = foot + change.displacement[0] * normal / np.linalg.norm(normal)
     local.plot(*zip(point, foot), color=FLOAT_COLOUR, lw=2.5)
     local.annotate("", end, foot, arrowprops={"color": QUANTIZED_COLOUR, "width": 2, "headwidth": 8})
-    local.plot(*point, "o", color="black")
+    local.plot(*point, "o", color=INK)
     local.text(*(point + 0.05), f"x:  r = {r.radius[0]:.2f}\nδ = {change.displacement[0]:.2f}", fontsize=9)
     local.set_title("at an input", loc="left")
     grids = [label_grids.label_grid(model, plane, nodes) for model in (f, q)]
@@ -79,10 +79,10 @@ def _draw_decisions(axes: Axes, f: torch.nn.Linear, q: torch.nn.Linear) -> xr.Da
     m_f, m_q = before[rows, winner] - before[rows, rival], after[rows, winner] - after[rows, rival]
     flipped = decisions.decide(before) != decisions.decide(after)
     band = np.isin(rows, decisions.boundary_band(before))
-    axes.axvspan(0, m_f[band].max(), color="#dddddd", lw=0)
+    axes.axvspan(0, m_f[band].max(), color=FAINT, lw=0)
     axes.plot(m_f[~flipped], m_q[~flipped], "o", ms=3.5, color=FLOAT_COLOUR, alpha=0.7, mew=0, label="kept")
     axes.plot(m_f[flipped], m_q[flipped], "X", ms=6, color=QUANTIZED_COLOUR, mew=0, label="flipped")
-    axes.axhline(0, color="black", lw=0.8, ls=":")
+    axes.axhline(0, color=INK, lw=0.8, ls=":")
     axes.legend(frameon=False, fontsize=8, loc="upper left", handletextpad=0.2)
     axes.set(xlabel="margin, float", ylabel="same pair's margin, quantized", xlim=(0, None))
     axes.set_title(f"in decisions: {flipped.mean():.0%} flip", loc="left")
@@ -99,7 +99,7 @@ def mask_figure(f: torch.nn.Linear, q: torch.nn.Linear, plane: Plane, nodes: int
     for axes, labels, name in zip(panels, grids, ("float", "quantized")):
         axes.pcolormesh(a, b, masks.boundary_mask(labels), cmap="Greys", vmax=3, rasterized=True)
         colours = np.array(style.CLASS_COLOURS)[labels].ravel()
-        axes.scatter(*np.meshgrid(a, b), c=colours, s=24, edgecolor="#666666", linewidth=0.4, zorder=2)
+        axes.scatter(*np.meshgrid(a, b), c=colours, s=24, edgecolor=GREY, linewidth=0.4, zorder=2)
         row, column = np.nonzero(masks.junction_cells(labels))
         middles = (a[column] + a[column + 1]) / 2, (b[row] + b[row + 1]) / 2
         axes.plot(*middles, "o", ms=17, mfc="none", mec=QUANTIZED_COLOUR, mew=2)
@@ -137,7 +137,7 @@ def ruler_figure(measured: pd.DataFrame) -> Figure:
         jaccard.plot(d[d <= h], 2 * d[d <= h] / (4 * h / np.pi + d[d <= h]), color=colour, lw=1)
         shift.plot(d, here.effective_displacement, ".", color=colour)
         shift.axvline(h, color=colour, lw=0.8, ls="--")
-    shift.plot(d, d, color="black", lw=0.8)
+    shift.plot(d, d, color=INK, lw=0.8)
     jaccard.set(xlabel="shift d, sides of the square", ylabel="boundary-mask Jaccard distance")
     jaccard.legend(frameon=False)
     shift.set(xlabel="shift d, sides of the square", ylabel="d_eff, sides of the square", ylim=(0, 1.2 * d.max()))

@@ -20,7 +20,7 @@ from ..formats import level, number, percent, span
 from ..specs import FLOAT
 from . import finite_scale, style, tables
 from .source_data import attach
-from .style import BOTH_COLOUR, CLASS_COLOURS, FLOAT_COLOUR, QUANTIZED_COLOUR
+from .style import BOTH_COLOUR, CLASS_COLOURS, FLOAT_COLOUR, INK, QUANTIZED_COLOUR
 
 _LETTER = {"boxstyle": "circle", "facecolor": "white", "edgecolor": "black", "pad": 0.2}
 _BELOW = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.01), "frameon": False, "ncols": 2}
@@ -123,7 +123,7 @@ def outside_figure(network: nn.Sequential, plane: planes.Plane, inputs: torch.Te
     figure, panels = plt.subplots(1, 4, figsize=(9.5, 3.6), width_ratios=(1.9, 1, 1, 1), layout="constrained")
     axes = panels[0]
     draw_exact(axes, exact, FLOAT_COLOUR, regions=True)
-    axes.plot(*scores.T, ".", color="black", ms=1.5, label="training inputs")
+    axes.plot(*scores.T, ".", color=INK, ms=1.5, label="training inputs")
     look = {"color": QUANTIZED_COLOUR, "lw": 1.8, "label": "every pixel in its range"}
     axes.plot(*np.append(corners, corners[:1], axis=0).T, **look)
     _frame(axes, plane.low, plane.high, f"{percent(outside)} of the slice lies outside")
@@ -152,7 +152,7 @@ def first_order_figure(data: xr.Dataset, bits: list[int]) -> Figure:
             here.piece_displacement, here.piece_first_order, ".", ms=3, color=FLOAT_COLOUR, alpha=0.5, rasterized=True
         )
         reach = 1.1 * float(np.nanmax(np.abs(here.piece_displacement), initial=1e-9))
-        axes.plot([-reach, reach], [-reach, reach], color="black", lw=0.8, ls=":")
+        axes.plot([-reach, reach], [-reach, reach], color=INK, lw=0.8, ls=":")
         axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", title=level(one))
         axes.set_xlabel("true displacement, input units")
     panels[0].set_ylabel("first order, input units")

@@ -13,7 +13,7 @@ from bqcore.quantizers.uniform import level_range
 from ..formats import level, span
 from . import style, tables
 from .source_data import attach
-from .style import BOTH_COLOUR, FLOAT_COLOUR, level_colour
+from .style import BOTH_COLOUR, FLOAT_COLOUR, GREY, INK, level_colour
 
 ROUNDING = 0.0005  # the paper's Jaccard distances have three decimals
 _READ = {"D2": 8, "D4": 4, "C6": 8, "C3": 6, "R1": 4}  # claims that are read backwards, with their bits
@@ -43,7 +43,7 @@ def convergence_figure(data: xr.Dataset, bits: list[int]) -> Figure:
     bottom = {"xscale": "log", "xlabel": "grid step h, input units"}
     jaccard.set(ylabel="boundary-mask Jaccard distance", xlim=reach, ylim=(0, 1.02), **bottom)
     for axes in (change, length, shift):
-        axes.axhline(1, color="black", lw=0.8, ls=":")
+        axes.axhline(1, color=INK, lw=0.8, ls=":")
     shift.set(ylabel="d_eff / mean distance", ylim=(0, None), **bottom)
     for axes in (change, length):
         axes.legend(frameon=False)
@@ -82,14 +82,14 @@ def law_figure(data: xr.Dataset) -> Figure:
         here = shown.sel(nodes=nodes)
         for axes, x in zip(panels, (here.law_jaccard, here.shift_over_step)):
             axes.scatter(x, here.pooled_jaccard, c=colours, marker=mark, s=22)
-    panels[0].plot([0, 1], [0, 1], color="black", lw=0.8, ls=":")
+    panels[0].plot([0, 1], [0, 1], color=INK, lw=0.8, ls=":")
     panels[0].set(xlabel="J by the law, from exact distances", ylabel="J measured", aspect="equal")
     ratio = np.geomspace(1e-2, 1e2, 200)
     law = finite_scale.isotropic_jaccard(ratio, (1.0, 1.0))
-    panels[1].plot(ratio, law, color="black", lw=1, ls=":")
+    panels[1].plot(ratio, law, color=INK, lw=1, ls=":")
     panels[1].set(xscale="log", xlabel="mean distance between the boundaries / grid step", ylabel="J measured")
     names = [Line2D([], [], ls="", marker="o", color=c, label=level(b)) for b, c in zip(data.bits.values, colours)]
-    names += [Line2D([], [], ls="", marker=m, color="#777777", label=f"{n} nodes") for n, m in marks.items()]
+    names += [Line2D([], [], ls="", marker=m, color=GREY, label=f"{n} nodes") for n, m in marks.items()]
     panels[1].legend(handles=names, frameon=False, fontsize=7, ncols=2)
     return attach(figure, shown.assign(law_of_all_directions=("law_shift_over_step", law), law_shift_over_step=ratio))
 

@@ -17,17 +17,17 @@ from ..multiverse.cifar import PLANES, STEPS
 from ..multiverse.cifar_claims import split_by_gap
 from . import style, tables
 from .source_data import attach, joined, rows
-from .style import FLOAT_COLOUR, QUANTIZED_COLOUR
+from .style import FAINT, FLOAT_COLOUR, GREEN, GREY, INK, PINK, QUANTIZED_COLOUR
 
 GROUPS = {
     "D": "digits by bit-width", "J": "junctions between adjacent levels", "S": "stopping on digits and MNIST",
     "C": "stopping on the CIFAR-10 subset", "F": "6 bits on full CIFAR-10", "R": "optimized rounding and the gap term",
     "K": "calibration against held-out",
 }  # fmt: skip
-OUTCOME_COLOURS = {"held": "#009e73", "open": "#767676", "failed": "#d55e00"}
+OUTCOME_COLOURS = {"held": GREEN, "open": GREY, "failed": QUANTIZED_COLOUR}
 _SHAPES = {"held": "o", "open": "s", "failed": "D"}
 _MARKS = {"held": "✓", "open": "?", "failed": "✗"}
-_GREY, _HELD_OUT = "#999999", {"split": "held-out"}
+_GREY, _HELD_OUT = GREY, {"split": "held-out"}
 _BAND = {"share": 0.2, "nearness": "margin"}
 MEASURES = {
     "accuracy_lost": "accuracy lost", "flip_rate": "flips", "band_flip_rate": "band flips", "chosen_bits": "bits",
@@ -121,11 +121,11 @@ def _draw_outcomes(figure: Figure, entry: dict) -> xr.Dataset:
     for axes, test in zip(panels, entry["tests"]):
         colour, direction = OUTCOME_COLOURS[test["outcome"]], "direction" in test
         paper = 0.0 if direction else test["reported"]
-        axes.axvline(paper, color="#767676" if direction else QUANTIZED_COLOUR, ls=":" if direction else "--", lw=1.3)
+        axes.axvline(paper, color=GREY if direction else QUANTIZED_COLOUR, ls=":" if direction else "--", lw=1.3)
         axes.plot([test["low"], test["high"]], [0, 0], color=colour, lw=3, solid_capstyle="butt", alpha=0.45)
         axes.plot(test["estimate"], 0, "o", color=colour, ms=6)
         if test["baseline"] is not None and not direction:
-            axes.plot(test["baseline"], 0, "o", mfc="white", color="#444444", ms=5)
+            axes.plot(test["baseline"], 0, "o", mfc="white", color=INK, ms=5)
         axes.set(yticks=[], ylim=(-1, 1))
         axes.spines["left"].set_visible(False)
         axes.tick_params(labelsize=7.5)
@@ -161,7 +161,7 @@ def _draw_folding(axes: Axes, entry: dict, load) -> xr.Dataset:
         here = many.sel(trained=trained)
         for seed in here.seed.values:
             pair = here.sel(seed=seed, step=list(STEPS[:2]))
-            axes.plot(pair.flip_rate, pair.band_flip_rate, color="#cccccc", lw=1, zorder=1)
+            axes.plot(pair.flip_rate, pair.band_flip_rate, color=FAINT, lw=1, zorder=1)
         for step, colour in zip(STEPS, (FLOAT_COLOUR, OUTCOME_COLOURS["held"], _GREY)):
             one = here.sel(step=step)
             axes.plot(one.flip_rate, one.band_flip_rate, mark, color=colour, ms=5, label=f"{step} – {trained}")
@@ -177,12 +177,12 @@ def _draw_rulers(axes: Axes, entry: dict, load) -> xr.Dataset:
     chosen_on = entry["chosen_on"]
     where = {name: chosen_on[name] for name in ("trained", "step", "scheme")}
     mean = load(chosen_on["data"]).boundary_jaccard.sel(where).mean("seed")
-    for cells, colour in zip(mean.thickness.values, (FLOAT_COLOUR, OUTCOME_COLOURS["held"], "#cc79a7")):
+    for cells, colour in zip(mean.thickness.values, (FLOAT_COLOUR, OUTCOME_COLOURS["held"], PINK)):
         here = mean.sel(thickness=cells)
         axes.plot(here.sel(bits=8).values.ravel(), here.sel(bits=6).values.ravel(), ".", color=colour, ms=5,
                   label=f"thickened by {cells}" if cells else "thin masks")  # fmt: skip
     frozen = mean.sel(entry["frozen"])
-    axes.plot(frozen.sel(bits=8), frozen.sel(bits=6), "o", mfc="none", color="#1a1a1a", ms=10, label="frozen")
+    axes.plot(frozen.sel(bits=8), frozen.sel(bits=6), "o", mfc="none", color=INK, ms=10, label="frozen")
     stated = ledger.reported()
     axes.plot(stated["C6"], stated["C3"], "*", ms=14, color=QUANTIZED_COLOUR, label="the paper")
     axes.set(xlabel="J at 8 bits", ylabel="J at 6 bits")
@@ -222,7 +222,7 @@ def _draw_steps(axes: Axes, entry: dict, load) -> xr.Dataset:
     nearest = many.nearest_band_pair_order_flip_rate.mean("seed")
     for granularity, look in (("tensor", ":"), ("channel", "-.")):
         value = float(nearest.sel(granularity=granularity))
-        axes.axhline(value, color="#767676", lw=1, ls=look, label=f"nearest, a {granularity}")
+        axes.axhline(value, color=GREY, lw=1, ls=look, label=f"nearest, a {granularity}")
     axes.axhline(ledger.reported()["R3"], color=QUANTIZED_COLOUR, ls="--", label="the paper")
     axes.set(xscale="log", xlabel="steps of optimized rounding", ylabel="pair-order flips in the band", ylim=(0, None))
     axes.legend(frameon=False, fontsize=6.5, ncols=2)
@@ -295,7 +295,7 @@ def gain_figure(many: xr.Dataset) -> Figure:
     shifts = np.linspace(-0.1, 0.1, len(kept))
     for row, (measure, title) in zip(panels, _GAINS.items()):
         for axes, bits in zip(row, found.bits.values.tolist()):
-            axes.axhline(0, color="#767676", lw=1, ls=":")
+            axes.axhline(0, color=GREY, lw=1, ls=":")
             for (steps, examples), colour, shift in zip(kept, colours, shifts):
                 one = found.sel(measure=measure, bits=bits, optimization_steps=steps, examples=examples)
                 ends = np.abs(np.stack([one.low, one.high]) - one.estimate.values)

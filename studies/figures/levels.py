@@ -19,7 +19,7 @@ from ..formats import level, listed, number, percent, short, span
 from ..specs import FLOAT
 from . import style, tables
 from .source_data import attach
-from .style import BOTH_COLOUR, FLOAT_COLOUR, QUANTIZED_COLOUR
+from .style import BOTH_COLOUR, FLOAT_COLOUR, INK, QUANTIZED_COLOUR
 
 _MEDIAN, _HIGH = {"quantile": 0.5}, {"quantile": 0.95}
 # By title: the measure, and where it is taken. The paper's Table 1, and the tables of the supplement.
@@ -68,11 +68,11 @@ def levels_figure(run: xr.Dataset) -> Figure:
             jaccard = number(run.boundary_jaccard.sel(bits=bits, nodes=len(run.a)), ".2f")
             axes.set_title(f"{level(bits)}: J = {jaccard}, flips {percent(run.flip_rate.sel(bits=bits), 2)}")
         b, a = np.nonzero(cells)
-        axes.plot(run.cell_a[a], run.cell_b[b], "o", ms=6, mfc="none", mec="black", mew=1.1)
+        axes.plot(run.cell_a[a], run.cell_b[b], "o", ms=6, mfc="none", mec=INK, mew=1.1)
     last.set_axis_off()
     colours = {"float only": FLOAT_COLOUR, "quantized only": QUANTIZED_COLOUR, "both": BOTH_COLOUR}
     handles = [Patch(color=colour, label=f"boundary mask, {where}") for where, colour in colours.items()]
-    handles.append(Line2D([], [], ls="", marker="o", ms=6, mfc="none", mec="black", label="triple-junction cell"))
+    handles.append(Line2D([], [], ls="", marker="o", ms=6, mfc="none", mec=INK, label="triple-junction cell"))
     last.legend(handles=handles, loc="center left", frameon=False)
     data = run[["labels", "boundary_jaccard", "flip_rate"]].sel(nodes=len(run.a))
     data["boundary_cell"] = style.flags(masks, "boundary mask")
@@ -232,7 +232,7 @@ def shifts_figure(runs: xr.Dataset, reported: dict[tuple[str, int], float]) -> F
     axes.legend(frameon=False)
     ratio = (data.signed_distance_change / data.displacement).rename("ratio")
     style.draw_runs(ratios, ratio)
-    ratios.axhline(1, color="black", lw=0.8, ls=":")
+    ratios.axhline(1, color=INK, lw=0.8, ls=":")
     ratios.set(xlabel="bits", ylabel="Δs / δ, of the medians of a run")
     return attach(figure, data.assign(theirs | {"ratio": ratio.assign_attrs(long_name="Δs / δ", units="1")}))
 

@@ -14,7 +14,7 @@ from ..formats import number, percent, span
 from ..multiverse import judging
 from . import style, tables
 from .source_data import attach, joined
-from .style import FLOAT_COLOUR, QUANTIZED_COLOUR
+from .style import FAINT, FLOAT_COLOUR, GREEN, GREY, INK, QUANTIZED_COLOUR, SKY
 from .tables import Cell
 
 # What each axis is called, in the order of the figures.
@@ -29,7 +29,7 @@ AXES = {
     "nearness": "band: lowest in", "share": "band: fraction", "method": "rounding", "eta": "gap weight η",
     "optimization_steps": "steps of rounding", "examples": "inputs of rounding",
 }  # fmt: skip
-OUTCOMES = {"holds": "#009e73", "inconclusive": "#56b4e9", "fails": QUANTIZED_COLOUR}
+OUTCOMES = {"holds": GREEN, "inconclusive": SKY, "fails": QUANTIZED_COLOUR}
 _RULERS = (
     "plane", "nodes", "mask", "extent", "thickness", "grid", "kind", "count", "summary", "transition", "place",
     "gradient", "pair", "nearness", "share",
@@ -170,7 +170,7 @@ def _heat_map(values: np.ndarray, rows: list[str], columns: list[str], title: st
     axes.imshow(np.ma.masked_invalid(values), cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (i, j), value in np.ndenumerate(values):
         if np.isfinite(value):
-            colour = "white" if value > 0.6 else "#1a1a1a"
+            colour = "white" if value > 0.6 else INK
             axes.text(j, i, number(100 * value, ".0f"), ha="center", va="center", fontsize=7.5, color=colour)
     axes.set(xticks=range(len(columns)), xticklabels=columns, title=f"{title}, %")
     axes.set_yticks(range(len(rows)), rows, fontsize=8)
@@ -198,11 +198,11 @@ def curve_figure(judged: Judged, claims: list[dict], names: list[str]) -> Figure
     )  # fmt: skip
     for (upper, lower), (name, curve) in zip(panels.T, curves.items()):
         count, rows = _count(judged[name]), _values_of(judged[name])
-        look = {"color": "#cccccc", "lw": 0, "label": "95 % interval (median)"}
+        look = {"color": FAINT, "lw": 0, "label": "95 % interval (median)"}
         upper.fill_between(curve.middle, curve.low, curve.high, **look)
         upper.plot(curve.place, curve.estimate, color=FLOAT_COLOUR, label="ours")
         if isinstance(stated[name], str):
-            upper.axhline(0, color="#767676", lw=1, ls=":", label="no difference")
+            upper.axhline(0, color=GREY, lw=1, ls=":", label="no difference")
         else:
             upper.axhline(stated[name], color=QUANTIZED_COLOUR, ls="--", label="the paper")
             curve["reported"] = float(stated[name])

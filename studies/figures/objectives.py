@@ -12,6 +12,7 @@ from .. import objectives
 from ..formats import listed, number, signed
 from . import style, tables
 from .source_data import attach, rows
+from .style import FAINT, GREEN, GREY, INK, PINK, QUANTIZED_COLOUR, SKY
 from .tables import Cell
 
 # Measure, its title, the form of its numbers; of masks on the first grid, of boundaries at the usual tolerance.
@@ -29,10 +30,10 @@ NAMES = {
 }  # fmt: skip
 # Told apart by mark as well as by colour: beside the study's objectives, plain, terms, learned steps.
 MARKS = {
-    "nearest": ("#999999", "s"), "gptq": ("#999999", "D"), "step": ("#999999", "v"), "layers": ("#999999", "^"),
-    "mse": ("#1a1a1a", "o"), "gap": ("#d55e00", "o"), "hinge": ("#d55e00", "^"), "weighted": ("#56b4e9", "o"),
-    "kl": ("#009e73", "o"), "band kl": ("#009e73", "^"), "boundary": ("#cc79a7", "o"),
-    "mse, step": ("#1a1a1a", "v"), "kl, step": ("#009e73", "v"),
+    "nearest": (GREY, "s"), "gptq": (GREY, "D"), "step": (GREY, "v"), "layers": (GREY, "^"),
+    "mse": (INK, "o"), "gap": (QUANTIZED_COLOUR, "o"), "hinge": (QUANTIZED_COLOUR, "^"), "weighted": (SKY, "o"),
+    "kl": (GREEN, "o"), "band kl": (GREEN, "^"), "boundary": (PINK, "o"),
+    "mse, step": (INK, "v"), "kl, step": (GREEN, "v"),
 }  # fmt: skip
 _TABLED = ("accuracy", "band_flip_rate", "boundary_jaccard", "tolerance_jaccard")  # what a table has room for
 _JUDGED = (("accuracy", "accuracy", ".4f"), ("band_flip_rate", "band flips", ".4f"), ("boundary_jaccard", "J", ".3f"))
@@ -119,8 +120,8 @@ def front_figure(sets: dict[str, xr.Dataset]) -> Figure:
     figure, panels = style.panels(len(sets), 4, (2.5, 2.7), (0, 0.9))
     names, drawn = ("band_flip_rate", "accuracy"), []
     for axes, (title, picked) in zip(panels, sets.items()):
-        axes.axhline(0, color="#cccccc", lw=0.8)
-        axes.axvline(0, color="#cccccc", lw=0.8)
+        axes.axhline(0, color=FAINT, lw=0.8)
+        axes.axvline(0, color=FAINT, lw=0.8)
         for family, (colour, mark) in MARKS.items():
             x, y = found = [compared(picked, family, name).difference for name in names]
             bars = [[[one.estimate - one.low], [one.high - one.estimate]] for one in found]

@@ -18,6 +18,7 @@ from bqcore.metrics import statistics
 from .. import published, vendors
 from . import style, tables
 from .source_data import attach
+from .style import FAINT
 
 RULER = "PTQ-W, {} bits, a step per channel"  # at equal bytes is what takes at most _SLACK of this one's
 _SLACK, _CHANCE = 1.1, 0.05
@@ -95,7 +96,7 @@ def flips_figure(kept: xr.Dataset) -> Figure:
         axes.set(ylim=(len(names) - 0.5, -0.5), xlim=(-0.001, 1), xticks=ticks, xticklabels=ticks)
         axes.minorticks_off()
         for row in range(1, len(names)):
-            axes.axhline(row - 0.5, color="#cccccc", linewidth=0.6)
+            axes.axhline(row - 0.5, color=FAINT, linewidth=0.6)
     figure.legend(*panels.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     names = ["flip_rate", "band_flip_rate", "weight_bits", "bytes", "stored", "float_bytes"]
     return attach(figure, kept[names].assign(at_equal_bytes=equal.astype(int)))

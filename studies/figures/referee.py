@@ -15,7 +15,7 @@ from . import style, tables, verdicts
 from .finite_scale import ROUNDING
 from .source_data import attach, rows
 from .stopping import first_of
-from .style import BOTH_COLOUR, DATASETS, FLOAT_COLOUR, QUANTIZED_COLOUR
+from .style import BOTH_COLOUR, DATASETS, FLOAT_COLOUR, GREEN, QUANTIZED_COLOUR, SKY
 from .tables import Cell, median_range
 
 GROUPS = {
@@ -210,7 +210,7 @@ def first_order_table(study: xr.Dataset, where: str) -> tables.Frame:
 def first_order_figure(study: xr.Dataset) -> Figure:
     """Draw by level the fraction of points where first order is within a tenth of the truth, and its median error."""
     shown = study[["within", "error"]]
-    looks = (("#0072b2", "o"), ("#56b4e9", "v"), ("#009e73", "s"), ("#d55e00", "D"))
+    looks = ((FLOAT_COLOUR, "o"), (SKY, "v"), (GREEN, "s"), (QUANTIZED_COLOUR, "D"))
     order = np.arange(study.sizes["bits"])
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.6))
     for axes, values in zip(panels, shown.values()):

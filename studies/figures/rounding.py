@@ -15,7 +15,7 @@ from ..specs import FLOAT
 from . import style, tables
 from .correlations import best_predictors
 from .source_data import attach, joined
-from .style import FLOAT_COLOUR
+from .style import FLOAT_COLOUR, GREEN, GREY, QUANTIZED_COLOUR, SKY
 from .subsets import PAPER, draw_seeds
 from .tables import mean_deviation
 
@@ -30,7 +30,7 @@ _FOLDED = {
 }  # fmt: skip
 _ACCURACY = ("accuracy", "accuracy", ".3f")
 NAMES = {"nearest": "nearest", "layers": "optimized by layer", "logits": "optimized on the logits"}
-_BITS = {4: ("#0072b2", "o"), 3: ("#d55e00", "s")}  # colour and mark
+_BITS = {4: (FLOAT_COLOUR, "o"), 3: (QUANTIZED_COLOUR, "s")}  # colour and mark
 _SWEPT = {"boundary_jaccard": "boundary Jaccard"}
 _SWEPT |= {name: title for name, title, _ in (*_SHOWN[1:3], _ACCURACY)}
 
@@ -128,7 +128,7 @@ def levels_figure(sets: dict[str, xr.Dataset], folded: xr.Dataset, paper: dict[s
     many["a tensor, folded"] = folded.sel(nodes=nodes)
     bits = folded.bits.values.tolist()
     shown = {name: one[list(titles)].sel(bits=bits).reset_coords(drop=True) for name, one in many.items()}
-    looks = ((FLOAT_COLOUR, "o"), ("#56b4e9", "s"), ("#009e73", "^"))
+    looks = ((FLOAT_COLOUR, "o"), (SKY, "s"), (GREEN, "^"))
     figure, panels = plt.subplots(2, 2, figsize=(9, 4.7), sharex=True)
     stated = dict(zip(titles, (paper["F1"], paper["F2"], paper["F3"])))
     for axes, (measure, title) in zip(panels.flat, titles.items()):
@@ -170,7 +170,7 @@ def rounding_figure(many: xr.Dataset, channel: xr.Dataset, paper: dict[str, floa
     figure, panels = plt.subplots(len(titles), len(columns), figsize=(9, 6.2), sharey=True, sharex="row", squeeze=False)
     for row, (measure, title) in zip(panels, titles.items()):
         for axes, bits in zip(row, columns):
-            colour, mark = _BITS.get(bits, ("#666666", "^"))
+            colour, mark = _BITS.get(bits, (GREY, "^"))
             values = found[bits][measure].transpose("seed", "rounding").values
             heights = np.arange(len(names))
             axes.plot(
@@ -205,14 +205,14 @@ def sweep_figure(many: xr.Dataset) -> Figure:
         about = many[name].attrs
         change[name].attrs = about | {"long_name": f"{about.get('long_name', name)}, less at η = 0"}
         for bits in change.bits.values.tolist():
-            colour, mark = _BITS.get(bits, ("#666666", "^"))
+            colour, mark = _BITS.get(bits, (GREY, "^"))
             for split, line in (("calibration", "--"), ("held-out", "-")):
                 here = change[name].sel(bits=bits, split=split).transpose("eta", "seed")
                 if split == "held-out":
                     axes.plot(here.eta, here, line, color=colour, alpha=0.3, lw=0.8)
                 look = {"marker": mark, "ms": 4, "color": colour, "label": f"{bits} bits, {split}"}
                 axes.plot(here.eta, here.mean("seed"), line, **look)
-        axes.axhline(0, color="#999999", lw=0.8)
+        axes.axhline(0, color=GREY, lw=0.8)
         axes.set(title=title, xlabel="η", xscale="log")
     panels[0].set_ylabel("change against η = 0")
     style.legend_below(figure, panels[0], 4)

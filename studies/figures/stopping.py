@@ -13,13 +13,13 @@ from ..formats import ends, listed, number
 from ..specs import FLOAT
 from . import style, tables
 from .source_data import attach, joined
-from .style import DATASETS, level_colour
+from .style import DATASETS, FLOAT_COLOUR, GREEN, GREY, INK, PINK, QUANTIZED_COLOUR, SKY, level_colour
 from .tables import arrow, beyond_column, difference, frame, mean
 
 # One colour and one mark for each rule, everywhere; told apart without colour too.
 RULES = {
-    "accuracy": ("#1a1a1a", "s"), "flips": ("#56b4e9", "v"), "band flips": ("#009e73", "^"),
-    "jaccard": ("#d55e00", "o"), "jaccard and band flips": ("#cc79a7", "D"), "beyond τ": ("#0072b2", "P"),
+    "accuracy": (INK, "s"), "flips": (SKY, "v"), "band flips": (GREEN, "^"),
+    "jaccard": (QUANTIZED_COLOUR, "o"), "jaccard and band flips": (PINK, "D"), "beyond τ": (FLOAT_COLOUR, "P"),
 }  # fmt: skip
 
 
@@ -143,7 +143,7 @@ def price_figure(sets: dict[str, xr.Dataset], chosen: dict[str, xr.Dataset]) -> 
         saved = stopping.at_equal_bits(many, choices, "flip_rate") - choices.flip_rate.sel(split="held-out")
         found = np.array([_gain(values) for values in saved.transpose("choice", "seed").values]).T
         names = [label(choice) for choice in each(choices)]
-        axes.axvline(0, color="black", lw=0.8, ls=":")
+        axes.axvline(0, color=INK, lw=0.8, ls=":")
         for place, (middle, low, high) in enumerate(found.T):
             colour, mark = RULES[choices.rule.values[place]]
             axes.errorbar(
@@ -174,7 +174,7 @@ def transfer_figure(sets: dict[str, xr.Dataset]) -> Figure:
     for axes, (title, many) in zip(panels, sets.items()):
         jaccard = many.boundary_jaccard.isel(nodes=0).sel(bits=many.bits != FLOAT).transpose("seed", "bits", "split")
         shown[title] = jaccard.to_dataset()
-        axes.plot([0, 1], [0, 1], color="#999999", lw=0.8)
+        axes.plot([0, 1], [0, 1], color=GREY, lw=0.8)
         for bits in jaccard.bits.values.tolist():
             look = {"ms": 3.5, "alpha": 0.6, "mec": "none", "color": level_colour(bits), "label": f"{bits}"}
             axes.plot(*jaccard.sel(bits=bits).values.T, "o", rasterized=True, **look)
@@ -200,9 +200,9 @@ def front_figure(sets: dict[str, xr.Dataset], chosen: dict[str, xr.Dataset]) -> 
         equal = _front(many.sel(bits=[bits for bits in many.bits.values if bits not in (FLOAT, 2)]))
         rules = _front(chosen[title])
         shown[title] = equal.merge(rules.rename(flip_rate="rule_flip_rate", model_bytes="rule_model_bytes"))
-        axes.plot(equal.model_bytes / 1000, equal.flip_rate, ".-", color="#999999", lw=1, label="uniform bit-width")
+        axes.plot(equal.model_bytes / 1000, equal.flip_rate, ".-", color=GREY, lw=1, label="uniform bit-width")
         for at in (equal.sel(bits=bits) for bits in equal.bits):
-            look = {"textcoords": "offset points", "xytext": (5, 4), "fontsize": 7.5, "color": "#666666"}
+            look = {"textcoords": "offset points", "xytext": (5, 4), "fontsize": 7.5, "color": GREY}
             axes.annotate(str(at.bits.item()), (at.model_bytes / 1000, at.flip_rate), **look)
         _draw_rules(axes, each(rules))
         axes.set_yscale("symlog", linthresh=0.002)

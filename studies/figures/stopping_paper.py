@@ -14,7 +14,7 @@ from ..specs import FLOAT
 from . import style, tables, tolerance
 from .source_data import attach
 from .stopping import LABELS, RULES, first_of, limits_table, stopping_table, variants_table
-from .style import DATASETS
+from .style import DATASETS, INK
 
 
 def answer(sets: dict[str, xr.Dataset], chosen: dict[str, xr.Dataset]) -> Markdown:
@@ -145,7 +145,7 @@ def limits_figure(many: xr.Dataset, choices: xr.Dataset, reported: dict[str, flo
         x, y = here.flip_rate.mean("seed"), here.boundary_jaccard.mean("seed")
         axes.plot(x, y, mark, color=colour, ms=6, alpha=0.85, label=LABELS.get(rule, "accuracy, going down"))
     other = fewest_that_keep(many).sel(split="held-out").isel(nodes=0)
-    axes.plot(other.flip_rate.mean(), other.boundary_jaccard.mean(), "s", mfc="white", mec="#1a1a1a", ms=8,
+    axes.plot(other.flip_rate.mean(), other.boundary_jaccard.mean(), "s", mfc="white", mec=INK, ms=8,
               label="accuracy, fewest bits that keep all of it")  # fmt: skip
     for keys, says, aside in ((("S1", "S3"), "by accuracy", (10, -4)), (("S2", "S4"), "boundary-aware", (10, -6))):
         place = [reported[name] for name in keys]

@@ -19,8 +19,10 @@ CLASS_COLOURS = (
     "#77aadd", "#eedd88", "#ffaabb", "#44bb99", "#dddddd", "#ee8866", "#bbcc33", "#99ddff", "#aaaa00", "#c9b3e6",
 )  # fmt: skip
 DATASETS = formats.DATASETS
-FLOAT_COLOUR, QUANTIZED_COLOUR, BOTH_COLOUR = "#0072b2", "#d55e00", "#1a1a1a"
-PAPER_COLOUR, GREY = QUANTIZED_COLOUR, "#767676"  # the paper's values: a dashed line or a star; what is not compared
+# Okabe and Ito's colours, which people of every colour vision tell apart.
+FLOAT_COLOUR, QUANTIZED_COLOUR, SKY, GREEN, PINK = "#0072b2", "#d55e00", "#56b4e9", "#009e73", "#cc79a7"
+INK, GREY, FAINT = "#1a1a1a", "#767676", "#cccccc"  # text and zero lines; what is not compared; guides and grounds
+PAPER_COLOUR, BOTH_COLOUR = QUANTIZED_COLOUR, INK  # the paper's values: a dashed line or a star; cells on both masks
 # A verdict's colour, mark and face, those of its badge in the book; each has its own shape, for whoever sees no colour.
 VERDICT_LOOKS = {
     "reproduced": ("#0b5394", "o", "#0b5394"), "compatible": ("#0b5394", "s", "#dcebf7"),
@@ -78,7 +80,7 @@ def draw_runs(axes: Axes, values: xr.DataArray, along: str = "bits") -> None:
     # In an SVG hundreds of dots are a picture: one by one they would take more room than all else.
     dots = axes.plot(places + aside, values, "o", color=FLOAT_COLOUR, alpha=0.35, ms=2.5, mew=0, rasterized=True)
     dots[0].set_label("one network")
-    axes.plot(places, values.median("seed"), "_", color="black", ms=22, mew=1.6, label="median")
+    axes.plot(places, values.median("seed"), "_", color=INK, ms=22, mew=1.6, label="median")
     axes.set_xticks(places, values[along].values)
 
 
@@ -90,7 +92,7 @@ def legend_below(figure: Figure, axes: Axes, columns: int) -> Legend:
 
 def level_colour(bits: int) -> str:
     """Return the colour of a bit-width, from dark for 8 to light for 2, as in every figure; others are grey."""
-    return LEVEL_COLOURS.get(int(bits), "#777777")
+    return LEVEL_COLOURS.get(int(bits), GREY)
 
 
 def verdict_mark(verdict: str) -> dict:
@@ -117,7 +119,7 @@ def draw_regions(axes: Axes, labels: xr.DataArray) -> None:
 
 def write_class(axes: Axes, x: float, y: float, label: int) -> None:
     """Write a class into its region."""
-    axes.text(x, y, str(label), ha="center", va="center", fontsize=9, color="#333333")
+    axes.text(x, y, str(label), ha="center", va="center", fontsize=9, color=INK)
 
 
 def mark_cells(axes: Axes, cells: np.ndarray, run: xr.Dataset, colour: str, alpha: float = 1.0) -> None:

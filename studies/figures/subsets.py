@@ -13,11 +13,11 @@ from ..specs import FLOAT
 from . import stopping as shown
 from . import style, tables
 from .source_data import attach
-from .style import FLOAT_COLOUR, PAPER_COLOUR
+from .style import FLOAT_COLOUR, GREEN, PAPER_COLOUR
 
 PAPER = {"marker": "D", "ls": "", "color": PAPER_COLOUR, "ms": 7, "zorder": 5, "label": "the paper"}
 _COARSE = 21  # nodes a side of the coarse ruler, with masks thickened by a cell
-_RULES = {"by accuracy": (FLOAT_COLOUR, "s"), "after stopping": ("#009e73", "o")}
+_RULES = {"by accuracy": (FLOAT_COLOUR, "s"), "after stopping": (GREEN, "o")}
 
 
 def rulers(many: xr.Dataset) -> dict[str, xr.DataArray]:
@@ -55,7 +55,7 @@ def levels_figure(many: xr.Dataset, flips: dict[int, float], distances: dict[int
     bits = [b for b in many.bits.values.tolist() if b != FLOAT]
     of = {"flips": many.flip_rate.sel(split="held-out")} | rulers(many)
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.1))
-    looks = ((panels[0], FLOAT_COLOUR, "o"), (panels[1], FLOAT_COLOUR, "o"), (panels[1], "#009e73", "s"))
+    looks = ((panels[0], FLOAT_COLOUR, "o"), (panels[1], FLOAT_COLOUR, "o"), (panels[1], GREEN, "s"))
     for (title, values), (axes, colour, mark) in zip(of.items(), looks):
         draw_seeds(axes, values.sel(bits=bits), colour, title, mark)
     for axes, theirs in zip(panels, (flips, distances)):

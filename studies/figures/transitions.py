@@ -15,6 +15,7 @@ from ..formats import ends, listed, number, percent, short
 from ..specs import FLOAT
 from . import style, tables
 from .source_data import attach
+from .style import FAINT, GREY, INK, PINK, SKY
 
 _COLUMNS = {
     "junction cells": "junction_union", "inside what changes": "junction_union_changed",
@@ -61,9 +62,9 @@ def junction_test_figure(runs: xr.Dataset) -> Figure:
     figure, axes = plt.subplots(figsize=(9, 3.9))
     sns.boxplot(
         frame, x="transition", y="share", hue="of", hue_order=list(_COMPARED.values()), fliersize=1.5, linewidth=0.8,
-        palette=["#dddddd", "#999999", "#56b4e9", "#cc79a7"], ax=axes,
+        palette=[FAINT, GREY, SKY, PINK], ax=axes,
     )  # fmt: skip
-    axes.axhline(0.5, color="black", lw=0.8, ls=":")
+    axes.axhline(0.5, color=INK, lw=0.8, ls=":")
     axes.set(xlabel="transition, bits", ylabel="share within one cell of a junction", ylim=(-0.02, 1.02))
     axes.legend(title=None, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 1.16))
     return attach(figure, runs[list(_COMPARED)])

@@ -10,10 +10,10 @@ from .. import verdicts
 from ..formats import Ends, interval, signed, span
 from . import style
 from .source_data import attach, rows
-from .style import FLOAT_COLOUR
+from .style import FLOAT_COLOUR, INK
 
 _REACH = 3  # half-widths of an interval, or bounds, that a figure shows
-_TICK = {"marker": "|", "ls": "", "color": "#333333", "ms": 9}
+_TICK = {"marker": "|", "ls": "", "color": INK, "ms": 9}
 
 
 def positions(claims: list[dict]) -> pd.DataFrame:

@@ -110,7 +110,7 @@ def test_a_chapter_shows_its_data_sets_folded(clone):
 @pytest.mark.parametrize("chapter", sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.py")))
 def test_the_setup_is_reached_from_every_chapter_with_networks_of_the_paper(chapter):
     text = (ROOT / "notebooks" / f"{chapter}.py").read_text(encoding="utf-8")
-    without = ("00_definitions", "07_audit", "09_referee")  # formulas, networks as a user's own, results of the others
+    without = ("00_definitions", "07_audit")  # formulas, networks as a user's own
     assert bool(re.search(r"setup\.table\(|\]\((the-)?setup", text)) != (chapter in without)
 
 
