@@ -119,6 +119,29 @@ def test_a_network_alone_is_trained_with_a_bar_and_kept_for_its_runs(here, capsy
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == kept
 
 
+def test_networks_of_several_seeds_are_trained_at_once_and_a_stopped_block_goes_on(here, monkeypatch, capsys):
+    jobs = sweeps.by_seed(TINY, 7)
+    sweeps._train_together(jobs, workers=1, progress=True)
+    assert "levels, digits, mlp: training: 100%" in capsys.readouterr().err
+    files = [sweeps.checkpoint_file(job) for job in jobs]
+    found = [path.read_bytes() for path in files]
+    for path in files:
+        path.unlink()
+    assert [sweeps.keep_classifier(job).read_bytes() for job in jobs] == found, "alone"
+    for i in (1, 3, 4):  # as a block that was stopped leaves them
+        files[i].unlink()
+    stamps = [path.stat().st_mtime_ns for path in files if path.exists()]
+    blocks = []
+    monkeypatch.setattr(sweeps, "each", lambda call, work, **_: blocks.extend(work) or [call(*one) for one in work])
+    sweeps._train_together([*jobs, Coin()], workers=1, progress=False)
+    assert [[job for job, _ in files] for (files,) in blocks] == [[jobs[1], jobs[3], jobs[4]]]
+    assert [path.read_bytes() for path in files] == found
+    assert [files[i].stat().st_mtime_ns for i in (0, 2, 5, 6)] == stamps
+    blocks.clear()
+    sweeps._train_together([*jobs, replace(TINY, seed=7)], workers=1, progress=False)
+    assert not blocks and not sweeps.checkpoint_file(replace(TINY, seed=7)).exists(), "one is trained by its own run"
+
+
 def test_another_seed_gives_another_run(tiny):
     other = STUDY.measured(replace(TINY, seed=1))
     assert not np.array_equal(other.target, tiny.target)
@@ -164,9 +187,7 @@ def test_an_interrupted_sweep_ends_with_one_line(here, moment):
     out, error = process.communicate(timeout=240)
     assert process.returncode == 130
     assert out == ""
-    assert [line for line in error.splitlines() if line and not line.startswith("levels, digits, mlp: runs:")] == [
-        STOPPED
-    ]
+    assert [line for line in error.splitlines() if line and not line.startswith("levels, digits, mlp: ")] == [STOPPED]
     wait_for(lambda: group_is_gone(process), 120)
     for path in seed_files(here):
         _store.load_dataset(path)
@@ -180,7 +201,7 @@ def test_a_full_disk_ends_a_sweep_in_one_line_and_keeps_what_is_done(here):
     out, error = process.communicate(timeout=240)
     assert process.returncode == 2
     assert out == ""
-    (line,) = [line for line in error.splitlines() if line and not line.startswith("levels, digits, mlp: runs:")]
+    (line,) = [line for line in error.splitlines() if line and not line.startswith("levels, digits, mlp: ")]
     assert line.startswith("studies run: [Errno 27] ")
     assert line.endswith(".nc could not be written (File too large): nothing was lost; make room and run again.")
     assert seed_files(here) == [here / STUDY.file(TINY)]

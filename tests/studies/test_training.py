@@ -16,7 +16,7 @@ from torch import nn
 from bqcore._threads import one_thread
 from studies.data.splits import digits
 from studies.networks import build, mlp
-from studies.training import fit
+from studies.training import fit, fit_together, stackable
 
 
 def weights(model: nn.Module) -> list[torch.Tensor]:
@@ -67,6 +67,49 @@ def test_steps_are_those_of_torch_s_adam_to_the_last_bit(make):
             nn.functional.cross_entropy(model(x[batch]), y[:192][batch]).backward()
             optimizer.step()
     assert same(weights(fit(make(), x, y[:192], epochs=4, seed=5, learning_rate=0.01)), weights(model))
+
+
+@pytest.mark.parametrize("trial", range(12))
+def test_networks_trained_together_get_the_weights_that_each_gets_alone(trial):
+    draw = np.random.default_rng(trial)
+    count, inputs, width, classes = draw.integers((1, 1, 1, 2), (7, 9, 9, 12))
+    batch_size = int(draw.integers(1, 40))
+    rows = int(draw.integers(batch_size, 4 * batch_size + 1))  # most often with a smaller last batch
+    sizes, seeds = (8 * inputs, 8 * width, classes), draw.choice(1000, count, replace=False).tolist()
+    order = torch.Generator().manual_seed(trial)
+    x, y = torch.rand(count, rows, sizes[0], generator=order), torch.randint(classes, (count, rows), generator=order)
+    how = {"epochs": 3, "batch_size": batch_size, "learning_rate": 0.01}
+    models = [mlp(sizes, seed) for seed in seeds]
+    assert fit_together(models, x, y, seeds=seeds, **how) == models
+    alone = [fit(mlp(sizes, seed), x[i], y[i], seed=seed, **how) for i, seed in enumerate(seeds)]
+    for model, other, seed in zip(models, alone, seeds):
+        assert same(weights(model), weights(other)) and not model.training
+        assert not same(weights(model), weights(mlp(sizes, seed)))
+
+
+@pytest.mark.parametrize(("width", "rows"), [(64, 1347), (32, 898), (64, 898), (128, 898), (64, 1078)])
+def test_steps_together_are_autograd_s_and_adam_s_to_the_last_bit(width, rows):
+    """In the sizes of the studies on digits, whose last batches are of 3, 2 and 54 inputs."""
+    split = digits(0)
+    x, y = torch.cat(split[::2])[:rows], torch.cat(split[1::2])[:rows]
+    model, order = mlp((64, width, 10), 1), torch.Generator().manual_seed(1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.001, fused=True)
+    with one_thread():
+        for batch in (part for _ in range(2) for part in torch.randperm(rows, generator=order).split(64)):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
+            optimizer.step()
+    others = [mlp((64, width, 10), seed) for seed in (0, 1, 2)]
+    found = fit_together(others, [x.flip(0), x, x], [y.flip(0), y, y], epochs=2, seeds=[0, 1, 2])
+    assert same(weights(found[1]), weights(model))
+
+
+def test_only_networks_of_one_hidden_layer_are_trained_together():
+    others = [mlp((64, 10), 0), mlp((64, 8, 8, 10), 0), mlp((64, 9, 10), 0), mlp((9, 8, 10), 0), nn.Linear(8, 8)]
+    assert [stackable(model) for model in others] == 5 * [False]
+    assert stackable(build("mlp", (1, 28, 28), 10, width=8, seed=0))
+    with pytest.raises(ValueError, match="A model is no ReLU network of one hidden layer with sizes that 8 divides"):
+        fit_together([mlp((64, 8, 10), 0), others[2]], [], [], epochs=1, seeds=[0, 1])
 
 
 def test_training_learns(trained):
