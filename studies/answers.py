@@ -38,23 +38,24 @@ def _digits(row: dict, _: dict) -> tuple[str, str, str]:
     single = [row[name]["verdict"] for name in ("D1", "D2", "D3", "D4", "D5")]
     return (
         f"At 8 bits no test label changes, yet the boundary moves: its Jaccard distance is {_paper(row['D2'])}. "
-        f"At 4 bits it is {_paper(row['D4'])}. Changes sit at junctions.",
-        f"{sum(verdict in _AGREE for verdict in single)} of {len(single)} numbers lie among those of our networks. Of "
-        f"these, {single.count('reproduced')} exclude every other bit-width. Few changed cells are at junctions: "
-        f"{number(row['J1']['estimate'] + 0.5, '.3f')} of them.",
-        f"“At junctions” depends on its reading. More often than chance: {row['J1-chance']['verdict']}. "
-        f"Mostly: {row['J1']['verdict']}.",
+        f"At 4 bits it is {_paper(row['D4'])}. Changes between bit-widths sit at junctions.",
+        f"{sum(verdict in _AGREE for verdict in single)} of {len(single)} numbers fit our networks. Of "
+        f"these, {single.count('reproduced')} fit no other bit-width. Few of the cells that change are at junctions: "
+        f"a fraction of {number(row['J1']['estimate'] + 0.5, '.3f')}.",
+        f"“Sit at junctions” has two readings. More often than by chance: {row['J1-chance']['verdict']}. "
+        f"Most of them: {row['J1']['verdict']}.",
     )
 
 
 def _stopping(row: dict, tested: dict) -> tuple[str, str, str]:
     return (
-        f"Stopping by the boundary cuts flips from {_paper(row['S1'])} to {_paper(row['S2'])}. "
-        f"It cuts the Jaccard distance from {_paper(row['S3'])} to {_paper(row['S4'])}.",
+        "Bits are removed until the boundary moves too far, not until accuracy falls. "
+        f"This cuts flips from {_paper(row['S1'])} to {_paper(row['S2'])}. "
+        f"The Jaccard distance falls from {_paper(row['S3'])} to {_paper(row['S4'])}.",
         f"Flips fall from {_ours(row['S1'], '.4f')} to {_ours(row['S2'], '.4f')}. The distance falls from "
         f"{_ours(row['S3'], '.3f')} to {_ours(row['S4'], '.3f')}. "
-        f"The two numbers after stopping are {row['S2+S4']['verdict']} together.",
-        "By accuracy, the paper may take the fewest bits of all that keep it, where we stop at the first drop"
+        f"Taken together, the two numbers after stopping are {row['S2+S4']['verdict']}.",
+        "The paper may choose the fewest bits of all that keep accuracy; ours stops at the first drop"
         + _outcome(tested, "accuracy rule"),
     )
 
@@ -63,21 +64,22 @@ def _other_digits(row: dict, _: dict) -> tuple[str, str, str]:
     small = all(row[name]["equivalent"] for name in ("S5", "S6"))
     return (
         "The same rule reduces flips on MNIST and on Fashion-MNIST.",
-        f"It saves {_ours(row['S5'], '.4f')} of all decisions on MNIST and {_ours(row['S6'], '.4f')} on Fashion-MNIST.",
-        "Both savings are shown to be smaller than half of the paper's on digits." * small,
+        f"It does: by {_ours(row['S5'], '.4f')} on MNIST and by {_ours(row['S6'], '.4f')} on Fashion-MNIST.",
+        "Both reductions are shown to be less than half of the paper's on digits." * small,
     )
 
 
 def _subset(row: dict, tested: dict) -> tuple[str, str, str]:
     seen = _test(tested, "ruler", "D2")
     return (
-        f"By accuracy {_paper(row['C1'])} bits are chosen, at a Jaccard distance of {_paper(row['C3'])}. "
-        f"After boundary-aware stopping it is {_paper(row['C4'])} bits, at {_paper(row['C6'])}.",
-        f"By accuracy {_ours(row['C1'], '.1f')} bits on average are chosen, at {_ours(row['C3'], '.3f')}. "
-        f"After stopping it is {_ours(row['C4'], '.0f')} bits, at {_ours(row['C6'], '.3f')}.",
-        "The paper's grid may be coarser, and its masks thicker"
+        f"A limit on accuracy chooses {_paper(row['C1'])} bits, at a Jaccard distance of {_paper(row['C3'])}. "
+        f"A limit on the boundary chooses {_paper(row['C4'])} bits, at {_paper(row['C6'])}.",
+        f"A limit on accuracy chooses {_ours(row['C1'], '.1f')} bits on average, at {_ours(row['C3'], '.3f')}. "
+        f"A limit on the boundary chooses {_ours(row['C4'], '.0f')} bits, at {_ours(row['C6'], '.3f')}.",
+        "The paper may draw its boundaries on a coarser grid, and thicker"
         + (
-            _outcome(tested, "ruler") + f" On digits it gives {number(seen['estimate'], '.3f')} at 8 bits."
+            _outcome(tested, "ruler")
+            + f" At 8 bits on digits it gives {number(seen['estimate'], '.3f')}, not {number(seen['reported'], '.3f')}."
             if seen
             else "."
         ),
@@ -93,8 +95,8 @@ def _full(row: dict, tested: dict) -> tuple[str, str, str]:
         f"and {_ours(row['F3'], '.3f')} of those near the boundary.",
         "The paper may fold batch norms before it rounds"
         + (
-            _outcome(tested, "folding")
-            + f" On another network it changes {number(seen['estimate'], '.3f')} of all decisions."
+            f". This gives {number(seen['estimate'], '.3f')} of all decisions with another network"
+            + _outcome(tested, "folding", ", but")
             if seen
             else "."
         ),
@@ -104,10 +106,10 @@ def _full(row: dict, tested: dict) -> tuple[str, str, str]:
 def _gap_term(row: dict, tested: dict) -> tuple[str, str, str]:
     parts = [row[name]["verdict"] for name in row["R6"]["together"]]
     return (
-        f"At 4 bits the boundary-gap term lowers the Jaccard distance from {_paper(row['R1'])} to {_paper(row['R2'])}. "
-        "It costs accuracy, and has no gain at 3 bits.",
+        "Rounding can be optimized with a term that holds the boundary, the gap term. At 4 bits it lowers the Jaccard "
+        f"distance from {_paper(row['R1'])} to {_paper(row['R2'])} and costs accuracy. At 3 bits it gains nothing.",
         f"At 4 bits the distance is {_ours(row['R1'], '.3f')} without it and {_ours(row['R2'], '.3f')} with it. "
-        f"At 3 bits the term gains in {parts.count('opposite')} of {len(parts)} measures.",
+        f"At 3 bits it improves {parts.count('opposite')} of {len(parts)} measures.",
         "The paper's rounding may be optimized less than ours" + _outcome(tested, "weak rounding"),
     )
 
@@ -115,10 +117,12 @@ def _gap_term(row: dict, tested: dict) -> tuple[str, str, str]:
 def _correlations(row: dict, _: dict) -> tuple[str, str, str]:
     count = len(row["K1"]["values"])
     return (
-        f"Calibration and held-out Jaccard distances correlate, between {_paper(row['K1'])} and {_paper(row['K2'])}.",
-        f"Over our roundings and data sets they correlate between {_ours(row['K1'], '.3f')} and "
+        "Jaccard distances on calibration data and on held-out data correlate: "
+        f"{_paper(row['K1'])} to {_paper(row['K2'])}.",
+        f"Over our roundings and data sets the correlations go from {_ours(row['K1'], '.3f')} to "
         f"{_ours(row['K2'], '.3f')}.",
-        f"Ours are over 4 and 3 bits. In so short a range the lowest of {count} correlations can be low by chance.",
+        "Ours are over 4 and 3 bits only. In so short a range the lowest of "
+        f"{count} correlations can be low by chance.",
     )
 
 
@@ -192,12 +196,12 @@ def _test(tested: dict, name: str, against: str) -> dict | None:
     return next((test for test in tests if test["against"] == against), None)
 
 
-def _outcome(tested: dict, name: str) -> str:
-    """Say how an explanation came out on the numbers that did not suggest it."""
+def _outcome(tested: dict, name: str, head: str = ". This explanation") -> str:
+    """Say after *head* how an explanation came out on the numbers that did not suggest it."""
     if name not in tested:
         return "."
     survives = "survives" if tested[name]["survives"] else "fails"
-    return f". This explanation {survives} its test on other numbers."
+    return f"{head} {survives} its test on other numbers."
 
 
 def claims_table(rows: list[dict], everything: list[dict]) -> str:
