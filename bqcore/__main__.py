@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 
 _LIMITS = {
@@ -276,8 +277,7 @@ def _pair(options) -> tuple[tuple, dict]:
         if surplus:
             raise ValueError(f"Logits are given, which need no --{surplus[0]}: leave it out.")
         sure |= {"nodes": 0, "gradient_samples": 0}
-        columns = (lambda batch, key=key: batch[key] for key in ("reference", "candidate"))
-        return (*columns, None, pair), sure
+        return (itemgetter("reference"), itemgetter("candidate"), None, pair), sure
     _check_given(options, "reference", "heldout", advice="give classifiers and data, or logits of both (--help)")
     if bool(options.candidate) == (options.bits is not None):
         raise ValueError("Give either --candidate or --bits, the PTQ-W of the reference.")

@@ -9,6 +9,7 @@ import copy
 import warnings
 from collections.abc import Callable, Mapping
 from itertools import combinations
+from operator import itemgetter
 
 import numpy as np
 
@@ -30,8 +31,9 @@ def logits_function(model, name: str = "The model") -> Callable:
     its input names. A scikit-learn estimator answers by ``decision_function``, one score s a sample becoming the two
     columns (0, s), else by ``predict_log_proba`` or the logarithm of ``predict_proba``. Any other callable gets the
     batch as it is. Outputs with an attribute or key ``logits``, and those that hold one thing only, are opened. Each
-    call gets a copy of the batch, to which it may write. What a classifier raises comes as a ValueError of one line;
-    scores by which its own ``predict``, if it has one, does not decide are refused.
+    call gets a copy of the batch, to which it may write; only ``operator.itemgetter``, which takes logits that are in
+    the batch already, reads them where they are. What a classifier raises comes as a ValueError of one line; scores by
+    which its own ``predict``, if it has one, does not decide are refused.
 
     >>> logits_function(lambda x: {"logits": x @ [[1, 0], [0, 2]]})(np.eye(2))
     array([[1., 0.],
@@ -39,13 +41,14 @@ def logits_function(model, name: str = "The model") -> Callable:
     """
     model = runnable(model)
     answer, check = _answers(model, name), estimators.check_of(model, _predict_of(model), name)
+    copied = (lambda values: values) if isinstance(model, itemgetter) else own
 
     def logits(batch):
         try:
-            found = opened(answer(own(batch)))
-            check(own(batch), found)
+            found = opened(answer(copied(batch)))
+            check(batch, found)
             # It may be a buffer that the next answer is written to; several answers are refused when they are read.
-            return found if isinstance(found, tuple) else own(found)
+            return found if isinstance(found, tuple) else copied(found)
         except Refusal:
             raise
         except Exception as error:  # a foreign classifier may raise anything
@@ -69,9 +72,9 @@ def own(batch):
 def _predict_of(model) -> Callable | None:
     """Return the method of a classifier that returns labels, on the inputs that it takes."""
     predict = getattr(model, "predict", None)
-    if not callable(predict) or not is_module(model):
-        return predict
-    return lambda batch: _called(predict, tensors(batch, model))
+    if not callable(predict):
+        return None
+    return lambda batch: _called(predict, tensors(own(batch), model)) if is_module(model) else predict(own(batch))
 
 
 def _described(batch) -> str:

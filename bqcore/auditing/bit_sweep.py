@@ -199,10 +199,11 @@ def measure_candidates(
         decided, _, notes = decide_split(functions, split, name, **how)
         asked += [SEVERAL] if SEVERAL in notes else []
         first = next(iter(decided.values()))
+        band = first.band(fraction)  # of the reference's margins, which all share
         # Only the model's own decisions are held against the classes: candidates of few bits may be as bad as chance.
         fault = order_fault(first._replace(decision=first.winner), name)
         asked += [f"{fault}: do inputs and classes belong together?"] if fault else []
-        out.append(along(dim, list(values), [measures(decided[key], fraction) for key in candidates]))
+        out.append(along(dim, list(values), [measures(decided[key], band) for key in candidates]))
         if alone:
             parts = list(decided.values())
             out[-1]["flips_by"] = joint.causes(parts[: len(candidates)], parts[len(candidates) : -1], parts[-1], dim)

@@ -116,10 +116,11 @@ def audit(
                     "really is that bad."
                 )
             notes.append(f"{fault}.")
-        parts[name] = measures(decided["candidate"], fraction)
+        band = decided["candidate"].band(fraction)
+        parts[name] = measures(decided["candidate"], band)
     out = along("split", list(parts), list(parts.values()))
     decided, head = found["heldout"]
-    out = out.merge(_moved(decided, decided.band(fraction)))
+    out = out.merge(_moved(decided, band))
     if known is not None and len(known) == decided.classes:
         out["class_name"] = "class", known.astype(str)
     if names is not None:

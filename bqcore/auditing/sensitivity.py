@@ -61,9 +61,10 @@ def blame_layers(
     options = {"scheme": scheme, "granularity": granularity}
     candidates = {f"candidate with layer {name!r}": mixed(model, {name: bits}, **options) for name in found}
     functions, decided, head = _decide(model, candidates, split, "heldout", batch_size, progress)
+    band = next(iter(decided.values())).band(fraction)  # of the reference's margins, which they share
     rows, known = [], {}
     for key, part in decided.items():
-        row = xr.Dataset(measures(part, fraction))
+        row = xr.Dataset(measures(part, band))
         pair = {"reference": model, "candidate": candidates[key]}
         both = {"reference": functions["reference"], "candidate": functions[key]}
         local = gradient_measures(pair, both, head, gradient_samples, part.classes, radii=False, known=known)

@@ -31,6 +31,7 @@ _SUM, _SUM_16_BITS = 1e-3, {"float16": 1e-2, "bfloat16": 8e-2}
 # long split is refused once they are read, a shorter one at its end.
 _JUDGED = 1000
 _HEAD, _HEAD_VALUES = 2000, 20_000_000
+_PIECE = 1 << 18  # logits looked at together
 SEVERAL = (
     "The reference's scores all lie in [0, 1] and have no common sum, as sigmoids of several labels do. Are several "
     "right at once? The largest score is taken for the decision; else audit each label p, as (log(1 - p), log p)."
@@ -186,19 +187,23 @@ def decide_split(
 
 def _kept(logits: Mapping) -> list[np.ndarray]:
     """Return winner, runner-up and margin of a batch, then decision, pair margin and ties of each candidate."""
-    before, *after = logits.values()
-    a, b = decisions.top_pair(_finite(before))
-    row = np.arange(len(a))
+    n, classes = next(iter(logits.values())).shape
+    rows = max(1, _PIECE // classes)
+    parts = [_kept_of(*(z[start : start + rows] for z in logits.values())) for start in range(0, n, rows)]
+    return [np.concatenate(column) for column in zip(*parts)]
+
+
+def _kept_of(before: np.ndarray, *after: np.ndarray) -> list[np.ndarray]:
+    """Return what :func:`_kept` does of some rows, few enough to stay in a core's cache while they are looked at."""
+    a, b = decisions.pair_of(before)
+    row, lowest = np.arange(len(a)), np.finfo(before.dtype).min
+    if ((a == b) | (before[row, b] <= lowest)).any():  # where all others are masked, the first of them is second
+        a, b = decisions.pair_of(np.maximum(before, lowest))
     out = [a.astype(np.int32), b.astype(np.int32), _difference(before[row, a], before[row, b])]
     for z in after:
-        decision, moved = decisions.decide(_finite(z)).astype(np.int32), _difference(z[row, a], z[row, b])
+        decision, moved = z.argmax(axis=1).astype(np.int32), _difference(z[row, a], z[row, b])
         out += [decision, moved, z[row, a] == z[row, decision]]
     return out
-
-
-def _finite(logits: np.ndarray) -> np.ndarray:
-    """Return logits with the lowest number in place of −∞, by which classes are masked."""
-    return np.maximum(logits, np.finfo(logits.dtype).min)
 
 
 def _difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -276,15 +281,15 @@ def quantiles(values: np.ndarray) -> np.ndarray:
     return np.quantile(values, QUANTILES, method="linear" if np.isfinite(values).all() else "higher")
 
 
-def measures(decided: Decided, fraction: float) -> dict:
+def measures(decided: Decided, band: np.ndarray) -> dict:
     """
-    Measure the rates of a split, as :mod:`bqcore.metrics.decisions` does on its logits, each with its 95 % interval.
+    Measure the rates of a split and its *band*, as :mod:`bqcore.metrics.decisions` does, each with its 95 % interval.
 
     By name of :data:`RATES` stands the rate in [0, 1], NaN where it needs classes that are not given, and with
     ``_events``, ``_low``, ``_high`` its count and Clopper–Pearson interval; beside them counts, margins and their
     change.
     """
-    n, flipped, band, y = len(decided.margin), decided.flipped(), decided.band(fraction), decided.targets
+    n, flipped, y = len(decided.margin), decided.flipped(), decided.targets
     reversed_pair = decided.moved < 0
     events = {
         "flip_rate": flipped, "band_flip_rate": flipped[band],

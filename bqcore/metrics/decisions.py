@@ -71,7 +71,11 @@ def top_pair(logits) -> tuple[np.ndarray, np.ndarray]:
     >>> bq.top_pair([[0.0, 2.0, 1.0], [3.0, 3.0, 0.0]])
     (array([1, 0]), array([2, 1]))
     """
-    z = check_logits(logits)
+    return pair_of(check_logits(logits))
+
+
+def pair_of(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return :func:`top_pair` of logits that have been checked: in a large audit another look at each would show."""
     winner = z.argmax(axis=1)
     rest = z.copy()
     np.put_along_axis(rest, winner[:, None], -np.inf, axis=1)

@@ -1,6 +1,7 @@
 """Classifiers of every kind give what the same classifier gives in any other form, or say what is wrong with them."""
 
 import copy
+import operator
 import threading
 import warnings
 
@@ -241,6 +242,31 @@ def test_a_layer_that_works_in_place_changes_no_number(linear, kind, dtype):
     radii = [margins.radius(pair[0], x).radius for pair in pairs]
     np.testing.assert_allclose(*radii, rtol=1e-4)
     assert np.isfinite(radii[0]).any()
+
+
+def test_logits_that_are_in_the_batch_are_read_where_they_are_and_any_other_function_gets_a_copy():
+    batch = {"reference": np.eye(2), "candidate": np.ones((2, 2))}
+    stored = adapters.logits_function(operator.itemgetter("candidate"))(batch)
+    assert np.shares_memory(stored, batch["candidate"])
+    copied = adapters.logits_function(lambda x: x["candidate"])(batch)
+    assert np.array_equal(copied, stored) and not np.shares_memory(copied, stored)
+
+
+class Overwriting:
+    """A classifier whose ``predict`` writes to what it is given."""
+
+    def __call__(self, x):
+        return np.concatenate([x, -x], axis=1)
+
+    def predict(self, x):
+        x *= -1
+        return (x > 0).astype(int).ravel()
+
+
+def test_a_predict_that_writes_to_its_batch_changes_no_input():
+    x = np.array([[1.0], [-2.0]])
+    logits = adapters.logits_function(Overwriting())
+    assert logits(x).tolist() == logits(x).tolist() == [[1, -1], [-2, 2]] and x.tolist() == [[1], [-2]]
 
 
 def test_a_function_that_writes_to_its_batch_or_to_one_buffer_changes_no_number(linear):

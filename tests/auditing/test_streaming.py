@@ -49,6 +49,27 @@ def test_batches_of_any_size_give_what_all_logits_give(drawn, size, share):
     assert np.array_equal(d.flipped_in_band.values, np.isin(d.flipped_sample.values, band))
 
 
+@given(st.integers(1, 9), st.integers(2, 5), st.integers(1, 30), st.integers(0, 2**32 - 1))
+def test_rows_are_kept_alike_in_pieces_of_any_size_and_with_classes_masked(n, classes, piece, seed):
+    """Many ties and −∞: sorting in plain Python says who wins and who comes second, a masked class if all others are."""
+    z, q, r = np.random.default_rng(seed).choice(np.float32([-np.inf, -1, 0, 1]), (3, n, classes))
+    for values in (z, q, r):
+        values[np.arange(n), np.random.default_rng(seed).integers(classes, size=n)] = 2.0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streaming, "_PIECE", piece)
+        a, b, margin, *others = streaming._kept({"reference": z, "one": q, "two": r})
+    ranks = [sorted(range(classes), key=lambda j, row=row: (-row[j], j)) for row in z]
+    assert [(i, j) for i, j, *_ in ranks] == list(zip(a, b)) and a.dtype == b.dtype == np.int32
+    rows = np.arange(n)
+    assert np.array_equal(margin, z[rows, a] - z[rows, b])
+    for found, other in ((others[:3], q), (others[3:], r)):
+        decision, moved, tied = found
+        assert decision.tolist() == [row.tolist().index(max(row)) for row in other]
+        same = other[rows, a] == other[rows, b]
+        assert np.array_equal(moved[~same], (other[rows, a] - other[rows, b])[~same]) and not moved[same].any()
+        assert tied.tolist() == (other[rows, a] == other.max(axis=1)).tolist()
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_models_and_inputs_in_half_precision(lively, dtype):
     split, model = lively

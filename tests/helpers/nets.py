@@ -69,3 +69,35 @@ FOLDED = {
     "linear": lambda seed: (nn.Sequential(nn.Linear(4, 3, bias=False), nn.BatchNorm1d(3), nn.Linear(3, 2)), (5, 4)),
     "nothing": lambda seed: (networks.mlp((4, 3, 2), seed), (5, 4)),
 }
+
+
+class Bottleneck(nn.Module):
+    """A residual block of three convolutions, as those of ResNet-50."""
+
+    def __init__(self, before: int, width: int, stride: int):
+        super().__init__()
+
+        def part(taken: int, given: int, kernel: int, stride: int = 1):
+            layer = nn.Conv2d(taken, given, kernel, stride, kernel // 2, bias=False)
+            return nn.Sequential(layer, nn.BatchNorm2d(given))
+
+        self.a, self.b, self.c = part(before, width, 1), part(width, width, 3, stride), part(width, 4 * width, 1)
+        self.skip = nn.Identity() if before == 4 * width else part(before, 4 * width, 1, stride)
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        return self.act(self.c(self.act(self.b(self.act(self.a(x))))) + self.skip(x))
+
+
+def resnet50(width: int, classes: int) -> nn.Sequential:
+    """Return a ResNet-50 of another *width* than 64; of 40 it has 9.3 million parameters."""
+    blocks, before = [], width
+    for stage, count in enumerate((3, 4, 6, 3)):
+        for i in range(count):
+            blocks.append(Bottleneck(before, width << stage, 2 if stage and not i else 1))
+            before = 4 * width << stage
+    stem = nn.Conv2d(3, width, 7, 2, 3, bias=False), nn.BatchNorm2d(width), nn.ReLU(True), nn.MaxPool2d(3, 2, 1)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, classes)
+        return nn.Sequential(*stem, *blocks, *head).eval()
