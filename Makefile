@@ -1,5 +1,5 @@
 # For GNU make 3.81 and newer. Paths are relative, so that the clone may lie anywhere, also below a folder with spaces.
-.PHONY: help book check test test-elsewhere reproduce bench lab publish lint clean lock
+.PHONY: help book check test test-elsewhere reproduce bench mutants lab publish lint clean lock
 
 P =
 PROFILE =
@@ -22,6 +22,7 @@ help:
 	'make test-elsewhere  the numeric tests as on another processor          6 min' \
 	'make reproduce  every study from raw pixels, with the time of each      3 to 5 h, 4 GB; resumes' \
 	'make bench    our measures beside those of other packages              8 min; first time 10 MB more' \
+	'make mutants  200 small mistakes put into the code, each to be noticed  15 min; goes on later; first time 20 MB more' \
 	'make lab      the notebooks in JupyterLab                              first time 5 s and 100 MB more' \
 	'make publish  puts the fresh runs into data/results                    seconds after make book' \
 	'make lint     style of the code and of the English                     3 s' \
@@ -104,6 +105,11 @@ bench:
 	@$(call environment,test bench)
 	@MPLBACKEND=agg $(RUN) -m pytest -o addopts= tests/bench.py --benchmark-group-by=group \
 	  --benchmark-columns=min,median,rounds $(ARGS)
+
+# A random sample of all mutants; ARGS="-n 0" all of them, overnight: what died is not run again.
+mutants:
+	@$(call environment,book test mutants)
+	@$(RUN) tests/mutants.py $(ARGS)
 
 lab:
 	@$(call environment,book lab)

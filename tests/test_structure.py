@@ -6,6 +6,7 @@ from importlib.util import resolve_name
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 # From the ground up. A module may import those of the floors below, and others of its own floor but not round in circles.
@@ -170,3 +171,11 @@ def test_every_public_module_of_the_library_has_its_tests(name):
 def test_no_file_of_the_tests_has_over_500_lines():
     lengths = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in ROOT.glob("tests/**/*.py")}
     assert {name: length for name, length in lengths.items() if length > 500} == {}
+
+
+def test_a_mutant_listed_as_equivalent_is_of_code_that_is_there_and_has_a_reason():
+    for mutant in yaml.safe_load((ROOT / "tests" / "equivalent_mutants.yml").read_text(encoding="utf-8")):
+        (name,) = [name for name in FILES if mutant["in"].startswith(f"{name}.")]
+        code = " ".join(FILES[name].read_text(encoding="utf-8").split())
+        assert " ".join(mutant["old"].split()) in code and mutant["old"] != mutant["new"], mutant
+        assert mutant["in"].rpartition(".")[2] in code and len(mutant["why"].split()) > 3, mutant
