@@ -12,7 +12,7 @@
 
 # %% tags=["parameters", "own-parameters", "hide-input"] mystnb={"code_prompt_show": "Parameters: what you can change; none costs more than seconds"}
 bits = 3  # of the quantized classifier, 2 to 16; cost: none
-scheme = "narrow"  # step of the quantizer: narrow (2^b - 1 levels) or full (2^b); cost: none
+scheme = "narrow"  # step of the quantizer: narrow (2^b - 1 values) or full (2^b); cost: none
 nodes = 17  # a side of the slice of the two classifiers; cost: none
 grids = [51, 101, 201]  # nodes a side of three grids that measure known shifts; cost: seconds, grows with their squares
 
@@ -41,8 +41,8 @@ x = torch.tensor([[0.45, 0.4]], dtype=torch.float64)
 
 # %% [markdown]
 # **Answer.** Every quantity of the paper compares a float classifier with a quantized one: at single inputs, in the cells of a slice
-# through the input space, or by the decisions on many inputs. The abstract gives no formula for any of them, so that each
-# definition here is our reading, with the other readings named beside it.
+# through the input space, or by the decisions on many inputs. The abstract gives no formula for any of them. Each
+# definition here is our reading, and other readings are named beside it.
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "One pair of linear classifiers with three classes, float (blue) and quantized (orange), seen in three ways. Left: the radius r of one input x, and the displacement δ of the boundary there (arrow). Middle: the cells that each boundary visits, black if both do; circles are junctions of three classes. Right: the margin of the two best classes of 120 inputs, before and after; grey is the boundary band, and crosses are decisions that flip. Flips lie below zero and at the left.", "name": "figure-definitions"}}
 definitions.overview_figure(f, q, x, square, nodes)
@@ -246,7 +246,7 @@ definitions.ruler_figure(measured)
 #
 # ## What was seen
 #
-# - Three kinds of quantities answer three questions, and none stands for another: a boundary can move without a flip, and a flip
+# - Three kinds of quantities answer three questions, and none replaces another: a boundary can move without a flip, and a flip
 #   can happen where no mask on the slice changes.
 # - J has no meaning without its grid, and δ none without equal scales. Their companions without that fault, $d_{\text{eff}}$ and
 #   $\Delta s$, are reported beside them.

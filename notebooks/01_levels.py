@@ -13,11 +13,11 @@
 # %% tags=["parameters", "hide-input"] mystnb={"code_prompt_show": "Parameters: what you can change, and what it costs"}
 seed = 0  # of the split, the initial weights and the order of the batches
 seeds = 100  # networks, with the seeds from `seed` on; cost: about 2 s each
-bits = [8, 7, 6, 5, 4, 3, 2]  # levels, 2 to 16; a transition leads from each to the next; cost: grows with their number
+bits = [8, 7, 6, 5, 4, 3, 2]  # 2 to 16; a transition leads from each to the next; cost: grows with their number
 width = 64  # hidden units; cost: grows with it
 epochs = 60  # passes over the training set; cost: grows with it
 nodes = [201, 101, 401]  # a side of the slice grids; the first is drawn; cost: grows with their squares
-scheme = "narrow"  # step of the quantizer: narrow (2^b - 1 levels) or full (2^b)
+scheme = "narrow"  # step of the quantizer: narrow (2^b - 1 values) or full (2^b)
 granularity = "tensor"  # one step for a weight tensor, or one for each output channel (channel)
 steps = 11  # of a transition, both ends included; cost: grows with it
 share = 0.2  # of the inputs, those of least margin, in the boundary band
@@ -64,7 +64,7 @@ levels.spread_figure(many, paper)
 setup.stated(spec)
 
 # %% [markdown]
-# [](setup-digits) says whose choice each of these is. The parameters at the top reach every number on this page:
+# The [setup of the digits](setup-digits) says whose choice each of these is. The parameters at the top reach every number on this page:
 # `make book P="seed=3 bits=[8,5]"` builds the book with others, and says which chapters they reach. The next cells do the
 # whole measurement once, by hand.
 #
@@ -103,7 +103,7 @@ decisions = pd.DataFrame(
 decisions.rename_axis("bits").round(4)
 
 # %% [markdown]
-# No flip among the test digits does not mean that none would ever flip: a rate of nought has an interval, too.
+# No flip among the test digits does not mean that none would ever flip: a rate of zero has an interval, too.
 
 # %%
 inputs_seen = len(split.test_inputs)
@@ -143,10 +143,10 @@ for panel, b in zip(axes, (bits[0], fewest)):
 plt.show()
 
 # %% [markdown]
-# Both masks in one picture: what only one of them has is of a middle tone, what both have is dark. At the most bits the masks
+# Both masks in one picture: cells of one mask are of a middle tone, cells of both are dark. At the most bits the masks
 # share most cells, or run side by side one cell apart. At the fewest bits they hardly meet.
 #
-# The engine that runs many seeds must give the numbers above, and does:
+# The code that runs many seeds must give the same numbers as the cells above. The next cell checks that it does.
 
 # %%
 here = one.sel(bits=bits, nodes=n)
@@ -166,7 +166,7 @@ middle = many.sel(nodes=n)[["accuracy", "flip_rate", "boundary_jaccard"]].median
 middle.to_dataframe()[list(middle.data_vars)].round(3)
 
 # %% [markdown]
-# The medians are of the size that the one run has. How far single runs lie from them is what the intervals below say.
+# The medians are close to the values of the one run. The intervals below say how far single runs are from the medians.
 
 # %%
 levels.paper_table(many, paper)

@@ -13,11 +13,11 @@
 # %% tags=["parameters", "hide-input"] mystnb={"code_prompt_show": "Parameters: what you can change, and what it costs"}
 seed = 0  # of the split, the initial weights and the order of the batches
 seeds = 100  # networks, with the seeds from `seed` on; cost: about 2 s each
-bits = [8, 7, 6, 5, 4, 3, 2]  # levels, 2 to 16; a transition leads from each to the next; cost: grows with their number
+bits = [8, 7, 6, 5, 4, 3, 2]  # 2 to 16; a transition leads from each to the next; cost: grows with their number
 width = 64  # hidden units; cost: grows with it
 epochs = 60  # passes over the training set; cost: grows with it
 nodes = [201, 101, 401]  # a side of the slice grids; the first is drawn; cost: grows with their squares
-scheme = "narrow"  # step of the quantizer: narrow (2^b - 1 levels) or full (2^b)
+scheme = "narrow"  # step of the quantizer: narrow (2^b - 1 values) or full (2^b)
 granularity = "tensor"  # one step for a weight tensor, or one for each output channel (channel)
 steps = 11  # of a transition, both ends included; cost: grows with it
 share = 0.2  # of the inputs, those of least margin, in the boundary band
@@ -63,7 +63,7 @@ transitions.junction_test_figure(many)
 setup.stated(spec)
 
 # %% [markdown]
-# [](setup-digits) says whose choice each of these is. A transition leads from each bit-width in the parameters to the next;
+# The [setup of the digits](setup-digits) says whose choice each of these is. A transition leads from each bit-width in the parameters to the next;
 # the parameters reach every number on this page, and those of [](levels). The next cells take one transition by hand.
 
 # %%

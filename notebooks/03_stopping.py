@@ -14,11 +14,11 @@
 results = "published"  # published, or fresh to run the baselines here; cost: of fresh, minutes to an hour
 datasets = ["digits", "mnist", "fashion-mnist"]  # digits, and mnist or fashion-mnist; cost: of fresh, most for mnist
 seeds = 0  # of fresh runs; 0 stands for the baseline's own number; cost: of fresh, grows with it
-spare = 0.5  # a rule's limit is the loosest with at most this share of the calibration flips by accuracy
+spare = 0.5  # a rule's limit is the loosest that keeps at most this fraction of the calibration flips of the choice by accuracy
 accuracy_drops = [0.0, 0.005, 0.01, 0.02]  # limits on the accuracy lost on calibration data
 flip_limits = [0.0025, 0.005, 0.01, 0.02]  # limits on the calibration flip rate
 band_limits = [0.01, 0.02, 0.05, 0.1]  # limits on the calibration flip rate in the boundary band
-jaccard_limits = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]  # limits on either Jaccard distance of the calibration slice
+jaccard_limits = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]  # limits on the calibration Jaccard distance, of masks or at τ
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The runs of this chapter, and what each rule chooses in them"}
 import pandas as pd
@@ -42,7 +42,7 @@ paper = ledger.reported()
 # %% tags=["remove-input"]
 beside.answer(sets, chosen)
 
-# %% tags=["remove-input"] mystnb={"figure": {"caption": "Held-out flips against model size. The grey line is a uniform bit-width (numbers beside it), a mark what a rule chooses, as means over the seeds. A rule is worth its name where its mark lies below the line: see how close all marks are to it.", "name": "figure-front"}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "Held-out flips against model size. The grey line is one bit-width for all networks (numbers beside it). A mark is what a rule chooses. Both are means over the seeds. A rule is better than a uniform bit-width where its mark is below the line: see how close all marks are to it.", "name": "figure-front"}}
 figures.front_figure(sets, chosen)
 
 # %% [markdown]
@@ -63,7 +63,7 @@ setup.stated(*(specs.baseline("stopping", name) for name in datasets))
 # %% [markdown]
 # [](the-setup) says whose choice each of these is. This page shows published runs, since fresh ones take long:
 # `python notebooks/execute.py 03_stopping results=fresh seeds=4` makes them here. Every parameter at the top reaches the tables and
-# figures; the strips beside the paper's numbers stay those of the ledger.
+# figures, except the strips beside the paper's numbers, which show the runs of the ledger.
 #
 # One digits network by hand, of a seed on which the rules choose different bits. Training, calibration and held-out digits are
 # disjoint.
@@ -78,7 +78,7 @@ print(*(f"{name}: {len(values)}" for name, values in split._asdict().items() if 
 
 
 # %% [markdown]
-# Three numbers matter on either part of the data: accuracy, the share of decisions that change, and the Jaccard distance of the
+# Three numbers matter on both parts of the data: accuracy, the fraction of decisions that change, and the Jaccard distance of the
 # boundary masks on a slice through that part.
 
 
@@ -116,7 +116,7 @@ choices = {"accuracy": last_before(float_accuracy - seen["accuracy"], 0)}
 choices |= {f"J ≤ {limit}": last_before(seen["J"], limit) for limit in (0.4, 0.7)}
 
 # %% [markdown]
-# What counts is what happens on the held-out digits, which no rule has looked at.
+# The held-out digits decide: no rule has looked at them.
 
 # %%
 held_out = split.held_out_inputs, split.held_out_classes
@@ -150,10 +150,10 @@ strips.strips(["S1", "S2", "S3", "S4", "S5", "S6"])
 # %% [markdown]
 # ## What changes the answer
 #
-# **The price in bits.** More bits keep more decisions, whatever rule asks for them. So each rule is held against networks that all
-# have one bit-width, on average as many bits as the rule keeps.
+# **The price in bits.** More bits keep more decisions, whatever rule asks for them. So each rule is compared with a
+# uniform bit-width of the same average size.
 
-# %% mystnb={"figure": {"caption": "Held-out flips that a rule saves against a uniform bit-width of the same average size: mean over the seeds with its 95 % interval, paired by seed. Right of the dotted line a rule is better than its bits. Look which intervals lie on one side of it.", "name": "figure-price"}}
+# %% mystnb={"figure": {"caption": "Held-out flips that a rule saves against a uniform bit-width of the same average size: mean over the seeds with its 95 % interval, paired by seed. Right of the dotted line a rule is better than its bits. See which intervals are on one side of it.", "name": "figure-price"}}
 figures.price_figure(sets, chosen)
 
 # %% [markdown]
@@ -164,14 +164,14 @@ figures.price_figure(sets, chosen)
 beside.limits_figure(sets["digits"], everything, paper)
 
 # %% [markdown]
-# **What is open in the abstract**: the width of the network, the split, the quantizer's convention and the length of training.
-# {numref}`supplement-stopping-variants` changes one of them at a time.
+# **Other open choices.** The abstract does not state the width of the network, the split, the quantizer's convention or the length
+# of training. {numref}`supplement-stopping-variants` changes one of them at a time.
 #
 # (stopping-tolerance)=
 # ### Without a grid
 #
-# J and d_eff depend on the grid of the slice. The {term}`tolerance Jaccard distance` ([](exact)) compares lengths instead: how much of
-# the boundary is farther than τ from the other one? A limit on it is the rule with the blue cross in the figures above, and
+# J and d_eff depend on the grid of the slice. The {term}`tolerance Jaccard distance` ([](exact)) compares lengths instead: the
+# fraction of both boundaries that is farther than a tolerance τ from the other one. A limit on it is the rule with the blue cross in the figures above, and
 # tables S in the supplement have its values.
 
 # %% [markdown]

@@ -13,7 +13,7 @@
 # %% mystnb={"code_prompt_show": "Parameters: what you can change, and what it costs"} tags=["parameters", "own-parameters", "hide-input"]
 results = "published"  # published, or fresh to run the baselines here; cost: of fresh, minutes to an hour
 seeds = 0  # of fresh runs; 0 stands for the baseline's own number; cost: of fresh, grows with it
-spare = 0.5  # a rule's limit is the loosest with at most this share of the calibration flips by accuracy
+spare = 0.5  # a rule's limit is the loosest that keeps at most this fraction of the calibration flips of the choice by accuracy
 accuracy_drops = [0.0, 0.005, 0.01, 0.02]  # limits on the accuracy lost on calibration data
 flip_limits = [0.0025, 0.005, 0.01, 0.02]  # limits on the calibration flip rate
 band_limits = [0.01, 0.02, 0.05, 0.1]  # limits on the calibration flip rate in the boundary band
@@ -57,7 +57,7 @@ subsets.levels_figure(many, {8: paper["C5"], 6: paper["C2"]}, {8: paper["C6"], 6
 setup.stated(specs.baseline("stopping", "cifar-10"))
 
 # %% [markdown]
-# [](setup-cifar-10) says whose choice each of these is.
+# The [setup of the subset](setup-cifar-10) says whose choice each of these is.
 
 # %% [markdown]
 # ### One network, by hand

@@ -12,11 +12,11 @@
 
 # %% mystnb={"code_prompt_show": "Parameters: what you can change, and what it costs"} tags=["parameters", "hide-input"]
 seed = 0  # of the split, the initial weights and the order of the batches
-bits = [8, 7, 6, 5, 4, 3, 2]  # levels to compare with float, 2 to 16; cost: grows with their number
+bits = [8, 7, 6, 5, 4, 3, 2]  # bit-widths to compare with float, 2 to 16; cost: grows with their number
 width = 64  # hidden units; cost: grows with its square
 epochs = 60  # passes over the training set; cost: grows with it
 nodes = [401, 201, 101, 51, 26]  # a side of the grids held against the exact boundary; cost: grows with their squares
-scheme = "narrow"  # step of the quantizer: narrow (2^b - 1 levels) or full (2^b)
+scheme = "narrow"  # step of the quantizer: narrow (2^b - 1 values) or full (2^b)
 granularity = "tensor"  # one step for a weight tensor, or one for each output channel (channel)
 
 # %% tags=["remove-cell"]
@@ -61,7 +61,7 @@ exact_figures.boundaries_figure(network, {b: levels[b] for b in shown}, plane, n
 # [](definitions) has the measures on grids, and [](related-work) says who did this before.
 #
 # One network is trained here on the digits set of scikit-learn, and every figure and table of this page is computed from it:
-# `python notebooks/execute.py 05_exact seed=3`. [](setup-digits) says how it is trained, and whose choice that is.
+# `python notebooks/execute.py 05_exact seed=3`. The [setup of the digits](setup-digits) says how it is trained, and whose choice that is.
 
 # %% [markdown]
 # ### Exact boundaries

@@ -50,7 +50,7 @@ rounding.levels_figure({"a tensor": tensor, "a channel": channel}, folded_runs, 
 setup.stated(specs.baseline("stopping", "full-cifar-10"))
 
 # %% [markdown]
-# [](setup-full-cifar-10) says whose choice each of these is.
+# The [setup of full CIFAR-10](setup-full-cifar-10) says whose choice each of these is.
 
 # %% [markdown]
 # ### Weights of one network, by hand

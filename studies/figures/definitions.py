@@ -157,5 +157,5 @@ def names() -> pd.DataFrame:
         "boundary-band flips": ("flips among the 20 % of least margin", "10 or 15 %; by radius", "band_flip_rate"),
         "pair-order flip": ("the two best classes change places", "ties count", "pair_order_flip_rate"),
     }  # fmt: skip
-    table = pd.DataFrame.from_dict(rows, "index", columns=["what it means here", "other readings", "bq."])
+    table = pd.DataFrame.from_dict(rows, "index", columns=["what it means here", "other readings", "name in bqcore"])
     return table.rename_axis("the paper's words")

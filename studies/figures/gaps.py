@@ -20,7 +20,7 @@ from .source_data import attach, joined, rows
 from .style import FAINT, FLOAT_COLOUR, GREEN, GREY, INK, PINK, QUANTIZED_COLOUR
 
 GROUPS = {
-    "D": "digits by bit-width", "J": "junctions between adjacent levels", "S": "stopping on digits and MNIST",
+    "D": "digits by bit-width", "J": "junctions between adjacent bit-widths", "S": "stopping on digits and MNIST",
     "C": "stopping on the CIFAR-10 subset", "F": "6 bits on full CIFAR-10", "R": "optimized rounding and the gap term",
     "K": "calibration against held-out",
 }  # fmt: skip
@@ -43,7 +43,8 @@ def answer(ledger_rows: list[dict], found: list[dict]) -> Markdown:
     who = f" ({listed(survive)})" if survive else ""
     return Markdown(
         f"**Answer.** Of {len(found)} explanations, {len(survive)}{who} survived a test on other numbers, and "
-        f"{len(fail)} did not ({listed(fail)}). Of {len(ledger_rows)} rows of the ledger, {left} stay unexplained."
+        f"{len(fail)} did not ({listed(fail)}). Of {len(ledger_rows)} rows of the ledger, {left} stay unexplained; "
+        "those that are compatible need no explanation."
     )
 
 
@@ -246,12 +247,12 @@ def summary(entry: dict) -> Markdown:
     both = [t for t in held if t["low"] <= t["baseline"] <= t["high"]]
     if held:
         verdict += (
-            f" In {len(both)} of the {len(held)} numbers that held, our interval also holds the baseline's mean: "
-            "these tell little."
+            f" In {len(both)} of the {len(held)} predictions that held, our interval also holds the baseline's mean: "
+            "these are weak evidence."
         )
     return Markdown(
         f"{entry['says']} Suggested by {listed(entry['suggested_by'])} ({entry['looked_at']}). "
-        f"Frozen: {where}.\n\n{verdict} Of {len(entry['tests'])} predictions: {'; '.join(counts)}."
+        f"Frozen setting: {where}.\n\n{verdict} Of {len(entry['tests'])} predictions: {'; '.join(counts)}."
     )
 
 

@@ -246,7 +246,7 @@ def shifts_table(runs: xr.Dataset) -> tables.Frame:
         lines[level(bits)] = {label: tables.next_run(here[name]) for name, (label, _) in _SHIFTS.items()} | {
             "Δs − δ": tables.difference(here.signed_distance_change, here.displacement)
         }
-    return tables.frame(lines, "level")
+    return tables.frame(lines, "bit-width")
 
 
 def _shifts_read(runs: xr.Dataset, reported: dict[tuple[str, int], float]) -> list[str]:

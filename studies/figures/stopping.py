@@ -280,5 +280,5 @@ def _at_equal_bits(many: xr.Dataset, choices: xr.Dataset) -> str:
     gains = [statistics.paired_difference(same, at.flip_rate.values) for at, same in zip(held_out, equal.values)]
     fewer = [f"“{rule_name(at)}”" for at, gain in zip(held_out, gains) if gain.low > 0]
     more = [f"“{rule_name(at)}”" for at, gain in zip(held_out, gains) if gain.high < 0]
-    text = f" Against a uniform bit-width of the same average size, fewer flips are seen with {listed(fewer) or 'none'}"
-    return text + (f", and more with {listed(more)}." if more else ".")
+    text = f" Rules shown to change fewer than a uniform bit-width of the same size: {listed(fewer) or 'none'}."
+    return text + (f" Rules shown to change more: {listed(more)}." if more else "")

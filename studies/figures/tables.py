@@ -197,9 +197,9 @@ def source(dataset: xr.Dataset, name: str) -> Markdown:
 
 
 def sources(*results: xr.Dataset) -> Markdown:
-    """Say of what figures and tables are made: the command, the data and the file of each result."""
+    """Say where figures and tables come from: the command, the data and the file of each result."""
     lines = [f"- {published.origin(many)}" for many in results]
-    head = "<details><summary>Of what the figures and tables of this page are made</summary>"  # in JupyterLab too
+    head = "<details><summary>Where the figures and tables of this page come from</summary>"  # in JupyterLab too
     return Markdown("\n".join([head, "", *lines, "", "</details>"]))
 
 

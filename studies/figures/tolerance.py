@@ -64,8 +64,8 @@ def tolerance_summary(many: xr.Dataset) -> str:
     source = "exact boundaries" if many.exact_boundaries.all() else "logits interpolated between 41 nodes a side"
     return (
         f"From {coarse} to {fine} nodes a side, J changes by up to {number(jaccard, '.2f')} and d_eff by up to "
-        f"{percent(d_eff)} of the larger; the tolerance Jaccard distance, here from {source}, by at most "
-        f"{number(off.quantile(0.95), '.3f')} in 95 of 100 comparisons if 21 nodes a side must do, and by "
+        f"{percent(d_eff)} of the larger. From {source} to 21 nodes a side, the tolerance Jaccard distance changes "
+        f"by at most {number(off.quantile(0.95), '.3f')} in 95 of 100 comparisons, and by "
         f"{number(off.max(), '.3f')} in the worst."
     )
 

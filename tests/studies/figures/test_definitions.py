@@ -51,4 +51,4 @@ def test_the_ruler_draws_each_grid_with_its_step():
 
 
 def test_every_name_of_the_library_that_is_told_is_public():
-    assert [name for name in definitions.names()["bq."] if name not in bq.__all__] == []
+    assert [name for name in definitions.names()["name in bqcore"] if name not in bq.__all__] == []

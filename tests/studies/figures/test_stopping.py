@@ -130,14 +130,14 @@ def test_the_summary_in_words_holds_the_paired_differences(many, chosen):
         statistics.paired_difference(equal.isel(choice=i).values, held_out[i].values)
         for i in range(chosen.sizes["choice"])
     ]
-    assert text.count("fewer flips are seen with none") == (not any(gain.low > 0 for gain in gains))
-    assert text.count("and more with ") == any(gain.high < 0 for gain in gains)
+    assert text.count("uniform bit-width of the same size: none.") == (not any(gain.low > 0 for gain in gains))
+    assert text.count("shown to change more: ") == any(gain.high < 0 for gain in gains)
     bits = many.sel(bits=[32, 8, 7]).copy(deep=True)
     for name in ("flip_rate", "band_flip_rate", "boundary_jaccard", "thick_boundary_jaccard", "tolerance_jaccard"):
         bits[name].loc[{"bits": 7}] = 1.0  # so that no rule goes below 8
     bits["accuracy"].loc[{"bits": 7}] = 0.0
     only = stopping_figures.summary({"x": bits}, {"x": stopping_figures.usual_choices(bits)}).data
-    assert "Every rule gives all networks the same bits" in only and "flips are seen" not in only
+    assert "Every rule gives all networks the same bits" in only and "Rules shown" not in only
     assert "fewer [" not in stopping_figures.summary({"one": many.isel(seed=[0])}, {"one": chosen.isel(seed=[0])}).data
 
 
