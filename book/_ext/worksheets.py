@@ -22,14 +22,18 @@ FOLDER = "_downloads/worksheets"
 EXERCISE = re.compile(r"^(?P<asks>\*\*\d\.\*\*.*?)\n+:::\{dropdown\} Solution\n(?P<answer>.*?)\n:::$", re.M | re.S)
 QUESTIONS = re.compile(r"^## Questions\n+(?P<asks>.*?)\n+:::\{dropdown\} Answers\n(?P<answer>.*?)\n:::$", re.M | re.S)
 CODE = re.compile(r"^```python\n(.*?)\n```$", re.M | re.S)
+TO_DO = (
+    "Worksheet. Fill the gaps `...` and run each cell; a check says what is wrong. An exercise without a gap has an "
+    "empty cell, for your answer or your code. The picture is on the lesson's page in the book."
+)
 HIDDEN = {"jupyter": {"source_hidden": True}, "cellView": "form", "tags": ["hide-input"]}
 
 
 def sheet(lesson: str, solved: bool, address: str = "") -> nbformat.NotebookNode:
     """Return the exercises and questions of a *lesson*, its page as Markdown, with or without the solutions."""
     title = re.search(r"^# (.*)$", lesson, re.M)[1]
-    says = "Solutions" if solved else "Worksheet. Fill the gaps `...` and run each cell; a check says what is wrong"
-    cells = [new_markdown_cell(f"# {title}\n\n{says}."), launch.first_cell(address)]
+    says = "Solutions." if solved else TO_DO
+    cells = [new_markdown_cell(f"# {title}\n\n{says}"), launch.first_cell(address)]
     exercises = list(EXERCISE.finditer(lesson))
     checks = checks_of("\n".join(exercise["asks"] for exercise in exercises))
     if checks:
@@ -37,7 +41,7 @@ def sheet(lesson: str, solved: bool, address: str = "") -> nbformat.NotebookNode
     for exercise in exercises:
         asks = exercise["asks"]
         cells += parts(CODE.sub(lambda found: "" if "..." in found[0] else found[0], asks) if solved else asks)
-        cells += parts(exercise["answer"]) if solved else [] if CODE.search(asks) else [new_code_cell("")]
+        cells += parts(exercise["answer"]) if solved else [] if "..." in asks else [new_code_cell("")]
         cells += [new_code_cell(f"{check}({check.removeprefix('check_')})") for check in checks_of(asks)]
     asked = QUESTIONS.search(lesson)
     cells.append(new_markdown_cell("## Questions\n\n" + plain(asked["asks"])))

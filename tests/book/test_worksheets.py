@@ -68,6 +68,8 @@ def test_worksheets_ask_what_the_lesson_asks_and_solutions_hold_its_code(workshe
     assert "..." not in "".join(code[2:]), "a gap in the solutions"
     blocks = [block.rstrip() for block in CODE.findall(page(lesson)) if "..." not in block]
     assert [one for one in code[2:] if not one.startswith("check_")] == blocks
+    by_hand = sum("..." not in found["asks"] for found in worksheets.EXERCISE.finditer(page(lesson)))
+    assert [cell.source for cell in empty.cells].count("") == by_hand, "room for an answer"
     assert "## Answers" in solved.cells[-1].source and "Answers" not in str(empty) and "Solution" not in str(empty)
     assert worksheets.sheet(page(lesson), True) == solved
 
