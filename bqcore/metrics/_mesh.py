@@ -28,7 +28,10 @@ class Mesh:
     def set_values(self, values: np.ndarray, tolerance: np.ndarray) -> None:
         """Set the *values* of a layer at every corner, 0 where they are within *tolerance* of it."""
         values[np.abs(values) <= tolerance] = 0.0
-        self.values = np.concatenate([self.values[: self.vertices, :2], values], axis=1)
+        # Room for the corners of the cuts to come, which is not taken before they come.
+        longer = np.empty((2 * self.vertices, 2 + values.shape[1]))
+        longer[: self.vertices, :2], longer[: self.vertices, 2:] = self.values[: self.vertices, :2], values
+        self.values = longer
         self.tolerance = np.concatenate([[0.0, 0.0], tolerance])
 
     def cut(self, column: int) -> np.ndarray:
@@ -60,9 +63,8 @@ class Mesh:
         row, count = np.arange(len(cut)), count[:, 0]
         # A corner that is on the line already is where the ring leaves or enters: no new one, and none to list twice.
         after, before = ring[row, plus], ring[row, count - 1]
-        leave, enter = np.split(
-            self._crossings(np.r_[ring[row, plus - 1], ring[:, 0]], np.r_[after, before], column, sign), 2
-        )
+        inside, outside = np.concatenate([ring[row, plus - 1], ring[:, 0]]), np.concatenate([after, before])
+        leave, enter = self._crossings(inside, outside, column, sign).reshape(2, -1)
         skip = plus + (after == leave) - 1
         below = count - plus - (after == leave) - (before == enter)  # corners besides the two on the line
         self._reserve(len(cut), max(plus.max(), below.max()) + 3)
@@ -70,7 +72,7 @@ class Mesh:
         turned = np.concatenate([ring, np.repeat(ring[:, :1], len(self.rings) - ring.shape[1], axis=1)], axis=1)
         closing = np.where(slot == plus, leave, np.where(slot == plus + 1, enter, ring[:, 0]))
         positive = np.where(slot < plus, turned.T, closing)
-        rest = turned[row, np.clip(slot + skip, 0, turned.shape[1] - 1)]
+        rest = turned[row, np.minimum(slot + skip, turned.shape[1] - 1)]
         negative = np.where((slot > 0) & (slot <= below), rest, np.where(slot == below + 1, enter, leave))
         new = slice(self.cells, self.cells + len(cut))
         self.rings[:, cut], self.corners[cut] = positive, plus + 2
@@ -138,14 +140,14 @@ class Mesh:
 
 def _turned(ring: np.ndarray, count: np.ndarray, sign: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Turn rings (C, W) of *count* corners so that the positive corners come first; return how many these are, too."""
-    slot = np.arange(ring.shape[1])
+    slot, row = np.arange(ring.shape[1]), np.arange(len(ring))[:, None]
     above = (sign[ring] > 0) & (slot < count)
-    entry = above & ~np.take_along_axis(above, (slot - 1) % count, axis=1)
+    entry = above & ~above[row, (slot - 1) % count]
     if (entry.sum(axis=1) > 1).any():
         raise ValueError(
             "Lines on the slice lie closer than float64 can tell apart: move the plane or scale the weights."
         )
-    return np.take_along_axis(ring, (slot + entry.argmax(axis=1)[:, None]) % count, axis=1), above.sum(axis=1)
+    return ring[row, (slot + entry.argmax(axis=1)[:, None]) % count], above.sum(axis=1)
 
 
 def _longer(array: np.ndarray, length: int, axis: int) -> np.ndarray:

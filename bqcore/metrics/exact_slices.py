@@ -246,7 +246,7 @@ def _follow(mesh: _mesh.Mesh, model, plane: Plane, row: int) -> int:
         try:
             with torch.inference_mode():
                 result = affine(hidden)
-                scale = magnitude(hidden.abs().amax(0, keepdim=True))
+                scale = magnitude(torch.maximum(hidden.amax(0, keepdim=True), -hidden.amin(0, keepdim=True)))
         except RuntimeError as error:
             raise ValueError(f"The classifier does not take inputs of shape {plane.shape}: {error}") from None
         shape, values = result.shape[1:], result.flatten(1).numpy()
