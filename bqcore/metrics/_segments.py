@@ -122,14 +122,13 @@ def lengths_near(first: np.ndarray, second: np.ndarray, tolerances: list[float])
     3. For the rest, the interval of A near each B, and the length that the intervals cover together.
     """
     total = np.zeros(len(tolerances))
-    slack = 1e-12 * max(np.abs(first).max(initial=0), np.abs(second).max(initial=0))  # far above what rounding does
     for part in np.array_split(first, 1 + len(first) * len(second) // CHUNK) if len(second) and len(first) else ():
         size = lengths(part)
         one, two = (_distance(part[:, None, end], second) for end in (0, 1))
         whole, least = np.maximum(one, two).min(axis=1), (one + two - size[:, None]) / 2
         for i, tolerance in enumerate(tolerances):
             partly = np.flatnonzero(whole > tolerance)
-            row, column = np.nonzero(least[partly] <= tolerance + slack)
+            row, column = np.nonzero(least[partly] <= tolerance)
             start, end = _intervals(part[partly[row]], second[column], tolerance)
             total[i] += size[whole <= tolerance].sum() + size[partly] @ _covered(row, start, end, len(partly))
     return total

@@ -147,6 +147,17 @@ def test_a_moved_line_is_displaced_by_its_shift(angle, offset, shift, step):
     np.testing.assert_allclose(found.points @ [np.cos(angle), np.sin(angle)], offset, atol=1e-12)
 
 
+@given(SEEDS, st.floats(0, 2 * np.pi))
+def test_no_normal_slips_through_where_two_segments_meet(seed, angle):
+    """The other boundary has a corner exactly before each point; turned, the corners are so but for rounding."""
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    corners = np.stack([np.linspace(-1.05, 1.05, 22), np.random.default_rng(seed).uniform(0.1, 0.2, 22)], axis=1)
+    others = np.stack([corners[:-1], corners[1:]], axis=1)
+    line, pairs = np.array([[[-1.0, 0], [1, 0]]]), np.array([[0, 1]])
+    found = shifts(line @ turn, pairs, others @ turn, np.repeat(pairs, 21, axis=0), step=0.1)
+    np.testing.assert_allclose(np.abs(found.displacement), corners[1:-1, 1], rtol=1e-9)
+
+
 def test_only_the_same_pair_counts_and_the_nearest_of_them():
     pairs = np.array([[0, 1]])
     others = np.concatenate([LINE + [0, 0.1], LINE - [0, 0.2], LINE + [0, 0.3]])
@@ -181,6 +192,12 @@ def test_junctions_are_matched_as_the_best_of_all_assignments(n, m, radius, seed
         assert cost(i, j) == pytest.approx(apart)
     assert sorted([*found.matched[:, 0], *found.vanished]) == list(range(n))
     assert sorted([*found.matched[:, 1], *found.appeared]) == list(range(m))
+
+
+def test_two_matches_within_the_radius_are_better_than_one_that_is_closer():
+    first, second = np.array([[0, 0], [0.95, 0]]), np.array([[0.9, 0], [1.85, 0]])
+    classes = np.array([[0, 1, 2]] * 2)
+    assert match_junctions(first, classes, second, classes, radius=1).matched.tolist() == [[0, 0], [1, 1]]
 
 
 def test_junctions_of_three_and_of_four_classes_do_not_match():

@@ -254,6 +254,23 @@ def test_duplicate_units_and_the_order_of_units_and_classes_change_nothing(seed)
     assert sorted(rows) == sorted(map(tuple, renamed.junction_classes.tolist()))
 
 
+def test_units_that_differ_by_the_rounding_of_a_large_mean_are_one():
+    """A batch norm takes off what the layer before it adds: what is left is rounded as the large numbers are."""
+    generator = np.random.default_rng(0)
+    weight, bias, last = generator.normal(size=(6, 2)), generator.normal(size=6), generator.normal(size=(4, 6))
+    plane = flat_plane((-2, -2), (2, 2))
+    expected = exact_slice(network((weight, bias), (last, np.zeros(4))), plane)
+    model = network((np.repeat(weight, 2, axis=0), np.zeros(12)), (np.repeat(last, 2, axis=1) / 2, np.zeros(4)))
+    norm = nn.BatchNorm1d(12, eps=0).double().eval()
+    with torch.no_grad():
+        large = torch.logspace(3, 8, 12, dtype=torch.float64)
+        model[0].bias.copy_(large), norm.running_mean.copy_(large)
+        norm.bias.copy_(torch.from_numpy(np.repeat(bias, 2)))
+    exact = exact_slice(nn.Sequential(model[0], norm, *model[1:]), plane)
+    assert exact.cells == expected.cells
+    np.testing.assert_allclose(exact.areas, expected.areas, atol=1e-6)
+
+
 def image_networks() -> dict[str, nn.Sequential]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)

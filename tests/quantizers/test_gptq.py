@@ -29,6 +29,20 @@ def test_gptq_feeds_an_error_to_the_weights_after_it():
     assert error_feedback(weight, together, 1.0, -3, 3, damping=1e-4).tolist() == [[1.0, 2.0, 3.0]]
 
 
+@given(seed=SEEDS, damping=st.floats(0.003, 0.3))
+@settings(max_examples=25)
+def test_what_is_fed_on_makes_the_damped_error_least(seed, damping):
+    """Of two columns the second is moved to where the quadratic error, with the mean curvature added, is least."""
+    weight, root = normal(64, 2, seed=seed).double(), normal(2, 2, seed=seed + 1).double()
+    root[:, 0] *= 10  # curvatures far apart: their mean is not the largest
+    hessian = root.T @ root
+    full = hessian + damping * hessian.diagonal().mean() * torch.eye(2)
+    first = (weight[:, 0] / 0.5).round().clamp(-99, 99) * 0.5
+    moved = weight[:, 1] - full[1, 0] / full[1, 1] * (first - weight[:, 0])
+    expected = torch.stack([first, (moved / 0.5).round().clamp(-99, 99) * 0.5], dim=1)
+    assert torch.equal(error_feedback(weight, hessian, 0.5, -99, 99, damping=damping), expected + 0.0)
+
+
 @pytest.mark.parametrize("kind", ["mlp", "cnn"])
 def test_gptq_lowers_the_error_of_a_network(kind):
     gains = []

@@ -22,6 +22,14 @@ def test_learned_steps_are_the_best_that_were_passed_and_never_worse_than_ptq():
         assert errors[2] < nearest
 
 
+def test_the_last_step_is_looked_at_although_the_pass_is_not_over():
+    model, inputs = nets.net("mlp", 0, 40)
+    _, before = learn_steps(model, inputs, 3, seed=0, steps=1, learning_rate=1e-12, batch_size=8)
+    rounded, sizes = learn_steps(model, inputs, 3, seed=0, steps=3, learning_rate=0.01, batch_size=8)
+    errors = [(m(inputs) - model(inputs)).square().sum(1).mean() for m in (rounded, quantize_model(model, 3))]
+    assert sizes != pytest.approx(before, rel=1e-6) and errors[0] < errors[1]
+
+
 def test_the_gradient_of_a_step_is_that_of_lsq():
     weight = torch.tensor([0.3, -0.26, 0.94, -4.0], dtype=torch.float64)
     size = torch.tensor(0.25, dtype=torch.float64, requires_grad=True)

@@ -84,6 +84,14 @@ def test_plans_hold_the_budget_and_add_no_more_noise_than_uniform_bits(seed, dep
     assert sum(noise[item] for item in chosen.items()) <= sum(noise[name, uniform] for name in names)
 
 
+def test_what_a_step_costs_counts_by_the_bytes_that_it_saves():
+    """One large layer goes down for its bytes; the two small ones together cost more and save less."""
+    model = nn.Sequential(*(nn.Linear(i, o, bias=False) for i, o in ((4, 32), (32, 16), (16, 4))))
+    noise = {"0": (7.0, 10.0, 17.0), "1": (5.0, 11.0, 13.0), "2": (6.0, 11.0, 14.0)}
+    cost = {(name, bits): value for name, of in noise.items() for bits, value in zip((8, 4, 2), of)}
+    assert mixed_precision.spend(model, cost, 366) == {"0": 8, "1": 2, "2": 8}  # all at 4 bits cost 32, these 26
+
+
 def test_computed_weights_are_refused_by_name():
     computed = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 3))).eval()
     message = "Layer '0': its weight is computed from other parameters: remove that parametrization first"

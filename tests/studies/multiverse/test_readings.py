@@ -98,6 +98,12 @@ def test_junction_counts_are_those_of_plain_loops(path):
     assert found["corner cells"].tolist() == [move.junctions[-1], max(move.junctions), move.union, move.union_changed]
 
 
+def test_cells_that_touch_at_a_corner_are_one_group():
+    grid = np.array([[1, 0, 0], [2, 0, 3], [2, 0, 4]])  # three classes meet in the first cell and in the last
+    cells, _, groups = readings.junction_counts(np.stack([grid, grid]))
+    assert cells.tolist() == [2, 2, 2, 0] and groups.tolist() == [1, 1, 1, 0]
+
+
 def test_junction_counts_refuse():
     with pytest.raises(ValueError, match=r"has shape \(1, 4, 4\): give \(S, n, n\) with S >= 2 and n >= 3\.$"):
         readings.junction_counts(np.zeros((1, 4, 4), int))
