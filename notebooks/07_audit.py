@@ -50,7 +50,7 @@ audit.verdict_figure(sweep, limits)
 #
 # [](audit-your-own) shows how to audit a model of one's own. Here it is done on digits networks: each is trained on half of the set,
 # with a quarter for calibration and a quarter held out. The parameters above name another classifier and its data, as
-# `python -m bqcore audit` takes them. Every table and figure is computed by this notebook, but for those of
+# `python -m bqcore audit` takes them. This notebook computes every table and figure, except those of
 # [published networks](audit-published).
 
 # %% [markdown]
@@ -69,8 +69,8 @@ audit.margins_figure(found)
 # %% [markdown]
 # ## Which bit-width
 #
-# A sweep goes down from the most bits and stops before its rule's limit is exceeded on the calibration split; the held-out split only
-# says what came of it. Its numbers are those of {numref}`figure-audit-verdict`. The choice by accuracy alone stands beside it.
+# A sweep goes down from the most bits and stops before its rule's limit is exceeded on the calibration split. The held-out split only
+# measures the result. {numref}`figure-audit-verdict` draws its numbers. The printed sentence ends with the choice by accuracy alone.
 
 # %%
 print(sweep)
@@ -90,8 +90,8 @@ audit.layers_figure(blame)
 # %% [markdown]
 # ## Bits by layer, at equal bytes
 #
-# A plan gives each layer bits of its own within the bytes of a uniform width. One network is one draw: a band holds few samples, and a
-# single network may flip more of them at one more bit. So the difference is taken network by network, and its mean has an interval.
+# A plan gives each layer its own bit-width, within the bytes of a uniform one. One network says little: its band has few samples, and
+# it may flip more of them at one more bit. So the difference is taken network by network, and its mean has an interval.
 
 # %% mystnb={"figure": {"caption": "Band flips of uniform bits less those of the plan within their bytes: a dot for each network, and the mean with its 95 % interval (square). Above 0 the plan keeps more decisions.", "name": "figure-audit-plan"}}
 plans = audit.plans(cases, (6, 5, 4, 3), share=share)
@@ -119,10 +119,10 @@ audit.absent_lines(absent)
 # (audit-published)=
 # ## The same on MNIST, Fashion-MNIST and CIFAR-10
 #
-# These networks need the archives and minutes, so their numbers are published ones, the published checkpoint of each study.
-# **At equal bytes** is what takes at most a tenth more than PTQ-W of as many bits with a step per channel; the others, such as
-# torchao where it leaves convolutions in float, are hollow in the figure. **Fewest** are the quantizer of fewest flips at equal
-# bytes and every one that the same held-out inputs cannot tell from it (McNemar's exact test at 5 %, each pair by itself).
+# These networks need the archives and some minutes, so the numbers are published ones, from the published checkpoints of each study.
+# A quantizer is **at equal bytes** if it takes at most a tenth more than PTQ-W of as many bits with a step per channel. The others, such as
+# torchao where it leaves convolutions in float, are hollow in the figure. **Fewest flips** counts the best quantizer at equal bytes,
+# and every one that the same held-out inputs cannot tell from it (McNemar's exact test at 5 %, each pair by itself).
 
 # %% mystnb={"figure": {"caption": "Held-out flips in the boundary band by quantizer, a mark for each published network, at 8 bits (above) and at 4 (below). Hollow marks are not at equal bytes. The files below have the flips and bytes of every network.", "name": "figure-audit-published"}}
 quantizers.flips_figure(kept)
@@ -139,11 +139,11 @@ Table(
 # PTQ-W and brevitas keep rounded weights as floats, and torchao stores each 4-bit weight in a byte, so their files are larger than
 # they would have to be.
 #
-# Bits by layer within the bytes of uniform ones are spent in the same way by five rankings of the layers: none, which is uniform bits;
-# the margins' noise in the boundary band, which `bqcore.plan_bits` goes by; calibration accuracy lost, the measure of
-# accuracy-driven searches; and what ONNX Runtime's debugging of quantized models (`qdq_loss_debug`) says of weights and of
-# activations. Where one layer holds nearly all weights, uniform bits are often the only way to spend the bytes. NNCF's own search
-# knows int8 and float alone: it is the row *accuracy control* above.
+# The next table spends the bytes of a uniform bit-width layer by layer, by one ranking of the layers in each column: none, which is
+# uniform bits; the margins' noise in the boundary band, as in `bqcore.plan_bits`; calibration accuracy lost, as in accuracy-driven
+# searches; and the errors of weights and of activations by ONNX Runtime's debugging of quantized models (`qdq_loss_debug`). If one layer
+# has nearly all weights, uniform bits are often the only way to spend the bytes. NNCF's own search knows int8 and float alone: it is
+# the row *accuracy control* above.
 
 # %% tags=["hide-input"]
 Table(
@@ -158,8 +158,8 @@ quantizers.source(kept)
 # %% [markdown]
 # ## What was seen
 #
-# Intervals are paired by network and stand one at a time: they are not widened for the number of comparisons, so one that just
-# misses 0 is a hint to repeat with more networks (`seeds`), not a ranking.
+# Intervals are paired by network and are not widened for the number of comparisons. One that just misses 0 is a hint to repeat with
+# more networks (`seeds`), not a ranking.
 
 # %% tags=["remove-input"]
 audit.summary(found, sweep, plans, shelf, kept)
