@@ -43,19 +43,19 @@ paper = [ledger.reported()[name] for name in ("J2", "J3", "J4")]
 # %% tags=["remove-input"]
 transitions.answer(many)
 
-# %% tags=["remove-input"] mystnb={"figure": {"caption": "Share of cells within one cell of a junction, over the seeds: of all cells of the slice, of all boundary cells (chance), of cells that change, and of cells whose set of classes changes (rearranged). Boxes hold the middle half of the runs; whiskers reach 1.5 times as far. Compare changed cells with all boundary cells.", "name": "figure-junction-test"}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "Fraction of cells within one cell of a junction, over the seeds: of all cells of the slice, of all boundary cells (chance), of cells that change, and of cells whose set of classes changes (rearranged). Boxes hold the middle half of the runs; whiskers reach 1.5 times as far. Compare changed cells with all boundary cells.", "name": "figure-junction-test"}}
 transitions.junction_test_figure(many)
 
 # %% [markdown]
 # ## The question
 #
-# The weights of two adjacent bit-widths can be joined by a straight line. Along it the {term}`decision regions <decision region>`
-# of one turn into those of the other. The paper says that the visible reconfigurations then sit at multiclass junctions, the
+# A straight line joins the weights of two adjacent bit-widths. Along it the {term}`decision regions <decision region>`
+# of one turn into the regions of the other. The paper says that the visible reconfigurations then sit at multiclass junctions, the
 # places where three classes or more meet, and it counts junction cells in three transitions.
 #
 # Two readings of that sentence are tested here. In the first, a cell reconfigures when the label of one of its corners changes.
-# In the second it does when the set of classes on its corners changes while it stays on the boundary: it is *rearranged*. The
-# first reading is the one that is judged. The second was added after the first had been seen.
+# In the second, it does so when the set of classes on its corners changes while it stays on the boundary: it is *rearranged*. The
+# ledger judges the first reading. The second was added after the first had been seen.
 #
 # ## How it was measured
 
@@ -94,7 +94,7 @@ print("at any step:", junctions.any(axis=0).sum())
 
 # %% [markdown]
 # `bq.transition` looks at what changes from each step to the next. A cell is near a junction if it is one, or touches one, before
-# or after the step. The chance to be near one is the share of all cells on the boundary that are.
+# or after the step. *Chance* is the fraction of all boundary cells that are near one.
 
 # %%
 found = bq.transition(path)
@@ -114,14 +114,14 @@ plt.show()
 
 # %% [markdown]
 # Black nodes change their label somewhere on the way; circles are junction cells. The changes lie along the whole boundary, in thin
-# stripes, and the circles are only where the stripes meet. The engine gives the same numbers:
+# stripes, and the circles are only where the stripes meet. The code that runs many seeds gives the same numbers:
 
 # %%
 here = one.isel(transition=0)
 np.testing.assert_allclose(found.junctions, here.junction_steps, atol=1)
 np.testing.assert_allclose(found.share_near, here.share_near, atol=0.02)
 
-# %% mystnb={"figure": {"caption": "The paper's Figure 2 as we read it: junction cells along the interpolation between adjacent bit-widths, one run. Regions and dark masks are those of the bit-width that the transition starts from, orange masks those of the one that it ends at; dots are junction cells, coloured by t. Junctions wander while whole stretches of the boundary shift.", "name": "figure-p2"}}
+# %% mystnb={"figure": {"caption": "The paper's Figure 2 as we read it: junction cells along the interpolation between adjacent bit-widths, one run. Regions and dark masks belong to the bit-width at which the transition starts, orange masks to the one at which it ends; dots are junction cells, coloured by t. Junctions wander while whole stretches of the boundary shift.", "name": "figure-p2"}}
 transitions.transitions_figure(one)
 
 # %% [markdown]
@@ -136,18 +136,18 @@ strips.strips(["J1", "J1-chance", "J2", "J3", "J4"])
 # %% [markdown]
 # ## What changes the answer
 #
-# **The count.** The paper does not say how it counts junction cells, nor for which transitions. Counted on one grid there are few.
-# Counted over all steps there are more, the more the junctions wander, and so the count grows from many bits to few.
+# **The count.** The paper does not say how it counts junction cells, nor for which transitions. On one grid there are few.
+# Over all steps there are more, because junctions wander. They wander farther at fewer bits, so this count grows as bits fall.
 
 # %% mystnb={"figure": {"caption": "Junction cells of each transition, a dot a run, counted in three ways: on one grid, over all steps of the transition, and of the latter those where a label changes. Broken lines are the paper's three counts. See which panels can hold all three.", "name": "figure-junction-counts"}}
 transitions.counts_figure(many, paper)
 
 # %% [markdown]
 # **What "reconfigure" means.** A boundary that shifts sweeps over many cells, and only few of them are at its junctions. When the set of
-# classes in a cell changes, two boundaries have met there, and where two boundaries of three classes meet is a junction. So the
+# classes in a cell changes, two boundaries have met there. If they have three classes, they meet in a junction. So the
 # second reading holds almost by its definition as long as the steps are small. A boundary that jumps over a cell in one step
 # escapes it, and so do two other changes: a region that appears inside another one, and a neck that closes between two classes
-# ([](lesson-junctions), exercises 5 and 6).
+# ([](lesson-junctions), exercises 6 and 7).
 #
 # ## What was seen
 

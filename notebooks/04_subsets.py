@@ -143,9 +143,9 @@ for bits in (8, 6):
 #
 # ## The paper beside ours
 #
-# A strip for each claim: where the paper's number lies among our runs. [](the-ledger) says how the verdicts are made.
+# Each claim has a strip, which shows where the paper's number lies among our runs. [](the-ledger) says how the verdicts are made.
 
-# %% mystnb={"figure": {"caption": "The paper's numbers (dashed) among our runs (dots), with the 95 % interval of a run. The interval of the flips holds the paper's number, and those of other bit-widths too; that of the Jaccard distance after stopping (C6) does not.", "name": "figure-subset-strips"}}
+# %% mystnb={"figure": {"caption": "The paper's numbers (dashed) among our runs (dots), with the 95 % interval of a run. The interval of the flips holds the paper's number, and the values of other bit-widths too; the interval of the Jaccard distance after stopping (C6) does not hold the paper's number.", "name": "figure-subset-strips"}}
 strips.strips(["C1", "C2", "C3", "C4", "C5", "C6"], list(claims.values()))
 
 # %% [markdown]
@@ -162,9 +162,9 @@ tables.Table(
 )
 
 # %% [markdown]
-# Every rule that looks at the boundary ends near 8 bits. So what it saves is bought with bytes:
+# Every rule that looks at the boundary ends near 8 bits. It changes fewer decisions because it takes more bytes:
 
-# %% mystnb={"figure": {"caption": "Held-out flips against model size. The line: all networks at the same bits. Marks: what each rule chooses; a larger mark lies below others at its place. No rule lies clearly below the line.", "name": "figure-subset-front"}}
+# %% mystnb={"figure": {"caption": "Held-out flips against model size. The line is one bit-width for all networks; marks are what each rule chooses, larger ones below others at the same place. No rule is clearly below the line.", "name": "figure-subset-front"}}
 stopping_figures.front_figure({"small CNN": many}, {"small CNN": chosen})
 
 # %% [markdown]
@@ -233,7 +233,7 @@ tables.Table(
 # ### Distances without a grid
 #
 # The {term}`tolerance Jaccard distance` ([](exact)) compares lengths and has no grid: which fraction of the boundary has moved
-# farther than τ? Here it is computed from logits at the nodes, interpolated.
+# farther than a tolerance τ? Here it is computed from logits interpolated between the nodes.
 
 # %% mystnb={"code_prompt_show": "By bit-width", "code_prompt_hide": "Hide"} tags=["hide-output"]
 tolerance.without_ruler({"CIFAR-10 subset": many}, "supplement-subset-tolerance")

@@ -45,7 +45,7 @@ shown = [b for b in (8, 4) if b in bits] or bits[:2]
 # %% tags=["remove-input"]
 exact_figures.answer(measured)
 
-# %% mystnb={"figure": {"caption": "The exact decision boundary of the float network (blue) and of two of its levels (orange), junctions as circles; the last panel enlarges a part and shows the cells of a grid that each boundary marks: blue and orange by one, dark by both.", "name": "figure-exact"}} tags=["remove-input"]
+# %% mystnb={"figure": {"caption": "The exact decision boundary of the float network (blue) and of two quantized ones (orange), junctions as circles; the last panel enlarges a part and shows the cells of a grid that each boundary marks: blue and orange by one, dark by both.", "name": "figure-exact"}} tags=["remove-input"]
 exact_figures.boundaries_figure(network, {b: levels[b] for b in shown}, plane, nodes=101)
 
 # %% [markdown]
@@ -68,7 +68,7 @@ exact_figures.boundaries_figure(network, {b: levels[b] for b in shown}, plane, n
 #
 # Each hidden unit is zero along a line of the slice, each deeper unit along a bent one. They cut the box into convex cells, in
 # each of which all logits are affine; there the boundary is where the two largest of them are equal. Junctions are true
-# points, with their classes. No grid is in the boundaries, their lengths and their distances; J and d_eff stand beside them.
+# points, with their classes. Boundaries, lengths and distances need no grid; J and d_eff are shown for comparison.
 
 # %% [markdown]
 # ### The tolerance Jaccard distance
@@ -77,8 +77,8 @@ exact_figures.boundaries_figure(network, {b: levels[b] for b in shown}, plane, n
 #
 # $$ J_\tau(A, B) = 1 - \frac{|A_{\text{near } B}| + |B_{\text{near } A}|}{|A| + |B|}, $$
 #
-# with lengths in place of cells and "near" for within $\tau$ input units. It asks the same question, which share of the
-# boundaries has no counterpart, and its ruler is a length that can be stated, and compared wherever inputs have the same units.
+# with lengths in place of cells and "near" for within $\tau$ input units. It asks the same question: which fraction of the
+# boundaries has no counterpart? Its ruler is a length that can be stated, and compared wherever inputs have the same units.
 # It is one minus the surface Dice of segmentation {cite}`surface-dice`, for curves.
 # The mean distance and the Hausdorff distance say how far, $J_\tau$ says how much.
 
@@ -92,9 +92,9 @@ exact_figures.boundaries_figure(network, {b: levels[b] for b in shown}, plane, n
 # $$ |\text{centre} - \text{boundary}| < \frac w 2, \qquad w = h_a |\cos\theta| + h_b |\sin\theta|. $$
 #
 # So the centres of the mask's cells fill a band of width $w$. Another boundary, moved by $d$ along the normal, has a band of the
-# same width, $d$ farther. The two bands share a width $\max(w - d, 0)$ and cover $2w$ less that, $w + \min(d, w)$, together. Over
-# a boundary at a random place on the grid the expected number of cells is the area of the band over that of a cell, and summed over
-# pieces of all directions, weighted by length,
+# same width, $d$ farther. The two bands share a width $\max(w - d, 0)$ and cover $2w$ less that, $w + \min(d, w)$, together. For
+# a boundary at a random place on the grid, the expected number of cells is the area of the band divided by the area of a cell. Summed
+# over pieces of all directions, weighted by length, this gives
 #
 # $$ J = 1 - \frac{\mathrm E\,[\max(w - d, 0)]}{\mathrm E\,[w + \min(d, w)]}. $$
 #
@@ -103,10 +103,10 @@ exact_figures.boundaries_figure(network, {b: levels[b] for b in shown}, plane, n
 # - **Fine grids**, $h \to 0$: every band is thinner than the shift, and $J \to 1$ for any change at all.
 # - **Coarse grids**, $h \to \infty$: $J \to 0$ like $\pi\,\mathrm E[d] / (2h)$ on square cells, whatever the change.
 #
-# J is therefore a function of shift over step. The law wants straight pieces, few corners within a cell, and for $d$ the distance
-# to the other boundary, whatever classes it parts, since a mask knows no classes.
+# J is therefore a function of shift over step. The law needs straight pieces and few corners within a cell. Its $d$ is the
+# distance to the other boundary of any classes, since a mask knows no classes.
 
-# %% mystnb={"figure": {"caption": "Left: J measured on the slice against J by the law, all levels and resolutions. Right: the same J against the mean distance between the boundaries over the grid step; dotted is the law for one shift in all directions.", "name": "figure-law"}} tags=["remove-input"]
+# %% mystnb={"figure": {"caption": "Left: J measured on the slice against J by the law, at all bit-widths and resolutions. Right: the same J against the mean distance between the boundaries over the grid step; dotted is the law for one shift in all directions.", "name": "figure-law"}} tags=["remove-input"]
 finite_scale.law_figure(measured)
 
 # %% [markdown]
@@ -114,9 +114,9 @@ finite_scale.law_figure(measured)
 #
 # ### The paper's Jaccard distances, read backwards
 #
-# The law fixes the ratio of shift to step that a reported J stands for. On digits, this network's own boundaries then say which
-# grid would give the paper's values; networks differ widely in their shifts ([](levels)), so two values of one network need not
-# agree. The CIFAR-10 values ask for a step of many shifts: a coarse grid, or a mask several cells thick.
+# By the law, a reported J fixes the ratio of shift to step. On digits, this network's own boundaries then say which grid would give
+# the paper's values. Networks differ widely in their shifts ([](levels)), so two values of one network need not agree. The CIFAR-10
+# values need a step of many shifts: a coarse grid, or a mask several cells thick.
 
 # %% tags=["remove-input"]
 tables.Table(
@@ -128,12 +128,12 @@ tables.Table(
 # %% [markdown]
 # ### Every level against float
 #
-# The same network, level by level: the measures made on a grid beside those of the exact boundaries.
+# The next table compares, for the same network, measures made on a grid with measures of the exact boundaries.
 
 # %% tags=["remove-input"]
 tables.Table(
     exact_figures.exact_table(measured),
-    "Each level against float, on one slice. Distances and lengths are in input units (pixel / 16). *Beyond τ*: share of the two boundaries' length without a counterpart within τ, the tolerance Jaccard distance.",
+    "Each bit-width against float, on one slice. Distances and lengths are in input units (pixel / 16). *Beyond τ*: fraction of the two boundaries' length without a counterpart within τ, the tolerance Jaccard distance.",
     "table-exact",
 )
 
@@ -159,29 +159,27 @@ tables.Table(
 #
 # ### The grid step
 #
-# Grid prediction change stands for the changed area and converges to it. Counted cells, times a cell's area over $w$, stand for
-# the boundary's length and converge to it with the $w$ of each direction; with $\bar w$ they are off by a few percent, as this
-# boundary does not run equally in all directions. J and $d_{\text{eff}}$ do not converge: the one follows the law (lines), the
-# other holds only below a grid step.
+# Grid prediction change converges to the changed area. Counted cells, times a cell's area over $w$, converge to the boundary's length
+# if each direction has its own $w$; with $\bar w$ they are off by a few percent, because this boundary does not run equally in all
+# directions. J and $d_{\text{eff}}$ do not converge: J follows the law (lines), and $d_{\text{eff}}$ is right only below a grid step.
 
-# %% mystnb={"figure": {"caption": "Grid measures over what they stand for, as the grid is refined to the left; bars span the places of the grid. Lines are the finite-scale law.", "name": "figure-convergence"}} tags=["remove-input"]
+# %% mystnb={"figure": {"caption": "Grid measures divided by what they approximate, as the grid is refined to the left; bars span the places of the grid. Lines are the finite-scale law.", "name": "figure-convergence"}} tags=["remove-input"]
 finite_scale.convergence_figure(measured, shown)
 
 # %% [markdown]
 # ### Boundaries from interpolated logits
 #
 # A network with convolutions has too many units for an exact slice, and other classifiers have no lines. For them the logits at the nodes of
-# a grid, interpolated between the nodes, have an exact boundary too. Its error falls with the square of the grid step, so that
-# here a grid will do that is far too coarse for masks; [](stopping-tolerance) says how far that holds over many networks.
+# a grid, interpolated between the nodes, have an exact boundary too. Its error falls with the square of the grid step, so a
+# grid that is far too coarse for masks is enough here; [](stopping-tolerance) says how far this holds over many networks.
 
 # %% [markdown]
 # (outside-the-data)=
 # ### What lies outside the data
 #
-# A slice shows what the network says on a plane, and much of that plane is like no input. Where each pixel stays within the range
-# that it has in the training set is a convex polygon, whose area needs no grid either. Boundaries, junctions and the measures
-# made from them count in all of the box alike, as the definitions have it; {numref}`supplement-referee-outside` has the share outside on
-# four data sets.
+# A slice shows what the network says on a plane, and much of that plane is like no input. Each pixel stays within the range that it has
+# in the training set inside a convex polygon, whose area needs no grid either. By their definitions, boundaries, junctions and the
+# measures made from them count all of the box alike; {numref}`supplement-referee-outside` has the fraction outside on four data sets.
 
 # %% mystnb={"figure": {"caption": "Left: the float network's decision regions on the slice, the training inputs projected onto it (they lie off the plane), and the part where every pixel stays in its range. Right: points of the slice as images; blue pixels are darker than black, orange ones whiter than white.", "name": "figure-outside"}} tags=["remove-input"]
 exact_figures.outside_figure(network, plane, split.train_inputs)
@@ -205,6 +203,6 @@ tables.Table(
 # %% mystnb={"code_prompt_show": "Junctions, in numbers", "code_prompt_hide": "Hide"} tags=["remove-input", "hide-output"]
 tables.Table(
     exact_figures.junctions_table(measured),
-    "Junctions of each level: matched with one of the float network's of the same classes within the largest tolerance above, vanished, appeared; and the triple-junction cells that grids count.",
+    "Junctions of each bit-width: matched with one of the float network's of the same classes within the largest tolerance above, vanished, appeared; and the triple-junction cells that grids count.",
     "supplement-exact-junctions",
 )

@@ -109,11 +109,11 @@ for name, model in {"in float": network, "folded": folded}.items():
         print(f"batch norms {name}, one step a {granularity}: relative error {error:.4f}")
 
 # %% [markdown]
-# One step a channel does not care about folding. The figure at the top shows what this does to decisions.
+# With one step for each channel, folding changes nothing. The figure at the top shows what this does to decisions.
 #
 # ## The paper beside ours
 #
-# A strip for each claim: where the paper's number lies among our runs. [](the-ledger) says how the verdicts are made.
+# Each claim has a strip, which shows where the paper's number lies among our runs. [](the-ledger) says how the verdicts are made.
 
 # %% mystnb={"figure": {"caption": "The paper's numbers (dashed) among our runs (dots), with the 95 % interval of as many runs as the paper has. Our flips (F2, F3) and pair-order flips (R3, R4) are fewer than the paper's, our Jaccard distances (R1, R2) larger.", "name": "figure-full-strips"}}
 strips.strips(["F1", "F2", "F3", "R1", "R2", "R3", "R4"], claims)
@@ -235,7 +235,7 @@ tables.show_tables(
 # ### Distances without a grid
 #
 # The {term}`tolerance Jaccard distance` ([](exact)) compares lengths and has no grid: which fraction of the boundary has moved
-# farther than τ? Here it is computed from logits at the nodes, interpolated.
+# farther than a tolerance τ? Here it is computed from logits interpolated between the nodes.
 
 # %% mystnb={"code_prompt_show": "By bit-width", "code_prompt_hide": "Hide"} tags=["hide-output"]
 tolerance.without_ruler({"Full CIFAR-10": tensor}, "supplement-full-tolerance")
@@ -248,7 +248,7 @@ tables.Table(
 )
 
 # %% [markdown]
-# Is J the calibration measure to look at? The same for what it is to predict, held-out flips:
+# Is J the best calibration measure? The next table correlates each measure with held-out flips, which it should predict:
 
 # %% mystnb={"code_prompt_show": "Which calibration measure predicts flips", "code_prompt_hide": "Hide"} tags=["hide-output"]
 tables.Table(

@@ -53,8 +53,8 @@ multiverse.outcomes_figure(found)
 # %% [markdown]
 # ## The question
 #
-# The abstract names its quantities without formulas. Each verdict of [the ledger](the-ledger) is that of one baseline. Does it hang on
-# a choice that could as well have been made otherwise? Is there a set of choices under which all of the paper's numbers come out at once?
+# The abstract names its quantities without formulas. Each verdict of [the ledger](the-ledger) judges one baseline. Does it depend on a
+# choice that could as well have been made otherwise? Is there a set of choices under which all of the paper's numbers come out at once?
 #
 # ## How it was measured
 #
@@ -95,8 +95,8 @@ multiverse.curve_figure(judged, paper, curves)
 # ### Where all numbers agree at once
 #
 # A *cell* is one choice of what a single study would share between its tables: network, quantizer, grid and mask. In a cell, all numbers
-# must agree at once. What remains open is free, such as the plane, the reading of the shift, and the stopping rules; the fraction of
-# it that agrees is the cell's size. A large region says little: then the abstract does not pin the choices down.
+# must agree at once. All other choices are free, such as the plane, the reading of the shift, and the stopping rules; the fraction of
+# them that agrees is the cell's size. If the region is large, the abstract does not fix the choices.
 
 # %% tags=["remove-input"]
 tables.Table(
@@ -106,8 +106,8 @@ tables.Table(
 )
 
 # %% [markdown]
-# An interval is wide where networks differ much, and a wide interval agrees with much. That is why the table also counts the cells in
-# which every number holds: none at all.
+# An interval is wide where networks differ much, and many numbers lie in a wide interval. That is why the table also counts the cells in
+# which every number holds.
 #
 # For CIFAR-10 the rule was in `data/predictions.yml` before the runs. *By chance* is what the single claims would give if they agreed
 # independently of each other. Where the fraction is not much larger than that, no choice brings all of them together.
@@ -120,8 +120,8 @@ tables.Table(
 # %% [markdown]
 # ## What changes the answer
 #
-# The variance of each measure over all specifications and networks is split: what each choice explains alone, what choices do
-# together, and what networks differ in that share every choice.
+# The variance of each measure over all specifications and networks has three parts: what each choice explains alone, what choices
+# explain together, and what differs between networks of one specification.
 
 # %% mystnb={"figure": {"caption": "Digits: percent of each measure's variance by main effects of the choices, their interactions, and the networks of one specification. The ruler and the rule matter more than the network.", "name": "figure-variance-split"}} tags=["remove-input"]
 multiverse.variance_figure(splits)
@@ -135,8 +135,8 @@ multiverse.summary(many, judged, splits, rule)
 # %% [markdown]
 # ## Supplement
 #
-# A choice may move a measure and not the verdict, or the other way round. So here is the fraction of specifications that agree with
-# the paper, one choice at a time.
+# A choice may move a measure and not the verdict, or the other way round. These figures have the fraction of specifications that agree
+# with the paper, one choice at a time.
 
 # %% mystnb={"code_prompt_show": "Digits, choice by choice", "code_prompt_hide": "Hide", "figure": {"caption": "Digits: percent of the specifications whose interval holds the paper's number, for each value of each choice; for J1, those that do not refute it.", "name": "supplement-choices"}} tags=["remove-input", "hide-output"]
 multiverse.choices_figure(judged)

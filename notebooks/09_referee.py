@@ -31,10 +31,10 @@ referee.verdicts_figure(rows)
 # %% [markdown]
 # ## The question
 #
-# Of the numbers in the abstract, what do they show, what do they not, and what should be reported instead? This page can be read
-# alone. All of it is made from published results; the chapters that it links to have the rest.
+# What do the numbers in the abstract show, what do they not show, and what should be reported instead? This page can be read alone.
+# It is made from published results; the chapters that it links to have the rest.
 #
-# The paper's body was not available. So this is no review of its argument, only of what its abstract's numbers can carry when
+# The paper's body was not available. So this page does not review its argument. It reviews what the numbers of its abstract show when
 # its experiments are repeated over many seeds.
 #
 # ### In short
@@ -45,27 +45,27 @@ referee.verdicts_figure(rows)
 # | single runs (D1 to D5) | what one network did | what the next one will do | many seeds, with the interval for the next |
 # | stopping beside accuracy (S1 to S6, C1 to C6) | more bits keep more decisions | that the rule chooses better than the same bits for all | a comparison at equal bits, paired by seed |
 # | a threshold that is not stated | that some threshold gives the numbers | that one chosen beforehand does | all thresholds of a grid fixed beforehand |
-# | one correlation over all levels (K1, K2) | that bits drive both splits | that calibration ranks networks | the correlation within a level, with seeds as clusters |
+# | one correlation over all bit-widths (K1, K2) | that bits drive both splits | that calibration ranks networks | the correlation within a bit-width, with seeds as clusters |
 # | local boundary shift (D5) | the linear reading | the true shift, away from the boundary | the same at boundary points, or the way along the normal |
 
 # %% [markdown]
 # ## How it was measured
 #
-# Each number is held against the interval that our next run, or our next mean of as many runs, falls into with a probability
-# of 95 %. Inside it is *compatible*. That shows little where the interval also contains what a neighbour gives in the mean: another
-# bit-width, rounding, rule or transition. Only where it contains none is the number *reproduced*. [](the-ledger) has the rule
+# Each number is compared with the interval that our next run, or our next mean of as many runs, falls into with a probability
+# of 95 %. Inside it is *compatible*. That shows little if the interval also contains the mean of a neighbour: another
+# bit-width, rounding, rule or transition. If it contains no neighbour, the number is *reproduced*. [](the-ledger) has the rule
 # and names the neighbours.
 #
 # Claims without a number are directions. Each has a bound: a difference that would matter, with its reason in `data/claims.yml`. A
-# difference inside the bound is as good as none. The smallest difference that the seeds would probably have seen is shown beside it.
+# difference inside the bound does not matter. The smallest difference that the seeds would probably have seen is shown beside it.
 #
-# The networks, data sets and seeds are those of all chapters: [](the-setup) lists them.
+# [](the-setup) lists the networks, data sets and seeds, which are the same in all chapters.
 #
 # ## The paper beside ours
 #
 # ### Every number of the abstract
 
-# %% mystnb={"figure": {"caption": "Where each reported number lies among our runs: in the shaded band the next run could give it. Ticks: means of the neighbours; where one is inside the band, our runs cannot tell it from ours. Marks at the edge lie farther out. In words: the number, and our 95 % interval.", "name": "figure-positions"}} tags=["remove-input"]
+# %% mystnb={"figure": {"caption": "Where each reported number lies among our runs: in the shaded band the next run could give it. Ticks: means of the neighbours; where one is inside the band, our runs cannot tell it from ours. Marks at the edge are farther out. The text has the number and our 95 % interval.", "name": "figure-positions"}} tags=["remove-input"]
 verdicts.positions_figure(rows)
 
 # %% tags=["remove-input"]
@@ -98,9 +98,9 @@ referee.steps_figure(subsets, steps)
 # %% [markdown]
 # ### Stopping: what it saves, and what could have been seen
 #
-# *Flips saved* is the choice by accuracy less boundary-aware stopping, paired by seed; *at equal bits* is against networks that
-# all have as many bits. The last columns are the power: the smallest mean saving that a paired test would have found in four
-# cases of five, with these seeds and with three. A saving below that cannot be told from none.
+# *Flips saved* is the flip rate of the choice by accuracy less that after boundary-aware stopping, paired by seed. *At equal bits*
+# compares with a uniform bit-width of the same average size. The last columns are the power: the smallest mean saving that a paired test
+# would have found in four cases of five, with these seeds and with three. A smaller saving cannot be told from none.
 
 # %% tags=["remove-input"]
 tables.Table(
@@ -112,9 +112,9 @@ tables.Table(
 # %% [markdown]
 # ### Calibration against held-out: three correlations
 #
-# Over all levels and networks the correlation is near 1, since both axes follow the bits. Fisher's interval takes each point for
-# independent, which levels of one network are not; the second interval leaves out one seed at a time. Within a level only the networks
-# differ, and that is what a calibration measure would have to rank.
+# Over all bit-widths and networks the correlation is near 1, since both axes follow the bits. Fisher's interval takes each point as
+# independent, but bit-widths of one network are not; the second interval leaves out one seed at a time. Within a bit-width only the
+# networks differ, and a calibration measure would have to rank these.
 
 # %% tags=["remove-input"]
 tables.Table(
@@ -135,18 +135,18 @@ tables.Table(
 # (first-order-study)=
 # ### How far the linear reading holds
 #
-# The local boundary shift is a first-order displacement. Here it is held against the true one: in the plane, along the normal of the
+# The local boundary shift is a first-order displacement. Here it is compared with the true one: in the plane, along the normal of the
 # exact boundary; in full space, along the float margin's normal, to where either margin is 0, halved down to rounding in float64.
 # *No quantized crossing* counts the points whose quantized boundary is not met: in the plane none between the same two classes
 # on the slice, in full space none within the stated reach. [](exact) has one network in detail.
 
-# %% mystnb={"figure": {"caption": "First order against truth on digits: share of points within a tenth of the true displacement, and median relative error; dots are medians and bars the range over the networks.", "name": "figure-first-order-study"}} tags=["remove-input"]
+# %% mystnb={"figure": {"caption": "First order against truth on digits: fraction of points within a tenth of the true displacement, and median relative error; dots are medians and bars the range over the networks.", "name": "figure-first-order-study"}} tags=["remove-input"]
 referee.first_order_figure(study)
 
 # %% [markdown]
 # ### What a slice shows
 #
-# J, grid prediction change and junctions are read off a plane that holds hardly an input. [](outside-the-data) draws what lies
+# J, grid prediction change and junctions are read off a plane on which hardly any input lies. [](outside-the-data) draws the part
 # outside the data, which is counted like the rest.
 
 # %% [markdown]
@@ -162,7 +162,7 @@ referee.summary(rows, steps, study)
 # units ([](exact)). Report it beside J wherever the boundary is known exactly or from interpolated logits, together with the mean
 # distance and the changed area of the slice.
 #
-# The tables of levels, stopping rules and roundings list it beside J. [](stopping-tolerance), [](subsets-tolerance) and
+# The tables of bit-widths, stopping rules and roundings list it beside J. [](stopping-tolerance), [](subsets-tolerance) and
 # [](full-tolerance) show how much of it, and how much of J, depends on the grid. [](stopping) and [](subsets) compare a stopping rule
 # by this distance with the paper's.
 

@@ -173,7 +173,7 @@ def fit(
 
 def stackable(model: nn.Module) -> bool:
     """
-    Tell whether :func:`fit_together` trains *model*: a ReLU network of one hidden layer, its sizes multiples of 8.
+    Return whether :func:`fit_together` trains *model*: a ReLU network of one hidden layer, its sizes multiples of 8.
 
     The last bit of a product of other sizes depends on where in memory its factors lie.
     """

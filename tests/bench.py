@@ -213,7 +213,7 @@ LABELS = "a 400 x 400 grid of labels (not exact)"
 
 @pytest.fixture(scope="module")
 def sizes(trained) -> dict[str, tuple]:
-    """Give for each size a network, trained where its data are at hand, and its slice."""
+    """Return for each size a network, trained where its data are at hand, and its slice."""
     inputs, classes = trained.split.train_inputs, trained.split.train_classes
     deep = fit(mlp((64, 128, 64, 10), 0), inputs, classes, epochs=20, seed=0)
     noise = torch.rand(500, 784, generator=torch.Generator().manual_seed(0))

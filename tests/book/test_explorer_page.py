@@ -34,7 +34,7 @@ class Explorer:
         self.levels = {32: self.model} | {bits: uniform.quantize_model(self.model, bits) for bits in LEVELS[1:]}
 
     def at(self, position: int) -> torch.nn.Module:
-        """Give Python's network at a position of the slider, ten to a level."""
+        """Return Python's network at a position of the slider, ten to a level."""
         place = min(position // 10, len(LEVELS) - 2)
         one, two = self.levels[LEVELS[place]], self.levels[LEVELS[place + 1]]
         return uniform.interpolate(one, two, (position - 10 * place) / 10)

@@ -59,7 +59,7 @@ NUMBER = re.compile(r"(?<![\w.,])[-+−]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+\.?\d*|\
 
 
 def is_rounded(text: str, values: list[float]) -> bool:
-    """Tell whether a printed number is one of *values*, or its percentage, at the digits that are printed."""
+    """Return whether a printed number is one of *values*, or its percentage, at the digits that are printed."""
     digits, _, exponent = text.replace("−", "-").replace(",", "").partition("e")
     last = 10.0 ** (int(exponent or 0) - len(digits.partition(".")[2]))
     shown = float(digits) * 10.0 ** int(exponent or 0)

@@ -55,7 +55,7 @@ def pages(book: Path) -> list[str]:
 
 
 def is_redirection(page: Path) -> bool:
-    """Tell whether a page only leads to the first chapter."""
+    """Return whether a page only leads to the first chapter."""
     return 'http-equiv="refresh"' in page.read_text(encoding="utf-8").lower()
 
 

@@ -54,7 +54,7 @@ def build(folder: Path, running: list[subprocess.Popen]) -> None:
 
 
 def is_executed(folder: Path, name: str) -> bool:
-    """Tell whether there is an executed copy of a notebook, no older than its source."""
+    """Return whether there is an executed copy of a notebook, no older than its source."""
     made = folder / "executed" / f"{name}.ipynb"
     return made.exists() and made.stat().st_mtime >= (folder / f"{name}.py").stat().st_mtime
 

@@ -93,7 +93,7 @@ NOISE = np.tile([-1.0, 1.0], 20)  # the interval of its mean is 0 ± 0.324
 
 
 def by_method(jaccard: dict[str, np.ndarray]) -> xr.Dataset:
-    """Give runs of the rounding study with a made-up Jaccard on both splits, by method, at 4 and 3 bits."""
+    """Return runs of the rounding study with a made-up Jaccard on both splits, by method, at 4 and 3 bits."""
     values = np.stack([np.stack([np.stack([v, v + 0.1]) for v in jaccard.values()])] * 2, axis=-1)
     dims = ("method", "split", "seed", "bits")
     coords = {"method": list(jaccard), "split": ["calibration", "held-out"], "bits": [4, 3]}

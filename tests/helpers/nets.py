@@ -45,7 +45,7 @@ def same_bits(a: nn.Module, b: nn.Module) -> bool:
 
 
 def with_statistics(model: nn.Module, seed: int) -> nn.Module:
-    """Give batch norms the statistics and weights of a trained network, in float64."""
+    """Set the statistics and weights of batch norms as in a trained network, in float64."""
     generator = torch.Generator().manual_seed(seed)
     for norm in model.modules():
         if isinstance(norm, nn.modules.batchnorm._BatchNorm):

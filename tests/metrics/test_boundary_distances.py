@@ -33,7 +33,7 @@ def boundaries(draw, most=6):
 
 
 def sampled(segments, n=400):
-    """Give middles of n equal pieces of each segment, and the length of each piece."""
+    """Return middles of n equal pieces of each segment, and the length of each piece."""
     t = (np.arange(n) + 0.5) / n
     points = segments[:, None, 0] + t[:, None] * (segments[:, 1] - segments[:, 0])[:, None]
     return points.reshape(-1, 2), np.repeat(lengths(segments) / n, n)

@@ -78,7 +78,7 @@ def clip(ring, a, b, c):
 
 def rational_regions(layers, box):
     """
-    Give for each class its convex pieces, from every pattern of active units, in rational arithmetic.
+    Return for each class its convex pieces, from every pattern of active units, in rational arithmetic.
 
     An affine map is (a, b, c) for a x + b y + c. A unit that is 0 throughout is inactive; a class that ties with an
     earlier one throughout loses.

@@ -171,7 +171,7 @@ def test_against_an_empty_mask_the_distance_is_one(labels):
 
 def straight(angle, offset, shift, steps, n=120) -> tuple[np.ndarray, np.ndarray]:
     """
-    Give the masks of a straight boundary and of the same moved by *shift* along its normal, on cells of size *steps*.
+    Return the masks of a straight boundary and of the same moved by *shift* along its normal, on cells of size *steps*.
 
     Inside a disc, so that the boundary is equally long in every direction.
     """

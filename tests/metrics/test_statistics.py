@@ -30,7 +30,7 @@ VALUES = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=60)
 
 def coverage(distribution, n: int, repeats: int, mean=None, k: int = 1) -> tuple[float, float]:
     """
-    Give how often the interval from n runs holds the next value, and the standard error of that share.
+    Return how often the interval from n runs holds the next value, and the standard error of that share.
 
     The next value is not drawn: its probability of falling inside is known, which makes the error 10 times smaller.
     """
@@ -222,7 +222,7 @@ def test_mcnemar_by_hand_and_its_level():
 
 
 def networks(n: int, repeats: int, skewed: bool = False) -> tuple[np.ndarray, np.ndarray, float, float]:
-    """Give values of two splits, (repeats, n, 7 levels), with effects of level and seed; and the true correlations."""
+    """Draw values of two splits, (repeats, n, 7 levels), with effects of level and seed; and the true correlations."""
     generator = np.random.default_rng([n, repeats, skewed])
     draw = (
         (lambda *size: generator.exponential(size=size) - 1) if skewed else (lambda *size: generator.normal(size=size))

@@ -12,7 +12,7 @@ from studies.figures import rounding, subsets
 
 
 def rounding_runs(seed: int = 0, seeds: int = 4) -> xr.Dataset:
-    """Give made-up joined runs of the rounding study."""
+    """Return made-up joined runs of the rounding study."""
     generator = np.random.default_rng(seed)
     methods = ["float", "nearest", "layers", "logits", "gap 0.1", "gap 10"]
     coords = {"seed": range(seeds), "bits": [4, 3], "split": ["calibration", "held-out"], "nodes": [21, 11],

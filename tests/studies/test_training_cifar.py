@@ -16,7 +16,7 @@ QUICK = {"epochs": 2, "seed": 0, "batch_size": 16, "threads": 1}
 
 
 def stripes(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give noisy images whose rows (class 0) or columns (class 1) alternate: shifts and mirrors keep the class."""
+    """Draw noisy images whose rows (class 0) or columns (class 1) alternate: shifts and mirrors keep the class."""
     generator = torch.Generator().manual_seed(seed)
     classes = torch.randint(2, (count,), generator=generator)
     wave = torch.tensor([1.0, -1.0]).repeat(4)

@@ -31,7 +31,7 @@ def test_digits_are_split_into_every_image_once_with_its_class(seed):
 
 
 def parts(split: splits.StoppingSplit) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Give training, calibration and held-out inputs, each with their classes."""
+    """Return training, calibration and held-out inputs, each with their classes."""
     arrays = [part.numpy() for part in split]
     return list(zip(arrays[::2], arrays[1::2]))
 

@@ -167,7 +167,7 @@ def test_layers_are_bars_with_their_intervals(trained):
 
 
 def rates(*networks) -> xr.DataArray:
-    """Give band flips of plan and uniform bits by network, at 4 bits and, all equal, at 3."""
+    """Return band flips of plan and uniform bits by network, at 4 bits and, all equal, at 3."""
     values = [networks, [(0.3, 0.3)] * len(networks)]
     coords = {"bits": [4, 3], "way": ["plan", "uniform"]}
     return xr.DataArray(values, coords, ("bits", "network", "way"), "band_flip_rate")
