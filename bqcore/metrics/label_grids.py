@@ -25,6 +25,7 @@ from .planes import Plane
 
 _LEAST = 16  # nodes at a time at least: fewer leave a convolution idle
 _CACHED = 2**17  # values of the first layer at a time: 1 MB stays in a core's cache
+_TILED = 64  # nodes a side from which on tiles take less time
 # float32 logits are off by some 1e-6 of the largest one; a top-2 gap below this fraction of it is a close call.
 _CLOSE = 1e-3
 
@@ -36,7 +37,9 @@ def label_grid(classifier: Callable, plane: Plane, n: int, *, batch_size: int | 
     A torch module is evaluated in a float64 copy on the CPU; where it is an nn.Sequential that starts with a linear
     layer (after flattening) or a convolution, that layer is folded onto the plane: its output is affine in the two
     coordinates. If it starts with a convolution, it is evaluated in float32 first, and in float64 where that is a close
-    call. Any other callable gets float64 arrays.
+    call. Of a ReLU network with one hidden layer many nodes need no evaluation: where the corners of 8 × 8 nodes have
+    one label, a bound on how far the ReLUs bend the logits between them mostly settles it. Any other callable gets
+    float64 arrays.
 
     Parameters
     ----------
@@ -72,6 +75,9 @@ def label_grid(classifier: Callable, plane: Plane, n: int, *, batch_size: int | 
     batch_size = None if batch_size is None else check_integer("Batch size", batch_size, 1)
     out = np.empty((n, n), dtype=np.int16)
     with without_gradients():
+        tiled = _by_tiles(classifier, plane, n, batch_size)
+        if tiled is not None:
+            return tiled
         evaluate, values = _evaluator(classifier, plane, *plane.nodes(n))
         batch_size = batch_size or max(_LEAST, _CACHED // values)
         height, width = max(1, batch_size // n), min(n, batch_size)
@@ -80,6 +86,29 @@ def label_grid(classifier: Callable, plane: Plane, n: int, *, batch_size: int | 
                 block = slice(top, top + height), slice(left, left + width)
                 out[block] = _labels_of(evaluate(*block), out[block].shape, (top, left))
     return out
+
+
+def _by_tiles(classifier: Callable, plane: Plane, n: int, batch_size: int | None) -> np.ndarray | None:
+    """
+    Return the labels of a ReLU network of one hidden layer; None if it is another, its logits are not finite, or the
+    grid or the batches are too small for tiles.
+    """
+    if n < _TILED or (batch_size or n) < n or not is_module(classifier):
+        return None
+    import torch
+    from torch import nn
+
+    from . import _tiles
+
+    layers, _ = _foldable(classifier, plane)
+    if [type(layer) for layer in layers] != [nn.Linear, nn.ReLU, nn.Linear] or layers[2].out_features < 2:
+        return None
+    parameters = layers[0].weight, layers[0].bias, layers[2].weight, layers[2].bias
+    weight, bias, *last = (p if p is None else p.detach().to("cpu", torch.float64) for p in parameters)
+    offset = nn.functional.linear(torch.from_numpy(plane.origin), weight, bias)
+    slopes = nn.functional.linear(torch.from_numpy(plane.axes), weight)
+    a, b = (torch.from_numpy(side)[:, None] * slope for side, slope in zip(plane.nodes(n), slopes))
+    return _tiles.labels(a, b + offset, *last, most=batch_size or _CACHED // len(weight))
 
 
 def _evaluator(classifier: Callable, plane: Plane, a: np.ndarray, b: np.ndarray) -> tuple[Callable, int]:

@@ -277,7 +277,44 @@ class Counting(nn.Module):
         return x.relu()
 
 
-@given(st.integers(2, 25), SEEDS)
+@given(st.integers(64, 150), st.integers(2, 11), st.integers(1, 70), st.integers(2, 12), st.floats(-2, 2), SEEDS)
+def test_labels_by_tiles_are_those_of_every_node(n, inputs, width, classes, scale, seed):
+    generator = np.random.default_rng(seed)
+    plane = pca_plane(generator.normal(size=(9, inputs)), padding=1)
+    model = mlp((inputs, width, classes), seed % 1000)
+    with torch.no_grad():
+        model[0].weight.mul_(10**scale), model[2].bias.mul_(10**-scale)
+    labels = label_grid(model, plane, n, batch_size=n - 1)  # too few for tiles
+    assert np.array_equal(label_grid(model, plane, n), labels)
+    assert np.array_equal(label_grid(model, plane, n, batch_size=n), labels)
+
+
+@given(st.floats(0.1, 0.9), st.integers(64, 200), st.integers(0, 1), st.booleans())
+def test_a_line_between_the_corners_of_tiles_is_seen(place, n, axis, negative):
+    """Class 1 in a band, one or two nodes wide, across one axis: by the least bend of two ReLUs that can do so."""
+    half = 0.6 / (n - 1)
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)).double()
+    with torch.no_grad():
+        model[0].weight.zero_()[:, axis] = torch.tensor([1.0, -1.0])
+        model[0].bias.copy_(torch.tensor([-place, place]))
+        model[2].weight.copy_(torch.tensor([[0.0, 0.0], [-1.0, -1.0]] if negative else [[1.0, 1.0], [0.0, 0.0]]))
+        model[2].bias.copy_(torch.tensor([0.0, half]))
+    from_line = np.abs(np.arange(n) / (n - 1) - place)
+    sure = np.abs(from_line - half) > 1e-9
+    labels = np.moveaxis(label_grid(model, flat_plane(), n), 1 - axis, 0)[sure]
+    assert np.array_equal(labels, np.repeat((from_line < half)[sure, None], n, axis=1))
+
+
+def test_tiles_refuse_what_is_not_finite():
+    for bias, weight, classes in ((torch.inf, 1.0, "class 0"), (0.0, 1e38, "class"), (torch.nan, 1.0, "class 0")):
+        model = mlp((2, 8, 3), 0).double()
+        with torch.no_grad():
+            model[0].weight.mul_(1e200 * weight), model[2].weight.mul_(1e100), model[2].bias[0].fill_(bias)
+        with pytest.raises(ValueError, match=f"Logits on the slice hold .*, {classes}"):
+            label_grid(model, flat_plane((-1, -1)), 64)
+
+
+@given(st.integers(2, 45), SEEDS)
 def test_grids_of_n_nodes_are_every_other_node_of_2n_minus_1(n, seed):
     generator = np.random.default_rng(seed)
     plane = pca_plane(generator.normal(size=(9, 5)), padding=1)
