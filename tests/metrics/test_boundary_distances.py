@@ -200,6 +200,16 @@ def test_two_matches_within_the_radius_are_better_than_one_that_is_closer():
     assert match_junctions(first, classes, second, classes, radius=1).matched.tolist() == [[0, 0], [1, 1]]
 
 
+@given(SEEDS)
+def test_junctions_in_float32_are_measured_in_float64(seed):
+    generator = np.random.default_rng(seed)
+    first, second = (generator.random((5, 2), dtype=np.float32) for _ in range(2))
+    classes = np.array([[0, 1, 2]] * 5)
+    found = match_junctions(first, classes, second, classes, radius=1)
+    expected = match_junctions(first.astype(float), classes, second.astype(float), classes, radius=1)
+    assert found.matched.tolist() == expected.matched.tolist() and np.array_equal(found.distances, expected.distances)
+
+
 def test_junctions_of_three_and_of_four_classes_do_not_match():
     here = np.zeros((1, 2))
     three, padded, four = np.array([[0, 1, 2]]), np.array([[0, 1, 2, -1]]), np.array([[0, 1, 2, 3]])

@@ -90,6 +90,22 @@ def test_a_pair_s_margin_and_its_gradient_one_by_one(classes, n, seed):
             np.testing.assert_allclose(margin[i], (z[winner[i]] - z[rival[i]]).item(), rtol=1e-10, atol=1e-13)
 
 
+def test_a_first_layer_that_works_in_place_leaves_the_inputs_as_they_were():
+    model = nn.Sequential(nn.ReLU(inplace=True), *mlp((4, 3), 0))
+    inputs = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
+    before = inputs.clone()
+    found = radius(model, inputs)
+    assert torch.equal(inputs, before)
+    np.testing.assert_array_equal(found.radius, radius(lambda x: model(x), inputs).radius)
+
+
+def test_finite_inputs_whose_sum_overflows_are_taken():
+    model = nn.Linear(2, 2)
+    model.load_state_dict({"weight": torch.eye(2) * 1e-10, "bias": torch.zeros(2)})
+    found = radius(model, torch.tensor([[3e38, 1e38], [3e38, 2e38]]))
+    np.testing.assert_allclose(found.radius, np.array([2e38, 1e38]) / 2**0.5, rtol=1e-5)
+
+
 def test_what_overflows_in_the_classifier_is_the_caller_s():
     margin, gradient = margin_gradient(lambda x: x.exp(), torch.tensor([[0.0, 1e4]]), [1], [0])
     assert margin.tolist() == [torch.inf] and gradient.tolist() == [[-1, torch.inf]]

@@ -60,6 +60,14 @@ def test_static_and_dynamic_rounding_by_hand():
     assert layer(x).flatten().tolist() == pytest.approx([30.6, 3.2]) and not layer._forward_pre_hooks
 
 
+def test_ranges_may_be_of_a_part_of_what_is_called():
+    inner = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)).eval()
+    ranges, x = activations.calibrate(inner, [normal(50, 2)]), normal(9, 2, seed=1)
+    around = activations.Activated(nn.Sequential(inner), ranges, bits=2, of=inner)
+    assert torch.equal(around(x), activations.Activated(inner, ranges, bits=2)(x))
+    assert not torch.allclose(around(x), inner(x), atol=0.01)
+
+
 def test_shared_layers_attention_recurrent_layers_and_keywords_are_rounded_once_a_call():
     class Net(nn.Module):
         def __init__(self):

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from bqcore.quantizers import _gates
 from bqcore.quantizers._gates import Grid, exponent_at, gates_of
 from bqcore.quantizers._layers import Quadratic
 from bqcore.quantizers.adaround import optimize_rounding
@@ -29,6 +30,13 @@ def test_a_gate_halfway_goes_up():
     grid = Grid(torch.tensor([3.0, 0.5, -1.25]), 3, "narrow", "tensor")
     halfway = torch.zeros(3)
     assert gates_of(halfway).tolist() == [0.5] * 3 and grid.hard(halfway).tolist() == [3, 1, -1]
+
+
+def test_gates_at_the_ends_of_what_is_undecided_are_decided(monkeypatch):
+    monkeypatch.setattr(_gates, "gates_of", lambda gates: gates)
+    grid = Grid(torch.tensor([3.0, 0.5, -1.25, 0.25, 1.75]), 3, "narrow", "tensor")
+    gates = torch.tensor([0.5, 0.01, 0.99, 0.011, 0.989])  # the first weight is on the grid, and has no gate
+    assert grid.undecided(gates) == 2 and grid.undecided(torch.tensor([0.5, 0, 1, 0.01, 0.99])) == 0
 
 
 def test_a_weight_on_the_grid_stays_there():

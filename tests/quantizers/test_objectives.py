@@ -112,6 +112,15 @@ def test_layers_are_rounded_on_the_steps_that_are_given_and_gates_may_start_ther
         learn(model, inputs, 3, seed=0, start=start, **QUICK)
 
 
+def test_nearest_is_taken_and_said_where_learning_ends_worse():
+    model, inputs = net(1)
+    for start in (None, by_layer(model, inputs, 3, steps=1, learning_rate=1e-9)):  # rounded to nearest too
+        rounded, learned = learn(model, inputs, 3, seed=0, steps=1, batch_size=8, learning_rate=50.0, start=start)
+        assert learned.fell_back and learned.found == learned.nearest
+        for name in ("0", "2"):
+            assert torch.equal(rounded.get_submodule(name).weight, quantize(model.get_submodule(name).weight, 3))
+
+
 @given(seed=SEEDS)
 def test_hinge_is_zero_where_margins_grow_and_the_gap_term_where_they_shrink(seed):
     grown = normal(20, seed=seed).abs()

@@ -110,6 +110,12 @@ def test_three_counts_are_of_one_run_in_order(tmp_path):
         of_triples(tmp_path, counts[:, :2], [15, 25, 65])
 
 
+def test_three_transitions_have_one_triple_which_nothing_can_rival(tmp_path):
+    counts = np.array([10, 20, 30.0]) + np.random.default_rng(0).normal(0, 1, (50, 3))
+    row = of_triples(tmp_path, counts, [10, 20, 30])
+    assert row["verdict"] == "reproduced" and row["note"].endswith("; 1 of 1 ordered triples agree")
+
+
 @given(st.integers(0, 2**32 - 1), st.integers(8, 30))
 def test_the_strangeness_of_a_run_is_its_rank(seed, count):
     """Of runs that are alike, each is as strange as the others: the fractions, each run left out in turn, are the ranks."""
