@@ -53,30 +53,47 @@ def opposite(node: cst.Name) -> Iterator[cst.Name]:
         yield node.with_changes(value=SWAPS[node.value])
 
 
-class Nearest(PytestRunner):
-    """Run the tests in the module's own file that call the function, the quickest first; where it has none, any that do."""
+def arguments_but_texts(node: cst.Call) -> Iterator[cst.Call]:
+    """Yield what mutmut makes of a call's arguments, but for those without one of its texts, which are names in messages."""
+    texts = {arg for arg in node.args if isinstance(arg.value, cst.BaseString)}
+    yield from (call for call in mutators.operator_arg_removal(node) if texts <= set(call.args))
+
+
+class NearestFirst(PytestRunner):
+    """Run the tests in the module's own file, the quickest first; if they pass, the others, for half a minute."""
 
     def run_tests(self, *, mutant_name, tests):
         module = (mutant_name or "").rpartition(".")[0].split(".")
         own = f"/test_{module[-1].strip('_')}.py", "/".join(module) + ".py"  # examples are in the module itself
-        near = [test for test in tests if test.split("::")[0].endswith(own)]
-        tests = sorted(near or tests, key=lambda test: state().duration_by_test[test])
-        return super().run_tests(mutant_name=mutant_name, tests=tests)
+        times = {test: state().duration_by_test[test] for test in tests}
+        near = sorted((test for test in tests if test.split("::")[0].endswith(own)), key=times.get)
+        others = sorted(times.keys() - near, key=times.get)
+        others = [test for test, until in zip(others, itertools.accumulate(map(times.get, others))) if until < 30]
+        for some in filter(None, (near, others)) if tests else [[]]:  # none: all, as mutmut has it
+            if code := super().run_tests(mutant_name=mutant_name, tests=some):
+                return code
+        return 0
 
 
 def prepare() -> None:
-    """Make the folder in which mutmut works: links to the sources, and a fresh copy of the tests, made by mutmut."""
+    """Make the folder in which mutmut works, with links to the sources; a copy of the tests is made anew each time."""
+    ours, this = FOLDER / "made_by.py", Path(__file__).read_text("utf-8")
+    if not ours.exists() or ours.read_text("utf-8") != this:
+        shutil.rmtree(FOLDER, ignore_errors=True)  # other mutants
     shutil.rmtree(FOLDER / "mutants" / "tests", ignore_errors=True)
     (FOLDER / "mutants").mkdir(parents=True, exist_ok=True)
     for link in ("bqcore", "studies", "tests", "pyproject.toml", "mutants/data"):
         if not (FOLDER / link).exists():
             (FOLDER / link).symlink_to(ROOT / Path(link).name)
+    ours.write_text(this, "utf-8")
     os.chdir(FOLDER)
     os.environ |= {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() not in (ROOT, ROOT / "tests")]
-    mutators.mutation_operators.remove((cst.BaseString, mutators.operator_string))
-    mutators.mutation_operators.append((cst.Name, opposite))
-    isolation.PytestRunner = Nearest
+    operators = mutators.mutation_operators
+    operators.remove((cst.BaseString, mutators.operator_string))
+    operators.remove((cst.Call, mutators.operator_arg_removal))
+    operators += [(cst.Name, opposite), (cst.Call, arguments_but_texts)]
+    isolation.PytestRunner = NearestFirst
     mutmut.print_status = lambda *_, **__: None
 
 
@@ -142,7 +159,7 @@ def main() -> None:
     prepare()
     mutants = {n: m for n, m in made().items() if any(fnmatch(m.function, p) for p in options.functions)}
     chosen = choose(mutants, options.n or len(mutants), options.seed)
-    before = {} if options.n else verdicts()
+    before = verdicts()
     if names := [n for n in chosen if before.get(n) in UNDECIDED or before[n] in SURVIVED and mutants[n] not in listed]:
         run(names, options.workers)
     codes = verdicts()
