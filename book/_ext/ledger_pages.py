@@ -16,6 +16,7 @@ What pages show of the ledger: tables, the seven answers, verdicts as marks, str
 import io
 import posixpath
 import re
+import shutil
 from html import escape
 from pathlib import Path
 
@@ -29,7 +30,8 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 DPI = 130  # as the notebooks' figures
-PICTURES = "_build/strips"
+KEPT = "_build/ledger"  # what is made while pages are read, which not every build does
+TABLE = "ledger.csv"
 MARKS = {
     "reproduced": "✓", "compatible": "≈", "not reproduced": "✗", "no difference seen": "=", "opposite": "⇄",
     "not attempted": "–",
@@ -144,15 +146,29 @@ class Ledger(SphinxDirective):
         return [nodes.raw("", f'{head}<ul class="tally">{"".join(lines)}</ul>', format="html")]
 
     def file(self, rows: list[dict]) -> list[nodes.Node]:
-        """Write the whole ledger beside the book, and return a line that leads to it."""
+        """Write the whole ledger, and return a line that leads to it."""
         from studies import ledger
 
-        name = f"{downloads.FOLDER}/ledger.csv"
-        path = Path(self.env.app.outdir, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(ledger.as_csv(rows), encoding="utf-8")
+        name = f"{downloads.FOLDER}/{TABLE}"
+        kept(self.env, TABLE).write_text(ledger.as_csv(rows), encoding="utf-8")
         says = "the ledger as CSV: every interval, every neighbour with its mean, every run"
         return [downloads.line("The ledger in full: ", [(name, "CSV", says)], self.env.docname)]
+
+
+def kept(env, name: str) -> Path:
+    """Return the path of a file that is made while a page is read."""
+    folder = Path(env.srcdir, KEPT)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / name
+
+
+def copy_table(app: Sphinx, error: Exception | None) -> None:
+    """Put the ledger as CSV beside the pages."""
+    source = Path(app.srcdir, KEPT, TABLE)
+    if error is None and app.builder.format == "html" and source.exists():
+        target = Path(app.outdir, downloads.FOLDER, TABLE)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
 
 
 def anchor(name: str) -> str:
@@ -193,8 +209,7 @@ class Strips(Figure):
         except ValueError as error:
             logger.error("{strips}: %s.", str(error).rstrip("."), location=(env.docname, self.lineno))
             return []
-        path = Path(env.srcdir, PICTURES, f"{'-'.join(anchor(name) for name in (ids[0], ids[-1]))}.png")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = kept(env, f"{'-'.join(anchor(name) for name in (ids[0], ids[-1]))}.png")
         picture = Image.open(drawn).convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
         picture.save(path, optimize=True)
         says = (f"{name}, {rows[name]['short']}: {strips.in_words(rows[name], rows)}" for name in ids)
@@ -207,4 +222,5 @@ def setup(app: Sphinx) -> dict:
     """Register the directives."""
     app.add_directive("ledger", Ledger)
     app.add_directive("strips", Strips)
+    app.connect("build-finished", copy_table)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -49,8 +49,7 @@ def build(folder: Path, running: list[subprocess.Popen]) -> None:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         words = [FEW.get(name, ["--if-declared", name, "seeds=2"]) for name in stale]
         list(pool.map(run, [["notebooks/execute.py", *given] for given in words]))
-    program = "from jupyter_book.cli.main import main; main()"
-    run(["-c", program, "build", ".", "-W", "-n", "--keep-going", "--all"])
+    run(["book/build.py"])
 
 
 def is_executed(folder: Path, name: str) -> bool:
