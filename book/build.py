@@ -26,7 +26,7 @@ BEHIND += ("data/paper/*", "data/results/*")
 def state() -> str:
     """Return a digest of all that pages are made with: sources, settings, results and installed versions."""
     notebooks = sorted(path.name for path in ROOT.glob("notebooks/*.py"))
-    known = [sys.version, os.environ.get("ONLINE"), notebooks, sorted(installed())]
+    known = [sys.version, os.environ.get("ONLINE", ""), notebooks, sorted(installed())]
     found = hashlib.sha256(repr(known).encode())
     for path in sorted({path for pattern in BEHIND for path in ROOT.glob(pattern)}):
         if path.is_file() and path.suffix not in (".md", ".pyc"):

@@ -31,7 +31,7 @@ limits |= {"jaccard": jaccard_limits, "beyond τ": jaccard_limits}
 inputs.check_limits(results, seeds, spare, limits)
 (many,) = inputs.stopping_runs(["cifar-10"], results, seeds).values()
 chosen = stopping_figures.usual_choices(many, spare, limits)
-claims = {row["id"]: row for row in ledger.ledger()}
+claims = {row["id"]: row for row in ledger.kept()}
 paper = ledger.reported()
 
 # %% tags=["remove-input"]

@@ -27,7 +27,7 @@ channel = inputs.runs(inputs.by_channel("full-cifar-10"), results, seeds)
 rounded = inputs.runs(specs.baseline("rounding", "full-cifar-10"), results, seeds)
 readings = published.load_published("full-cifar-10_readings.nc")
 folded_runs = rounding.folded_runs(readings)
-claims, paper = ledger.ledger(), ledger.reported()
+claims, paper = ledger.kept(), ledger.reported()
 
 # %% tags=["remove-input"]
 rounding.answer(tensor, folded_runs, rounded, paper)

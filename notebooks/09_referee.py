@@ -12,7 +12,7 @@ from studies import first_order, ledger, published
 from studies.figures import inputs, referee, stopping, tables, verdicts
 
 inputs.check_names()
-rows = ledger.ledger()
+rows = ledger.kept()
 paper = ledger.reported()
 datasets = ["digits", "mnist", "fashion-mnist", "cifar-10"]
 sets = inputs.stopping_runs(datasets, "published", 0)

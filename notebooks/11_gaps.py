@@ -27,7 +27,7 @@ def load(name):
     return published.load_published(explanations.FILES[name], results)
 
 
-claims = ledger.ledger(results=results)
+claims = ledger.kept(results=results)
 found = {entry["id"]: entry for entry in explanations.tested(claims, results)}
 
 # %% tags=["remove-input"]

@@ -103,9 +103,13 @@ def execute(notebook, parameters: dict):
         path = os.pathsep.join(filter(None, [str(FOLDER.parent), os.environ.get("PYTHONPATH")]))
         os.environ |= {"JUPYTER_PATH": folder, "JUPYTER_RUNTIME_DIR": folder, "IPYTHONDIR": folder, "PYTHONPATH": path}
         os.environ.pop("MPLBACKEND", None)  # the kernel's own puts figures into the notebook
+        # Each core has a notebook: threads would only wait for each other, three times as long in one with a CNN.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
         sockets = {"transport": "ipc", "ip": f"{folder}/ipc"} if os.name == "posix" and len(folder) < 90 else {}
         # All cells have run by then, so that nothing is lost by not waiting a second for the kernel's goodbye.
-        config = Config({"KernelManager": sockets, "NotebookClient": {"shutdown_kernel": "immediate"}})
+        # What a cell prints is one output, however it came.
+        client = {"shutdown_kernel": "immediate", "coalesce_streams": True}
+        config = Config({"KernelManager": sockets, "NotebookClient": client})
         try:
             return papermill.execute_notebook(
                 notebook,

@@ -3,14 +3,16 @@
 import csv
 import io
 import json
-from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import scipy
 
-from . import explanations, first_rule, joint, verdicts
-from .claims import CLAIMS, Results, load_claims
+from bqcore._store import digest, package_versions, save_bytes
+
+from . import explanations, first_rule, joint, provenance, verdicts
+from .claims import CLAIMS, SCHEMA, Results, load_claims
 from .formats import Ends, brief, interval, number, percent, signed
 from .multiverse import cifar_claims
 from .published import MULTIVERSES, PUBLISHED, READINGS, load_published
@@ -39,25 +41,34 @@ def ledger(
     that explain it. No verdict depends on these two. ``together`` has our middle for each claim that is judged with it.
     """
     rule, claims = load_claims(path)
-    rows = _with_multiverse(judged(None, path, results), claims, rule, results)
+    rows = _with_multiverse(_judged(claims, rule, path, results), claims, rule, results)
     return _explained(rows, results, predictions, path)
 
 
-def judged(ids: Iterable[str] | None, path: str | Path = CLAIMS, results: str | Path = PUBLISHED) -> list[dict]:
+def kept(results: str | Path = PUBLISHED, folder: str | Path = ".cache") -> list[dict]:
     """
-    Judge the claims with these *ids*, in their order, or all: rows of :func:`ledger` without its last two columns.
+    Return :func:`ledger` of *results*, which a file in *folder* keeps until anything changes that it follows from.
 
-    That takes a part of the time. ``values`` are our runs, one a seed; of a correlation, one a variant.
+    It follows from our code, versions of packages, what the paper says, the predictions, and the files in *results*.
     """
-    rule, claims = load_claims(path)
-    known = {claim["id"]: claim for claim in claims}
-    ids = list(known if ids is None else ids)
-    if strange := [name for name in ids if name not in known]:
-        raise ValueError(f"{path} has no claim {strange[0]}; its claims are {', '.join(known)}.")
-    parts = [part for name in ids for part in known[name].get("together", ())]
+    behind = [CLAIMS, SCHEMA, explanations.PREDICTIONS, *CLAIMS.parent.glob("paper/*"), *Path(results).glob("*")]
+    behind += [path for package in ("bqcore", "studies") for path in provenance.ROOT.glob(f"{package}/**/*.py")]
+    digests = {str(path): digest(path) for path in sorted(behind) if path.is_file()}
+    state, path = provenance.key(package_versions() | digests), Path(folder, "ledger.json")
+    with suppress(OSError, ValueError):  # none, or damaged
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["state"] == state:
+            return found["rows"]
+    rows = ledger(results=results)
+    with suppress(OSError):  # a folder to read only
+        save_bytes(json.dumps({"state": state, "rows": rows}).encode(), path)
+    return rows
+
+
+def _judged(claims: list[dict], rule: dict, path: str | Path, results: str | Path) -> list[dict]:
+    """Judge claims: rows of :func:`ledger` without its last two columns; ``values`` are our runs, one a seed."""
     files, rows = Results(results), {}
-    for name in dict.fromkeys([*parts, *sorted(ids, key=lambda name: "together" in known[name])]):
-        claim = known[name]  # what is judged together comes after its parts
+    for claim in sorted(claims, key=lambda claim: "together" in claim):  # what is judged together after its parts
         row = dict.fromkeys(FIELDS) | {key: claim[key] for key in FIELDS[:6]}
         row["short"] = claim.get("short", claim["says"])
         if "not_attempted" in claim:
@@ -75,7 +86,7 @@ def judged(ids: Iterable[str] | None, path: str | Path = CLAIMS, results: str | 
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: claim {claim['id']} cannot be judged from {names[0]}: {error}") from error
         rows[claim["id"]] = row
-    return [rows[name] for name in ids]
+    return [rows[claim["id"]] for claim in claims]
 
 
 def _with_multiverse(rows: list[dict], claims: list[dict], rule: dict, results: str | Path) -> list[dict]:

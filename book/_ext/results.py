@@ -54,10 +54,10 @@ def load(path: Path) -> xr.Dataset:
 
 @functools.cache
 def ledger() -> list[dict]:
-    """Judge the claims, once for all pages."""
+    """Return the ledger, once for all pages."""
     from studies import ledger
 
-    return ledger.ledger()
+    return ledger.kept()
 
 
 def pick(things, key, what: str):

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ..formats import Ends, brief, interval, number, signed
-from ..ledger import SIGNED, judged, named, paper_says
+from ..ledger import SIGNED, kept, named, paper_says
 from . import style
 from .source_data import attach, rows
 from .style import FLOAT_COLOUR, GREY, PAPER_COLOUR, VERDICT_LOOKS
@@ -33,12 +33,12 @@ def strips(ids: Iterable[str], claims: list[dict] | None = None) -> Figure:
     Dots are our runs, one a seed (of a correlation one a variant), and the bar is the interval that the ledger judges
     by. Grey lines are means of neighbours, as far as the axis goes: other bit-widths, roundings, rules or transitions.
     A claim without a number has its side of 0 shaded; claims that are judged together have a line of words. *claims*
-    are rows of the ledger; without them these are judged from the published results, in about a second.
+    are rows of the ledger, by default of that of the published results.
     """
     ids = list(ids)
-    known = {row["id"]: row for row in (judged(ids) if claims is None else claims)}
+    known = {row["id"]: row for row in (kept() if claims is None else claims)}
     if strange := [name for name in ids if name not in known]:
-        raise ValueError(f"No claim {strange[0]} among the {len(known)} that were given: {', '.join(known)}.")
+        raise ValueError(f"There is no claim {strange[0]}; the claims are {', '.join(known)}.")
     claims = [known[name] for name in ids]
     heights = [1.0 if row["values"] is not None else 0.42 for row in claims]
     figure = plt.figure(figsize=(WIDTH, 0.93 * sum(heights) + 0.3))

@@ -5,7 +5,6 @@ import io
 import json
 import shutil
 
-import numpy as np
 import pytest
 import yaml
 
@@ -372,11 +371,27 @@ def test_verdicts_depend_on_neither_the_multiverse_nor_explanations(clone, tmp_p
         }
 
 
-def test_some_claims_are_judged_as_in_the_ledger_and_carry_their_runs():
-    known = {row["id"]: row for row in published_rows()}
-    rows = ledger.judged(["S2+S4", "D2", "S5"], ROOT / ledger.CLAIMS, ROOT / published.PUBLISHED)
-    later = dict.fromkeys(["multiverse", "explanation"])
-    assert rows == [known[name] | later for name in ("S2+S4", "D2", "S5")]
-    both, one, saved = (row["values"] for row in rows)
-    assert both is None and len(one) == 100 and np.median(one) == rows[1]["estimate"]
-    assert np.mean(saved) == pytest.approx(rows[2]["estimate"])
+def test_the_ledger_is_kept_until_a_file_that_it_follows_from_changes(clone, tmp_path, monkeypatch):
+    results = shutil.copytree(ROOT / published.PUBLISHED, tmp_path / "results")
+    rows = ledger.kept(results, tmp_path)
+    assert rows == published_rows()
+    assert next(row for row in rows if row["id"] == "D2")["values"].__len__() == 100
+    judged = []
+    monkeypatch.setattr(ledger, "ledger", lambda results: judged.append(results) or rows)
+    assert ledger.kept(results, tmp_path) == rows and not judged
+    (results / "readme").write_text("another file", encoding="utf-8")
+    assert ledger.kept(results, tmp_path) == ledger.kept(results, tmp_path) == rows and judged == [results]
+    whole, digest = (tmp_path / "ledger.json").read_bytes(), ledger.digest
+    for name in ("claims.yml", "claims.schema.yml", "predictions.yml", "verdicts.py", "masks.py", "digits_levels.nc"):
+        (tmp_path / "ledger.json").write_bytes(whole)
+        monkeypatch.setattr(ledger, "digest", lambda path, name=name: "another" if path.name == name else digest(path))
+        ledger.kept(results, tmp_path)
+        assert len(judged) == 2, name
+        judged.pop()
+    monkeypatch.setattr(ledger, "digest", digest)
+    (tmp_path / "ledger.json").write_bytes(whole)
+    with monkeypatch.context() as other:
+        other.setattr(ledger, "package_versions", lambda: {"scipy": "0.1"})
+        ledger.kept(results, tmp_path)
+    (tmp_path / "ledger.json").write_text("{damaged", encoding="utf-8")
+    assert ledger.kept(results, tmp_path) == rows and len(judged) == 3

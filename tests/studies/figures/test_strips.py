@@ -98,7 +98,7 @@ def test_every_claim_of_the_ledger_has_a_strip_whose_words_do_not_touch():
 
 
 def test_a_claim_that_is_not_there_is_refused():
-    with pytest.raises(ValueError, match=r"data/claims.yml has no claim Q9; its claims are D1, D2"):
+    with pytest.raises(ValueError, match="There is no claim Q9; the claims are D1, D2, "):
         strips.strips(["D1", "Q9"])
-    with pytest.raises(ValueError, match="No claim Q9 among the 1 that were given: D1."):
+    with pytest.raises(ValueError, match=r"There is no claim Q9; the claims are D1\."):
         strips.strips(["Q9"], [row("D1")])
