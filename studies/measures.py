@@ -107,7 +107,7 @@ def of_slices(labels: dict[int, dict[int, np.ndarray]], plane: planes.Plane, inp
                 "effective_displacement": masks.effective_displacement(jaccard.distance, steps),
                 "grid_change": label_grids.grid_change(grids[FLOAT], grid),
                 "junctions": int((counts[bits] >= 3).sum()), "four_class_cells": int((counts[bits] == 4).sum()),
-                "few_classes": len(np.unique(grid)) < 3,
+                "few_classes": not (counts[bits] >= 3).any() and len(np.unique(grid)) < 3,
             })  # fmt: skip
         per_grid.append(along("bits", list(grids), rows).assign(step_a=steps[0], step_b=steps[1]))
     out = xr.concat(per_grid, xr.Variable("nodes", list(labels)), coords="minimal", compat="override")
@@ -185,7 +185,8 @@ def usual_tolerance(distances: xr.DataArray) -> float:
 def _float32(model: nn.Module) -> Callable:
     """Return *model* for float64 arrays. Its rounding to float32 is far below what interpolation leaves out."""
     layout = training.memory_layout(model)
-    model = copy.deepcopy(model).to(memory_format=layout)
+    if any(parameter.ndim == 4 for parameter in model.parameters()):
+        model = copy.deepcopy(model).to(memory_format=layout)
 
     def logits(points: np.ndarray) -> np.ndarray:
         inputs = torch.from_numpy(points).float()

@@ -264,4 +264,4 @@ def grid_change(labels_a: np.ndarray, labels_b: np.ndarray) -> float:
     """
     a, b = (check_labels(labels, "Grid labels", ndim=2) for labels in (labels_a, labels_b))
     check_same_shape("The first grid's labels", a, "the second's", b)
-    return float((a != b).mean())
+    return int(np.count_nonzero(a != b)) / a.size
