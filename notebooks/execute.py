@@ -107,9 +107,7 @@ def execute(notebook, parameters: dict):
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         sockets = {"transport": "ipc", "ip": f"{folder}/ipc"} if os.name == "posix" and len(folder) < 90 else {}
         # All cells have run by then, so that nothing is lost by not waiting a second for the kernel's goodbye.
-        # What a cell prints is one output, however it came.
-        client = {"shutdown_kernel": "immediate", "coalesce_streams": True}
-        config = Config({"KernelManager": sockets, "NotebookClient": client})
+        config = Config({"KernelManager": sockets, "NotebookClient": {"shutdown_kernel": "immediate"}})
         try:
             return papermill.execute_notebook(
                 notebook,
@@ -133,12 +131,25 @@ def settled(notebook, parameters: dict, defaults: dict) -> str:
         cell["id"] = f"cell-{number:02d}"
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
+        if "outputs" in cell:
+            cell["outputs"] = joined(cell["outputs"])
         for output in cell.get("outputs", []):
             if "image/png" in output.get("data", {}):
                 output.data["image/png"] = packed(output.data["image/png"])
     seen = {}  # xarray's tables name their parts by random ids
     uuid = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
     return re.sub(uuid, lambda found: seen.setdefault(found[0], f"id-{len(seen)}"), nbformat.writes(notebook)) + "\n"
+
+
+def joined(outputs: list) -> list:
+    """Return a cell's outputs, what it printed as one, in however many pieces that came."""
+    out = []
+    for output in outputs:
+        if out and output["output_type"] == "stream" and out[-1].get("name") == output["name"]:
+            out[-1]["text"] += output["text"]
+        else:
+            out.append(output)
+    return out
 
 
 def packed(png: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from nbformat.v4 import new_output
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -142,7 +143,7 @@ def test_a_notebook_with_parameters_of_its_own_takes_none_of_the_runs(folder, as
 @pytest.mark.slow
 def test_execution(folder):
     done = execute(folder, "01_tiny", "seed=3", "bits=[8, 5]")
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     output = folder / "executed" / "01_tiny.ipynb"
     notebook = json.loads(output.read_text(encoding="utf-8"))
     assert notebook["metadata"]["papermill"] == {
@@ -164,6 +165,14 @@ def test_execution(folder):
     assert execute(folder, "01_tiny", "seed=3", "bits=[8, 5]").returncode == 0
     assert output.read_bytes() == first
     assert not [p for p in folder.parent.iterdir() if p.name != "notebooks"]  # nothing beside it, sockets included
+
+
+def test_what_a_cell_prints_is_one_output():
+    pieces = [new_output("stream", name=name, text=text) for name, text in (("stdout", "a"), ("stdout", "b\n"))]
+    other = [new_output("stream", name="stderr", text="c"), new_output("display_data", {"text/plain": "d"})]
+    last = new_output("stream", name="stdout", text="e")
+    found = loaded(ROOT / "notebooks").joined([*pieces, *other, last])
+    assert [output.get("text") for output in found] == ["ab\n", "c", None, "e"]
 
 
 def test_figures_are_packed_without_a_pixel_changed():
