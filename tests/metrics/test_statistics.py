@@ -188,7 +188,9 @@ def test_paired_bootstrap_of_many_normal_seeds_is_student_s_interval():
     assert paired_bootstrap(np.arange(9.0), np.arange(9.0) - 0.5, rng=0) == (0.5, 0.5, 0.5)
 
 
-@pytest.mark.parametrize(("n", "power", "level"), [(3, 0.8, 0.95), (10, 0.8, 0.95), (10, 0.5, 0.99), (20, 0.9, 0.8)])
+@pytest.mark.parametrize(
+    ("n", "power", "level"), [(3, 0.8, 0.95), (10, 0.8, 0.95), (10, 0.5, 0.99), (20, 0.9, 0.8), (10, 0.1, 0.95)]
+)
 def test_detectable_difference_is_found_as_often_as_the_power_says(n, power, level):
     # The spread of six differences, known; then that many pairs are drawn with that spread about that mean.
     pilot = np.array([0.0, 0.3, 1.0, -0.4, 0.7, 2.0])

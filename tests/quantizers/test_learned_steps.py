@@ -5,7 +5,7 @@ import torch
 
 from bqcore.quantizers import learned_steps
 from bqcore.quantizers.learned_steps import learn_steps
-from bqcore.quantizers.uniform import quantize_model
+from bqcore.quantizers.uniform import level_range, quantize_model
 from tests.helpers import nets
 
 
@@ -28,6 +28,14 @@ def test_the_last_step_is_looked_at_although_the_pass_is_not_over():
     rounded, sizes = learn_steps(model, inputs, 3, seed=0, steps=3, learning_rate=0.01, batch_size=8)
     errors = [(m(inputs) - model(inputs)).square().sum(1).mean() for m in (rounded, quantize_model(model, 3))]
     assert sizes != pytest.approx(before, rel=1e-6) and errors[0] < errors[1]
+
+
+def test_learned_steps_reach_both_ends_of_either_range():
+    model, inputs = nets.net("mlp", 0, 40)
+    for scheme in ("narrow", "full"):
+        rounded, sizes = learn_steps(model, inputs, 2, scheme=scheme, seed=0, steps=1, batch_size=8)
+        codes = torch.cat([(rounded.get_submodule(n).weight.detach() / size).flatten() for n, size in sizes.items()])
+        assert (codes.min().round(), codes.max().round()) == level_range(2, scheme)
 
 
 def test_the_gradient_of_a_step_is_that_of_lsq():

@@ -257,6 +257,20 @@ def test_what_is_neither_reproduced_nor_explained_says_so(tmp_path, monkeypatch)
     monkeypatch.setattr(explanations, "tested", lambda *_: [])
     monkeypatch.setattr(explanations, "of_claims", lambda _: {"C": "folding", "A": "ruler"})
     assert [row["explanation"] for row in made_up(tmp_path)] == ["ruler", "unexplained", "folding"]
+    # The predictions are those of the file that is given.
+    monkeypatch.setattr(explanations, "tested", lambda *given: given[2])
+    monkeypatch.setattr(explanations, "of_claims", lambda file: {"C": file})
+    assert ledger.ledger(tmp_path / "claims.yml", tmp_path, "mine.yml")[2]["explanation"] == "mine.yml"
+
+
+def test_a_joint_claim_is_explained_by_its_parts_if_all_of_them_are(monkeypatch):
+    of_parts = {"A": "ruler", "B": "ruler", "C": "folding"}
+    monkeypatch.setattr(explanations, "testable", lambda *_: True)
+    monkeypatch.setattr(explanations, "tested", lambda *_: [])
+    monkeypatch.setattr(explanations, "of_claims", lambda _: of_parts)
+    for parts, expected in (("AB", "ruler"), ("AC", "ruler, folding"), ("AD", "unexplained"), ("DE", "unexplained")):
+        row = {"id": parts, "together": dict.fromkeys(parts), "verdict": "compatible"}
+        assert ledger._explained([row], "", "", "")[0]["explanation"] == expected
 
 
 def test_neighbours_are_listed_and_very_many_counted():
