@@ -294,6 +294,11 @@ def tied() -> nn.Module:
     return model
 
 
+def in_two_places() -> nn.Module:
+    first, last = networks.mlp((4, 4), 0)[0], nn.Linear(4, 3)
+    return nn.Sequential(first, nn.ReLU(), first, last)
+
+
 class Unused(nn.Module):
     """Has a layer that never runs and one that runs twice."""
 
@@ -322,6 +327,7 @@ class Transposed(nn.Module):
 
 UNFIT = {
     "tied": (tied, {}, r"Layer '0': its weight is tied, '0', '2' hold it", ("0", "2")),
+    "two places": (in_two_places, {"on": "logits"}, r"Layer '0': its weight is tied, '0', '2' hold it", ("0",)),
     "twice": (Unused, {}, r"Layer 'twice': it runs 2 times in a forward pass, and once is needed", ("twice", "never")),
     "never": (Unused, {"on": "logits"}, r"Layer 'never': it runs 0 times in a forward pass, and once is needed", ("never",)),
     "kind": (Transposed, {}, r"Layer 'up': ConvTranspose1d has weights but is no linear or convolution layer", ("up",)),
