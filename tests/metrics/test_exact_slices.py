@@ -1,5 +1,6 @@
 """Exact slices: closed forms and rational arithmetic as oracles; degenerate and random networks; refusals."""
 
+import re
 from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations, product
@@ -349,6 +350,18 @@ def test_networks_are_refused(model, message):
     for call in (lambda: exact_slice(model, flat_plane()), lambda: shared_areas(model, model, flat_plane())):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def test_a_slice_may_hold_as_many_numbers_as_the_limit(monkeypatch):
+    model, refused = network(([[1, 0], [0, 1]], [0, 0])), {}
+    for limit in range(1, 90):
+        monkeypatch.setattr(_mesh, "_MOST_VALUES", limit)
+        try:
+            exact_slice(model, flat_plane())
+        except ValueError as error:
+            units, corners = re.match(r"(\d+) units of a layer at (\d+) corners of cells", str(error)).groups()
+            refused[limit] = (int(units) + 2) * int(corners)  # with the two coordinates
+    assert [*refused] == [*range(1, max(refused.values()))] and all(limit < needed for limit, needed in refused.items())
 
 
 def test_boxes_cells_and_pairs_of_networks_are_refused(trained, plane, monkeypatch):

@@ -62,6 +62,11 @@ def test_a_looser_limit_never_keeps_more_bits_and_a_second_measure_never_fewer(c
             [0.1],
             r"Calibration measures hold 1 non-finite values of 2, first at index \(0, 0, 1\): a level",
         ),
+        (
+            [[[None, 0.1]]],
+            [0.1],
+            r"Calibration measures hold 1 non-finite values of 2, first at index \(0, 0, 0\): a level",
+        ),
         ([[[0.1]]], [NAN], r"Limits hold 1 non-finite values of 1, first at index \(0,\): leave out"),
     ],
 )
