@@ -70,7 +70,10 @@ STUDIES = {
     "first-order-digits": "first-order digits",
     **{f"readings-{name}": f"readings {name}" for name in ("digits", "cifar-10", "full-cifar-10")},
     "roundings-full-cifar-10": "roundings full-cifar-10",
-    **{f"objectives-{name}": f"objectives {name}" for name in ("digits", "mnist", "fashion-mnist", "cifar-10")},
+    **{
+        f"objectives-{name}": f"objectives {name}"
+        for name in ("digits", "mnist", "fashion-mnist", "cifar-10", "full-cifar-10")
+    },
     "vendors": "vendors all",
 }  # fmt: skip
 TINY = {

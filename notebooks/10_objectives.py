@@ -14,14 +14,13 @@
 bits = 4  # bit-width shown, of those that were run
 
 # %% tags=["remove-cell"]
-from studies import objectives, published, specs
-from studies.figures import inputs, tables
+from studies import objectives
+from studies.figures import inputs, style, tables
 from studies.figures import objectives as objectives_figures
 
 inputs.check_names()
-TITLES = {"digits": "digits", "mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "cifar-10": "CIFAR-10 subset"}
-names = {title: published.name_of(specs.baseline("objectives", name)) for name, title in TITLES.items()}
-many = {title: published.load_published(name) for title, name in names.items() if (published.PUBLISHED / name).exists()}
+many = inputs.published_runs("objectives", ["digits", "mnist", "fashion-mnist", "cifar-10", "full-cifar-10"])
+names = {title: name for name, title in style.DATASETS.items()}
 picked = {title: objectives.chosen(found.sel(bits=bits)) for title, found in many.items()}
 
 # %% tags=["remove-input"]
@@ -35,7 +34,7 @@ objectives_figures.front_figure(picked)
 #
 # The paper adds the squared displacement of boundary inputs to optimized rounding, and pays for it with accuracy. Does another
 # objective, learned from the same calibration inputs for the same bytes, change fewer decisions near the boundary without that
-# cost? This is asked on four data sets. On full CIFAR-10 only the paper's term was run ([](full-cifar)).
+# cost? This is asked on every data set of the paper.
 #
 # ## How it was measured
 #
@@ -68,7 +67,7 @@ tables.Table(
 # %% [markdown]
 # ## What changes the answer
 #
-# **The networks.** All of this was run twice, on two kinds of processor, where training ends with other weights from the same seeds:
+# **The networks.** All but full CIFAR-10 was run twice, on two kinds of processor, where training ends with other weights from the same seeds:
 # two samples of ten networks. On MNIST and Fashion-MNIST the rule named other objectives for each, so that a verdict of ten networks
 # is not firm. The tables show the second sample; the first is in the history of `data/results`.
 #
@@ -84,10 +83,9 @@ tables.show_tables(
     (
         objectives_figures.means_table(found),
         f"{title}: held-out means over {found.sizes['seed']} networks at {bits} bits. *Strengths*: how many networks chose which; *undecided*: fraction of the gates between 0.01 and 0.99 at the last step.",
-        f"supplement-objectives-{name}",
+        f"supplement-objectives-{names.get(title, title)}",
     )
-    for name, title in TITLES.items()
-    if (found := picked.get(title)) is not None
+    for title, found in picked.items()
 )
 
 # %% mystnb={"code_prompt_show": "Each against plain optimized rounding", "code_prompt_hide": "Hide"} tags=["remove-input", "hide-output"]
@@ -95,10 +93,9 @@ tables.show_tables(
     (
         objectives_figures.differences_table(found),
         f"{title}: held-out, less plain optimized rounding, {found.sizes['seed']} networks, {bits} bits: mean difference with its 95 % interval, and in round brackets the smallest that would have been seen.",
-        f"supplement-objectives-differences-{name}",
+        f"supplement-objectives-differences-{names.get(title, title)}",
     )
-    for name, title in TITLES.items()
-    if (found := picked.get(title)) is not None
+    for title, found in picked.items()
 )
 
 # %% tags=["remove-input"]

@@ -365,6 +365,7 @@ BEYOND = {
     Objectives(nodes=(101, 51)): 10,
     **{Objectives(dataset=name, nodes=(101, 51), **_IMAGES): 10 for name in ("mnist", "fashion-mnist")},
     Objectives(model="cnn", nodes=(41, 21), **_SUBSET): 10,
+    Objectives(nodes=(41, 21), **_FULL): 3,
     Multiverse(): 5,
     **{Multiverse(dataset=name, width=(128, 64), epochs=(10, 5)): 3 for name in ("mnist", "fashion-mnist")},
     FirstOrder(): 10,
@@ -372,7 +373,7 @@ BEYOND = {
     Readings(dataset="digits", networks=("mlp 64 60",)): 20,
     Readings(
         dataset="full-cifar-10",
-        networks=("strided-resnet 28 30", "resnet 16 10", "cnn 16 10"),
+        networks=("strided-resnet 28 30", "strided-resnet 28 10", "resnet 16 10", "cnn 16 10"),
         nodes=41,
     ): 3,
     Roundings(nodes=41): 3,
