@@ -26,7 +26,7 @@ picked = {title: objectives.chosen(found.sel(bits=bits)) for title, found in man
 # %% tags=["remove-input"]
 objectives_figures.answer(picked)
 
-# %% mystnb={"figure": {"caption": "Held-out accuracy against band flips, each less that of plain optimized rounding on the same network: means over networks with 95 % intervals. Better is to the left and up; plain optimized rounding is where the lines cross. White: beside the objectives.", "name": "figure-objectives"}} tags=["remove-input"]
+# %% mystnb={"figure": {"caption": "Held-out accuracy against band flips, each less that of plain optimized rounding on the same network: means over networks with 95 % intervals. Better is to the left and up; plain optimized rounding is where the lines cross. White: methods without an objective on the logits; rounding to nearest lies far to the right.", "name": "figure-objectives"}} tags=["remove-input"]
 objectives_figures.front_figure(picked)
 
 # %% [markdown]

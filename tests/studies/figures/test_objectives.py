@@ -89,4 +89,5 @@ def test_tables_and_figure_hold_every_family_by_its_name():
     assert changes.band_flips_detectable[table.index.get_loc("KL")] == pytest.approx(0.0105, abs=5e-5)
     figure = front_figure({"some": picked, "others": made()})
     assert [axes.get_title() for axes in figure.axes] == ["some", "others"]
-    assert sorted(text.get_text() for text in figure.legends[0].get_texts()) == sorted(names)
+    far = {"rounding to nearest", "nearest on learned steps"}
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == set(names) - far
