@@ -80,9 +80,13 @@ def prepare() -> None:
     ours, this = FOLDER / "made_by.py", Path(__file__).read_text("utf-8")
     if not ours.exists() or ours.read_text("utf-8") != this:
         shutil.rmtree(FOLDER, ignore_errors=True)  # other mutants
+    known, folders = FOLDER / "mutants" / "mutmut-stats.json", ("bqcore", "studies", "tests")
+    changed = max(path.stat().st_mtime for folder in folders for path in (ROOT / folder).rglob("*.py"))
+    if known.exists() and known.stat().st_mtime < changed:
+        known.unlink()  # then all tests are run once, to see that they pass and what they call
     shutil.rmtree(FOLDER / "mutants" / "tests", ignore_errors=True)
     (FOLDER / "mutants").mkdir(parents=True, exist_ok=True)
-    for link in ("bqcore", "studies", "tests", "pyproject.toml", "mutants/data"):
+    for link in (*folders, "pyproject.toml", "mutants/data"):
         if not (FOLDER / link).exists():
             (FOLDER / link).symlink_to(ROOT / Path(link).name)
     ours.write_text(this, "utf-8")
@@ -94,6 +98,7 @@ def prepare() -> None:
     operators.remove((cst.Call, mutators.operator_arg_removal))
     operators += [(cst.Name, opposite), (cst.Call, arguments_but_texts)]
     isolation.PytestRunner = NearestFirst
+    isolation.ForkServerRunner.run_clean_tests = lambda *_, **__: 0  # they passed when it was seen what they call
     mutmut.print_status = lambda *_, **__: None
 
 
@@ -130,8 +135,6 @@ def run(names: list[str], workers: int) -> None:
     """Run the tests of these mutants, with the progress on the screen and mutmut's own lines in a file."""
     count = itertools.count()
     mutmut.print_stats = lambda *_, **__: print(f"\r{next(count)} of {len(names)}", end="", file=sys.stderr, flush=True)
-    if not Path("mutants/mutmut-stats.json").exists():  # then all tests are run once, to see what they call
-        isolation.ForkServerRunner.run_clean_tests = lambda *_, **__: 0
     terminal = sys.stdout
     try:
         with open("log", "w", encoding="utf-8") as sys.stdout:

@@ -272,6 +272,16 @@ def test_units_that_differ_by_the_rounding_of_a_large_mean_are_one():
     np.testing.assert_allclose(exact.areas, expected.areas, atol=1e-6)
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_class_that_leads_by_rounding_alone_does_not_lead(first):
+    """Two logits are y + 5, one of them with 1e8 (x + 5) added and taken off again; the third is 6."""
+    hidden = ([[1, 0], [0.3, 0], [0, 1]], [5, 1.5, 5])
+    equal = [[1e8, -1e8 / 0.3, 1], [0, 0, 1]]
+    last = ([*(equal if first == 0 else equal[::-1]), [0, 0, 0]], [0, 0, 6])
+    found = exact_slice(network(hidden, last), flat_plane((-1.9, -2), (1.1, 2)))
+    assert found.areas == pytest.approx([3, 0, 9]) and np.unique(found.pairs).tolist() == [0, 2]
+
+
 def image_networks() -> dict[str, nn.Sequential]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
