@@ -165,11 +165,13 @@ def _draw_folding(axes: Axes, entry: dict, load) -> xr.Dataset:
             axes.plot(pair.flip_rate, pair.band_flip_rate, color=FAINT, lw=1, zorder=1)
         for step, colour in zip(STEPS, (FLOAT_COLOUR, OUTCOME_COLOURS["held"], _GREY)):
             one = here.sel(step=step)
-            axes.plot(one.flip_rate, one.band_flip_rate, mark, color=colour, ms=5, label=f"{step} – {trained}")
+            axes.plot(one.flip_rate, one.band_flip_rate, mark, color=colour, ms=5)
+            axes.plot([], [], "o", color=colour, ms=5, label=f"step for {step}" * (mark == "o"))
+        axes.plot([], [], mark, mfc="none", color=INK, ms=5, label=trained)
     stated = ledger.reported()
     axes.plot(stated["F2"], stated["F3"], "*", ms=14, color=QUANTIZED_COLOUR, label="the paper")
     axes.set(xlabel="decisions changed at 6 bits", ylabel="decisions changed in the band")
-    axes.legend(frameon=False, fontsize=6.5)
+    axes.legend(frameon=False, fontsize=6.5, loc="upper left")
     return many[["flip_rate", "band_flip_rate"]]
 
 
@@ -232,11 +234,8 @@ def _draw_steps(axes: Axes, entry: dict, load) -> xr.Dataset:
 
 def summary(entry: dict) -> Markdown:
     """Say in words how the predictions of an explanation came out."""
-    by_outcome = {
-        outcome: [f"{t['against']} ({t['trained']})" for t in entry["tests"] if t["outcome"] == outcome]
-        for outcome in explanations.OUTCOMES
-    }
-    counts = [f"{len(names)} {outcome} ({listed(names)})" for outcome, names in by_outcome.items() if names]
+    by_outcome = Counter(test["outcome"] for test in entry["tests"])
+    counts = [f"{by_outcome[outcome]} {outcome}" for outcome in explanations.OUTCOMES if by_outcome[outcome]]
     verdict = (
         "**It survives:** no prediction failed." if entry["survives"]
         else "**It does not survive:** a prediction failed." if by_outcome["failed"]
@@ -245,14 +244,14 @@ def summary(entry: dict) -> Markdown:
     where = ", ".join(f"{key} {value}" for key, value in entry["frozen"].items())
     held = [t for t in entry["tests"] if t["outcome"] == "held" and "direction" not in t and t["baseline"] is not None]
     both = [t for t in held if t["low"] <= t["baseline"] <= t["high"]]
-    if held:
+    if both:
         verdict += (
             f" In {len(both)} of the {len(held)} predictions that held, our interval also holds the baseline's mean: "
             "these are weak evidence."
         )
     return Markdown(
         f"{entry['says']} Suggested by {listed(entry['suggested_by'])} ({entry['looked_at']}). "
-        f"Frozen setting: {where}.\n\n{verdict} Of {len(entry['tests'])} predictions: {'; '.join(counts)}."
+        f"Frozen setting: {where}.\n\n{verdict} Of {len(entry['tests'])} predictions: {listed(counts)}."
     )
 
 
