@@ -166,7 +166,7 @@ middle = many.sel(nodes=n)[["accuracy", "flip_rate", "boundary_jaccard"]].median
 middle.to_dataframe()[list(middle.data_vars)].round(3)
 
 # %% [markdown]
-# The medians are close to the values of the one run. The intervals below say how far single runs are from the medians.
+# 32 bits stand for float. The medians are close to the values of the one run. The intervals below say how far single runs are from the medians.
 
 # %%
 levels.paper_table(many, paper)

@@ -144,7 +144,7 @@ pd.DataFrame(means, pd.Index(of_rule.limit.values, name="limit on J")).round(4)
 # %%
 beside.paper_table(sets, chosen, paper)
 
-# %% mystnb={"figure": {"caption": "The paper's claims on stopping beside our published runs, a dot each. For S1 to S4 the bar is the interval that holds 95 % of means of four runs, the broken line the paper's number, grey lines are other bit-widths and the other rule. S5 and S6 are flips that stopping saves, with the side that the paper claims shaded.", "name": "figure-stopping-strips"}}
+# %% mystnb={"figure": {"caption": "The paper's claims on stopping beside our published runs, a dot each. For S1 to S4 the bar is the interval that holds 95 % of means of four runs, the broken line the paper's number, grey lines are other bit-widths and the other rule. S5 and S6 are how much stopping reduces the flip rate, with the side that the paper claims shaded.", "name": "figure-stopping-strips"}}
 strips.strips(["S1", "S2", "S3", "S4", "S5", "S6"])
 
 # %% [markdown]
@@ -153,7 +153,7 @@ strips.strips(["S1", "S2", "S3", "S4", "S5", "S6"])
 # **The price in bits.** More bits keep more decisions, whatever rule asks for them. So each rule is compared with a
 # uniform bit-width of the same average size.
 
-# %% mystnb={"figure": {"caption": "Held-out flips that a rule saves against a uniform bit-width of the same average size: mean over the seeds with its 95 % interval, paired by seed. Right of the dotted line a rule is better than its bits. See which intervals are on one side of it.", "name": "figure-price"}}
+# %% mystnb={"figure": {"caption": "How many held-out flips a rule avoids compared with a uniform bit-width of the same average size: mean over the seeds with its 95 % interval, paired by seed. Right of the dotted line a rule is better than its bits. See which intervals are on one side of it.", "name": "figure-price"}}
 figures.price_figure(sets, chosen)
 
 # %% [markdown]

@@ -34,8 +34,8 @@ def answer(sets: dict[str, xr.Dataset], chosen: dict[str, xr.Dataset]) -> Markdo
     where = listed(names) if fewer == names else f"{listed(fewer)} of {listed(names)}" if fewer else "no data set here"
     return Markdown(
         "**Answer.** A limit on the Jaccard distance of the calibration boundary changes fewer held-out decisions than "
-        f"a choice by accuracy on {where}. It keeps more bits for that: against a uniform bit-width of the same "
-        f"average size, a saving is seen on {listed(spared) if spared else 'no data set'}."
+        f"a choice by accuracy on {where}. It keeps more bits for that: it is shown to change fewer decisions than a "
+        f"uniform bit-width of the same average size on {listed(spared) if spared else 'no data set'}."
     )
 
 
