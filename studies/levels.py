@@ -35,7 +35,7 @@ def _transitions(levels: dict, labels: dict, plane: planes.Plane, spec: Levels) 
     t = np.arange(spec.steps) / (spec.steps - 1)
     rows, names = [], []
     for first, second in zip(spec.bits, spec.bits[1:]):
-        inner = (uniform.interpolate(levels[first], levels[second], x) for x in t[1:-1])
+        inner = [uniform.interpolate(levels[first], levels[second], x) for x in t[1:-1]]  # quicker than between grids
         grids = (label_grids.label_grid(model, plane, spec.nodes[0]) for model in inner)
         path = np.stack([labels[first], *grids, labels[second]])
         found = masks.transition(path)
