@@ -192,7 +192,7 @@ def test_the_command_makes_the_study_with_its_own_settings(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     fake = first_order.agreement(np.ones(3), np.zeros(3), np.ones(3))
     study = replace(first_order.STUDY, measure=lambda spec, split, model: fake)
-    monkeypatch.setitem(catalogue.STUDIES, "first-order", study)
+    monkeypatch.setattr(first_order, "STUDY", study)
     words = ["run", "first-order", "digits", "epochs=3", "width=8", "bits=[8,4]", "reach=3", "seeds=2"]
     assert __main__.main([*words, "--out", "x.nc", "--workers", "1"]) == 0
     kept = _store.load_dataset(tmp_path / "x.nc")

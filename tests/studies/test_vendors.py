@@ -16,7 +16,7 @@ from bqcore import _store
 from bqcore.auditing import vendors
 from bqcore.metrics import decisions
 from bqcore.quantizers import mixed_precision, uniform
-from studies import __main__, catalogue, networks, provenance, specs, training
+from studies import __main__, networks, provenance, specs, training
 from studies import vendors as vendor_study
 from studies.data import splits
 
@@ -166,7 +166,7 @@ def test_the_command_keeps_networks_and_names_what_it_does_not_know(tmp_path, mo
         {"quantizer": ["x"], "ranking": ["uniform"]},
     )  # fmt: skip
     study = replace(vendor_study.STUDY, measure=measure)
-    monkeypatch.setitem(catalogue.STUDIES, "vendors", study)
+    monkeypatch.setattr(vendor_study, "STUDY", study)
     one, every = specs.Vendors(networks=["digits mlp"]), specs.Vendors()
     for _ in range(2):
         command = ["run", "vendors", "all", 'networks=["digits mlp"]', "--workers", "1", "--out", "out.nc"]
