@@ -14,14 +14,15 @@ def main(arguments: list[str] | None = None) -> int:
         command = f"studies {options.command}"
         commands = {
             "run": _run, "train": _train, "data": _data, "ledger": _ledger, "publish": _publish, "explorer": _explorer,
-            "times": _times,
+            "times": _times, "growth": _growth,
         }  # fmt: skip
         return commands[options.command](options)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"{command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        kept = {"studies data": "what came is kept", "studies explorer": ""}.get(command, "finished runs are kept")
+        kept = {"studies data": "what came is kept", **dict.fromkeys(["studies explorer", "studies growth"], "")}
+        kept = kept.get(command, "finished runs are kept")
         says = f"{kept}, and the same command goes on" if kept else "the same command begins anew"
         print(f"\n{command}: stopped; {says}.", file=sys.stderr)
         return 130
@@ -107,6 +108,8 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     times = commands.add_parser("times", help="print what studies took, from the records of `make reproduce`")
     times.add_argument("records", nargs="+", type=Path, metavar="RECORD", help=".tsv")
     times.add_argument("--paper", action="store_true", help="also keep them as those of the paper's own runs")
+
+    commands.add_parser("growth", help="measure how the time of the library's functions grows, and keep it; minutes")
 
     return parser.parse_args(arguments, argparse.Namespace(words=arguments))
 
@@ -221,6 +224,15 @@ def _times(options) -> int:
     if options.paper:
         times.keep(found)
     print(f"\n{times.table(found)}\n{found.machine}")
+    return 0
+
+
+def _growth(options) -> int:
+    from . import growth, times
+
+    found = growth.measure()
+    growth.keep(found)
+    print(f"{times.growth_table(found)}\n{found.machine}")
     return 0
 
 

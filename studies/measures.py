@@ -331,5 +331,8 @@ _OWN = {
     # what studies took
     "minutes": ("time", "min"), "cpu_minutes": ("processor time", "min"),
     "peak_mb": ("peak memory of the largest job; of all, of those that ran at a time", "MB"),
+    "given": ("how many of these a function is given", "count"), "counts": ("what is counted", "name"),
+    "seconds": ("processor time of a call on one thread", "s"),
+    "exponent": ("exponent by which the time grows with what is given", "1"),
 }  # fmt: skip
 LONG_NAMES = _vocabulary.LONG_NAMES | _OWN

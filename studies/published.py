@@ -22,7 +22,7 @@ MULTIVERSES = {spec.dataset: f"{spec.dataset}_multiverse.nc" for spec in specs.B
 READINGS = ("cifar-10_readings.nc", "full-cifar-10_readings.nc", "full-cifar-10_roundings.nc")
 QUANTIZERS = "quantizers.nc"
 FIRST_ORDER = "digits_first_order.nc"
-TIMES = "times.nc"
+TIMES, GROWTH = "times.nc", "growth.nc"
 SETS = {
     "digits": "the digits set of scikit-learn", "mnist": "MNIST", "fashion-mnist": "Fashion-MNIST",
     "cifar-10": "CIFAR-10", "full-cifar-10": "CIFAR-10",
@@ -52,7 +52,7 @@ def publications() -> dict[str, Callable[[], xr.Dataset]]:
         spec = specs.baseline("stopping", dataset)
         out[name_of(spec, variants=True)] = partial(_kept_variants, dataset)
     out |= {name_of(spec): partial(_kept, spec, seeds) for spec, seeds in specs.BEYOND.items()}
-    out[TIMES] = lambda: load_dataset(times.KEPT)
+    out |= {name: partial(load_dataset, kept) for name, kept in ((TIMES, times.KEPT), (GROWTH, times.GROWTH))}
     return out
 
 

@@ -1,4 +1,4 @@
-"""What studies took: the records that the jobs of `make reproduce` leave, as a result file and as a table."""
+"""What studies took, by the records of `make reproduce`, as a file and a table; how functions grow, as a table."""
 
 import json
 import os
@@ -15,6 +15,7 @@ from . import measures
 
 COMMAND = "make reproduce PROFILE=paper"
 KEPT = Path("data/runs/paper/times.nc")  # of the paper's own runs, which that command makes
+GROWTH = Path("data/runs/growth.nc")  # of the library's functions, by studies.growth
 ALL = "all"
 
 
@@ -37,7 +38,7 @@ def of_records(records: list[Path]) -> xr.Dataset:
     variables = {name: ("study", column.to_numpy()) for name, column in columns.items()}
     out = xr.Dataset(variables, {"study": list(by_study.index)})
     measures.describe(out)
-    out.attrs = {"machine": f"{_processor()}, {os.cpu_count()} cores"}
+    out.attrs = {"machine": machine()}
     return out
 
 
@@ -66,11 +67,13 @@ def _at_a_time(jobs: pd.DataFrame) -> float:
     return pd.Series([jobs.max_rss[(start <= at) & (at < jobs.end)].sum(min_count=1) for at in start]).max()
 
 
-def _processor() -> str:
+def machine() -> str:
+    """Return the processor's name and the number of cores."""
     try:
-        return re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())[1]
+        name = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())[1]
     except (OSError, TypeError):  # no Linux, or an unnamed processor
-        return platform.processor() or platform.machine()
+        name = platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores"
 
 
 def table(times: xr.Dataset) -> str:
@@ -81,3 +84,16 @@ def table(times: xr.Dataset) -> str:
     rows.insert(1, ("---", "---:", "---:", "---:"))
     widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join("| " + " | ".join(f"{cell:<{w}}" for cell, w in zip(row, widths)) + " |" for row in rows)
+
+
+def growth_table(found: xr.Dataset) -> str:
+    """Write what :func:`studies.growth.measure` found as a table in Markdown."""
+    rows = ["| function | grows with | from | to | seconds | exponent |", "| --- | --- | ---: | ---: | ---: | ---: |"]
+    for name in found.function.values.tolist():
+        row = found.sel(function=name)
+        first, *_, last = row.given.values.tolist()
+        least, *_, most = (f"{value:.2g}" for value in row.seconds.values)
+        rows.append(
+            f"| `{name}` | {row.counts.item()} | {first:,} | {last:,} | {least} to {most} | {row.exponent:.2f} |"
+        )
+    return "\n".join(rows)

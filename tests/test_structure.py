@@ -37,6 +37,7 @@ FLOORS = {
             "explorer",
             "alternatives",
             "times",
+            "growth",
         ),
         ("figures",),
         ("__main__",),

@@ -1,5 +1,5 @@
 """
-What pages show of the ledger: tables, the seven answers, verdicts as marks, strips, and each claim in full.
+What pages show of the ledger: tables, the seven answers, verdicts as marks, each claim in full; figures of pages.
 
     {ledger}, a directive with the options :id:, :dataset:, :verdict: and :table:
         the ledger as a table: all of it, or the rows with these values (several with commas between); of a table of the
@@ -11,6 +11,8 @@ What pages show of the ledger: tables, the seven answers, verdicts as marks, str
         many would fail by chance; the runs behind the claims; the whole ledger as CSV
     {strips} D1 D2
         a figure of these claims by studies.figures.strips, with the options of a figure and its caption below
+    {growth}
+        a figure of how the time of the library's functions grows, by studies.figures.growth, likewise
 """
 
 import io
@@ -191,36 +193,63 @@ def mark(row: dict, page: str) -> str:
     )
 
 
-class Strips(Figure):
+class Drawn(Figure):
+    """A figure that is drawn while the page is read."""
+
+    def shown(self, figure, name: str, says: str) -> list[nodes.Node]:
+        """Insert *figure* as a picture, with its numbers in words."""
+        from PIL import Image
+
+        drawn, env = io.BytesIO(), self.state.document.settings.env
+        figure.savefig(drawn, format="png", dpi=DPI)
+        path = kept(env, f"{name}.png")
+        picture = Image.open(drawn).convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        picture.save(path, optimize=True)
+        self.arguments = [f"/{path.relative_to(env.srcdir).as_posix()}"]
+        self.options["alt"] = says
+        return super().run()
+
+
+class Growth(Drawn):
+    """The directive {growth}."""
+
+    required_arguments = 0
+
+    def run(self) -> list[nodes.Node]:
+        """Draw the figure, and insert it."""
+        from studies import published
+        from studies.figures import growth
+
+        env = self.state.document.settings.env
+        path = Path(env.srcdir, "data", "results", published.GROWTH)
+        env.note_dependency(str(path))
+        found = results.load(path)
+        return self.shown(growth.growth(found), "growth", growth.in_words(found))
+
+
+class Strips(Drawn):
     """The directive {strips}."""
 
     def run(self) -> list[nodes.Node]:
         """Draw the figure, and insert it as a picture with its numbers in words."""
-        from PIL import Image
-
         from studies.figures import strips
 
         env, ids = self.state.document.settings.env, self.arguments[0].split()
         results.note_ledger(env)
         rows = {row["id"]: row for row in results.ledger()}
-        drawn = io.BytesIO()
         try:
-            strips.strips(ids, list(rows.values())).savefig(drawn, format="png", dpi=DPI)
+            figure = strips.strips(ids, list(rows.values()))
         except ValueError as error:
             logger.error("{strips}: %s.", str(error).rstrip("."), location=(env.docname, self.lineno))
             return []
-        path = kept(env, f"{'-'.join(anchor(name) for name in (ids[0], ids[-1]))}.png")
-        picture = Image.open(drawn).convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-        picture.save(path, optimize=True)
         says = (f"{name}, {rows[name]['short']}: {strips.in_words(rows[name], rows)}" for name in ids)
-        self.arguments[0] = f"/{path.relative_to(env.srcdir).as_posix()}"
-        self.options["alt"] = "; ".join(says)
-        return super().run()
+        return self.shown(figure, "-".join(anchor(name) for name in (ids[0], ids[-1])), "; ".join(says))
 
 
 def setup(app: Sphinx) -> dict:
     """Register the directives."""
     app.add_directive("ledger", Ledger)
     app.add_directive("strips", Strips)
+    app.add_directive("growth", Growth)
     app.connect("build-finished", copy_table)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

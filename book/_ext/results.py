@@ -11,8 +11,8 @@ Numbers and verdicts in pages, read from result files while the book is built, s
         a field of a row of the ledger; of neighbours, their names
     {parameters} levels digits, a directive
         the parameters of the runs of a study on a data set as a table, as studies.specs knows them
-    {times}, a directive
-        what the paper's own runs took, as a table
+    {times} and {growth-table}, directives
+        what the paper's own runs took, and how the time of the library's functions grows, as tables
     {setup} digits, a directive
         the setup of a data set as a table, beside what the abstract says of it; {deviations}: the log of deviations
     {notebooks}, a directive
@@ -210,15 +210,17 @@ class Parameters(SphinxDirective):
 
 
 class Times(SphinxDirective):
-    """The directive {times}."""
+    """The directives {times} and {growth-table}."""
 
     def run(self) -> list[nodes.Node]:
         """Insert the table into the page."""
         from studies import published, times
 
-        path = Path(self.env.srcdir, "data", "results", published.TIMES)
+        tables = {"times": (published.TIMES, times.table), "growth-table": (published.GROWTH, times.growth_table)}
+        file, table = tables[self.name]
+        path = Path(self.env.srcdir, "data", "results", file)
         self.env.note_dependency(str(path))
-        return [table_of(self, times.table(load(path)), "times")]
+        return [table_of(self, table(load(path)), "times")]
 
 
 class Setup(SphinxDirective):
@@ -281,4 +283,5 @@ def setup(app: Sphinx) -> dict:
     app.add_directive("setup", Setup)
     app.add_directive("deviations", Deviations)
     app.add_directive("times", Times)
+    app.add_directive("growth-table", Times)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
