@@ -103,7 +103,7 @@ reproduce:
 
 bench:
 	@$(call environment,test bench)
-	@MPLBACKEND=agg $(RUN) -m pytest -o addopts= tests/bench.py --benchmark-group-by=group \
+	@MPLBACKEND=agg $(RUN) -m pytest -o addopts= tests/bench*.py --benchmark-group-by=group \
 	  --benchmark-columns=min,median,rounds $(ARGS)
 
 # A random sample of all mutants; ARGS="-n 0" all of them, overnight: what died is not run again.

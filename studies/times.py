@@ -93,7 +93,5 @@ def growth_table(found: xr.Dataset) -> str:
         row = found.sel(function=name)
         first, *_, last = row.given.values.tolist()
         least, *_, most = (f"{value:.2g}" for value in row.seconds.values)
-        rows.append(
-            f"| `{name}` | {row.counts.item()} | {first:,} | {last:,} | {least} to {most} | {row.exponent:.2f} |"
-        )
+        rows.append(f"| {name} | {row.counts.item()} | {first:,} | {last:,} | {least} to {most} | {row.exponent:.2f} |")
     return "\n".join(rows)

@@ -11,8 +11,7 @@ at 0.8 of its forward speed. Ten classes cost each of foolbox's steps nine passe
 forward and, layer by layer, one back for all of them. Half of the radius's time is one matrix product, which runs at the
 processor's peak: the first aim is met in some runs against foolbox's DeepFool as it comes, and in none against a single
 step of it, which gives the same lengths. The audit of files is near its aim: of each logit it asks once whether it is
-finite, the largest of its row, and in the reference the second largest. Optimized rounding is to end at a logit error no
-higher than brevitas's learned rounding, in no more time.
+finite, the largest of its row, and in the reference the second largest.
 """
 
 import contextlib
@@ -22,7 +21,6 @@ import resource
 import subprocess
 import sys
 import time
-import warnings
 from operator import itemgetter
 from pathlib import Path
 
@@ -34,7 +32,6 @@ import pytest
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.inspection import DecisionBoundaryDisplay
-from torch import nn
 
 import bqcore
 from bqcore._threads import one_thread
@@ -44,32 +41,11 @@ from bqcore.metrics.exact_slices import exact_slice
 from bqcore.metrics.label_grids import label_grid
 from bqcore.metrics.margins import radius
 from bqcore.metrics.planes import pca_plane
-from bqcore.quantizers.adaround import optimize_rounding
 from bqcore.quantizers.uniform import level_range, quantize, quantize_model
 from bqcore.quantizers.weights import weights
-from studies import networks, training
 from studies.networks import build, mlp
 from studies.training import fit
 from tests.helpers.nets import resnet50
-
-with warnings.catch_warnings():  # of its own brevitas.fx, which it imports itself
-    warnings.simplefilter("ignore", DeprecationWarning)
-    import brevitas.nn as qnn
-    from brevitas.inject.enum import LearnedRoundImplType
-    from brevitas.quant import Int8WeightPerTensorFloat
-    from brevitas_examples.common.learned_round import learned_round_method as learned_round
-
-
-@pytest.fixture
-def timed(benchmark, request):
-    """Time a call under the name of its way, after calling it *warmup* times."""
-
-    def run(call, rounds, warmup=3):
-        benchmark.extra_info["way"] = request.node.callspec.params["way"]
-        return benchmark.pedantic(call, rounds=rounds, iterations=1, warmup_rounds=warmup)
-
-    return run
-
 
 # --- radius ---
 
@@ -406,92 +382,3 @@ def test_sensitivity(timed, way):
         rates = dict(zip(found.layer.values.tolist(), found.flip_rate.values.tolist()))
         some = names[::9]
         assert {name: rates[name] for name in some} == {name: rate for name, rate in one_by_one() if name in some}
-
-
-# --- optimized rounding ---
-
-BREVITAS = "brevitas: its gates, losses and steps"
-ON_LOGITS = "ours on the logits, in batches of 32"
-STEPS, RATE, BATCH = 1000, 0.03, 32
-
-
-@pytest.fixture(scope="module")
-def small(trained):
-    """Return a small CNN trained on the digits as images, with 448 calibration inputs and those held out."""
-    split = trained.split
-    images = split.train_inputs.reshape(-1, 1, 8, 8)
-    model = training.fit(
-        networks.build("cnn", (1, 8, 8), 10, width=8, seed=0), images, split.train_classes, epochs=20, seed=0
-    )
-    return model, images[:448], split.test_inputs.reshape(-1, 1, 8, 8)
-
-
-def brevitas_rounding(model: nn.Sequential, inputs: torch.Tensor, bits: int) -> nn.Module:
-    """
-    Round *model* by brevitas: its quantized layers, gates, regularizer and loss, layer by layer.
-
-    The loop is that of its trainer, which needs more packages; it draws a batch by one index instead of image by image,
-    which is faster, and takes our learning rate, since its own of 0.001 leaves most gates where they began.
-    """
-    generator = torch.Generator().manual_seed(0)
-    quantized, x, target = copy.deepcopy(model), inputs, inputs
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of named tensors, which it uses
-        for i, layer in enumerate(model):
-            with torch.no_grad():
-                target = layer(target)
-            if isinstance(layer, (nn.Linear, nn.Conv2d)):
-                options = {"weight_bit_width": bits, "weight_quant": Int8WeightPerTensorFloat}
-                if isinstance(layer, nn.Linear):
-                    new = qnn.QuantLinear(layer.in_features, layer.out_features, True, **options)
-                else:
-                    new = qnn.QuantConv2d(layer.in_channels, layer.out_channels, 3, padding=1, bias=True, **options)
-                new.load_state_dict(layer.state_dict(), strict=False)
-                new.eval()
-                assert torch.equal(new.quant_weight().value, quantize(layer.weight, bits))  # the same step sizes
-                learned_round.insert_learned_round_quantizers(new, LearnedRoundImplType.HARD_SIGMOID)
-                new.train()
-                losses = [
-                    learned_round.RoundRegularisationLoss(new, max_count=STEPS),
-                    learned_round.MSELoss(new, reduction="none", dim=1),
-                ]
-                (gates,) = learned_round.return_learned_round_quantizers(new)
-                optimizer = torch.optim.Adam([gates.value], lr=RATE)
-                for _ in range(STEPS):
-                    rows = torch.randint(len(x), (BATCH,), generator=generator)
-                    optimizer.zero_grad()
-                    output = new(x[rows])
-                    sum(loss(output, target[rows]) for loss in losses).backward()
-                    optimizer.step()
-                quantized[i] = new.eval()
-            with torch.no_grad():
-                x = quantized[i](x)
-    return quantized
-
-
-@pytest.mark.parametrize("bits", [4, 3])
-@pytest.mark.parametrize("way", ["ours", ON_LOGITS, BREVITAS])
-def test_optimized_rounding(small, timed, way, bits, benchmark):
-    benchmark.group = f"Optimized rounding of a small CNN to {bits} bits, 1,000 steps (aims: 1, and errors no higher)"
-    model, inputs, held_out = small
-    on = {"ours": "layers", ON_LOGITS: "logits"}.get(way)
-
-    def ours():
-        options = {"seed": 0, "steps": STEPS, "learning_rate": RATE, "batch_size": BATCH}
-        return optimize_rounding(model, inputs, bits, on=on, **options)[0]
-
-    def theirs():
-        with one_thread():
-            return brevitas_rounding(model, inputs, bits)
-
-    def error(candidate, x):
-        with torch.no_grad():
-            return float((model(x) - candidate(x)).square().sum(1).mean())
-
-    rounded = timed(ours if on else theirs, 2, 0)
-    errors = [error(rounded, x) for x in (inputs, held_out)]
-    benchmark.extra_info["says"] = "logit error {:.3f}, held out {:.3f}".format(*errors)
-    assert errors[0] < error(quantize_model(model, bits), inputs)
-    if not on:
-        by_layer, _ = optimize_rounding(model, inputs, bits, seed=0, steps=STEPS, learning_rate=RATE)
-        assert error(by_layer, inputs) <= errors[0]

@@ -105,6 +105,17 @@ def book(request, tmp_path_factory) -> Path:
     return folder / "_build" / "html"
 
 
+@pytest.fixture
+def timed(benchmark, request):
+    """Time a call under the name of its way, after calling it *warmup* times."""
+
+    def run(call, rounds, warmup=3):
+        benchmark.extra_info["way"] = request.node.callspec.params["way"]
+        return benchmark.pedantic(call, rounds=rounds, iterations=1, warmup_rounds=warmup)
+
+    return run
+
+
 def pytest_terminal_summary(terminalreporter, config):
     """After a benchmark, print how many times faster than each other way ours is, group by group."""
     session = getattr(config, "_benchmarksession", None)

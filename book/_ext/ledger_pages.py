@@ -203,7 +203,7 @@ class Drawn(Figure):
         drawn, env = io.BytesIO(), self.state.document.settings.env
         figure.savefig(drawn, format="png", dpi=DPI)
         path = kept(env, f"{name}.png")
-        picture = Image.open(drawn).convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        picture = Image.open(drawn).convert("RGB").quantize(64, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
         picture.save(path, optimize=True)
         self.arguments = [f"/{path.relative_to(env.srcdir).as_posix()}"]
         self.options["alt"] = says

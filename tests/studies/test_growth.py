@@ -51,5 +51,5 @@ def test_the_command_keeps_and_prints_what_it_found(tmp_path, capsys, monkeypatc
     said = capsys.readouterr().out
     assert said == f"{times.growth_table(found)}\n{found.machine}\n"
     row = said.splitlines()[2].split("|")[1:-1]
-    assert [cell.strip() for cell in row[:4]] == ["`add`", "parts", "2", "1,000"]
+    assert [cell.strip() for cell in row[:4]] == ["add", "parts", "2", "1,000"]
     assert row[-1].strip() == f"{found.exponent.item():.2f}"
