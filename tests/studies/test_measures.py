@@ -106,3 +106,13 @@ def test_a_slice_that_shows_fewer_than_three_classes_is_flagged():
     found = measures.of_slices({2: {32: three, 8: two, 4: two * 0}}, UNIT, torch.eye(2))
     assert found.few_classes.values.tolist() == [[False, True, True]]
     assert found.junctions.values.tolist() == [[1, 0, 0]]
+
+
+def test_a_slice_of_three_classes_that_nowhere_meet_has_no_junction_and_is_not_called_one_of_few():
+    inputs = torch.from_numpy(np.random.default_rng(0).random((20, 3)))
+    plane = planes.pca_plane(inputs)
+    stripes, halves = (np.tile(np.repeat(np.arange(n), 12 // n), (12, 1)) for n in (3, 2))
+    corner = np.where(np.add.outer(np.arange(12), np.arange(12)) < 8, 2, halves)
+    found = measures.of_slices({12: {32: stripes, 8: halves, 4: corner}}, plane, inputs).sel(nodes=12)
+    assert found.few_classes.values.tolist() == [False, True, False]
+    assert found.junctions.values.tolist() == [0, 0, 1]
