@@ -386,6 +386,7 @@ def bad_at(value, row: int, column: int):
         (lambda x: x.astype(str), r"The classifier gave shape \(\d+, 2\) of <U"),
         (lambda x: None, r"The classifier gave shape \(\) of object"),
         (lambda x: np.full(len(x), 40000), "The classifier's labels run from 40000 to 40000: give 0 to 32767"),
+        (lambda x: 10000 * np.arange(len(x)), r"The classifier's labels run from 0 to \d+: give 0 to 32767"),
         (lambda x: -x[:, 0].astype(int), "The classifier's labels run from -1 to 0: give 0 to 32767"),
         (mlp((3, 4, 2), 0), "The classifier takes 3 values and the plane lies in 2: span the plane by"),
     ],

@@ -247,8 +247,9 @@ def test_logits_of_other_inputs_have_no_displacement(logits):
     margins = top_margins(lambda x: x, torch.eye(2))
     with pytest.raises(ValueError, match=r"^Candidate logits (have shape|have K = 1|hold 4 non-finite)"):
         margins.displacement(logits)
-    with pytest.raises(ValueError, match=r"shape \(2, 2\): 2 inputs and more than 2 classes"):
-        margins._replace(second=np.array([2, 0])).displacement(np.zeros((2, 2)))
+    for side in ("first", "second"):
+        with pytest.raises(ValueError, match=r"shape \(2, 2\): 2 inputs and more than 2 classes"):
+            margins._replace(**{side: np.array([2, 0])}).displacement(np.zeros((2, 2)))
 
 
 @given(st.integers(2, 9), st.floats(0, np.pi), SEEDS, SCALES, SCALES)

@@ -57,6 +57,7 @@ def test_static_and_dynamic_rounding_by_hand():
     assert static(x).flatten().tolist() == [31.0, 0.0]
     dynamic = activations.activated(layer, bits=2, kind="dynamic")
     assert dynamic(x).flatten().tolist() == pytest.approx([31.0, 3.2]) and torch.equal(dynamic(x)[1:], dynamic(x[1:]))
+    assert torch.equal(dynamic(x[1]), dynamic(x)[1])  # without a batch axis
     assert layer(x).flatten().tolist() == pytest.approx([30.6, 3.2]) and not layer._forward_pre_hooks
 
 

@@ -93,6 +93,6 @@ def test_the_error_of_a_layer_is_a_quadratic_form(layer, shape, seed):
         return (out - target).square().sum(axis).mean()
 
     error, gradient = form(other.weight)
-    torch.testing.assert_close(error, direct(other.weight))
+    torch.testing.assert_close(error, direct(other.weight), rtol=1e-11, atol=1e-11)
     expected = torch.func.grad(direct)(other.weight)
-    torch.testing.assert_close(gradient, expected)
+    torch.testing.assert_close(gradient, expected, rtol=1e-11, atol=1e-11)
