@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -154,6 +155,17 @@ def test_a_fault_is_found_again_until_it_is_mended(small):
     write(path, before)
     built(small)
     assert_as_from_nothing(small)
+
+
+def test_the_ledger_s_file_is_there_when_its_page_was_not_read(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "book/_ext")
+    ledger_pages = importlib.import_module("ledger_pages")
+    app = SimpleNamespace(srcdir=tmp_path, outdir=tmp_path / "html", builder=SimpleNamespace(format="html"))
+    ledger_pages.copy_table(app, None)  # a book without that page
+    assert not app.outdir.exists()
+    ledger_pages.kept(app, "ledger.csv").write_text("id\nD1\n", encoding="utf-8")
+    ledger_pages.copy_table(app, None)
+    assert (app.outdir / "_downloads/ledger.csv").read_text(encoding="utf-8") == "id\nD1\n"
 
 
 @pytest.fixture
