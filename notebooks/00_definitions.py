@@ -124,7 +124,7 @@ print(f"q = 2f: signed distance change {bq.signed_distance_change(f, twice, x)[0
 #
 # $$ J(A, B) = 1 - \frac{|A \cap B|}{|A \cup B|}, $$
 #
-# 0 for equal masks and 1 for disjoint ones. **Grid prediction change** is the share of nodes whose label differs. Other
+# 0 for equal masks and 1 for disjoint ones. **Grid prediction change** is the fraction of nodes whose label differs. Other
 # readings: masks of nodes instead of cells, thicker masks {cite}`boundary-iou`, planes through three images
 # {cite}`same-model-twice`, other ranges.
 
@@ -147,7 +147,7 @@ definitions.mask_figure(f, q, square, nodes)
 # %% [markdown]
 # ### Decisions: flips, the boundary band, pair order
 #
-# - **Flip rate**: the share of inputs with $c_f \ne c_q$, on data held out from every choice; by kind right → wrong,
+# - **Flip rate**: the fraction of inputs with $c_f \ne c_q$, on data held out from every choice; by kind right → wrong,
 #   wrong → right, wrong → another wrong class. Accuracy sees only the difference of the first two
 #   {cite}`churn,not-all-you-need`.
 # - **Low-margin boundary band**: the 20 % of inputs with the smallest float top-2 margin; **band flips** are flips there.
@@ -183,7 +183,7 @@ tables.Table(
 # the junction cells are counted; their *union* holds the cells that are one at some step. From one step to the next a cell
 # *changes* when a corner's label does. It is *rearranged* when it is on the boundary before and after, while the set of
 # classes on its corners changes. *Near* a junction means a junction cell of either step, or one of its eight neighbours.
-# *Chance along the boundary* is the share near one of all cells that the boundary visits: what to expect of changed cells if they
+# *Chance along the boundary* is the fraction near one of all cells that the boundary visits: what to expect of changed cells if they
 # fell anywhere along it.
 
 # %%

@@ -153,7 +153,7 @@ here = one.sel(bits=bits, nodes=n)
 np.testing.assert_allclose(list(jaccard.values()), here.boundary_jaccard, atol=0.02)
 np.testing.assert_allclose(decisions["flip rate"], here.flip_rate, atol=0.005)
 
-# %% mystnb={"figure": {"caption": "The paper's Figure 1 as we read it: decision regions on the plane of the first two principal components, in one run. Blue cells are on the float boundary only, orange cells on the quantized one only, black cells on both; circles are junctions of three classes. Read J and the share of flips above each panel together.", "name": "figure-p1"}}
+# %% mystnb={"figure": {"caption": "The paper's Figure 1 as we read it: decision regions on the plane of the first two principal components, in one run. Blue cells are on the float boundary only, orange cells on the quantized one only, black cells on both; circles are junctions of three classes. Read J and the fraction of flips above each panel together.", "name": "figure-p1"}}
 levels.levels_figure(one)
 
 # %% [markdown]

@@ -158,7 +158,7 @@ referee.summary(rows, steps, study)
 # %% [markdown]
 # ### What to report instead
 #
-# We recommend the {term}`tolerance Jaccard distance`, the share of the two boundaries' length without a counterpart within τ input
+# We recommend the {term}`tolerance Jaccard distance`, the fraction of the two boundaries' length without a counterpart within τ input
 # units ([](exact)). Report it beside J wherever the boundary is known exactly or from interpolated logits, together with the mean
 # distance and the changed area of the slice.
 #
@@ -179,7 +179,7 @@ tables.Table(
 # %% mystnb={"code_prompt_show": "What slices show, in numbers", "code_prompt_hide": "Hide"} tags=["remove-input", "hide-output"]
 tables.Table(
     referee.outside_table(sets | full),
-    "PCA slices: the share of the variance of the inputs that the plane holds, the share of its area where some pixel is outside the range that it has in the inputs that the slice is fitted on, and the levels at which a slice of either split shows fewer than three classes, where no junction can be, with the number of networks. Median and range over the networks' splits.",
+    "PCA slices: the fraction of the variance of the inputs that the plane holds, the fraction of its area where some pixel is outside the range that it has in the inputs that the slice is fitted on, and the levels at which a slice of either split shows fewer than three classes, where no junction can be, with the number of networks. Median and range over the networks' splits.",
     "supplement-referee-outside",
 )
 

@@ -151,9 +151,9 @@ def names() -> pd.DataFrame:
         "local boundary shift": ("change of margin over float slope", "slope of q; Δs", "displacement"),
         "normal variation": ("1 less the cosine between the normals", "angle in degrees", "normal_variation"),
         "boundary-mask Jaccard": ("of cells with unlike corners", "of nodes; thickened", "boundary_jaccard"),
-        "grid prediction change": ("share of nodes with another label", "inside the data only", "label_grid"),
+        "grid prediction change": ("fraction of nodes with another label", "inside the data only", "label_grid"),
         "multiclass junction count": ("cells with three labels or more", "3 × 3 windows", "junction_cells"),
-        "flip rate": ("share of inputs with another decision", "none", "flips"),
+        "flip rate": ("fraction of inputs with another decision", "none", "flips"),
         "boundary-band flips": ("flips among the 20 % of least margin", "10 or 15 %; by radius", "band_flip_rate"),
         "pair-order flip": ("the two best classes change places", "ties count", "pair_order_flip_rate"),
     }  # fmt: skip

@@ -235,10 +235,10 @@ def summary(data: xr.Dataset, agreement: xr.Dataset, claims: list[dict]) -> Mark
     ratio = [number(value, ".3f") for value in both.ratio.isel(where=0)]
     within = [percent(value) for value in both.within.isel(where=2)]
     lines = [
-        f"- **The law holds.** Over {len(bits)} levels and {data.sizes['nodes']} grids from {coarse} to {fine} nodes, "
-        f"J predicted from exact distances differs from J measured by {number(miss.mean(), '.3f')} on average and "
-        f"{number(miss.max(), '.3f')} at most, cells pooled over {data.sizes['place']} places of the grid. One grid "
-        f"alone differs by up to {number(alone.max(), '.3f')}: where on the slice it starts is luck.",
+        f"- **The law holds.** Over {len(bits)} bit-widths and {data.sizes['nodes']} grids from {coarse} to {fine} "
+        f"nodes, J predicted from exact distances differs from J measured by {number(miss.mean(), '.3f')} on average "
+        f"and {number(miss.max(), '.3f')} at most, cells pooled over {data.sizes['place']} places of the grid. One "
+        f"grid alone differs by up to {number(alone.max(), '.3f')}: where on the slice it starts is luck.",
         f"- **The first-order displacement** is the true one in the plane to a median ratio of {ratio[0]} at {first} "
         f"bits and {ratio[1]} at {last}; for test inputs, off the boundary, it is within 10 % for {within[0]} and "
         f"{within[1]} of them.",

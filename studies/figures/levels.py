@@ -183,7 +183,7 @@ def decisions_table(runs: xr.Dataset) -> tables.Frame:
             return tables.fraction(values, inputs, write=short)
         return _short(values, form)
 
-    return tables.along("bits", _by_level(runs, _DECISIONS), cell, index="bit-width")
+    return tables.along("bits", _by_level(runs, _DECISIONS), cell)
 
 
 def supplement(one: xr.Dataset, runs: xr.Dataset) -> None:
@@ -192,7 +192,7 @@ def supplement(one: xr.Dataset, runs: xr.Dataset) -> None:
     turned = 1000 * runs.normal_variation.sel(_MEDIAN)
     geometry = _by_level(runs, _GEOMETRY) | {"normal variation × 1000": (turned, "")}
     beyond, tau = tables.beyond_column(runs.tolerance_jaccard)
-    slices = _by_level(here, _SLICE) | {f"{beyond}, share of the length": (runs.tolerance_jaccard.sel(tau=tau), "")}
+    slices = _by_level(here, _SLICE) | {f"{beyond}, fraction of the length": (runs.tolerance_jaccard.sel(tau=tau), "")}
     tables.show_tables([
         (decisions_table(one),
          f"Decisions on the test inputs in the one run. In brackets what {one.sizes['sample']} inputs leave open: 95 % "
@@ -200,13 +200,13 @@ def supplement(one: xr.Dataset, runs: xr.Dataset) -> None:
         (decisions_table(runs),
          f"Decisions on the test inputs, {says}. The band holds the inputs of least float margin; a pair-order flip "
          "turns round the float network's two best classes.", "supplement-levels-decisions"),
-        (tables.along("bits", geometry, _short, index="bit-width"),
+        (tables.along("bits", geometry, _short),
          f"Local geometry at the test inputs, {says}. Of each measure the median over the inputs, and what 95 % of "
          "them do not exceed; displacement and radius are in input units.", "supplement-levels-geometry"),
         (shifts_table(runs),
          f"Both formulas of the boundary shift, in input units, {says}. The last column is the mean difference, paired "
          "by seed, with its 95 % interval.", "supplement-levels-shifts"),
-        (tables.along("bits", slices, _short, index="bit-width"),
+        (tables.along("bits", slices, _short),
          f"The slice on {int(here.nodes)} nodes a side, {says}. Junctions are cells where three classes meet; the last "
          f"column is the tolerance Jaccard distance, which has no grid: how much of both boundaries' length lies "
          f"farther than {tau:g} input units from the other.", "supplement-levels-slice"),

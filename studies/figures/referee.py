@@ -83,7 +83,7 @@ def implied_steps(many: xr.Dataset, reported: dict[int, float]) -> pd.DataFrame:
             "shift": shift.estimate, "shift_low": shift.low, "shift_high": shift.high,
             "step_low": step.low, "step_high": step.high, "fewest": side / step.high + 1, "most": side / step.low + 1,
         }  # fmt: skip
-    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("level")
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("bit-width")
 
 
 def implied_table(steps: pd.DataFrame) -> tables.Frame:
@@ -99,7 +99,7 @@ def implied_table(steps: pd.DataFrame) -> tables.Frame:
             "step implied": tables.span(row.step_low, row.step_high, ".3f", "input units"),
             "nodes a side implied": tables.span(row.fewest, row.most, ".0f"),
         }  # fmt: skip
-    return tables.frame(lines, "level")
+    return tables.frame(lines, "bit-width")
 
 
 @style.styled
@@ -163,8 +163,8 @@ def correlation_table(sets: dict[str, xr.Dataset], *, quantized: list[int]) -> t
         j, d_eff = at.boundary_jaccard.values, at.effective_displacement.values
         found = {
             "all points independent": statistics.correlation(*j), "seeds as clusters": statistics.seed_correlation(*j),
-            "within a level": statistics.within_level_correlation(*j),
-            "within a level, d_eff": statistics.within_level_correlation(*d_eff),
+            "within a bit-width": statistics.within_level_correlation(*j),
+            "within a bit-width, d_eff": statistics.within_level_correlation(*d_eff),
         }  # fmt: skip
         lines[name] = {"seeds": tables.number(many.sizes["seed"], ".0f")}
         lines[name] |= {title: tables.interval(one, ".3f") for title, one in found.items()}
@@ -232,7 +232,7 @@ def summary(claims: list[dict], steps: pd.DataFrame, study: xr.Dataset) -> Markd
     width, jaccard = (whole.high - whole.low) / whole.estimate.abs(), number(here.boundary_jaccard.median(), ".2f")
     at, far = (here.within.sel(where=where).median() for where in ("at the boundary", "outside the band"))
     lines = [
-        f"- Of {len(table)} reported numbers that our runs can be held against, {counts.get('reproduced', 0)} are "
+        f"- Of {len(table)} reported numbers that can be compared with our runs, {counts.get('reproduced', 0)} are "
         "reproduced: our interval holds them and none of their neighbours. "
         f"{counts.get('compatible', 0)} are compatible: the interval holds neighbours too. The median interval is "
         f"{number(width.median(), '.1f')} times as wide as its estimate is large.",
@@ -240,7 +240,7 @@ def summary(claims: list[dict], steps: pd.DataFrame, study: xr.Dataset) -> Markd
         f"distance of {number(here.mean_distance.median())} input units apart and "
         f"{percent(here.changed_area.median(), 2)} of the slice changes class.",
         *(
-            f"- A Jaccard distance of {row.reported:g} at {row.Index} asks for a grid step of "
+            f"- A Jaccard distance of {row.reported:g} at {row.Index} needs a grid step of "
             f"{span(row.step_low, row.step_high, '.3g')} input units if shifts are like ours: "
             f"{span(row.fewest, row.most, '.0f')} nodes a side."
             for row in steps.itertuples()

@@ -90,8 +90,8 @@ def supplement(sets: dict[str, xr.Dataset], chosen: dict[str, xr.Dataset], limit
         (stopping_table(many, chosen[title]),
          f"What each rule chooses on {names[title]}, means over {many.sizes['seed']} seeds; arrows lead from "
          "calibration to held-out values. Fewer than uniform: how many fewer held-out flips than a uniform "
-         "bit-width of the same average size. Beyond τ: the share of both boundaries' length farther than τ from the "
-         "other one.",
+         "bit-width of the same average size. Beyond τ: the fraction of both boundaries' length farther than τ from "
+         "the other one.",
          f"supplement-stopping-{title}")
         for title, many in sets.items()
     ]  # fmt: skip

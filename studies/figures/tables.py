@@ -146,7 +146,9 @@ def frame(lines: dict[str, dict[str, Cell | str]] | list[tuple[str, dict]], inde
     return Frame(pd.DataFrame(text, pd.Index(names, name=index), dtype=object), data, numeric)
 
 
-def along(dim: str, columns: dict[str, tuple[xr.DataArray, str]], write=number, *, index="level", name=level) -> Frame:
+def along(
+    dim: str, columns: dict[str, tuple[xr.DataArray, str]], write=number, *, index="bit-width", name=level
+) -> Frame:
     """
     Return a table with a line for each place of a dimension, by default for each bit-width.
 

@@ -11,7 +11,7 @@ from . import tables
 
 _SAYS = (
     "held-out slice, means over {} seeds: Jaccard distance of the masks and d_eff on two grids, and *beyond τ*, the "
-    "tolerance Jaccard distance: the share of the two boundaries' length without a counterpart within τ input units."
+    "tolerance Jaccard distance: the fraction of the two boundaries' length without a counterpart within τ input units."
 )
 
 

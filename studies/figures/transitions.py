@@ -99,8 +99,8 @@ def paper_table(runs: xr.Dataset, reported: list[float]) -> tables.Table:
     caption = (
         f"The paper's Table 2 as we read it: its three counts first, for transitions that it does not name, then the "
         f"median of {runs.sizes['seed']} runs with the interval that holds 95 % of single runs. Cells are those of "
-        f"{int(runs.nodes[0])} nodes a side; junctions are counted over all steps. Compare the share of changed cells "
-        "near a junction with chance, and with the share of rearranged cells."
+        f"{int(runs.nodes[0])} nodes a side; junctions are counted over all steps. Compare the fraction of changed "
+        "cells near a junction with chance, and with the fraction of rearranged cells."
     )
     return tables.Table(tables.frame(theirs | ours, "transition"), caption, "table-p2")
 
@@ -131,7 +131,7 @@ def summary(many: xr.Dataset) -> Markdown:
     if many.sizes["seed"] > 1:
         excess = statistics.paired_difference(near.values, chance.values)
         lines.append(
-            f"- **Against chance.** The share of changed cells that are near a junction exceeds chance by "
+            f"- **Against chance.** The fraction of changed cells that are near a junction exceeds chance by "
             f"{number(excess.estimate)} {ends(excess)}, paired by seed."
         )
     changed = many.share_changed.median("seed")

@@ -66,7 +66,7 @@ def test_power_and_correlations_are_those_of_the_statistics(sets):
     words = referee.correlation_table(sets, quantized=LEVELS).text.loc["digits"]
     for name, call in (
         ("all points independent", statistics.correlation), ("seeds as clusters", statistics.seed_correlation),
-        ("within a level", statistics.within_level_correlation),
+        ("within a bit-width", statistics.within_level_correlation),
     ):  # fmt: skip
         assert words[name] == "{:.3f} [{:.3f}, {:.3f}]".format(*call(*j))
 
@@ -105,7 +105,7 @@ def test_the_summary_has_no_hole(study, steps):
     assert f"{float(study.mean_distance.sel(bits=8).median()):.4f}" in text
     table = verdicts.positions(published_rows())
     counts = table.verdict.value_counts()
-    assert f"Of {len(table)} reported numbers that our runs can be held against, {counts['reproduced']} are" in text
+    assert f"Of {len(table)} reported numbers that can be compared with our runs, {counts['reproduced']} are" in text
     assert f" {counts['compatible']} are compatible:" in text
 
 
