@@ -1,5 +1,6 @@
 """Results: rows joined; files whole or not at all, of the same bytes for the same content, refused when damaged."""
 
+import errno
 import hashlib
 import io
 import os
@@ -53,9 +54,9 @@ def save_bytes(content: bytes, path: str | Path) -> None:
         os.chmod(draft, 0o644)  # mkstemp's 0600 would keep colleagues out
         os.replace(draft, path)
     except OSError as error:
-        raise OSError(
-            error.errno, f"{path} could not be written ({error.strerror}): nothing was lost; make room and run again."
-        ) from None
+        mend = "make it writable" if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) else "make room"
+        says = f"{path} could not be written ({error.strerror}): nothing was lost; {mend} and run again."
+        raise OSError(error.errno, says) from None
     finally:
         if draft is not None:
             Path(draft).unlink(missing_ok=True)

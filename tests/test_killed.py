@@ -1,0 +1,160 @@
+"""Work that is killed, done twice at once, or cannot be written: it goes on, and ends with the same bytes."""
+
+import errno
+import fcntl
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from studies import __main__
+from tests.helpers import ROOT
+
+pytestmark = pytest.mark.slow
+RUN = ["-m", "studies", "run", "levels", "digits", "epochs=2", "nodes=[21,11]", "width=8", "bits=[8,4]", "seeds=6"]
+PUBLISH = """
+from studies import answers, catalogue, published, specs
+small = specs.Levels(epochs=2, nodes=(21, 11), width=8, bits=(8, 4))
+specs.BASELINES, specs.BEYOND, specs.VARIANT_SEEDS = {small: 6}, {}, {}
+published.publish(lambda run: run.attrs["spec"].encode() * 100_000)
+"""
+GIT = {
+    "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull, "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b",
+    "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b",
+}  # fmt: skip
+SNAKEMAKE = ["-m", "snakemake", "--cores", "1", "--quiet", "all", "--nolock", "--rerun-incomplete"]
+
+
+def started(words: list[str], folder: Path, **more: str) -> subprocess.Popen:
+    """Start Python in *folder*, as the leader of a new group of processes."""
+    environment = os.environ | {"PYTHONPATH": str(folder if (folder / "studies").exists() else ROOT)} | GIT | more
+    return subprocess.Popen(
+        [sys.executable, *words], cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def done(words: list[str], folder: Path, **more: str) -> str:
+    """Run Python in *folder* to its end, which is a good one; return what it said."""
+    process = started(words, folder, **more)
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said[-3000:]
+    return said
+
+
+def killed_at_random(words: list[str], folder: Path, times: int) -> int:
+    """Kill *times* starts of Python in *folder*, each after another time within that of a whole run; count the kills."""
+    begin = time.monotonic()
+    done(words, folder.parent / "undisturbed")
+    whole, moments, kills = time.monotonic() - begin, random.Random(0), 0
+    for _ in range(times):
+        process = started(words, folder)
+        try:
+            process.communicate(timeout=moments.uniform(0.3, 1) * whole)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            kills += 1
+    for semaphore in Path("/dev/shm").glob("sem.loky-*"):
+        if not Path(f"/proc/{semaphore.name.split('-')[1]}").exists():
+            semaphore.unlink()  # killed with the others was the process that would have
+    return kills
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return all files below *folder* by name, but for drafts that a killed process leaves."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".part")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.fixture
+def two(tmp_path) -> tuple[Path, Path]:
+    """Return two equal empty folders: one for undisturbed work."""
+    for name in ("undisturbed", "disturbed"):
+        (tmp_path / name).mkdir()
+    return tmp_path / "undisturbed", tmp_path / "disturbed"
+
+
+def test_a_study_that_is_killed_at_random_ends_as_an_undisturbed_one(two):
+    undisturbed, disturbed = two
+    assert killed_at_random(RUN, disturbed, 10) >= 3
+    done(RUN, disturbed)
+    assert contents(disturbed / "data") == contents(undisturbed / "data") != {}
+
+
+def test_a_publication_that_is_killed_at_random_ends_as_an_undisturbed_one(two):
+    for folder in two:
+        done(RUN, folder)
+        (folder / ".gitignore").write_text("data/runs\n")
+        for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "all", "--date", "2026-01-01T00:00:00Z"]):
+            environment = os.environ | GIT | {"GIT_COMMITTER_DATE": "2026-01-01T00:00:00Z"}
+            subprocess.run(["git", *words], cwd=folder, env=environment, check=True)
+    undisturbed, disturbed = two
+    assert killed_at_random(["-c", PUBLISH], disturbed, 10) >= 3
+    done(["-c", PUBLISH], disturbed)
+    found = contents(disturbed / "data" / "results")
+    assert found == contents(undisturbed / "data" / "results") and len(found) == 3
+    assert contents(disturbed / "book") == contents(undisturbed / "book") != {}
+
+
+def test_two_that_do_the_same_at_once_end_with_the_same(two):
+    undisturbed, folder = two
+    pair = [started(RUN, folder) for _ in range(2)]
+    for process in pair:
+        said, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, said[-3000:]
+    done(RUN, undisturbed)
+    assert contents(folder / "data") == contents(undisturbed / "data")
+
+
+@pytest.fixture
+def small_clone(tmp_path) -> Path:
+    """Return a folder with what the workflow reads of a clone."""
+    for name in ("bqcore", "studies", "notebooks"):
+        ignore = shutil.ignore_patterns("__pycache__", "executed", ".paired")
+        shutil.copytree(ROOT / name, tmp_path / "clone" / name, ignore=ignore)
+    shutil.copy(ROOT / "Snakefile", tmp_path / "clone")
+    return tmp_path / "clone"
+
+
+def test_a_second_make_waits_for_the_first(small_clone):
+    (small_clone / ".cache").mkdir()
+    with (small_clone / ".cache" / "book.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        second = started([*SNAKEMAKE, "--dry-run", "runs"], small_clone)
+        assert second.stdout is not None
+        said = second.stdout.readline()
+        assert said == "Another make works on the book in this folder; this one waits for it.\n"
+        assert second.poll() is None
+    said, _ = second.communicate(timeout=120)
+    assert second.returncode == 0, said
+
+
+def test_a_clock_that_is_set_back_makes_no_work(small_clone):
+    how = {"P": "seeds=1 epochs=1 width=8 nodes=[11,6] bits=[8,4]", "PROFILE": ""}
+    done([*SNAKEMAKE, "runs"], small_clone, **how)
+    made = small_clone / "data" / "runs" / "digits.nc"
+    before = made.read_bytes(), made.stat().st_ino
+    for path in [*small_clone.rglob("*.py"), small_clone / "Snakefile"]:  # newer than what is made of them, and than now
+        os.utime(path, (time.time() + 86_400,) * 2)
+    done([*SNAKEMAKE, "runs"], small_clone, **how)
+    assert (made.read_bytes(), made.stat().st_ino) == before
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, capsys):
+    def refused(**_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "mkstemp", refused)  # root, as whom tests may run, may write where modes forbid it
+    assert __main__.main(["train", "levels", "digits", "epochs=1", "width=8"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("studies train: [Errno 30] data/runs/checkpoints/digits-mlp-")
+    assert said.endswith("could not be written (Read-only file system): nothing was lost; make it writable and run again.")
