@@ -115,6 +115,7 @@ def execute(notebook, parameters: dict):
                 parameters,
                 kernel_name="python3",
                 progress_bar=False,
+                stderr_file=sys.stderr,  # bars of runs that a parameter asks for, while they are made
                 start_timeout=600,  # a busy machine takes its time to start one
                 cwd=FOLDER.parent,
                 config=config,
@@ -142,14 +143,17 @@ def settled(notebook, parameters: dict, defaults: dict) -> str:
 
 
 def joined(outputs: list) -> list:
-    """Return a cell's outputs, what it printed as one, in however many pieces that came."""
+    """Return a cell's outputs, what it printed as one, in however many pieces that came, and no progress bars."""
     out = []
     for output in outputs:
         if out and output["output_type"] == "stream" and out[-1].get("name") == output["name"]:
             out[-1]["text"] += output["text"]
         else:
             out.append(output)
-    return out
+    for output in out:
+        if output.get("name") == "stderr":
+            output["text"] = re.sub(r"\r[^\r\n]*\n?", "", output["text"])  # a bar begins each of its states so
+    return [output for output in out if output["output_type"] != "stream" or output["text"]]
 
 
 def packed(png: str) -> str:

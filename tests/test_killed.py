@@ -142,7 +142,10 @@ def test_a_clock_that_is_set_back_makes_no_work(small_clone):
     done([*SNAKEMAKE, "runs"], small_clone, **how)
     made = small_clone / "data" / "runs" / "digits.nc"
     before = made.read_bytes(), made.stat().st_ino
-    for path in [*small_clone.rglob("*.py"), small_clone / "Snakefile"]:  # newer than what is made of them, and than now
+    for path in [
+        *small_clone.rglob("*.py"),
+        small_clone / "Snakefile",
+    ]:  # newer than what is made of them, and than now
         os.utime(path, (time.time() + 86_400,) * 2)
     done([*SNAKEMAKE, "runs"], small_clone, **how)
     assert (made.read_bytes(), made.stat().st_ino) == before
@@ -157,4 +160,6 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, caps
     assert __main__.main(["train", "levels", "digits", "epochs=1", "width=8"]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("studies train: [Errno 30] data/runs/checkpoints/digits-mlp-")
-    assert said.endswith("could not be written (Read-only file system): nothing was lost; make it writable and run again.")
+    assert said.endswith(
+        "could not be written (Read-only file system): nothing was lost; make it writable and run again."
+    )

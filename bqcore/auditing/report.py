@@ -38,8 +38,8 @@ def page(
 
     *limits* by measure are shown as kept unless one is exceeded, as the lines *exceeded* then say.
     """
-    verdict, ds = found.verdict, _with_surest(found.dataset)
-    content = replace(found, dataset=ds).to_dict(ROWS)
+    verdict, (ds, flips) = found.verdict, _with_surest(found.dataset)
+    content = replace(found, dataset=ds).to_dict(flips)
     named, heat = _class_names(ds), charts.heat(content["pairs"])
     splits = content["splits"].values()
     moves = [row["reference"] + row["candidate"] - 2 * row["both"] for row in content["classes"]]  # from and to a class
@@ -67,11 +67,11 @@ def _class_names(ds: xr.Dataset) -> Callable[[int], str]:
     return lambda k: "–" if k < 0 else str(names[k])
 
 
-def _with_surest(ds: xr.Dataset) -> xr.Dataset:
-    """Return *ds* with the samples that the verdict names among the first :data:`ROWS` flips, by growing margin."""
-    flips, named = np.arange(ds.sizes["flip"]), surest(ds)
-    shown = np.union1d(np.setdiff1d(flips, named)[: ROWS - len(named)], named)
-    return ds.isel(flip=np.concatenate([shown, np.setdiff1d(flips, shown)]))
+def _with_surest(ds: xr.Dataset) -> tuple[xr.Dataset, int]:
+    """Return *ds* with the flips to show first, the :data:`ROWS` lowest and those that the verdict names; how many."""
+    flips = np.arange(ds.sizes["flip"])
+    shown = np.union1d(flips[:ROWS], surest(ds))
+    return ds.isel(flip=np.concatenate([shown, np.setdiff1d(flips, shown)])), len(shown)
 
 
 def rendered(name: str, content: Mapping) -> str:

@@ -167,6 +167,16 @@ def test_execution(folder):
     assert not [p for p in folder.parent.iterdir() if p.name != "notebooks"]  # nothing beside it, sockets included
 
 
+@pytest.mark.slow
+def test_a_bar_is_shown_while_it_grows_and_not_kept_and_a_warning_is_both(folder):
+    cell = "import sys\nfrom tqdm import tqdm\nfor _ in tqdm(range(3), desc='runs'):\n    pass\n"
+    (folder / "03_bar.py").write_text(f"# %%\n{cell}\n# %%\nprint('mind', file=sys.stderr)\n", encoding="utf-8")
+    done = execute(folder, "03_bar")
+    assert done.returncode == 0 and "runs: 100%" in done.stderr and done.stderr.endswith("mind\n")
+    cells = json.loads((folder / "executed" / "03_bar.ipynb").read_text(encoding="utf-8"))["cells"]
+    assert [[output["text"] for output in cell["outputs"]] for cell in cells] == [[], [["mind\n"]]]
+
+
 def test_what_a_cell_prints_is_one_output():
     pieces = [new_output("stream", name=name, text=text) for name, text in (("stdout", "a"), ("stdout", "b\n"))]
     other = [new_output("stream", name="stderr", text="c"), new_output("display_data", {"text/plain": "d"})]
