@@ -142,10 +142,8 @@ def test_a_clock_that_is_set_back_makes_no_work(small_clone):
     done([*SNAKEMAKE, "runs"], small_clone, **how)
     made = small_clone / "data" / "runs" / "digits.nc"
     before = made.read_bytes(), made.stat().st_ino
-    for path in [
-        *small_clone.rglob("*.py"),
-        small_clone / "Snakefile",
-    ]:  # newer than what is made of them, and than now
+    # All sources are newer than what is made of them, and than now.
+    for path in [*small_clone.rglob("*.py"), small_clone / "Snakefile"]:
         os.utime(path, (time.time() + 86_400,) * 2)
     done([*SNAKEMAKE, "runs"], small_clone, **how)
     assert (made.read_bytes(), made.stat().st_ino) == before
