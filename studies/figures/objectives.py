@@ -121,7 +121,7 @@ def front_figure(sets: dict[str, xr.Dataset]) -> Figure:
 
     Rounding to nearest, with learned steps or without, lies so far out that it would hide what the others differ in.
     """
-    figure, panels = style.panels(len(sets), 3, (3.1, 2.7), (0, 0.9))
+    figure, panels = style.panels(len(sets), 3, (3.1, 2.55), (0, 0.9))
     names, drawn = ("band_flip_rate", "accuracy"), []
     for axes, (title, picked) in zip(panels, sets.items()):
         axes.axhline(0, color=FAINT, lw=0.8)
