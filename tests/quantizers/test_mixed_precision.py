@@ -92,6 +92,14 @@ def test_what_a_step_costs_counts_by_the_bytes_that_it_saves():
     assert mixed_precision.spend(model, cost, 366) == {"0": 8, "1": 2, "2": 8}  # all at 4 bits cost 32, these 26
 
 
+def test_a_step_that_a_larger_one_made_needless_is_taken_back():
+    model = nn.Sequential(*(nn.Linear(i, o, bias=False) for i, o in ((4, 32), (32, 16), (16, 4))))
+    noise = {"0": (0.0, 100.0), "1": (0.0, 10.0), "2": (0.0, 1.0)}
+    cost = {(name, bits): value for name, of in noise.items() for bits, value in zip((8, 4), of)}
+    budget = mixed_precision.model_bytes(model, 8) - 60  # the small layer gives 32 bytes first, the large one 256 then
+    assert mixed_precision.spend(model, cost, budget) == {"0": 8, "1": 4, "2": 8}
+
+
 def test_computed_weights_are_refused_by_name():
     computed = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 3))).eval()
     message = "Layer '0': its weight is computed from other parameters: remove that parametrization first"
