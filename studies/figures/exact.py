@@ -106,7 +106,8 @@ def _draw_masks(axes: Axes, one: np.ndarray, two: np.ndarray, a: np.ndarray, b: 
         row, column = np.nonzero(mask)
         corners = [(a[column + i], b[row + j]) for i, j in ((0, 0), (1, 0), (1, 1), (0, 1))]
         cells = np.moveaxis(corners, 2, 0)
-        axes.add_collection(PolyCollection(cells, facecolors=colour, edgecolors="white", alpha=0.3, linewidths=0.5))
+        look = {"facecolors": colour, "edgecolors": "white", "alpha": 0.3, "linewidths": 0.5}
+        axes.add_collection(PolyCollection(cells, rasterized=True, **look))
 
 
 @style.styled
@@ -123,7 +124,7 @@ def outside_figure(network: nn.Sequential, plane: planes.Plane, inputs: torch.Te
     figure, panels = plt.subplots(1, 4, figsize=(9.5, 3.6), width_ratios=(1.9, 1, 1, 1), layout="constrained")
     axes = panels[0]
     draw_exact(axes, exact, FLOAT_COLOUR, regions=True)
-    axes.plot(*scores.T, ".", color=INK, ms=1.5, label="training inputs")
+    axes.plot(*scores.T, ".", color=INK, ms=1.5, label="training inputs", rasterized=True)  # a thousand dots
     look = {"color": QUANTIZED_COLOUR, "lw": 1.8, "label": "every pixel in its range"}
     axes.plot(*np.append(corners, corners[:1], axis=0).T, **look)
     _frame(axes, plane.low, plane.high, f"{percent(outside)} of the slice lies outside")
