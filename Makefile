@@ -20,7 +20,7 @@ help:
 	'make check    style, types and the quick tests                         1 min' \
 	'make test     all tests, with warnings as errors                       6 to 15 min; first time 1 more' \
 	'make test-elsewhere  the numeric tests as on another processor          6 min' \
-	'make reproduce  every study from raw pixels, with the time of each      3 to 5 h, 4 GB; resumes' \
+	'make reproduce  every study from raw pixels, with the time of each      4 to 6 h, 4 GB; resumes' \
 	'make bench    our measures beside those of other packages              8 min; first time 10 MB more' \
 	'make mutants  200 small mistakes put into the code, each to be noticed  15 min; goes on later; first time 20 MB more' \
 	'make lab      the notebooks in JupyterLab                              first time 5 s and 100 MB more' \
