@@ -26,7 +26,7 @@ from bqcore.metrics import statistics
 TORCH = find_spec("torch") is not None
 # What works on torch modules alone: all other modules are imported without torch.
 OF_TORCH = (
-    "bqcore.metrics._gradients", "bqcore.quantizers.",
+    "bqcore.metrics._gradients", "bqcore.metrics._tiles", "bqcore.quantizers.",
     *(f"bqcore.auditing.{name}" for name in ("_passes", "bit_plan", "bit_sweep", "joint", "resuming", "sensitivity", "vendors")),
 )  # fmt: skip
 
