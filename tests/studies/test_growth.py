@@ -11,9 +11,9 @@ from bqcore import _store
 from studies import __main__, growth, times
 
 
-@given(st.floats(0.1, 3), st.floats(1e-6, 1), st.lists(st.integers(1, 10_000), min_size=4, max_size=4, unique=True))
+@given(st.floats(0.1, 3), st.floats(1e-6, 1), st.lists(st.integers(1, 100), min_size=4, max_size=4, unique=True))
 def test_the_exponent_of_calls_that_take_a_power_of_their_size_is_found(power, scale, sizes):
-    now = [0.0]
+    now = [0.0]  # its rounding stays far below the shortest call, since sizes differ by 100 at most
 
     def make(size):
         calls = []
