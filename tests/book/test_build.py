@@ -15,6 +15,7 @@ from nbformat.v4 import new_markdown_cell, new_notebook
 
 from tests.helpers import ROOT
 
+pytestmark = pytest.mark.slow
 CONFIG = """
 only_build_toc_files: true
 execute: {execute_notebooks: "off"}

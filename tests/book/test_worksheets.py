@@ -183,6 +183,7 @@ def test_a_worksheet_fetches_the_book_where_its_address_is_known(worksheets):
     assert "git clone" not in str(worksheets.sheet(text, False))
 
 
+@pytest.mark.slow
 def test_binder_makes_the_worksheets_where_its_link_leads(worksheets, tmp_path):
     for name in ("book", "bqcore", "studies", "data", "postBuild"):
         (tmp_path / name).symlink_to(ROOT / name)

@@ -385,6 +385,7 @@ def test_verdicts_depend_on_neither_the_multiverse_nor_explanations(clone, tmp_p
         }
 
 
+@pytest.mark.slow
 def test_the_ledger_is_kept_until_a_file_that_it_follows_from_changes(clone, tmp_path, monkeypatch):
     results = shutil.copytree(ROOT / published.PUBLISHED, tmp_path / "results")
     rows = ledger.kept(results, tmp_path)
