@@ -111,7 +111,8 @@ def compare(model: nn.Module, calibration: tuple, heldout: tuple, *, share: floa
     candidates |= {key: mixed(model, bits) for key, bits in plans.items()}
     functions = logits_functions(model, candidates, False)
     decided, _, _ = decide_split(functions, heldout, "heldout", batch_size=_BATCH)
-    found = {key: measures(part, part.band(share)) for key, part in decided.items()}
+    band = next(iter(decided.values())).band(share)  # of the float network, which all are held against
+    found = {key: measures(part, band) for key, part in decided.items()}
     flipped = {key: part.flipped() for key, part in decided.items()}
     first, names = next(iter(found.values())), list(vendors.QUANTIZERS)
     none = np.full(len(heldout[1]), -1, np.int8)
@@ -153,7 +154,8 @@ def make_plans(model: nn.Module, calibration: tuple, share: float) -> tuple[dict
     """
     one_by_one = sensitivity.one_at_a_time(model, calibration, LEVELS)
     noise = {key: sensitivity.margin_noise(part, share) for key, part in one_by_one.items()}
-    found = {key: measures(part, part.band(share)) for key, part in one_by_one.items()}
+    band = next(iter(one_by_one.values())).band(share)
+    found = {key: measures(part, band) for key, part in one_by_one.items()}
     costs = {"accuracy lost": {key: m["accuracy_reference"] - m["accuracy"] for key, m in found.items()}}
     reasons = {}
     try:

@@ -31,10 +31,8 @@ from mutmut.workers import isolation
 ROOT = Path(__file__).resolve().parents[1]
 EQUIVALENT = ROOT / "tests" / "equivalent_mutants.yml"
 FOLDER = ROOT / ".cache" / "mutants"  # the mutants and their verdicts so far, with which a later run goes on
-SURVIVED, UNDECIDED = (
-    (0, 5, 33),
-    (None, 2),
-)  # exit codes: tests passed, or none calls the function; not run, interrupted
+SURVIVED = 0, 5, 33  # exit codes: the tests passed, or none calls the function
+UNDECIDED = None, 2  # not run, interrupted
 SWAPS = {"max": "min", "maximum": "minimum", "argmax": "argmin", "any": "all", "floor": "ceil"}
 SWAPS |= {other: one for one, other in SWAPS.items()} | {"mean": "max"}
 

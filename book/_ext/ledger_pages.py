@@ -165,7 +165,7 @@ def kept(env, name: str) -> Path:
 
 
 def copy_table(app: Sphinx, error: Exception | None) -> None:
-    """Put the ledger as CSV beside the pages."""
+    """Write the ledger as CSV beside the pages."""
     source = Path(app.srcdir, KEPT, TABLE)
     if error is None and app.builder.format == "html" and source.exists():
         target = Path(app.outdir, downloads.FOLDER, TABLE)

@@ -27,7 +27,7 @@ GROUPS = {
 OUTCOME_COLOURS = {"held": GREEN, "open": GREY, "failed": QUANTIZED_COLOUR}
 _SHAPES = {"held": "o", "open": "s", "failed": "D"}
 _MARKS = {"held": "✓", "open": "?", "failed": "✗"}
-_GREY, _HELD_OUT = GREY, {"split": "held-out"}
+_HELD_OUT = {"split": "held-out"}
 _BAND = {"share": 0.2, "nearness": "margin"}
 MEASURES = {
     "accuracy_lost": "accuracy lost", "flip_rate": "flips", "band_flip_rate": "band flips", "chosen_bits": "bits",
@@ -163,7 +163,7 @@ def _draw_folding(axes: Axes, entry: dict, load) -> xr.Dataset:
         for seed in here.seed.values:
             pair = here.sel(seed=seed, step=list(STEPS[:2]))
             axes.plot(pair.flip_rate, pair.band_flip_rate, color=FAINT, lw=1, zorder=1)
-        for step, colour in zip(STEPS, (FLOAT_COLOUR, OUTCOME_COLOURS["held"], _GREY)):
+        for step, colour in zip(STEPS, (FLOAT_COLOUR, OUTCOME_COLOURS["held"], GREY)):
             one = here.sel(step=step)
             axes.plot(one.flip_rate, one.band_flip_rate, mark, color=colour, ms=5)
             axes.plot([], [], "o", color=colour, ms=5, label=f"step for {step}" * (mark == "o"))
