@@ -57,9 +57,10 @@ RUN = PYTHONPATH="$$PWD$(if $(READY),$${PYTHONPATH:+:$$PYTHONPATH})" PYTHONUTF8=
 	XDG_CONFIG_HOME="$$PWD/.cache/config" MPLCONFIGDIR="$$PWD/.cache/matplotlib" IPYTHONDIR="$$PWD/.cache/ipython" \
 	JUPYTER_CONFIG_DIR="$$PWD/.cache/jupyter" JUPYTER_DATA_DIR="$$PWD/.cache/jupyter" \
 	JUPYTER_RUNTIME_DIR="$$PWD/.cache/jupyter/runtime" "$(PY)"
+# Figures are laid out in the order of sets, which would differ in the last bit from start to start.
 # The Snakefile lets errors through --quiet, but for those in itself: if it fails, ask whether it can be read.
 define snakemake
-@$(RUN) -m snakemake --cores all --quiet all --nolock --rerun-incomplete --max-checksum-file-size 1000000000 $(1) || \
+@PYTHONHASHSEED=0 $(RUN) -m snakemake --cores all --quiet all --nolock --rerun-incomplete --max-checksum-file-size 1000000000 $(1) || \
 { $(RUN) -m snakemake --list-rules >/dev/null; exit 1; }
 endef
 

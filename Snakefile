@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import subprocess
 import sys
 from glob import glob
 from pathlib import Path
@@ -36,12 +37,21 @@ if workflow.is_main_process:
         fcntl.flock(LOCK, fcntl.LOCK_EX)
 
 PY = sys.executable
+
+# Notebooks start warm, from a process that has imported the large packages: it ends with this one, however that ends,
+# since its standard input does. Of other systems' libraries not all can be forked.
+onstart:
+    if sys.platform == "linux" and any(job.rule.name == "notebook" for job in workflow.dag.needrun_jobs()):
+        global WARM
+        WARM = subprocess.Popen([PY, "notebooks/warm.py", "--serve"], stdin=subprocess.PIPE)
+
+
 # "seed=3 bits=[8, 5]": a blank separates parameters only where a name follows.
 P = re.split(r"\s+(?=\w+=)", os.environ["P"].strip()) if os.environ.get("P", "").strip() else []
 PROFILE = os.environ.get("PROFILE", "")
 SMOKE, PAPER = PROFILE == "smoke", PROFILE == "paper"
 NOTEBOOKS = sorted(Path(source).stem for source in glob("notebooks/[0-9][0-9]_*.py"))
-LONGEST = ["07_audit", "05_exact"]  # begin first, so that at the end no core waits for one of them
+LONGEST = ["07_audit", "05_exact", "08_multiverse", "06_full"]  # begin first, so that at the end no core waits for one
 SOURCES = sorted(glob("bqcore/**/*.py", recursive=True) + glob("studies/**/*.py", recursive=True))
 
 
@@ -148,14 +158,14 @@ rule book:
 
 rule notebook:
     input:
-        "notebooks/{name}.py", "notebooks/execute.py", "data/runs/digits.nc", SOURCES, LEDGER,
+        "notebooks/{name}.py", "notebooks/execute.py", "notebooks/warm.py", "data/runs/digits.nc", SOURCES, LEDGER,
     output:
         "notebooks/executed/{name}.ipynb",
     params:
         p=P,
     priority: lambda wildcards: wildcards.name in LONGEST
     shell:
-        "{PY:q} notebooks/execute.py --if-declared {wildcards.name:q} {params.p:q}"
+        "{PY:q} -S notebooks/warm.py notebooks/execute.py --if-declared {wildcards.name:q} {params.p:q}"
 
 
 rule runs:

@@ -94,15 +94,12 @@ def execute(notebook, parameters: dict):
         kernel = Path(folder, "kernels", "python3", "kernel.json")
         kernel.parent.mkdir(parents=True)
         # What goes wrong in a cell is in the notebook; on its log the kernel only complains about being shut down.
-        # Garbage is looked for less often than usual, which would be a fifth of the time that imports take.
-        start = "import gc; gc.set_threshold(100_000); from ipykernel.kernelapp import launch_new_instance; "
-        command = [sys.executable, "-c", f"{start}launch_new_instance()", "-f", "{connection_file}"]
+        command = [sys.executable, "-S", str(FOLDER / "warm.py"), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
         # The extension puts SVG, CSV and NetCDF of figures and tables into the notebook.
-        command += ["--log-level=CRITICAL", "--ext=studies.figures.source_data"]
+        command += ["--matplotlib=inline", "--log-level=CRITICAL", "--ext=studies.figures.source_data"]
         kernel.write_text(json.dumps({"argv": command, "display_name": "Python 3", "language": "python"}), "utf-8")
         path = os.pathsep.join(filter(None, [str(FOLDER.parent), os.environ.get("PYTHONPATH")]))
         os.environ |= {"JUPYTER_PATH": folder, "JUPYTER_RUNTIME_DIR": folder, "IPYTHONDIR": folder, "PYTHONPATH": path}
-        os.environ.pop("MPLBACKEND", None)  # the kernel's own puts figures into the notebook
         # Each core has a notebook: threads would only wait for each other, three times as long in one with a CNN.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         sockets = {"transport": "ipc", "ip": f"{folder}/ipc"} if os.name == "posix" and len(folder) < 90 else {}
@@ -128,6 +125,7 @@ def execute(notebook, parameters: dict):
 def settled(notebook, parameters: dict, defaults: dict) -> str:
     """Return a notebook as text, figures packed, without what differs between equal runs: times, paths, random ids."""
     notebook.metadata["papermill"] = {"parameters": parameters, "default_parameters": defaults}
+    notebook.metadata.pop("jupytext", None)  # has names in an order of its own each time
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number:02d}"
         cell.metadata.pop("papermill", None)

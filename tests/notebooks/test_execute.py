@@ -40,7 +40,8 @@ def folder(tmp_path):
     """Return a clone's notebooks folder with one notebook; its path is longer than a socket's name may be."""
     folder = tmp_path / ("a long name with spaces " * 4).strip() / "notebooks"
     folder.mkdir(parents=True)
-    shutil.copy(ROOT / "notebooks" / "execute.py", folder)
+    for script in ("execute.py", "warm.py"):
+        shutil.copy(ROOT / "notebooks" / script, folder)
     (folder / "00_text.py").write_text("# %% [markdown]\n# A notebook without parameters\n", encoding="utf-8")
     (folder / "01_tiny.py").write_text(NOTEBOOK, encoding="utf-8")
     return folder
