@@ -1,6 +1,8 @@
 """One thread for small tensors, on which torch is many times slower with several."""
 
+import sys
 from contextlib import contextmanager
+from functools import lru_cache
 
 
 @contextmanager
@@ -11,12 +13,19 @@ def one_thread():
     One thread rounds the same way everywhere, and is faster at this size: two of them wait for each other.
     """
     import torch
-    from threadpoolctl import threadpool_limits
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with threadpool_limits(1):
+        with _libraries(len(sys.modules)).limit(limits=1):
             yield
     finally:
         torch.set_num_threads(threads)
+
+
+@lru_cache(maxsize=1)
+def _libraries(modules: int):
+    """Return the linear-algebra libraries, looked for anew, which takes milliseconds, if there are other *modules*."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()

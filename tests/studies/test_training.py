@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import threadpoolctl
 import torch
 from torch import nn
 
+from bqcore import _threads
 from bqcore._threads import one_thread
 from studies.data.splits import digits
 from studies.networks import build, mlp
@@ -140,6 +142,15 @@ def test_one_thread_is_undone_after_an_error_too():
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
+
+
+def test_libraries_are_looked_for_again_once_more_modules_are_imported(monkeypatch):
+    _threads._libraries.cache_clear()
+    for more in ("", "", "one more", "one more", "two more"):
+        monkeypatch.setitem(sys.modules, more or "sys", sys)
+        with threadpoolctl.threadpool_limits(2), one_thread():
+            assert {library["num_threads"] for library in threadpoolctl.threadpool_info()} == {1}
+    assert _threads._libraries.cache_info().misses == 3
 
 
 def test_the_global_generator_does_not_matter():
