@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-import yaml
 
-from .claims import CLAIMS, load_claims
+from .claims import CLAIMS, load_claims, load_yaml
 from .multiverse import judging
 from .multiverse.cifar import PLANES, STEPS
 from .multiverse.cifar_claims import split_by_gap
@@ -25,7 +24,7 @@ _BASELINE = {"step": STEPS[0], "scheme": "narrow", "share": 0.2, "nearness": "ma
 
 def load_predictions(path: str | Path = PREDICTIONS) -> list[dict]:
     """Read what each explanation must predict."""
-    return yaml.safe_load(Path(path).read_text(encoding="utf-8"))["predictions"]
+    return load_yaml(path)["predictions"]
 
 
 def testable(rows: list[dict], results: str | Path = PUBLISHED, path: str | Path = PREDICTIONS) -> bool:

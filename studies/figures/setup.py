@@ -7,11 +7,11 @@ from itertools import groupby
 from pathlib import Path
 
 import jsonschema
-import yaml
 from IPython.display import Markdown
 from torch import nn
 
 from .. import ledger, networks, specs, stopping, training
+from ..claims import load_yaml
 from ..data import splits
 from ..formats import DATASETS
 from ..specs import Levels, Rounding, Stopping, Trained
@@ -32,7 +32,7 @@ _STEPS = {"tensor": "weight tensor", "channel": "output channel"}
 
 def rows(dataset: str) -> list[tuple[str, str, str, str]]:
     """Return the choices of a data set's baselines: name, what the abstract says, what we do, whose choice it is."""
-    stated = yaml.safe_load(STATED.read_text(encoding="utf-8"))
+    stated = load_yaml(STATED)
     of_set = [spec for spec in specs.BASELINES if spec.dataset == dataset]
     out = []
     for name, (title, write) in _CHOICES.items():
@@ -187,7 +187,7 @@ _FORM = {  # as a JSON Schema
 
 def deviations(path: str | Path = DEVIATIONS) -> list[dict]:
     """Return the log of deviations, each with id, date, what, why, bias and claims; refuse one that is not in order."""
-    found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    found = load_yaml(path)
     if error := next(jsonschema.Draft202012Validator(_FORM).iter_errors(found), None):
         where = ": ".join(str(part + 1 if isinstance(part, int) else part) for part in error.absolute_path)
         raise ValueError(f"{path}: entry {where}: {error.message}; the file's first lines say what is needed.")
