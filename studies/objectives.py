@@ -6,7 +6,6 @@ ones, against plain optimized rounding. What was fixed before the runs stands he
 """
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -134,10 +133,10 @@ class Comparison(NamedTuple):
     detectable: float  # smallest difference that the seeds would have seen four times in five, at 95 %
 
 
-def compare(picked: xr.Dataset, family: str, values: Callable[[xr.Dataset], xr.DataArray]) -> Comparison:
-    """Compare a family of *picked*, of :func:`chosen`, with plain optimized rounding by *values*, paired over seeds."""
+def compare(values: xr.DataArray, family: str) -> Comparison:
+    """Compare a family's *values*, a measure of :func:`chosen`, with plain optimized rounding's, paired over seeds."""
     check_choice("Family", family, tuple(families()))
-    ours, plain = (values(picked.sel(family=name)).values for name in (family, PLAIN))
+    ours, plain = (values.sel(family=name).values for name in (family, PLAIN))
     others = len(families()) - 1
     return Comparison(
         statistics.paired_difference(ours, plain), statistics.paired_difference(ours, plain, 1 - 0.05 / others),

@@ -93,8 +93,7 @@ def _others(picked: xr.Dataset) -> list[str]:
 
 def compared(picked: xr.Dataset, family: str, measure: str) -> objectives.Comparison:
     """Compare a family's held-out measure with that of plain optimized rounding."""
-    values = held_out(picked, measure)
-    return objectives.compare(picked, family, lambda of: values.sel(family=of.family))
+    return objectives.compare(held_out(picked, measure), family)
 
 
 def _beyond(picked: xr.Dataset) -> tuple[str, float]:

@@ -51,12 +51,11 @@ def test_the_strength_is_chosen_on_inputs_apart_the_weaker_of_equals():
     picked = objectives.chosen(many).sel(family="kl")
     assert picked.strength.values.tolist() == [0.3, 3.0]
     assert picked.x.values.tolist() == [names.index("kl 0.3"), names.index("kl 3")]
-    found = objectives.compare(objectives.chosen(many.assign(x=many.x + many.seed * (many.method == "gptq"))), "gptq",
-                               lambda ds: ds.x)  # fmt: skip
+    found = objectives.compare(objectives.chosen(many.assign(x=many.x + many.seed * (many.method == "gptq"))).x, "gptq")
     assert found.difference.estimate == names.index("gptq") - names.index(PLAIN) + 0.5
     assert found.strict.low < found.difference.low and found.detectable > 0
     with pytest.raises(ValueError, match=r"Family is 'x': choose one of 'nearest', 'gptq'"):
-        objectives.compare(objectives.chosen(many), "x", lambda ds: ds.x)
+        objectives.compare(objectives.chosen(many).x, "x")
 
 
 @pytest.mark.parametrize(
