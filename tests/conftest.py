@@ -1,21 +1,26 @@
 """What the tests share: repeatable generated input, one trained model, and the table of ratios after a benchmark."""
 
+from __future__ import annotations
+
+import gc
 import os
 import signal
 import subprocess
 import threading
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-import torch
 from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
-from bqcore.metrics import planes
-from studies import networks, training
-from studies.data import splits
 from tests.helpers.building import build_once
+
+if TYPE_CHECKING:  # the process that sends out the tests needs no torch: it would start the workers two seconds later
+    import torch
+
+    from bqcore.metrics import planes
+    from studies.data import splits
 
 # The same examples each time, nothing kept between runs, and no limit of time, which depends on the machine.
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None, max_examples=100)
@@ -40,6 +45,9 @@ class Trained(NamedTuple):
 
 @pytest.fixture(scope="session")
 def trained() -> Trained:
+    from studies import networks, training
+    from studies.data import splits
+
     split = splits.digits(0)
     model = networks.mlp((64, 64, 10), 0)
     return Trained(training.fit(model, split.train_inputs, split.train_classes, epochs=60, seed=0), split)
@@ -48,6 +56,8 @@ def trained() -> Trained:
 @pytest.fixture(scope="session")
 def plane(trained) -> planes.Plane:
     """Return the slice through the training inputs of the digits model."""
+    from bqcore.metrics import planes
+
     return planes.pca_plane(trained.split.train_inputs)
 
 
@@ -58,6 +68,21 @@ MARKED_BY_FIXTURE = {
     **dict.fromkeys(["book", "chromium"], pytest.mark.book),
     **dict.fromkeys(["trained", "lively", "deep", "measured", "many", "tiny"], pytest.mark.slow),  # they train
 }
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """
+    Keep the garbage collector off what is imported with the tests, which is no garbage: to look for some there takes
+    more than half of the time until the first test, and some of each test's.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.set_threshold(20_000)  # of objects that are new since
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items):

@@ -107,14 +107,17 @@ def test_this_environment_is_the_declared_one():
     assert found == dict(wanted), "remake the environment: make does so by itself, conda by conda env update"
 
 
+@pytest.fixture(scope="module")
+def providers():
+    """Return the packages that each name to import comes from."""
+    # Of what only `make bench` and `make mutants` install, this environment does not know what it provides and brings.
+    return {"brevitas_examples": ["brevitas"], "libcst": ["mutmut"]} | dict(importlib.metadata.packages_distributions())
+
+
 @pytest.mark.parametrize("folder", SOURCES)
-def test_every_import_is_declared(folder):
+def test_every_import_is_declared(providers, folder):
     groups, files = SOURCES[folder]
     declared = {key(r) for group in groups for r in GROUPS[group]}
-    # Of what only `make bench` and `make mutants` install, this environment does not know what it provides and brings.
-    providers = {"brevitas_examples": ["brevitas"], "libcst": ["mutmut"]} | dict(
-        importlib.metadata.packages_distributions()
-    )
     for file in files:
         for name in imported(file):
             assert declared & {key(p) for p in providers.get(name, [name])}, f"{file.name} imports {name}, not declared"

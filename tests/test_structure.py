@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from importlib.util import resolve_name
 from pathlib import Path
 
@@ -49,13 +50,18 @@ FILES = {
     for path in sorted(ROOT.glob(f"{package}/**/*.py"))
     if path.stem != "__init__"
 }
-TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
+
+
+@cache
+def tree(name: str) -> ast.Module:
+    """Return the syntax of a module."""
+    return ast.parse(FILES[name].read_text(encoding="utf-8"))
 
 
 def imports(name: str) -> set[str]:
     """Return the full names of all that a module imports anywhere in it: packages, modules, and names in modules."""
     found = set()
-    for node in ast.walk(TREES[name]):
+    for node in ast.walk(tree(name)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -111,7 +117,7 @@ def test_no_imports_go_round_in_circles():
 @pytest.mark.parametrize("name", FILES)
 def test_no_module_uses_a_private_name_of_another(name):
     mine, modules = imports(name), {}
-    for node in ast.walk(TREES[name]):
+    for node in ast.walk(tree(name)):
         if isinstance(node, ast.ImportFrom):
             modules |= {alias.asname or alias.name: alias.name for alias in node.names}
     ours = [other for other in mine if other.split(".")[0] in FLOORS and other not in FILES]
@@ -124,7 +130,7 @@ def test_no_module_uses_a_private_name_of_another(name):
     }
     used = {
         f"{node.value.id}.{node.attr}"
-        for node in ast.walk(TREES[name])
+        for node in ast.walk(tree(name))
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in named
     }
     assert [other for other in used if other.partition(".")[2].startswith("_") and not other.endswith("__")] == []
@@ -140,7 +146,7 @@ def test_measures_take_and_give_arrays_only(name):
     refused = {"print", "input", "open", "exec", "eval", "__import__", "random", "manual_seed", "seed", "rand", "randn",
                "randint", "randperm", "default_rng", "load", "loadtxt", "save", "savez", "savetxt", "fromfile", "tofile",
                "memmap", "hub", "datasets", "set_num_threads", "set_default_dtype"}  # fmt: skip
-    nodes = list(ast.walk(TREES[name]))
+    nodes = list(ast.walk(tree(name)))
     used = {node.id for node in nodes if isinstance(node, ast.Name)}
     used |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     assert not used & refused
@@ -150,12 +156,12 @@ def test_measures_take_and_give_arrays_only(name):
 @pytest.mark.parametrize("name", FILES)
 def test_what_is_public_is_explained_and_only_the_command_line_prints(name):
     kinds = (ast.FunctionDef, ast.ClassDef)
-    places = [TREES[name], *(node for node in ast.walk(TREES[name]) if isinstance(node, ast.ClassDef))]
+    places = [tree(name), *(node for node in ast.walk(tree(name)) if isinstance(node, ast.ClassDef))]
     public = [node for place in places for node in place.body if isinstance(node, kinds) and node.name[0] != "_"]
     assert [node.name for node in public if not ast.get_docstring(node)] == []
-    assert ast.get_docstring(TREES[name])
+    assert ast.get_docstring(tree(name))
     calls = {
-        node.func.id for node in ast.walk(TREES[name]) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        node.func.id for node in ast.walk(tree(name)) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     }
     assert ("print" in calls) == name.endswith(".__main__")
 

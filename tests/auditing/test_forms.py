@@ -89,11 +89,16 @@ INPUTS = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module", params=["torch", "session"])
+def audited(request):
+    """Return two classifiers and what an audit of them finds with plain arrays."""
+    models = layers() if request.param == "torch" else [linear_session(layer) for layer in layers()]
+    return models, bqcore.audit(*models, None, (X32, Y), batch_size=64, **PLAIN)
+
+
 @pytest.mark.parametrize("form", INPUTS)
-@pytest.mark.parametrize("kind", ["torch", "session"])
-def test_inputs_in_every_form_give_what_an_array_gives(form, kind):
-    models = layers() if kind == "torch" else [linear_session(layer) for layer in layers()]
-    expected = bqcore.audit(*models, None, (X32, Y), batch_size=64, **PLAIN)
+def test_inputs_in_every_form_give_what_an_array_gives(audited, form):
+    models, expected = audited
     assert 0 < held(expected).flip_rate and 0 < held(expected).accuracy < 1
     same(bqcore.audit(*models, None, INPUTS[form], batch_size=64, **PLAIN), expected)
 

@@ -1,5 +1,7 @@
 """Cell masks: scikit-image and brute force as oracles, closed forms of straight boundaries, every refusal."""
 
+from functools import lru_cache
+
 import numpy as np
 import pytest
 import torch
@@ -169,15 +171,21 @@ def test_against_an_empty_mask_the_distance_is_one(labels):
     assert boundary_jaccard(np.zeros_like(mask), np.zeros_like(mask)) == (0, True)
 
 
+@lru_cache(maxsize=1)
+def disc_of_cells(steps, n: int) -> tuple[np.ndarray, ...]:
+    """Return places along two axes, and which cells are in the disc."""
+    b, a = (np.arange(n)[:, None] - (n - 1) / 2) * steps[1], (np.arange(n) - (n - 1) / 2) * steps[0]
+    return a, b, np.hypot(a, b)[:-1, :-1] < 0.48 * n * min(steps)
+
+
 def straight(angle, offset, shift, steps, n=120) -> tuple[np.ndarray, np.ndarray]:
     """
     Return the masks of a straight boundary and of the same moved by *shift* along its normal, on cells of size *steps*.
 
     Inside a disc, so that the boundary is equally long in every direction.
     """
-    b, a = (np.arange(n)[:, None] - (n - 1) / 2) * steps[1], (np.arange(n) - (n - 1) / 2) * steps[0]
+    a, b, disc = disc_of_cells(steps, n)
     along = np.cos(angle) * a + np.sin(angle) * b - offset
-    disc = np.hypot(a, b)[:-1, :-1] < 0.48 * n * min(steps)
     return disc & boundary_mask((along > 0).astype(int)), disc & boundary_mask((along > shift).astype(int))
 
 

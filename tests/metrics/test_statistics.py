@@ -36,11 +36,10 @@ def coverage(distribution, n: int, repeats: int, mean=None, k: int = 1) -> tuple
     """
     generator = np.random.default_rng([n, k, repeats])
     next_value = mean or distribution
-    inside = []
-    for runs in distribution.rvs((repeats, n), random_state=generator):
-        _, low, high = prediction_interval(runs, k)
-        below = next_value.cdf(low) - (next_value.pmf(low) if hasattr(next_value.dist, "pmf") else 0.0)
-        inside.append(next_value.cdf(high) - below)
+    drawn = distribution.rvs((repeats, n), random_state=generator)
+    _, low, high = np.transpose([prediction_interval(runs, k) for runs in drawn])
+    below = next_value.cdf(low) - (next_value.pmf(low) if hasattr(next_value.dist, "pmf") else 0.0)
+    inside = next_value.cdf(high) - below
     return float(np.mean(inside)), float(np.std(inside) / math.sqrt(repeats))
 
 

@@ -8,8 +8,6 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import nn
-from torchao.quantization import MappingType
-from torchao.quantization.quant_primitives import choose_qparams_affine, dequantize_affine, quantize_affine
 
 from bqcore.quantizers.uniform import (
     GRANULARITIES,
@@ -96,6 +94,10 @@ def test_narrow_range_per_channel_has_the_bits_of_torch(weight, bits):
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 @given(weights(), BITS)
 def test_full_range_has_the_bits_of_torchao_step_included(granularity, weight, bits):
+    # Here, since it takes as long to import as torch itself.
+    from torchao.quantization import MappingType
+    from torchao.quantization.quant_primitives import choose_qparams_affine, dequantize_affine, quantize_affine
+
     assume(granularity == "tensor" or weight.ndim > 1)
     low, high = level_range(bits, "full")
     block = tuple(weight.shape) if granularity == "tensor" else (1, *weight.shape[1:])

@@ -2,16 +2,17 @@
 
 import pytest
 
-from studies import explanations, ledger, published
+from studies import explanations, published
 from studies.figures import gaps
 from tests.helpers import ROOT
+from tests.helpers.claims import published_rows
 
 
 @pytest.fixture(scope="module")
 def tested():
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        claims = ledger.ledger()
+        claims = published_rows()
         yield claims, explanations.tested(claims)
 
 
