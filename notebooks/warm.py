@@ -26,17 +26,20 @@ def serve():
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for what works
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # what has ended has told its status
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as notebooks have it; read when torch is imported
-    gc.disable()  # looking for garbage would be a fifth of the time of the imports
-    for package in PACKAGES:
-        importlib.import_module(package)
-    gc.freeze()
-    gc.enable()
-    gc.set_threshold(100_000)
     with socket.socket(socket.AF_UNIX) as listener:
         if os.path.exists(SOCKET):
             os.unlink(SOCKET)  # of a build that was killed
-        listener.bind(SOCKET)
-        listener.listen()
+        try:
+            listener.bind(SOCKET)
+        except OSError:  # a file system without sockets
+            return None
+        listener.listen()  # who asks from here on waits for the imports, which would take it as long itself
+        gc.disable()  # looking for garbage would be a fifth of their time
+        for package in PACKAGES:
+            importlib.import_module(package)
+        gc.freeze()
+        gc.enable()
+        gc.set_threshold(100_000)
         while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
             asked, _ = listener.accept()
             if os.fork() == 0:
@@ -65,6 +68,7 @@ def become(asked) -> None:
     os.environ.clear()
     os.environ.update(environment)
     sys.path[1:1] = environment.get("PYTHONPATH", folder).split(os.pathsep)
+    asked.sendall(b".")
     os.environ.pop("JPY_PARENT_PID", None)  # a kernel would look for its end, but that process is not its parent
     if leads:
         os.setsid()  # a kernel does not get the Ctrl-C of the terminal
@@ -105,10 +109,12 @@ def ask(words: list[str]) -> int:
     parent = os.getppid()
     with socket.socket(socket.AF_UNIX) as asking:
         asking.connect(SOCKET)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other one gets it too
         message = [words, os.getcwd(), dict(os.environ), os.getsid(0) == os.getpid()]
         socket.send_fds(asking, [b"."], [0, 1, 2])
         asking.sendall(json.dumps(message).encode() + b"\n")
+        if not asking.recv(1):
+            raise ConnectionError("The process that serves has ended before it took this over.")
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other one gets it too
         asking.settimeout(1)
         while os.getppid() == parent:
             try:

@@ -103,6 +103,19 @@ def test_an_error_is_shown_and_gives_one(folder, served):
     assert (said, status) == ("", 1) and "missing.py" in wrong.splitlines()[-1]
 
 
+def test_a_start_is_as_usual_where_the_one_that_serves_ends_before(folder, tmp_path):
+    shutil.copytree(folder / "notebooks", tmp_path / "notebooks")
+    shutil.copy(folder / "asks.py", tmp_path)
+    (tmp_path / ".cache").mkdir()
+    script = tmp_path / "notebooks/warm.py"
+    script.write_text(script.read_text().replace('"torch"', '"no_such_package"'))
+    command = [sys.executable, "notebooks/warm.py", "--serve"]
+    with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        wait((tmp_path / ".cache/warm.sock").exists)
+        assert outcome(start(tmp_path, "asks.py")) == outcome(start(tmp_path, "asks.py", warm=False))
+        assert "no_such_package" in server.communicate()[1]
+
+
 def test_it_is_warm_only_where_one_serves(folder, served, tmp_path):
     assert outcome(start(folder, "asks.py", "torch"))[0].startswith("True\n")
     shutil.copytree(folder / "notebooks", tmp_path / "notebooks")
