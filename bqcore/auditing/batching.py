@@ -15,7 +15,7 @@ from .._checks import check_finite, check_integer, check_logits, is_tensor, need
 from . import forms, loaders
 
 _DIVERGED = "the model diverged or its input was not scaled"
-_BATCH, _VALUES = 4096, 1 << 24  # samples at a time, fewer if one batch would hold more values than this
+_BATCH, _VALUES = 512, 1 << 24  # samples at a time, fewer if one batch would hold more values than this
 
 
 class Batch(NamedTuple):
@@ -148,7 +148,7 @@ def batches(
     Yield a split, called *name* in errors, batch by batch.
 
     It is inputs, (inputs, classes), an iterable of batches or samples of either, a data set, or a function that gives
-    one of these. *size* is by default 4096 or as many as hold 2^24 values; an iterable brings its own batches. *known*
+    one of these. *size* is by default 512 or as many as hold 2^24 values; an iterable brings its own batches. *known*
     are the names of the classes in the order of the columns, if classes may be given by name. A loader that shuffles is
     refused if the samples are to be *listed*.
 

@@ -50,7 +50,7 @@ def audit(
     check_order : bool
         Refuse decisions that agree no better than shuffled ones would, or by other numbers of the classes; else a note.
     batch_size : int, optional
-        Samples at once; by default 4096, or as many as hold 2^24 values. Slices and gradients choose their own number.
+        Samples at once; by default 512, or as many as hold 2^24 values. Slices and gradients choose their own number.
     ids : sequence of N names, optional
         Of the held-out samples, by which those that flip are listed; by default the index of a data frame, or the files
         of a folder of images.

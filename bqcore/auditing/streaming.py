@@ -190,19 +190,28 @@ def _kept(logits: Mapping) -> list[np.ndarray]:
     n, classes = next(iter(logits.values())).shape
     rows = max(1, _PIECE // classes)
     parts = [_kept_of(*(z[start : start + rows] for z in logits.values())) for start in range(0, n, rows)]
-    return [np.concatenate(column) for column in zip(*parts)]
+    a, b, *columns = [np.concatenate(column) for column in zip(*parts)]
+    out = [a, b, _difference(*columns[:2])]
+    for first in range(2, len(columns), 4):
+        decision, of_a, of_b, top = columns[first : first + 4]
+        out += [decision, _difference(of_a, of_b), of_a == top]
+    return out
 
 
 def _kept_of(before: np.ndarray, *after: np.ndarray) -> list[np.ndarray]:
-    """Return what :func:`_kept` does of some rows, few enough to stay in a core's cache while they are looked at."""
+    """
+    Return winner, runner-up and their logits, then decision, the logits of both and of it for each candidate.
+
+    The rows are few enough to stay in a core's cache while they are looked at.
+    """
     a, b = decisions.pair_of(before)
     row, lowest = np.arange(len(a)), np.finfo(before.dtype).min
     if ((a == b) | (before[row, b] <= lowest)).any():  # where all others are masked, the first of them is second
         a, b = decisions.pair_of(np.maximum(before, lowest))
-    out = [a.astype(np.int32), b.astype(np.int32), _difference(before[row, a], before[row, b])]
+    out = [a.astype(np.int32), b.astype(np.int32), before[row, a], before[row, b]]
     for z in after:
-        decision, moved = z.argmax(axis=1).astype(np.int32), _difference(z[row, a], z[row, b])
-        out += [decision, moved, z[row, a] == z[row, decision]]
+        decision = z.argmax(axis=1)
+        out += [decision.astype(np.int32), z[row, a], z[row, b], z[row, decision]]
     return out
 
 

@@ -196,7 +196,7 @@ def test_the_batch_is_as_large_as_the_memory_and_the_outer_modules_come_first():
     candidates = {f"candidate {name!r}": mixed(model, {name: 3}) for name in weights(model)}
     functions = streaming.logits_functions(model, candidates, False)
     # Kept are the two blocks' outputs, as the second block and the last layer begin behind them: 24 bytes a row each.
-    for memory, size in ((48 * 50, 50), (48 * 10, 32), (1 << 29, 4096)):
+    for memory, size in ((48 * 50, 50), (48 * 10, 32), (1 << 29, 512)):
         resumed = resuming.Resumed(model, functions, candidates, memory=memory)
         assert resumed.batch_size(x, "A split") == resumed.batch_size((x, None), "A split") == size
         assert list(resumed.bytes.values()) == [24, 24]
