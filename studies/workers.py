@@ -1,7 +1,10 @@
-"""Work shared out among processes: a bar with the time left; Ctrl-C is heard by their parent alone."""
+"""Work shared out among processes, with a bar: their parent alone hears Ctrl-C, and they end when it does."""
 
+import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker as standard_tracker
@@ -27,7 +30,8 @@ def each(
     workers = check_integer("workers", cpu_count() if workers is None else workers, 1)
     with tqdm(total=total, initial=total - len(jobs), desc=desc, unit=unit, disable=not progress or not jobs) as bar:
         # joblib's processes start afresh (a forked copy of torch's threads can hang) and need no guard in a script.
-        pool = Parallel(min(workers, max(1, len(jobs))), return_as="generator_unordered")
+        ends = {"initializer": _end_with, "initargs": (os.getpid(),)}
+        pool = Parallel(min(workers, max(1, len(jobs))), return_as="generator_unordered", **ends)
         try:
             with _deaf():
                 done = pool(delayed(call)(*job) for job in jobs)
@@ -38,6 +42,17 @@ def each(
             raise RuntimeError(
                 "A worker was ended from outside (out of memory?): finished runs are kept, the same command goes on."
             ) from None
+
+
+def _end_with(parent: int) -> None:
+    """End this worker soon after *parent*, which cannot tell it so if it is killed; loky's waits for five minutes."""
+
+    def wait():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @contextmanager
