@@ -35,10 +35,10 @@ def _transitions(levels: dict, labels: dict, plane: planes.Plane, spec: Levels) 
     t = np.arange(spec.steps) / (spec.steps - 1)
     rows, names = [], []
     for first, second in zip(spec.bits, spec.bits[1:]):
-        inner = [uniform.interpolate(levels[first], levels[second], x) for x in t[1:-1]]  # quicker than between grids
+        inner = uniform.interpolations(levels[first], levels[second], t[1:-1])
         grids = (label_grids.label_grid(model, plane, spec.nodes[0]) for model in inner)
         path = np.stack([labels[first], *grids, labels[second]])
-        found = masks.transition(path)
+        found, junctions = masks.transition_with_junctions(path)
         names.append(f"{first}→{second}")
         rows.append({
             "junction_steps": ("t", found.junctions), "junction_union": found.union,
@@ -46,7 +46,7 @@ def _transitions(levels: dict, labels: dict, plane: planes.Plane, spec: Levels) 
             "share_changed": found.share_changed, "share_near": found.share_near,
             "chance_boundary": found.chance_boundary, "chance_slice": found.chance_slice,
             "rearranged_cells": found.rearranged, "share_rearranged_near": found.share_rearranged_near,
-            "junction_map": (("t", "cell_b", "cell_a"), np.stack([masks.junction_cells(grid) for grid in path])),
+            "junction_map": (("t", "cell_b", "cell_a"), junctions),
         })  # fmt: skip
     if not rows:
         return xr.Dataset()

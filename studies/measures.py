@@ -12,6 +12,7 @@ from bqcore import _vocabulary
 from bqcore._store import along
 from bqcore._vocabulary import RATE, UNITS
 from bqcore.metrics import boundary_distances, decisions, exact_slices, label_grids, margins, masks, planes
+from bqcore.metrics._gradients import Remembered
 
 from . import networks, training
 from .data import splits
@@ -61,11 +62,11 @@ def of_shifts(model: nn.Module, inputs: torch.Tensor, logits: dict[int, torch.Te
 def of_geometry(levels: dict[int, nn.Module], inputs: torch.Tensor) -> xr.Dataset:
     """Measure radius, displacement with and without scale, and normal variation in float64: median, 95th percentile."""
     doubles = {bits: networks.doubled(model) for bits, model in levels.items()}
-    inputs = inputs.double()
+    inputs, reference = inputs.double(), Remembered(doubles[FLOAT])
     rows = []
     for model in doubles.values():
         r = margins.radius(model, inputs)
-        change = margins.local_change(doubles[FLOAT], model, inputs)
+        change = margins.local_change(reference, model, inputs)
         rows.append({
             "radius": ("quantile", np.quantile(r.radius, _QUANTILES)),
             "displacement": ("quantile", np.nanquantile(np.abs(change.displacement), _QUANTILES)),
@@ -128,9 +129,9 @@ def of_boundaries(levels: dict[int, nn.Module], plane: planes.Plane) -> xr.Datas
         bits: exact_slices.logits_on(_float32(model), plane, _COARSE if fine else _FINE, batch_size=_BATCH)
         for bits, model in levels.items()
     }
-    fine = fine or {bits: exact_slices.interpolate(z, plane).segments for bits, z in logits.items()}
+    fine = fine or {bits: exact_slices.interpolated_segments(z, plane) for bits, z in logits.items()}
     stride = (len(logits[FLOAT]) - 1) // (_COARSE - 1)
-    coarse = {bits: exact_slices.interpolate(z[::stride, ::stride], plane).segments for bits, z in logits.items()}
+    coarse = {bits: exact_slices.interpolated_segments(z[::stride, ::stride], plane) for bits, z in logits.items()}
     rows = [
         {
             name: ("tau", boundary_distances.tolerance_jaccard(found[FLOAT], found[bits], TOLERANCES))
@@ -148,7 +149,7 @@ def _exact_boundaries(levels: dict[int, nn.Module], plane: planes.Plane) -> dict
     if not all(isinstance(part, (nn.Flatten, nn.Linear, nn.ReLU)) for part in parts):
         return {}
     try:
-        return {bits: exact_slices.exact_slice(model, plane).segments for bits, model in levels.items()}
+        return {bits: exact_slices.exact_segments(model, plane) for bits, model in levels.items()}
     except ValueError:  # too many units, or lines too close to each other
         return {}
 

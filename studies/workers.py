@@ -1,5 +1,6 @@
 """Work shared out among processes, with a bar: their parent alone hears Ctrl-C, and they end when it does."""
 
+import gc
 import os
 import signal
 import sys
@@ -30,7 +31,7 @@ def each(
     workers = check_integer("workers", cpu_count() if workers is None else workers, 1)
     with tqdm(total=total, initial=total - len(jobs), desc=desc, unit=unit, disable=not progress or not jobs) as bar:
         # joblib's processes start afresh (a forked copy of torch's threads can hang) and need no guard in a script.
-        ends = {"initializer": _end_with, "initargs": (os.getpid(),)}
+        ends = {"initializer": _prepared, "initargs": (os.getpid(),)}
         pool = Parallel(min(workers, max(1, len(jobs))), return_as="generator_unordered", **ends)
         try:
             with _deaf():
@@ -44,8 +45,8 @@ def each(
             ) from None
 
 
-def _end_with(parent: int) -> None:
-    """End this worker soon after *parent*, which cannot tell it so if it is killed; loky's waits for five minutes."""
+def _prepared(parent: int) -> None:
+    """Let this worker end soon after *parent*, which cannot tell it so if it is killed: loky's lives on for minutes."""
 
     def wait():
         while os.getppid() == parent:
@@ -53,6 +54,7 @@ def _end_with(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
+    gc.set_threshold(100_000)  # looking for garbage is a fifth of the time that imports take
 
 
 @contextmanager

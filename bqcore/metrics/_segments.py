@@ -126,11 +126,19 @@ def lengths_near(first: np.ndarray, second: np.ndarray, tolerances: list[float])
         size = lengths(part)
         one, two = (_distance(part[:, None, end], second) for end in (0, 1))
         whole, least = np.maximum(one, two).min(axis=1), (one + two - size[:, None]) / 2
-        for i, tolerance in enumerate(tolerances):
-            partly = np.flatnonzero(whole > tolerance)
-            row, column = np.nonzero(least[partly] <= tolerance)
-            start, end = _intervals(part[partly[row]], second[column], tolerance)
-            total[i] += size[whole <= tolerance].sum() + size[partly] @ _covered(row, start, end, len(partly))
+        partly = [np.flatnonzero(whole > tolerance) for tolerance in tolerances]
+        pairs = [np.nonzero(least[rows] <= tolerance) for rows, tolerance in zip(partly, tolerances)]
+        # The intervals for all tolerances together: few pairs take as long as one.
+        ours = part[np.concatenate([rows[row] for rows, (row, _) in zip(partly, pairs)])]
+        theirs = second[np.concatenate([column for _, column in pairs])]
+        counts = [len(row) for row, _ in pairs]
+        cut = range(CHUNK, len(ours), CHUNK)
+        split = zip(*(np.split(x, cut) for x in (ours, theirs, np.repeat(tolerances, counts))))
+        start, end = np.concatenate([_intervals(*some) for some in split], axis=1)
+        for i, (rows, (row, _)) in enumerate(zip(partly, pairs)):
+            mine = slice(sum(counts[:i]), sum(counts[: i + 1]))
+            covered = _covered(row, start[mine], end[mine], len(rows))
+            total[i] += size[whole <= tolerances[i]].sum() + size[rows] @ covered
     return total
 
 
@@ -146,9 +154,9 @@ def _covered(row: np.ndarray, start: np.ndarray, end: np.ndarray, rows: int) -> 
     return np.maximum(high - fresh, 0).sum(axis=1)
 
 
-def _intervals(first: np.ndarray, second: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+def _intervals(first: np.ndarray, second: np.ndarray, tolerance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
-    Return for each two segments the interval of the first, from 0 to 1, within the tolerance of the second: (P,) twice.
+    Return for each two segments the interval of the first, from 0 to 1, within its tolerance of the second: (P,) twice.
 
               ╭─────────────────╮         what is within the tolerance of a segment: two discs about its ends, and the
              (  ●━━━━━━━━━━━━━●  )        strip beside it; a line meets each of the three in an interval, and all three
@@ -167,7 +175,9 @@ def _intervals(first: np.ndarray, second: np.ndarray, tolerance: float) -> tuple
     return np.where(some, enter, 1.0).min(axis=0), np.where(some, leave, 0.0).max(axis=0)
 
 
-def _in_disc(away: np.ndarray, way: np.ndarray, square: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
+def _in_disc(
+    away: np.ndarray, way: np.ndarray, square: np.ndarray, radius: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the interval of t on which away + t way lies in the disc about 0; *square* is the square of |way|."""
     middle = -_dot(away, way) / square
     foot = away + middle * way
@@ -176,7 +186,7 @@ def _in_disc(away: np.ndarray, way: np.ndarray, square: np.ndarray, radius: floa
     return np.where(room >= 0, middle - reach, np.inf), middle + reach
 
 
-def _in_strip(away: np.ndarray, way: np.ndarray, along: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray]:
+def _in_strip(away: np.ndarray, way: np.ndarray, along: np.ndarray, width: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the interval of t on which away + t way lies beside the segment from 0 to *along*, at most *width* off."""
     size = np.abs(along)
     unit = along / np.where(size > 0, size, 1)

@@ -88,6 +88,13 @@ def exact_slice(model, plane: Plane, *, most_cells: int = 1_000_000) -> ExactSli
     return _result(mesh, plane, _follow(mesh, model, plane, 0))
 
 
+def exact_segments(model, plane: Plane) -> np.ndarray:
+    """Return the segments of :func:`exact_slice` alone, in less time."""
+    mesh = _mesh.box(plane, 1_000_000)
+    _follow(mesh, model, plane, 0)
+    return _segments(mesh, plane)
+
+
 def interpolated_slice(classifier: Callable, plane: Plane, n: int, *, batch_size: int = 2048) -> ExactSlice:
     """
     Return boundary, junctions and areas of any classifier from its logits at n × n nodes, interpolated between them.
@@ -151,6 +158,15 @@ def interpolate(logits: np.ndarray, plane: Plane) -> ExactSlice:
     >>> interpolate(np.stack([a, b], axis=2), plane).areas
     array([0.5, 0.5])
     """
+    return _result(_interpolated(logits, plane), plane, logits.shape[2])
+
+
+def interpolated_segments(logits: np.ndarray, plane: Plane) -> np.ndarray:
+    """Return the segments of :func:`interpolate` alone, in less time."""
+    return _segments(_interpolated(logits, plane), plane)
+
+
+def _interpolated(logits: np.ndarray, plane: Plane) -> _mesh.Mesh:
     n = len(logits)
     xy, logits = _nodes(plane, n), logits.reshape(n * n, -1).copy()  # what counts as 0 becomes 0
     corner = np.arange(n * n).reshape(n, n)
@@ -160,7 +176,7 @@ def interpolate(logits: np.ndarray, plane: Plane) -> ExactSlice:
     mesh = _mesh.Mesh(xy, rings, np.full(cells, 3), np.zeros((2, cells), np.int16), 1 << 62)
     mesh.set_values(logits, np.full(logits.shape[1], _ROUNDING * np.abs(logits).max()))
     _mesh.envelope(mesh, 0)
-    return _result(mesh, plane, logits.shape[1])
+    return mesh
 
 
 def _for_arrays(module) -> Callable:
@@ -174,6 +190,11 @@ def _for_arrays(module) -> Callable:
 def _nodes(plane: Plane, n: int) -> np.ndarray:
     """Return the slice coordinates (n · n, 2) of the nodes, rows along b."""
     return np.stack([x.ravel() for x in np.meshgrid(*plane.nodes(n))], axis=1)
+
+
+def _segments(mesh: _mesh.Mesh, plane: Plane) -> np.ndarray:
+    edges, _ = _mesh.boundary(mesh, plane, mesh.labels[0, : mesh.cells])
+    return mesh.values[:, :2][edges]
 
 
 def _result(mesh: _mesh.Mesh, plane: Plane, classes: int) -> ExactSlice:
@@ -282,9 +303,8 @@ def _stages(model) -> Iterator[tuple[Callable, Callable]]:
                 f"Layer {name!r} ({kind}) is neither affine nor ReLU: exact slices follow linear, convolution, average "
                 "pooling, batch normalization and flattening layers in an nn.Sequential."
             )
-        layer = copy.deepcopy(layer).double().requires_grad_(False)
-        affine.append(layer)
-        magnitude.append(_magnitude(layer))
+        affine.append(_changed(layer, lambda name, values: values))
+        magnitude.append(_changed(layer, lambda name, values: values.abs() * (-1 if name == "running_mean" else 1)))
     yield affine, magnitude
 
 
@@ -301,11 +321,10 @@ def _layers(model, prefix: str) -> Iterator[tuple]:
         yield from _layers(layer, f"{prefix}.{name}" if prefix else name)
 
 
-def _magnitude(layer):
-    """Return a layer of the magnitudes of all weights, whose output bounds the terms of *layer*'s sums."""
-    layer = copy.deepcopy(layer)
-    for parameter in layer.parameters():
-        parameter.abs_()
-    if getattr(layer, "running_mean", None) is not None:
-        layer.running_mean.abs_().neg_()
-    return layer
+def _changed(layer, change: Callable):
+    """Return a copy of a layer with what *change* makes of its float64 tensors; deepcopy takes ten times as long."""
+    out = copy.copy(layer)
+    for kind in ("_parameters", "_buffers"):
+        own = {name: change(name, t.detach().double()) for name, t in getattr(layer, kind).items() if t is not None}
+        setattr(out, kind, getattr(layer, kind) | own)
+    return out

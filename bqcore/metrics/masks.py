@@ -253,6 +253,11 @@ def transition(path: np.ndarray) -> Transition:
     >>> found.junctions, found.changed, found.share_near
     (array([0, 1]), 2, 1.0)
     """
+    return transition_with_junctions(path)[0]
+
+
+def transition_with_junctions(path: np.ndarray) -> tuple[Transition, np.ndarray]:
+    """Return :func:`transition` of *path*, and where the junction cells are at each step, (S, n - 1, m - 1)."""
     path = np.asarray(path)
     if path.ndim != 3 or len(path) < 2:
         raise ValueError(f"The path of label grids has shape {path.shape}: give (S, n, n) with S >= 2.")
@@ -265,7 +270,7 @@ def transition(path: np.ndarray) -> Transition:
     union, union_changed = (np.logical_or.reduce(cells) for cells in (junctions, changed))
     rearranged = _rearranged(path, masks)
     nearby = [_fraction(near & cells, cells) if cells.any() else np.nan for cells in (changed, visited, rearranged)]
-    return Transition(
+    found = Transition(
         junctions=np.count_nonzero(junctions, axis=(1, 2)),
         union=_count(union),
         union_changed=_count(union & union_changed),
@@ -277,6 +282,7 @@ def transition(path: np.ndarray) -> Transition:
         rearranged=_count(rearranged),
         share_rearranged_near=nearby[2],
     )
+    return found, junctions
 
 
 def _count(cells: np.ndarray) -> int:

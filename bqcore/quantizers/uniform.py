@@ -7,7 +7,7 @@ the step rule practice; both are here, per tensor and per channel.
 """
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -274,19 +274,24 @@ def interpolate(model_a: nn.Module, model_b: nn.Module, t: float) -> nn.Module:
     >>> bq.interpolate(bq.quantize_model(layer, 3), bq.quantize_model(layer, 2), 0.5).weight.tolist()
     [[0.5, 0.5, 3.0]]
     """
-    t = check_share("Interpolation parameter", t)
+    return next(interpolations(model_a, model_b, [t]))
+
+
+def interpolations(model_a: nn.Module, model_b: nn.Module, steps: Iterable[float]) -> Iterator[nn.Module]:
+    """Yield :func:`interpolate` at each of *steps*, in one copy that changes: copying takes half of a grid's time."""
     out = copy.deepcopy(model_a)
-    theirs = dict(model_b.named_parameters())
-    ours = dict(out.named_parameters())
-    if {n: p.shape for n, p in ours.items()} != {n: p.shape for n, p in theirs.items()}:
+    a, b, ours = (dict(model.named_parameters()) for model in (model_a, model_b, out))
+    if {n: p.shape for n, p in a.items()} != {n: p.shape for n, p in b.items()}:
         raise ValueError(
             "The two models differ in the names or shapes of their parameters: interpolate two levels of one."
         )
-    with torch.no_grad():
-        for name, parameter in ours.items():
-            if parameter.is_floating_point():
-                parameter.copy_((1 - t) * parameter + t * theirs[name])
-    return out
+    for step in steps:
+        t = check_share("Interpolation parameter", step)
+        with torch.no_grad():
+            for name, parameter in ours.items():
+                if parameter.is_floating_point():
+                    parameter.copy_((1 - t) * a[name] + t * b[name])
+        yield out
 
 
 def _extremes(weight: torch.Tensor, granularity: str) -> tuple[torch.Tensor, torch.Tensor]:

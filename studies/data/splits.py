@@ -1,5 +1,6 @@
 """Data sets as float32 tensors in the model's input units, with seeded, stratified splits."""
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -99,6 +100,7 @@ def stopping_split(
     return StoppingSplit(*(tensor for pair in pairs for tensor in pair))
 
 
+@cache  # no one changes the arrays: what is drawn of them is a copy
 def _digits() -> tuple[np.ndarray, np.ndarray]:
     """Return scikit-learn's digits and their classes; pages that read results need not wait for scikit-learn."""
     from sklearn.datasets import load_digits

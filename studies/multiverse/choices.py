@@ -8,7 +8,7 @@ their readings are.
 """
 
 import json
-from itertools import product
+from itertools import cycle, product
 from typing import NamedTuple
 
 import numpy as np
@@ -238,11 +238,11 @@ def _junctions(levels: dict, split, nodes: int) -> xr.Dataset:
 def _paths(first: nn.Module, second: nn.Module, start, end, plane: planes.Plane, coarse: int) -> list[np.ndarray]:
     """Return the label grids from one level to the next: on the middle grid, on the coarse one, and in finer steps."""
     t = np.arange(STEPS[-1]) / (STEPS[-1] - 1)
-    inner = [uniform.interpolate(first, second, x) for x in t[1:-1]]
-    even = [start, *(label_grids.label_grid(model, plane, len(start)) for model in inner[1::2]), end]
-    odd = [label_grids.label_grid(model, plane, coarse) for model in inner[::2]]
+    inner = uniform.interpolations(first, second, t[1:-1])
+    grids = [label_grids.label_grid(model, plane, n) for model, n in zip(inner, cycle((coarse, len(start))))]
+    even = [start, *grids[1::2], end]
     thin = [grid[::2, ::2] for grid in even]
-    both = [grid for pair in zip(thin, odd) for grid in pair] + [thin[-1]]
+    both = [grid for pair in zip(thin, grids[::2]) for grid in pair] + [thin[-1]]
     return [np.stack(even), np.stack(thin), np.stack(both)]
 
 
