@@ -29,8 +29,8 @@ def small_clone(folder: Path) -> Path:
     """Make a clone with two notebooks, which run in a second, and a book of three pages."""
     for name in ("bqcore", "studies", "book/_ext"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "notebooks").mkdir()
-    for name in ("Snakefile", "CITATION.cff", "book/build.py", "notebooks/execute.py"):
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns("[0-9]*", "__*", "executed"))
+    for name in ("Snakefile", "CITATION.cff", "book/build.py"):
         shutil.copy(ROOT / name, folder / name)
     for number in (0, 1):
         (folder / f"notebooks/0{number}_one.py").write_text(NOTEBOOK.format(number), encoding="utf-8")

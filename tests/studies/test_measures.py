@@ -50,14 +50,14 @@ def test_networks_with_convolutions_are_interpolated():
 
 
 def test_where_one_level_has_no_exact_boundary_all_are_interpolated(monkeypatch):
-    levels, exact = {32: line(0.03), 4: line(0.33)}, exact_slices.exact_slice
+    levels, exact = {32: line(0.03), 4: line(0.33)}, exact_slices.exact_segments
 
     def some(model, plane):
         if model is levels[4]:
             raise ValueError("The slice has more than 1000000 cells.")
         return exact(model, plane)
 
-    monkeypatch.setattr(exact_slices, "exact_slice", some)
+    monkeypatch.setattr(exact_slices, "exact_segments", some)
     found = measures.of_boundaries(levels, UNIT)
     assert not found.exact_boundaries
     np.testing.assert_allclose(found.tolerance_jaccard.sel(bits=4), [1, 1, 0, 0, 0], atol=1e-6)
