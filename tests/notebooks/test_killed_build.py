@@ -29,7 +29,8 @@ def small_clone(folder: Path) -> Path:
     """Make a clone with two notebooks, which run in a second, and a book of three pages."""
     for name in ("bqcore", "studies", "book/_ext"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns("[0-9]*", "__*", "executed"))
+    own = shutil.ignore_patterns("[0-9]*", "__*", "executed", ".paired")
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=own)
     for name in ("Snakefile", "CITATION.cff", "book/build.py"):
         shutil.copy(ROOT / name, folder / name)
     for number in (0, 1):
