@@ -162,6 +162,7 @@ CHECKS = {
     r"(python -m )?bqcore \w+": named,
     r"(python -m )?bqcore (audit|sweep|blame|plan) --.*": after_the_code,
     r"python notebooks/execute.py \w+( .*)?": notebook,
+    r"python tests/pairs.py .*": lambda clone, words: named(clone, words[:2]),
     r"jupytext .*": jupytext,
     r"papermill .*": papermill,
     r"pip install \S+": library,
