@@ -10,9 +10,9 @@ as torch's own and within 2.5 times a copy, an audit of files within twice the t
 at 0.8 of its forward speed. Ten classes cost each of foolbox's steps nine passes forward and nine back, and the radius one
 forward and, layer by layer, one back for all of them. Half of the radius's time is one matrix product, which runs at the
 processor's peak: the first aim is met in some runs against foolbox's DeepFool as it comes, and in none against a single
-step of it, which gives the same lengths. The audit of files is near its aim: of each logit it asks once whether it is
-finite, the largest of its row, and in the reference the second largest. The audit of a network beside its two models'
-passes is behind 1 by its first batch, which it asks for a second time, whole and in part.
+step of it, which gives the same lengths. The audit of files is near its aim: it looks for the largest logit of each row,
+which also tells whether all are finite, and in the reference for the second largest. The audit of a network beside its
+two models' passes is behind 1 by its first batch, which it asks for a second time, whole and in part.
 """
 
 import contextlib

@@ -32,8 +32,14 @@ def read(logits, batch: Batch, name: str) -> np.ndarray:
 
     A logit may be −∞, by which a classifier rules a class out, but not every one of a sample.
     """
+    return decided(logits, batch, name)[0]
+
+
+def decided(logits, batch: Batch, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the logits as :func:`read` does, and the decisions, whose values alone tell whether a row is refused."""
     array, count = check_logits(as_array(logits, name), name, finite=False), length(batch.inputs)
-    if not np.isfinite(array).all():
+    decision = array.argmax(axis=1)
+    if not np.isfinite(array[np.arange(len(array)), decision]).all():  # the largest is NaN if any is
         low = np.isneginf(array)
         if (none := low.all(axis=1)).any():
             raise ValueError(
@@ -45,7 +51,7 @@ def read(logits, batch: Batch, name: str) -> np.ndarray:
         check_finite(name, np.where(low, 0, array), advice, ("sample", "class"), (batch.start,))
     if len(array) != count:
         raise ValueError(f"{name} have {len(array)} rows for {count} inputs: the classifier must give one row each.")
-    return array
+    return array, decision
 
 
 def as_array(output, name: str) -> np.ndarray:

@@ -132,7 +132,8 @@ def decide_split(
             outputs[key] = function(batch.inputs)
             if bar is not None:
                 bar.update(batching.length(batch.inputs))
-        logits = {key: batching.read(output, batch, f"{title}: {key} logits") for key, output in outputs.items()}
+        read = {key: batching.decided(output, batch, f"{title}: {key} logits") for key, output in outputs.items()}
+        logits = {key: z for key, (z, _) in read.items()}
         judged = slice(0, max(0, _JUDGED - batch.start))
         suspects = [key for key in suspects if _are_probabilities(outputs[key][judged])]
         first.append(logits[reference][judged].copy())  # a view would keep the batch
@@ -155,7 +156,7 @@ def decide_split(
         if held < wanted and shape == shapes[0]:
             head.append(batching.take(batch.inputs, slice(0, wanted - held)))
             held += batching.length(head[-1])
-        rows.append(_kept(logits))
+        rows.append(_kept(list(read.values())))
         if pictures is not None:
             winner, _, margin, decision = rows[-1][:4]
             pictures.add(batch, margin, winner != decision)
@@ -185,11 +186,12 @@ def decide_split(
     return out, batching.join(head), notes
 
 
-def _kept(logits: Mapping) -> list[np.ndarray]:
+def _kept(read: list[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
     """Return winner, runner-up and margin of a batch, then decision, pair margin and ties of each candidate."""
-    n, classes = next(iter(logits.values())).shape
+    n, classes = read[0][0].shape
     rows = max(1, _PIECE // classes)
-    parts = [_kept_of(*(z[start : start + rows] for z in logits.values())) for start in range(0, n, rows)]
+    pieces = (slice(start, start + rows) for start in range(0, n, rows))
+    parts = [_kept_of(*((z[piece], decision[piece]) for z, decision in read)) for piece in pieces]
     a, b, *columns = [np.concatenate(column) for column in zip(*parts)]
     out = [a, b, _difference(*columns[:2])]
     for first in range(2, len(columns), 4):
@@ -198,19 +200,19 @@ def _kept(logits: Mapping) -> list[np.ndarray]:
     return out
 
 
-def _kept_of(before: np.ndarray, *after: np.ndarray) -> list[np.ndarray]:
+def _kept_of(reference: tuple[np.ndarray, np.ndarray], *candidates: tuple[np.ndarray, np.ndarray]) -> list[np.ndarray]:
     """
     Return winner, runner-up and their logits, then decision, the logits of both and of it for each candidate.
 
     The rows are few enough to stay in a core's cache while they are looked at.
     """
-    a, b = decisions.pair_of(before)
+    before, a = reference
+    b = decisions.second_of(before, a)
     row, lowest = np.arange(len(a)), np.finfo(before.dtype).min
     if ((a == b) | (before[row, b] <= lowest)).any():  # where all others are masked, the first of them is second
         a, b = decisions.pair_of(np.maximum(before, lowest))
     out = [a.astype(np.int32), b.astype(np.int32), before[row, a], before[row, b]]
-    for z in after:
-        decision = z.argmax(axis=1)
+    for z, decision in candidates:
         out += [decision.astype(np.int32), z[row, a], z[row, b], z[row, decision]]
     return out
 

@@ -57,7 +57,7 @@ def test_rows_are_kept_alike_in_pieces_of_any_size_and_with_classes_masked(n, cl
         values[np.arange(n), np.random.default_rng(seed).integers(classes, size=n)] = 2.0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streaming, "_PIECE", piece)
-        a, b, margin, *others = streaming._kept({"reference": z, "one": q, "two": r})
+        a, b, margin, *others = streaming._kept([(values, values.argmax(axis=1)) for values in (z, q, r)])
     ranks = [sorted(range(classes), key=lambda j, row=row: (-row[j], j)) for row in z]
     assert [(i, j) for i, j, *_ in ranks] == list(zip(a, b)) and a.dtype == b.dtype == np.int32
     rows = np.arange(n)
