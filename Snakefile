@@ -1,5 +1,6 @@
 # What depends on what: runs -> notebooks -> book. By content: a file that is touched but not changed makes no work.
 # `make book` calls this with the parameters in P. Commands are plain, so that each can be repeated by hand.
+import atexit
 import fcntl
 import os
 import re
@@ -42,8 +43,8 @@ PY = sys.executable
 # since its standard input does. Of other systems' libraries not all can be forked.
 onstart:
     if sys.platform == "linux" and any(job.rule.name == "notebook" for job in workflow.dag.needrun_jobs()):
-        global WARM
-        WARM = subprocess.Popen([PY, "notebooks/warm.py", "--serve"], stdin=subprocess.PIPE)
+        warm = subprocess.Popen([PY, "notebooks/warm.py", "--serve"], stdin=subprocess.PIPE)
+        atexit.register(warm.communicate)
 
 
 # "seed=3 bits=[8, 5]": a blank separates parameters only where a name follows.

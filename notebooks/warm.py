@@ -17,6 +17,7 @@ PACKAGES = ["ipykernel.kernelapp", "jupytext", "papermill", "h5netcdf", "scipy.s
 
 def serve():
     """Fork at each request and return it, in the forked process; return None once standard input is closed."""
+    import contextlib
     import gc
     import importlib
     import select
@@ -24,7 +25,6 @@ def serve():
     import socket
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for what works
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # what has ended has told its status
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as notebooks have it; read when torch is imported
     with socket.socket(socket.AF_UNIX) as listener:
         if os.path.exists(SOCKET):
@@ -44,10 +44,12 @@ def serve():
             asked, _ = listener.accept()
             if os.fork() == 0:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 return asked
             asked.close()
     os.unlink(SOCKET)
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.wait()  # they have told their status, and count for the time of the build
     return None
 
 
