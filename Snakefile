@@ -40,9 +40,10 @@ if workflow.is_main_process:
 PY = sys.executable
 
 # Notebooks start warm, from a process that has imported the large packages: it ends with this one, however that ends,
-# since its standard input does. Of other systems' libraries not all can be forked.
+# since its standard input does. Other systems' libraries, and those of several threads, are not to be forked.
 onstart:
-    if sys.platform == "linux" and any(job.rule.name == "notebook" for job in workflow.dag.needrun_jobs()):
+    forks = sys.platform == "linux" and os.environ.get("OMP_NUM_THREADS", "1") == "1"
+    if forks and any(job.rule.name == "notebook" for job in workflow.dag.needrun_jobs()):
         warm = subprocess.Popen([PY, "notebooks/warm.py", "--serve"], stdin=subprocess.PIPE)
         atexit.register(warm.communicate)
 
