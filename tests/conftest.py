@@ -90,7 +90,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         for fixture in MARKED_BY_FIXTURE.keys() & set(getattr(item, "fixturenames", ())):
             item.add_marker(MARKED_BY_FIXTURE[fixture])
-    items.sort(key=lambda item: item.get_closest_marker("book") is not None)
+    pages = "tests/book/test_pages.py"  # the longest of them first, so that in the end no worker waits for another
+    items.sort(key=lambda item: (item.get_closest_marker("book") is not None, not item.nodeid.startswith(pages)))
 
 
 @pytest.hookimpl(optionalhook=True)

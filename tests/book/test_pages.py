@@ -6,53 +6,70 @@ import pytest
 
 from tests.helpers.browser import Watched, is_redirection, pages
 
-
-# Each way with both schemes and both widths, and each scheme with both widths: every two meet in these four.
-@pytest.mark.parametrize(
-    ("way", "scheme", "width"),
-    [("file", "light", 1400), ("file", "dark", 390), ("server", "dark", 1400), ("server", "light", 390)],
+LOOKS = (
+    "() => [document.documentElement.dataset.theme, document.documentElement.scrollWidth - innerWidth,"
+    " [...document.images].filter((i) => !i.naturalWidth && i.loading !== 'lazy').map((i) => i.src)]"
 )
-def test_every_page_loads_without_a_fault(chromium, book, request, way, scheme, width):
+PRINTED = "[...document.querySelectorAll('.bd-article table, .bd-article figure')].map((e) => e.getBoundingClientRect().right)"
+
+
+def axe_faults(page) -> list[str]:
+    """Return what axe finds that is serious."""
+    sync = pytest.importorskip("axe_playwright_python.sync_playwright", reason="DID NOT RUN, axe is missing")
+    # Only what is at fault is listed in full, which halves the time.
+    found = sync.Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    return [
+        f"{fault['id']}: {node['target']} {node['html'][:100]} {node['failureSummary'][:200]}"
+        for fault in found
+        if fault["impact"] in ("serious", "critical")
+        for node in fault["nodes"]
+    ]
+
+
+def print_faults(page) -> list[str]:
+    """Return what does not fit on an A4 page without its margins, and what should not be printed but is."""
+    page.set_viewport_size({"width": 720, "height": 1000})
+    page.emulate_media(media="print")
+    wide = [f"prints {right:.0f} px wide" for right in page.evaluate(PRINTED) if right > 721]
+    return wide + [f"prints {part}" for part in (".bd-sidebar-primary", ".prev-next-area") if page.is_visible(part)]
+
+
+# Each way with both schemes and both widths, and each scheme with both widths: every two meet in these four. Of the two
+# on the server axe judges the pages too, which asks it for the styles; of one that is read as files, how they print.
+@pytest.mark.parametrize("half", [0, 1])  # so that two workers share the longest tests
+@pytest.mark.parametrize(
+    ("way", "scheme", "width"),  # the longest first
+    [("server", "dark", 1400), ("server", "light", 390), ("file", "light", 1400), ("file", "dark", 390)],
+)
+def test_every_page_is_without_a_fault(chromium, book, request, way, scheme, width, half):
     base = book.as_uri() + "/" if way == "file" else request.getfixturevalue("served")
-    faults = []
-    with Watched(chromium, viewport={"width": width, "height": 900}, color_scheme=scheme) as watched:
-        for name in pages(book):
+    faults, size = [], {"width": width, "height": 900}
+    with Watched(chromium, viewport=size, color_scheme=scheme) as watched:
+        for name in pages(book)[half::2]:
             watched.page.goto(base + name, wait_until="load")
             if is_redirection(book / name):
                 watched.page.wait_for_url(base + "book/index.html", wait_until="load")
             watched.page.wait_for_function("document.fonts.status === 'loaded'")
-            theme, wide, blank = watched.page.evaluate(
-                "() => [document.documentElement.dataset.theme, document.documentElement.scrollWidth - innerWidth,"
-                " [...document.images].filter((i) => !i.naturalWidth && i.loading !== 'lazy').map((i) => i.src)]"
-            )
-            faults += [f"{name}: theme {theme}"] if theme != scheme else []
-            faults += [f"{name}: {wide} px too wide"] if wide > 0 else []
-            faults += [f"{name}: blank {src}" for src in blank]
-            faults += [f"{name}: {fault}" for fault in watched.faults]
-            faults += [f"{name}: asks for {url}" for url in watched.requests if not url.startswith((base, "data:"))]
+            theme, wide, blank = watched.page.evaluate(LOOKS)
+            found = [f"theme {theme}"] if theme != scheme else []
+            found += [f"{wide} px too wide"] if wide > 0 else []
+            found += [f"blank {src}" for src in blank] + watched.faults
+            found += [f"asks for {url}" for url in watched.requests if not url.startswith((base, "data:"))]
+            if way == "server" and not is_redirection(book / name):
+                found += axe_faults(watched.page)
+            if (way, width) == ("file", 1400) and not is_redirection(book / name):
+                found += print_faults(watched.page)
+                watched.page.emulate_media(media="screen")
+                watched.page.set_viewport_size(size)
+            faults += [f"{name}: {fault}" for fault in found]
             watched.faults.clear(), watched.requests.clear()
-    assert not faults
+    assert not faults, "\n".join(faults)
 
 
-@pytest.mark.parametrize("half", [0, 1])  # so that two workers share the longest test
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1400), ("dark", 390)])
-def test_axe_finds_no_serious_fault(chromium, book, scheme, width, half):
-    sync = pytest.importorskip("axe_playwright_python.sync_playwright", reason="DID NOT RUN, axe is missing")
-    faults = []
-    with Watched(chromium, viewport={"width": width, "height": 900}, color_scheme=scheme) as watched:
-        for name in pages(book)[half::2]:
-            if is_redirection(book / name):
-                continue
-            watched.page.goto((book / name).as_uri(), wait_until="load")
-            # Only what is at fault is listed in full, which halves the time.
-            found = sync.Axe().run(watched.page, options={"resultTypes": ["violations"]}).response["violations"]
-            faults += [
-                f"{name}: {fault['id']}: {node['target']} {node['html'][:100]} {node['failureSummary'][:200]}"
-                for fault in found
-                if fault["impact"] in ("serious", "critical")
-                for node in fault["nodes"]
-            ]
-    assert not faults, "\n" + "\n".join(faults)
+def test_a_page_prints_as_a_file(chromium, book):
+    with Watched(chromium) as watched:
+        watched.page.goto((book / "book/index.html").as_uri(), wait_until="load")
+        assert watched.page.pdf(format="A4").startswith(b"%PDF")
 
 
 def test_first_page_is_light_and_drawn_at_once(chromium, book, served):
@@ -88,17 +105,3 @@ def test_tables_sort_by_the_heading_that_is_pressed(chromium, book):
         plain = [name for name in names if name.isalnum()]  # where signs go depends on the language
         assert plain == sorted(plain, reverse=True) and len(plain) > 30
         assert not watched.faults
-
-
-def test_pages_print_without_what_surrounds_them(chromium, book):
-    with Watched(chromium, viewport={"width": 720, "height": 1000}) as watched:  # A4 without its margins
-        for name in pages(book):
-            if is_redirection(book / name):
-                continue
-            watched.page.goto((book / name).as_uri(), wait_until="load")
-            watched.page.emulate_media(media="print")
-            wide = "[...document.querySelectorAll('.bd-article table, .bd-article figure')].map((e) => e.getBoundingClientRect().right)"
-            assert max(watched.page.evaluate(wide), default=0) <= 721, name
-            assert not watched.page.is_visible(".bd-sidebar-primary"), name
-            assert not watched.page.is_visible(".prev-next-area"), name
-        assert watched.page.pdf(format="A4").startswith(b"%PDF")
