@@ -31,13 +31,14 @@ def build(folder: Path, running: list[subprocess.Popen]) -> None:
     environ = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
     stale = [name for name in NOTEBOOKS if not is_executed(folder / "notebooks", name)]
 
-    def run(command: list[str]) -> None:
+    def started(command: list[str], **more) -> subprocess.Popen:
         assert None not in running, "the tests have ended"
-        process = subprocess.Popen(
-            [sys.executable, *command], cwd=folder, env=environ, text=True, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-        running.append(process)
+        running.append(subprocess.Popen([sys.executable, *command], cwd=folder, env=environ, **more))
+        return running[-1]
+
+    def run(command: list[str]) -> None:
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        process = started(command, **pipes)
         try:
             said = "".join(process.communicate(timeout=1200))
         finally:
@@ -45,10 +46,16 @@ def build(folder: Path, running: list[subprocess.Popen]) -> None:
         assert process.returncode == 0, f"{command}: {said[-3000:]}"
 
     if stale:
-        run(["-m", "studies", "run", "levels", "digits", "seeds=2"])  # first: its progress bar is no output of a cell
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        words = [FEW.get(name, ["--if-declared", name, "seeds=2"]) for name in stale]
-        list(pool.map(run, [["notebooks/execute.py", *given] for given in words]))
+        (folder / ".cache").mkdir(exist_ok=True)
+        # As the Snakefile does; it ends once it has nothing to read any more.
+        warm = started(["notebooks/warm.py", "--serve"], stdin=subprocess.PIPE) if sys.platform == "linux" else None
+        try:
+            run(["-m", "studies", "run", "levels", "digits", "seeds=2"])  # first: its bar is no output of a cell
+            words = [FEW.get(name, ["--if-declared", name, "seeds=2"]) for name in stale]
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                list(pool.map(run, [["-S", "notebooks/warm.py", "notebooks/execute.py", *given] for given in words]))
+        finally:
+            _ = warm and warm.communicate()
     run(["book/build.py"])
 
 
