@@ -47,9 +47,8 @@ def load_claims(path: str | Path = CLAIMS) -> tuple[dict, list[dict]]:
 def load_yaml(path: str | Path):
     """Read a YAML file; refuse in one line what is none."""
     text = Path(path).read_text(encoding="utf-8")
-    with suppress(
-        yaml.YAMLError, AttributeError
-    ):  # in C, eight times as fast; it may be missing, and names no place well
+    # In C, eight times as fast; but it may be missing, and does not say well where a fault is.
+    with suppress(yaml.YAMLError, AttributeError):
         return yaml.load(text, yaml.CSafeLoader)
     try:
         return yaml.safe_load(text)
