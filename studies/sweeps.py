@@ -87,9 +87,11 @@ class Study:
             found = load_dataset(path)
         return found
 
-    def measured(self, job: Any, *, checkpoint: Path | None = None) -> xr.Dataset:
+    def measured(self, job: Any, *, checkpoint: Path | None = None, made_by: dict | None = None) -> xr.Dataset:
         """
         Measure one job now; take the trained classifier from *checkpoint*, or put it there if it is not there yet.
+
+        *made_by* is the provenance where that is known, which takes a process half a second to find.
         """
         with one_thread():
             if isinstance(job, Trained):
@@ -97,16 +99,19 @@ class Study:
                 out = self.measure(job, split, trained(job, split, checkpoint)).assign_coords(seed=job.seed)
             else:
                 out = self.measure(job)
-        return self._described(out, job.units, job.attrs())
+        return self._described(out, job.units, job.attrs(), made_by)
 
-    def _described(self, out: xr.Dataset, units: str, attrs: dict) -> xr.Dataset:
+    def _described(self, out: xr.Dataset, units: str, attrs: dict, made_by: dict | None = None) -> xr.Dataset:
         measures.describe(out, units)
-        out.attrs = attrs | {name: json.dumps(value, sort_keys=True) for name, value in self.provenance().items()}
+        made_by = made_by or self.provenance()
+        out.attrs = attrs | {name: json.dumps(value, sort_keys=True) for name, value in made_by.items()}
         return out
 
-    def _make(self, job: Hashable, path: Path, checkpoint: Path | None) -> tuple[Hashable, xr.Dataset]:
+    def _make(
+        self, job: Hashable, path: Path, checkpoint: Path | None, made_by: dict | None = None
+    ) -> tuple[Hashable, xr.Dataset]:
         """Measure one job, write its result and return it with the job."""
-        found = self.measured(job, checkpoint=checkpoint)
+        found = self.measured(job, checkpoint=checkpoint, made_by=made_by)
         save_dataset(found, path)
         return job, found
 
@@ -128,10 +133,10 @@ class Study:
         kept = {job: _kept(path, job) for job, path in files.items()}
         missing = [job for job, one in kept.items() if one is None]
         _train_together(missing, workers=workers, progress=progress)
+        networks_of = {job: checkpoint_file(job).absolute() for job in missing if isinstance(job, Trained)}
+        made_by = self.provenance()
         kept |= each(
-            self._make,
-            [(job, files[job].absolute(), checkpoint_file(job).absolute() if isinstance(job, Trained) else None)
-             for job in missing],
+            self._make, [(job, files[job].absolute(), networks_of.get(job), made_by) for job in missing],
             total=len(files), desc=f"{', '.join(spec.words)}: {spec.unit}s", unit=spec.unit, workers=workers,
             progress=progress,
         )  # fmt: skip

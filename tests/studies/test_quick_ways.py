@@ -6,9 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bqcore._store import load_dataset
 from bqcore.metrics import boundary_distances, exact_slices, margins, masks, planes
 from bqcore.quantizers import uniform
-from studies import measures, networks
+from studies import levels, measures, networks, specs, sweeps
 
 SEEDS = st.integers(0, 999)
 
@@ -71,3 +72,16 @@ def test_geometry_is_that_of_each_level_by_itself(seed):
         assert np.array_equal(
             found.normal_variation.sel(bits=bits), np.nanquantile(change.normal_variation, [0.5, 0.95])
         )
+
+
+@pytest.mark.slow
+def test_jobs_are_told_what_made_them_and_do_not_find_out_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spec = specs.Levels(epochs=1, width=8, nodes=(11, 6), bits=(8, 4))
+    usual = levels.STUDY.sweep(spec, 1, workers=1, progress=False)
+    monkeypatch.setattr(sweeps.Study, "provenance", lambda study: {"code": "known"})
+    found = levels.STUDY.measured(spec, made_by={"code": "told"})
+    assert found.attrs["code"] == '"told"' and usual.attrs["code"] != found.attrs["code"]
+    levels.STUDY.sweep(spec, 1, workers=1, progress=False)
+    assert load_dataset(levels.STUDY.file(spec)).attrs["code"] == '"known"'
+    assert load_dataset(levels.STUDY.joined_file(spec, 1)).attrs["code"] == '"known"'
