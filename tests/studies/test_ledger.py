@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import shutil
+from functools import cache
 
 import pytest
 import yaml
@@ -343,7 +344,8 @@ def test_the_ledger_in_full_is_a_table_too(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_ledger_of_what_is_published(clone, capsys):
+def test_the_ledger_of_what_is_published(clone, capsys, monkeypatch):
+    monkeypatch.setattr(ledger, "ledger", cache(ledger.ledger))  # of three commands
     assert __main__.main(["ledger", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [list(row) for row in rows] == [KEYS] * len(REPORTED | ADDED | TOGETHER)
