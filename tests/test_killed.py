@@ -13,11 +13,11 @@ import pytest
 
 from studies import __main__
 from tests.helpers import ROOT
-from tests.helpers.killing import GIT, SNAKEMAKE, contents, done, killed_at_random, started
+from tests.helpers.killing import GIT, SNAKEMAKE, contents, done, forking, killed_at_random, started
 
 pytestmark = pytest.mark.slow
 RUN = ["-m", "studies", "run", "levels", "digits", "epochs=2", "nodes=[21,11]", "width=8", "bits=[8,4]"]
-FEW, MANY = [*RUN, "seeds=4"], [*RUN, "seeds=60"]
+FEW, MANY, ALONE = [*RUN, "seeds=4"], [*RUN, "seeds=30"], [*RUN, "seeds=30", "--workers", "1"]
 PUBLISH = """
 from studies import answers, catalogue, published, specs
 small = specs.Levels(epochs=2, nodes=(21, 11), width=8, bits=(8, 4))
@@ -34,23 +34,32 @@ def two(tmp_path) -> tuple[Path, Path]:
     return tmp_path / "undisturbed", tmp_path / "disturbed"
 
 
+def test_a_study_that_is_killed_with_its_workers_ends_as_an_undisturbed_one(two):
+    undisturbed, disturbed = two
+    assert killed_at_random(MANY, disturbed, 6, (0.2, 0.7)) >= 2
+    done(MANY, disturbed)
+    assert contents(disturbed / "data") == contents(undisturbed / "data") != {}
+
+
 def test_a_study_that_is_killed_at_random_ends_as_an_undisturbed_one(two):
     undisturbed, disturbed = two
-    assert killed_at_random(MANY, disturbed, 10, (0.2, 0.7)) >= 3
-    done(MANY, disturbed)
+    with forking() as start:
+        assert killed_at_random(ALONE, disturbed, 8, (0.1, 0.6), start) >= 3
+        done(ALONE, disturbed, start)
     assert contents(disturbed / "data") == contents(undisturbed / "data") != {}
 
 
 def test_a_publication_that_is_killed_at_random_ends_as_an_undisturbed_one(two):
     for folder in two:
-        done(FEW, folder)
+        done([*FEW, "--workers", "1"], folder)
         (folder / ".gitignore").write_text("data/runs\n")
         for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "all", "--date", "2026-01-01T00:00:00Z"]):
             environment = os.environ | GIT | {"GIT_COMMITTER_DATE": "2026-01-01T00:00:00Z"}
             subprocess.run(["git", *words], cwd=folder, env=environment, check=True)
     undisturbed, disturbed = two
-    assert killed_at_random(["-c", PUBLISH], disturbed, 10, (0.6, 1.0)) >= 3  # files are written at its end
-    done(["-c", PUBLISH], disturbed)
+    with forking() as start:
+        assert killed_at_random(["-c", PUBLISH], disturbed, 10, (0.1, 1.0), start) >= 3
+        done(["-c", PUBLISH], disturbed, start)
     found = contents(disturbed / "data" / "results")
     assert found == contents(undisturbed / "data" / "results") and len(found) == 3
     assert contents(disturbed / "book") == contents(undisturbed / "book") != {}

@@ -1,12 +1,16 @@
 """Programs that are killed, at random moments, and what they leave behind."""
 
+import json
 import os
 import random
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.helpers import ROOT
@@ -15,6 +19,28 @@ GIT = {
     "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull, "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b",
     "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b",
 }  # fmt: skip
+FORKS = """
+import json, os, runpy, sys
+import studies.answers, studies.catalogue, studies.levels, studies.published
+
+print("ready", flush=True)
+for line in sys.stdin:
+    words, folder = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        os.dup2(2, 1)
+        os.chdir(folder)
+        status, sys.argv = 1, words[1:]
+        try:
+            status = exec(words[1], {}) if words[0] == "-c" else runpy.run_module(words[1], run_name="__main__")
+        except SystemExit as ended:
+            status = ended.code
+        finally:
+            os._exit(status or 0)
+    os.setpgid(child, child)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
 SNAKEMAKE = ["-m", "snakemake", "--cores", "1", "--quiet", "all", "--nolock", "--rerun-incomplete"]
 
 
@@ -27,25 +53,53 @@ def started(words: list[str], folder: Path, **more: str) -> subprocess.Popen:
     )  # fmt: skip
 
 
-def done(words: list[str], folder: Path, **more: str) -> str:
+class Forked:
+    """A fork of a process, the leader of a new group, with what is asked here of a process that was started."""
+
+    def __init__(self, forks: subprocess.Popen, words: list[str], folder: Path):
+        self.told, self.returncode = forks.stdout, None
+        print(json.dumps([words, str(folder)]), file=forks.stdin, flush=True)
+        self.pid = int(self.told.readline())
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, None]:
+        """Wait for its end; what it says goes to where its parent's errors go."""
+        if not select.select([self.told], [], [], timeout)[0]:
+            raise subprocess.TimeoutExpired("a fork", timeout)
+        self.returncode = int(self.told.readline())
+        return "", None
+
+
+@contextmanager
+def forking() -> Iterator[Callable[..., Forked]]:
+    """Return what starts Python with all that the studies import, so that it is killed at its work, not at imports."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | GIT
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", FORKS], env=environment, **pipes) as forks:
+        assert forks.stdout is not None and forks.stdout.readline() == "ready\n"
+        yield lambda words, folder: Forked(forks, words, folder)
+
+
+def done(words: list[str], folder: Path, start: Callable = started, **more: str) -> str:
     """Run Python in *folder* to its end, which is a good one; return what it said."""
-    process = started(words, folder, **more)
+    process = start(words, folder, **more)
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said[-3000:]
     return said
 
 
-def killed_at_random(words: list[str], folder: Path, times: int, parts: tuple[float, float], **more: str) -> int:
+def killed_at_random(
+    words: list[str], folder: Path, times: int, parts: tuple[float, float], start: Callable = started, **more: str
+) -> int:
     """
     Kill *times* starts of Python in *folder*, each at a part of a whole run's time; return how many still ran.
 
     If one ends before there are three, because the machine was busier before, all begins anew with the shorter time.
     """
     begin, fresh = time.monotonic(), shutil.copytree(folder, folder.parent / "fresh")
-    done(words, folder.parent / "undisturbed", **more)
+    done(words, folder.parent / "undisturbed", start, **more)
     whole, moments, kills = time.monotonic() - begin, random.Random(0), 0
     for _ in range(times):
-        process, begin = started(words, folder, **more), time.monotonic()
+        process, begin = start(words, folder, **more), time.monotonic()
         try:
             process.communicate(timeout=moments.uniform(*parts) * whole)
             if kills < 3:
