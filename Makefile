@@ -16,12 +16,12 @@ endif
 
 help:
 	@printf '%s\n' \
-	'make book     runs, notebooks and book; prints the path of the book    first time 3 to 9 min, 2.1 GB; then seconds' \
-	'make check    style, types and the quick tests                         1 min' \
-	'make test     all tests, with warnings as errors                       6 to 15 min; first time 1 more' \
+	'make book     runs, notebooks and book; prints the path of the book    first time 2 to 6 min, 2.1 GB; then seconds' \
+	'make check    style, types and the quick tests                         1 to 2 min' \
+	'make test     all tests, with warnings as errors                       10 to 25 min; first time 1 more' \
 	'make test-elsewhere  the numeric tests as on another processor          6 min' \
 	'make reproduce  every study from raw pixels, with the time of each      4 to 6 h, 4 GB; resumes' \
-	'make bench    our measures beside those of other packages              8 min; first time 10 MB more' \
+	'make bench    our measures beside those of other packages              10 min; first time 10 MB more' \
 	'make mutants  200 small mistakes put into the code, each to be noticed  15 min; goes on later; first time 20 MB more' \
 	'make lab      the notebooks in JupyterLab                              first time 5 s and 100 MB more' \
 	'make publish  puts the fresh runs into data/results                    seconds after make book' \
