@@ -22,7 +22,7 @@ help:
 	'make test-elsewhere  the numeric tests as on another processor          6 min' \
 	'make reproduce  every study from raw pixels, with the time of each      4 to 6 h, 4 GB; resumes' \
 	'make bench    our measures beside those of other packages              10 min; first time 10 MB more' \
-	'make mutants  200 small mistakes put into the code, each to be noticed  15 min; goes on later; first time 20 MB more' \
+	'make mutants  200 small mistakes put into the code, each to be noticed  3 to 10 min; goes on later; first time 20 MB more' \
 	'make lab      the notebooks in JupyterLab                              first time 5 s and 100 MB more' \
 	'make publish  puts the fresh runs into data/results                    seconds after make book' \
 	'make lint     style of the code and of the English                     3 s' \

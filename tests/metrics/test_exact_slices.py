@@ -391,3 +391,8 @@ def test_boxes_cells_and_pairs_of_networks_are_refused(trained, plane, monkeypat
         shared_areas(model, network(([[1, 0], [0, 1], [1, 1]], [0, 0, 0])), flat_plane())
     with pytest.raises(ValueError, match=r"does not take inputs of shape \(8, 8\)"):
         exact_slice(trained.model, replace(plane, shape=(8, 8)))
+
+
+def test_a_corner_of_two_edges_at_the_border_is_a_junction_of_three_classes():
+    points, classes = _mesh.junctions(np.array([[0, 1], [0, 2]]), np.array([[0, 1], [1, 2]]))
+    assert points.tolist() == [0] and classes.tolist() == [[0, 1, 2]]

@@ -137,6 +137,7 @@ def test_steps_that_a_distance_implies(shift, spread, share, distance):
     (lambda: expected_jaccard([1.0, np.nan], [1.0, 2.0], (1, 1)), "Displacements hold 1 NaN of 2: where a piece has no counterpart, give inf"),
     (lambda: expected_jaccard([1.0], [1.0], (1, 1), weights=[0.0]), "Weights must be finite, at least 0 and not all 0"),
     (lambda: expected_jaccard([1.0], [1.0], (1, 1), weights=[-1.0]), "Weights must be finite"),
+    (lambda: expected_jaccard([1.0, 1.0], [1.0, 1.0], (1, 1), weights=[2.0, -1.0]), "Weights must be finite"),
     (lambda: expected_jaccard([1.0], [1.0], (1, 0)), r"Grid steps are \(1.0, 0.0\): give two lengths above 0"),
     (lambda: mask_width(1.0, (1, 2, 3)), r"Grid steps are \(1.0, 2.0, 3.0\): give two lengths"),
     (lambda: isotropic_jaccard(1.0, (1, -1)), "Grid step is -1: give a number from 0 to inf"),

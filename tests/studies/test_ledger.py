@@ -109,6 +109,11 @@ def test_the_claims_pick_the_baselines_measures(clone):
     assert ledger.reported_values() == expected | {("boundary_jaccard", 4): 0.97, ("displacement", 4): 0.029}
 
 
+def test_what_the_paper_reports_is_there_by_claim():
+    claims = yaml.safe_load(ledger.CLAIMS.read_text(encoding="utf-8"))["claims"]
+    assert ledger.reported() == {claim["id"]: claim["reported"] for claim in claims}
+
+
 def test_a_claim_not_attempted_has_no_numbers(tmp_path):
     row = judge_file(tmp_path, [{"id": "Z", "reported": 3, "kind": "value", "not_attempted": "not yet"}])[0]
     assert row == dict.fromkeys(KEYS) | {

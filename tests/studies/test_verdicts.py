@@ -13,6 +13,7 @@ from tests.helpers.claims import (
     DIRECTION,
     NOISE,
     RAMP,
+    RULE,
     by_bits,
     by_method,
     judge,
@@ -197,6 +198,14 @@ def test_no_gain_is_shown_by_a_gain_below_the_bound(tmp_path, shift, verdict):
     for bound in ({"bound": 0.5}, {"bound": 0.5 / (10 + shift), "bound_of": "first"}):
         row = judge(tmp_path, DIRECTION | {"kind": "no gain", "first_rule": None} | bound, many)
         assert (row["verdict"], row["bound"]) == (verdict, pytest.approx(0.5))
+
+
+def test_an_end_at_the_bound_shows_nothing(tmp_path):
+    values = NOISE + 10.2
+    end = statistics.paired_difference(values, np.full(40, 10.0), 2 * RULE["level"] - 1).high
+    for bound, verdict in ((end, "no difference seen"), (np.nextafter(end, 1), "reproduced")):
+        claim = DIRECTION | {"kind": "no gain", "first_rule": None, "bound": float(bound)}
+        assert judge(tmp_path, claim, pair(values, np.full(40, 10.0)))["verdict"] == verdict
 
 
 @pytest.mark.parametrize(
