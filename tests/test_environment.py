@@ -110,8 +110,8 @@ def test_this_environment_is_the_declared_one():
 @pytest.fixture(scope="module")
 def providers():
     """Return the packages that each name to import comes from."""
-    # Of what only `make bench` and `make mutants` install, this environment does not know what it provides and brings.
-    return {"brevitas_examples": ["brevitas"], "libcst": ["mutmut"]} | dict(importlib.metadata.packages_distributions())
+    # Of what only `make bench` installs, this environment does not know what it provides.
+    return {"brevitas_examples": ["brevitas"]} | dict(importlib.metadata.packages_distributions())
 
 
 @pytest.mark.parametrize("folder", SOURCES)
