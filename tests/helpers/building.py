@@ -55,7 +55,8 @@ def build(folder: Path, running: list[subprocess.Popen]) -> None:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 list(pool.map(run, [["-S", "notebooks/warm.py", "notebooks/execute.py", *given] for given in words]))
         finally:
-            _ = warm and warm.communicate()
+            if warm:
+                warm.communicate()
     run(["book/build.py"])
 
 

@@ -60,6 +60,12 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def elsewhere(folder, tmp_path):
+    """Return a copy of that folder, in which none serves."""
+    return shutil.copytree(folder, tmp_path / "elsewhere", ignore=shutil.ignore_patterns("*.sock", "executed"))
+
+
 @pytest.fixture(scope="module")
 def served(folder):
     """Serve warm starts in that folder; return the process that does."""
@@ -103,24 +109,19 @@ def test_an_error_is_shown_and_gives_one(folder, served):
     assert (said, status) == ("", 1) and "missing.py" in wrong.splitlines()[-1]
 
 
-def test_a_start_is_as_usual_where_the_one_that_serves_ends_before(folder, tmp_path):
-    shutil.copytree(folder / "notebooks", tmp_path / "notebooks")
-    shutil.copy(folder / "asks.py", tmp_path)
-    (tmp_path / ".cache").mkdir()
-    script = tmp_path / "notebooks/warm.py"
+def test_a_start_is_as_usual_where_the_one_that_serves_ends_before(elsewhere):
+    script = elsewhere / "notebooks/warm.py"
     script.write_text(script.read_text().replace('"torch"', '"no_such_package"'))
     command = [sys.executable, "notebooks/warm.py", "--serve"]
-    with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
-        wait((tmp_path / ".cache/warm.sock").exists)
-        assert outcome(start(tmp_path, "asks.py")) == outcome(start(tmp_path, "asks.py", warm=False))
+    with subprocess.Popen(command, cwd=elsewhere, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        wait((elsewhere / ".cache/warm.sock").exists)
+        assert outcome(start(elsewhere, "asks.py")) == outcome(start(elsewhere, "asks.py", warm=False))
         assert "no_such_package" in server.communicate()[1]
 
 
-def test_it_is_warm_only_where_one_serves(folder, served, tmp_path):
+def test_it_is_warm_only_where_one_serves(folder, served, elsewhere):
     assert outcome(start(folder, "asks.py", "torch"))[0].startswith("True\n")
-    shutil.copytree(folder / "notebooks", tmp_path / "notebooks")
-    shutil.copy(folder / "asks.py", tmp_path)
-    assert outcome(start(tmp_path, "asks.py", "torch"))[0].startswith("False\n")
+    assert outcome(start(elsewhere, "asks.py", "torch"))[0].startswith("False\n")
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
@@ -137,10 +138,8 @@ def test_who_asked_is_killed_and_so_is_what_was_asked_for(folder, served, how):
 
 
 @pytest.mark.parametrize("warm", [True, False])
-def test_ctrl_c_reaches_what_was_asked_for_and_not_the_one_that_serves(folder, served, warm, tmp_path):
-    shutil.copytree(folder / "notebooks", tmp_path / "notebooks")
-    shutil.copy(folder / "waits.py", tmp_path)
-    here = folder if warm else tmp_path
+def test_ctrl_c_reaches_what_was_asked_for_and_not_the_one_that_serves(folder, served, elsewhere, warm):
+    here = folder if warm else elsewhere
     asking = start(here, "waits.py", process_group=served.pid)
     wait(lambda: (here / "pid").exists() and (here / "pid").read_text())
     os.killpg(served.pid, signal.SIGINT)
