@@ -66,10 +66,11 @@ def pair_mask(labels: np.ndarray) -> np.ndarray:
     labels = check_labels(labels, "Grid labels", ndim=2)
     if labels.min() < 0 or labels.max() >= MOST_CLASSES:
         raise ValueError(f"Grid labels run from {labels.min()} to {labels.max()}: give 0 to {MOST_CLASSES - 1}.")
-    corners = labels[:-1, :-1], labels[:-1, 1:], labels[1:, :-1], labels[1:, 1:]
-    mask = np.zeros(corners[0].shape, np.uint64)
-    for first, second in combinations(corners, 2):
-        mask |= _BITS[first, second]
+    boundary = masks.boundary_mask(labels)
+    row, column = np.nonzero(boundary)  # the other cells, most of them, have no pair
+    corners = labels[row, column], labels[row, column + 1], labels[row + 1, column], labels[row + 1, column + 1]
+    mask = np.zeros(boundary.shape, np.uint64)
+    mask[boundary] = reduce(np.bitwise_or, (_BITS[pair] for pair in combinations(corners, 2)))
     return mask
 
 
