@@ -78,7 +78,7 @@ def exponent_at(step: int, steps: int) -> float | None:
     begin = WARM_UP * steps
     if step < begin:
         return None
-    (start, end), done = BETAS, (step - begin) / max(1.0, steps - begin)
+    (start, end), done = BETAS, (step - begin) / (steps - begin)
     return end + (start - end) * (1 + math.cos(math.pi * done)) / 2
 
 

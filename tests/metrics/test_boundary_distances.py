@@ -112,6 +112,7 @@ def test_a_line_against_itself_and_moved():
     # Within 0.3: of the line 0.6 of 1, of the upright one 0.6 of 2.
     assert tolerance_jaccard(LINE, cross, 0.3) == pytest.approx(1 - 1.2 / 3, rel=1e-12)
     assert tolerance_jaccard(LINE, LINE + [0.5, 0], 0.0) == pytest.approx(0.5, rel=1e-12)
+    assert tolerance_jaccard(LINE, LINE + [0, 0.25], 0.25) == 0  # at the tolerance is within it
 
 
 def test_empty_boundaries():

@@ -129,6 +129,8 @@ def test_steps_that_a_distance_implies(shift, spread, share, distance):
     assert low <= step * (1 + 1e-9) and step <= high * (1 + 1e-9)
     wider = implied_step(distance, (shift, spread * shift), rounding=0.0005)
     assert wider.low < low and high < wider.high
+    assert wider.low == implied_step(distance + 0.0005, (shift, shift)).low  # as far as rounding went, and no farther
+    assert wider.high == implied_step(distance - 0.0005, (spread * shift,) * 2).high
 
 
 @pytest.mark.parametrize(("call", "message"), [

@@ -1,6 +1,7 @@
 """Gates between two grid points, their schedule and penalty, and the quadratic error of a layer."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -55,6 +56,8 @@ def test_beta_falls_from_20_to_2_after_the_warm_up():
     betas = [exponent_at(step, 100) for step in range(100)]
     assert betas[:20] == [None] * 20 and betas[20] == 20 and betas[60] == pytest.approx(11) and 2 < betas[99] < 2.01
     assert sorted(betas[20:], reverse=True) == betas[20:]
+    assert [exponent_at(step, 2) for step in (0, 1)] == [None, pytest.approx(11 + 9 * math.cos(math.pi * 3 / 8))]
+    assert exponent_at(0, 1) is None  # a single step is all warm-up
 
 
 def test_the_penalty_is_that_of_the_definition():

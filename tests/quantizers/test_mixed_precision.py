@@ -84,6 +84,22 @@ def test_plans_hold_the_budget_and_add_no_more_noise_than_uniform_bits(seed, dep
     assert sum(noise[item] for item in chosen.items()) <= sum(noise[name, uniform] for name in names)
 
 
+def test_uniform_bits_are_the_most_whose_weights_and_steps_the_budget_holds():
+    model, names = images(), ["0", "3"]
+    for granularity in uniform.GRANULARITIES:
+        budget = mixed_precision.model_bytes(model, 5, granularity=granularity)
+        for given, bits in ((budget, 5), (budget - 1, 4)):
+            assert mixed_precision.uniform_bits(model, (8, 5, 4), given, names, granularity=granularity) == bits
+
+
+def test_mixed_weights_in_a_copy_in_float64_are_the_same():
+    model, x = images(), torch.rand(20, 1, 8, 8)
+    mixed = mixed_precision.mixed(model, {"3": 2})
+    found = mixed.on(copy.deepcopy(model).double())(x.double())
+    torch.testing.assert_close(found, mixed(x).double())
+    assert not torch.allclose(found, model(x).double())
+
+
 def test_what_a_step_costs_counts_by_the_bytes_that_it_saves():
     """One large layer goes down for its bytes; the two small ones together cost more and save less."""
     model = nn.Sequential(*(nn.Linear(i, o, bias=False) for i, o in ((4, 32), (32, 16), (16, 4))))

@@ -200,6 +200,7 @@ def test_memory_layout_and_gradients_do_not_matter(granularity):
 
 def test_one_weight_and_zeros_are_no_error():
     assert quantize(torch.tensor(0.3), 4) == pytest.approx(0.3, rel=1e-6)
+    assert quantize(torch.ones(1), 2, scheme="full") == pytest.approx(2 / 3)  # the step, for the highest level is 1
     assert quantize(torch.zeros(1), 4) == 0 and step_size(torch.zeros(3), 4) == 1
     with_empty_channel = quantize(torch.tensor([[0.0, 0.0], [1.0, -0.2]]), 4, granularity="channel")
     assert with_empty_channel[0].tolist() == [0, 0]
