@@ -88,8 +88,8 @@ def test_uniform_bits_are_the_most_whose_weights_and_steps_the_budget_holds():
     model, names = images(), ["0", "3"]
     for granularity in uniform.GRANULARITIES:
         budget = mixed_precision.model_bytes(model, 5, granularity=granularity)
-        for given, bits in ((budget, 5), (budget - 1, 4)):
-            assert mixed_precision.uniform_bits(model, (8, 5, 4), given, names, granularity=granularity) == bits
+        for bytes_, bits in ((budget, 5), (budget - 1, 4)):
+            assert mixed_precision.uniform_bits(model, (8, 5, 4), bytes_, names, granularity=granularity) == bits
 
 
 def test_mixed_weights_in_a_copy_in_float64_are_the_same():
