@@ -16,14 +16,29 @@ from tests.helpers import ROOT
 from tests.helpers.killing import GIT, SNAKEMAKE, contents, done, forking, killed_at_random, started
 
 pytestmark = pytest.mark.slow
-RUN = ["-m", "studies", "run", "levels", "digits", "epochs=2", "nodes=[21,11]", "width=8", "bits=[8,4]"]
-FEW, MANY, ALONE = [*RUN, "seeds=4"], [*RUN, "seeds=30"], [*RUN, "seeds=30", "--workers", "1"]
+RUN, SMALL = ["-m", "studies"], ["run", "levels", "digits", "epochs=2", "nodes=[21,11]", "width=8", "bits=[8,4]"]
+MANY, ALONE = [*RUN, *SMALL, "seeds=20"], ["--workers", "1"]
+FEW = [*SMALL, "seeds=4", *ALONE]
+TWICE = """
+import os, sys
+from studies import __main__
+
+other = os.fork()
+status = __main__.main(sys.argv[1:])
+sys.exit(status or (other and os.waitpid(other, 0)[1]))
+"""
 PUBLISH = """
 from studies import answers, catalogue, published, specs
 small = specs.Levels(epochs=2, nodes=(21, 11), width=8, bits=(8, 4))
 specs.BASELINES, specs.BEYOND, specs.VARIANT_SEEDS = {small: 4}, {}, {}
 published.publish(lambda run: run.attrs["spec"].encode() * 100_000)
 """
+
+
+@pytest.fixture(scope="module")
+def start():
+    with forking() as started_quickly:
+        yield started_quickly
 
 
 @pytest.fixture
@@ -34,45 +49,39 @@ def two(tmp_path) -> tuple[Path, Path]:
     return tmp_path / "undisturbed", tmp_path / "disturbed"
 
 
-def test_a_study_that_is_killed_with_its_workers_ends_as_an_undisturbed_one(two):
+def test_a_study_that_is_killed_with_its_workers_ends_as_an_undisturbed_one(two, start):
     undisturbed, disturbed = two
-    assert killed_at_random(MANY, disturbed, 6, (0.2, 0.7)) >= 2
-    done(MANY, disturbed)
+    assert killed_at_random(MANY, disturbed, 4, (0.4, 0.8), start) >= 2
+    done(MANY, disturbed, start)
     assert contents(disturbed / "data") == contents(undisturbed / "data") != {}
 
 
-def test_a_study_that_is_killed_at_random_ends_as_an_undisturbed_one(two):
+def test_a_study_that_is_killed_at_random_ends_as_an_undisturbed_one(two, start):
     undisturbed, disturbed = two
-    with forking() as start:
-        assert killed_at_random(ALONE, disturbed, 8, (0.1, 0.6), start) >= 3
-        done(ALONE, disturbed, start)
+    assert killed_at_random([*MANY, *ALONE], disturbed, 10, (0.1, 0.4), start) >= 4
+    done([*MANY, *ALONE], disturbed, start)
     assert contents(disturbed / "data") == contents(undisturbed / "data") != {}
 
 
-def test_a_publication_that_is_killed_at_random_ends_as_an_undisturbed_one(two):
-    for folder in two:
-        done([*FEW, "--workers", "1"], folder)
-        (folder / ".gitignore").write_text("data/runs\n")
-        for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "all", "--date", "2026-01-01T00:00:00Z"]):
-            environment = os.environ | GIT | {"GIT_COMMITTER_DATE": "2026-01-01T00:00:00Z"}
-            subprocess.run(["git", *words], cwd=folder, env=environment, check=True)
+def test_a_publication_that_is_killed_at_random_ends_as_an_undisturbed_one(two, start):
     undisturbed, disturbed = two
-    with forking() as start:
-        assert killed_at_random(["-c", PUBLISH], disturbed, 10, (0.1, 1.0), start) >= 3
-        done(["-c", PUBLISH], disturbed, start)
+    done([*RUN, *FEW], undisturbed, start)
+    (undisturbed / ".gitignore").write_text("data/runs\n")
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "all"]):
+        subprocess.run(["git", *words], cwd=undisturbed, env=os.environ | GIT, check=True)
+    shutil.copytree(undisturbed, disturbed, dirs_exist_ok=True)
+    assert killed_at_random(["-c", PUBLISH], disturbed, 10, (0.1, 1.0), start) >= 3
+    done(["-c", PUBLISH], disturbed, start)
     found = contents(disturbed / "data" / "results")
     assert found == contents(undisturbed / "data" / "results") and len(found) == 3
     assert contents(disturbed / "book") == contents(undisturbed / "book") != {}
 
 
-def test_two_that_do_the_same_at_once_end_with_the_same(two):
+def test_two_that_do_the_same_at_once_end_with_the_same(two, start):
     undisturbed, folder = two
-    pair = [started(FEW, folder) for _ in range(2)]
-    for process in pair:
-        said, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, said[-3000:]
-    done(FEW, undisturbed)
-    assert contents(folder / "data") == contents(undisturbed / "data")
+    done(["-c", TWICE, *FEW], folder, start)
+    done([*RUN, *FEW], undisturbed, start)
+    assert contents(folder / "data") == contents(undisturbed / "data") != {}
 
 
 @pytest.fixture

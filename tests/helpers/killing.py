@@ -22,7 +22,9 @@ GIT = {
 FORKS = """
 import json, os, runpy, sys
 import studies.answers, studies.catalogue, studies.levels, studies.published
+from studies import sweeps
 
+studies.levels.STUDY.provenance(), sweeps.checkpoint_file(studies.specs.Levels())  # half a second, and then kept
 print("ready", flush=True)
 for line in sys.stdin:
     words, folder = json.loads(line)
@@ -101,7 +103,8 @@ def killed_at_random(
     for _ in range(times):
         process, begin = start(words, folder, **more), time.monotonic()
         try:
-            process.communicate(timeout=moments.uniform(*parts) * whole)
+            said, _ = process.communicate(timeout=moments.uniform(*parts) * whole)
+            assert process.returncode == 0, said[-3000:]  # what was killed before it is no fault
             if kills < 3:
                 whole, kills = min(whole, time.monotonic() - begin), 0
                 shutil.rmtree(folder)
