@@ -9,12 +9,16 @@ them to its readers.
 import base64
 import io
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 MIME = "application/vnd.studies.figures.source_data+json"
 _NODES = {"a", "b"}  # the dimensions of a picture of a slice; CSV leaves these out
@@ -110,12 +114,35 @@ def identifier(title: str) -> str:
 
 def of_figure(figure: Figure) -> dict[str, str]:
     """Return a figure's files: svg and csv as text, netcdf as base64. The same figure gives the same ones."""
-    import matplotlib.pyplot as plt
+    with _laid_out(figure) as box:
+        return _files_of(figure, box)
 
+
+def shown(figure: Figure) -> dict[str, str | dict]:
+    """Return what a notebook shows of a figure, by type: its picture as PNG, and its files."""
+    out = io.BytesIO()
+    with _laid_out(figure) as box:
+        # Squeezed little, which is quick: notebooks/execute.py packs it.
+        figure.savefig(out, format="png", dpi="figure", bbox_inches=box, pil_kwargs={"compress_level": 1})
+        return {"image/png": base64.b64encode(out.getvalue()).decode(), MIME: _files_of(figure, box)}
+
+
+@contextmanager
+def _laid_out(figure: Figure) -> Iterator[Bbox]:
+    """Lay a figure out once for all its formats, which takes as long as to draw it; yield the box that it fills."""
+    engine = figure.get_layout_engine()
+    figure.draw_without_rendering()
+    with plt.rc_context({"figure.constrained_layout.use": False, "savefig.bbox": None}):
+        figure.set_layout_engine(None)
+        yield figure.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"])
+    figure.set_layout_engine(engine)
+
+
+def _files_of(figure: Figure, box: Bbox) -> dict[str, str]:
     drawing = io.StringIO()
     # Text stays text: it can be searched, and the files are half as large.
     with plt.rc_context({"svg.hashsalt": "bqcore", "svg.fonttype": "none", "savefig.facecolor": "white"}):
-        figure.savefig(drawing, format="svg", dpi=150, bbox_inches="tight", metadata={"Date": None, "Creator": None})
+        figure.savefig(drawing, format="svg", dpi=150, bbox_inches=box, metadata={"Date": None, "Creator": None})
     data = attached(figure)
     return {"svg": _short(drawing.getvalue())} | ({} if data is None else _files(data))
 
@@ -139,16 +166,14 @@ def _files(data: xr.Dataset) -> dict[str, str]:
 
 def load_ipython_extension(shell) -> None:
     """Have IPython put the files of figures and tables into what it displays."""
-    from IPython.core.formatters import JSONFormatter
 
-    class SourceData(JSONFormatter):
-        """The formatter of that type."""
+    def of(figure: Figure) -> dict[str, str | dict]:
+        shell.display_formatter.formatters["image/png"].pop(Figure, None)  # the inline backend would draw it once more
+        return shown(figure)
 
-        format_type = MIME
-        print_method = "_repr_source_data_"
+    def with_files(table) -> dict[str, str | dict]:
+        return table._repr_mimebundle_() | {MIME: of_table(table)}
 
-    formatter = SourceData(parent=shell.display_formatter)
-    # Not Figure itself: the inline backend, when it starts, drops what others have registered for that.
-    formatter.for_type_by_name("matplotlib.figure", "FigureBase", of_figure)
-    formatter.for_type_by_name("studies.figures.tables", "Table", of_table)
-    shell.display_formatter.formatters[MIME] = formatter
+    formatter = shell.display_formatter.mimebundle_formatter
+    formatter.for_type(Figure, of)
+    formatter.for_type_by_name("studies.figures.tables", "Table", with_files)

@@ -34,6 +34,13 @@ def listed(data: xr.Dataset) -> pd.DataFrame:
     return pd.read_csv(io.StringIO(source_data.csv(data)))
 
 
+def saved(figure) -> bytes:
+    """Return the PNG that matplotlib makes of a figure, as quickly squeezed."""
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi="figure", bbox_inches="tight", pil_kwargs={"compress_level": 1})
+    return out.getvalue()
+
+
 FULL = st.floats(-1e6, 1e6)
 
 
@@ -121,7 +128,10 @@ def test_the_extension_puts_them_beside_what_is_displayed(axes):
     select_figure_formats(shell, {"png"})  # as the inline backend does when it starts
     axes.plot([0, 1], [2, 3])
     source_data.attach(axes.figure, pd.DataFrame({"x": [0, 1], "y": [2, 3]}))
+    axes.figure.set_layout_engine("constrained")
     data, _ = shell.display_formatter.format(axes.figure)
+    assert axes.figure.get_layout_engine() is not None  # what is changed later is laid out anew
+    assert base64.b64decode(data["image/png"]) == saved(axes.figure)
     assert data[source_data.MIME] == source_data.of_figure(axes.figure) and "csv" in data[source_data.MIME]
     table = tables.Table(pd.DataFrame({"a": ["1"]}), "a caption", "table-a")
     data, _ = shell.display_formatter.format(table)
