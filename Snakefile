@@ -39,11 +39,11 @@ if workflow.is_main_process:
 
 PY = sys.executable
 
-# Notebooks start warm, from a process that has imported the large packages: it ends with this one, however that ends,
-# since its standard input does. Other systems' libraries, and those of several threads, are not to be forked.
+# The study and notebooks start warm, from a process that has imported the large packages: it ends with this one, however
+# that ends, since its standard input does. Other systems' libraries, and those of several threads, are not to be forked.
 onstart:
     forks = sys.platform == "linux" and os.environ.get("OMP_NUM_THREADS", "1") == "1"
-    if forks and any(job.rule.name == "notebook" for job in workflow.dag.needrun_jobs()):
+    if forks and any(job.rule.name in ("runs", "notebook") for job in workflow.dag.needrun_jobs()):
         warm = subprocess.Popen([PY, "notebooks/warm.py", "--serve"], stdin=subprocess.PIPE)
         atexit.register(warm.communicate)
 
@@ -53,7 +53,8 @@ P = re.split(r"\s+(?=\w+=)", os.environ["P"].strip()) if os.environ.get("P", "")
 PROFILE = os.environ.get("PROFILE", "")
 SMOKE, PAPER = PROFILE == "smoke", PROFILE == "paper"
 NOTEBOOKS = sorted(Path(source).stem for source in glob("notebooks/[0-9][0-9]_*.py"))
-LONGEST = ["07_audit", "05_exact", "08_multiverse", "06_full"]  # begin first, so that at the end no core waits for one
+# The longest begin first, so that at the end no core waits for one: names that are not here come last.
+LONGEST = ["07_audit", "05_exact", "08_multiverse", "06_full", "01_levels", "11_gaps", "03_stopping", "02_transitions"]
 SOURCES = sorted(glob("bqcore/**/*.py", recursive=True) + glob("studies/**/*.py", recursive=True))
 
 
@@ -165,7 +166,7 @@ rule notebook:
         "notebooks/executed/{name}.ipynb",
     params:
         p=P,
-    priority: lambda wildcards: wildcards.name in LONGEST
+    priority: lambda wildcards: len(LONGEST) - [*LONGEST, wildcards.name].index(wildcards.name)
     shell:
         "{PY:q} -S notebooks/warm.py notebooks/execute.py --if-declared {wildcards.name:q} {params.p:q}"
 
@@ -179,7 +180,7 @@ rule runs:
         p=P,
     threads: workflow.cores
     shell:
-        "{PY:q} -m studies run levels digits {params.p:q} --out {output:q}"
+        "{PY:q} -S notebooks/warm.py -m studies run levels digits {params.p:q} --out {output:q}"
 
 
 # `make reproduce`: everything from raw pixels. Each study uses all cores of its own job, so that one runs at a time here

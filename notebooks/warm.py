@@ -1,18 +1,20 @@
 """
 Start Python warm: python -S notebooks/warm.py notebooks/execute.py 01_levels
 
-A build of the book starts Python twice for each notebook, once to conduct it and once for its kernel, and each imports
-the same large packages. While a build has `python notebooks/warm.py --serve` running, a start is a fork of that, which
-has them already: the forked process takes over the files, environment, folder and arguments of the one that asked for
-it, and ends with that. Where none serves (not on Linux, or for a notebook executed alone), Python starts as usual.
+A build of the book starts Python for the study and its workers, and twice for each notebook, once to conduct it and
+once for its kernel, and each imports the same large packages. While a build has `python notebooks/warm.py --serve`
+running, a start is a fork of that, which has them already: the forked process takes over the files, environment, folder
+and arguments of the one that asked for it, and ends with that. Where none serves (not on Linux, or for a notebook
+executed alone), Python starts as usual.
 """
 
 import os
 import sys
 
 SOCKET = ".cache/warm.sock"  # relative, for a socket's name has at most 107 characters
-# What most notebooks import. Nothing here starts a thread, which a fork would not have.
-PACKAGES = ["ipykernel.kernelapp", "jupytext", "papermill", "h5netcdf", "scipy.stats", "seaborn", "torch", "xarray"]
+# What most of them import. Nothing here starts a thread, which a fork would not have.
+PACKAGES = ["h5netcdf", "scipy.stats", "sklearn.datasets", "torch", "xarray"]
+PACKAGES += ["ipykernel.kernelapp", "jupytext", "papermill", "seaborn"]
 
 
 def serve():
@@ -79,6 +81,8 @@ def become(asked) -> None:
         asked.recv(1)  # nothing comes: the one that asked is gone
         os.kill(os.getpid(), signal.SIGKILL)
 
+    if words[:2] == ["-m", "studies"]:
+        os.environ["STUDIES_FORK"] = str(os.getpid())  # its workers may be forks, too: see studies/workers.py
     threading.Thread(target=follow, daemon=True).start()
     status = 0
     try:

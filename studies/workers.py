@@ -6,13 +6,15 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing import get_context
 from multiprocessing import resource_tracker as standard_tracker
 
 from joblib import Parallel, cpu_count, delayed
 from joblib.externals.loky.backend import resource_tracker
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm import tqdm
 
 from bqcore._checks import check_integer
@@ -29,20 +31,40 @@ def each(
     process for each core that this process may use. If one is ended from outside, a RuntimeError says so.
     """
     workers = check_integer("workers", cpu_count() if workers is None else workers, 1)
+    ends = {"initializer": _prepared, "initargs": (os.getpid(),)}
+    size = min(workers, max(1, len(jobs)))
     with tqdm(total=total, initial=total - len(jobs), desc=desc, unit=unit, disable=not progress or not jobs) as bar:
         # joblib's processes start afresh (a forked copy of torch's threads can hang) and need no guard in a script.
-        ends = {"initializer": _prepared, "initargs": (os.getpid(),)}
-        pool = Parallel(min(workers, max(1, len(jobs))), return_as="generator_unordered", **ends)
+        # Only one that notebooks/warm.py started knows that it has none.
+        forks = os.environ.get("STUDIES_FORK") == str(os.getpid())
+        pool = _Forks(size, **ends) if forks else Parallel(size, return_as="generator_unordered", **ends)
         try:
             with _deaf():
                 done = pool(delayed(call)(*job) for job in jobs)
             for one in done:
                 bar.update()
                 yield one
-        except TerminatedWorkerError:
+        except BrokenProcessPool:
             raise RuntimeError(
                 "A worker was ended from outside (out of memory?): finished runs are kept, the same command goes on."
             ) from None
+
+
+class _Forks(ProcessPoolExecutor):
+    """Processes that are copies of this one and so have all that it has imported; called as joblib's Parallel is."""
+
+    def __init__(self, workers: int, **options):
+        super().__init__(workers, get_context("fork"), **options)
+
+    def __call__(self, calls: Iterable[tuple]) -> Iterator:
+        waiting = [self.submit(call, *arguments, **keywords) for call, arguments, keywords in calls]
+        return self._results(waiting)
+
+    def _results(self, waiting: list) -> Iterator:
+        try:
+            yield from (one.result() for one in as_completed(waiting))
+        finally:
+            self.shutdown(wait=False, cancel_futures=True)
 
 
 def _prepared(parent: int) -> None:
