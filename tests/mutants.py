@@ -75,7 +75,8 @@ class NearestFirst(PytestRunner):
 
 def prepare() -> None:
     """Make the folder in which mutmut works, with links to the sources; a copy of the tests is made anew each time."""
-    ours, this = FOLDER / "made_by.py", Path(__file__).read_text("utf-8")
+    ours, settings = FOLDER / "made_by", ROOT / "pyproject.toml"
+    this = Path(__file__).read_text("utf-8") + settings.read_text("utf-8")
     if not ours.exists() or ours.read_text("utf-8") != this:
         shutil.rmtree(FOLDER, ignore_errors=True)  # other mutants
     known, folders = FOLDER / "mutants" / "mutmut-stats.json", ("bqcore", "studies", "tests")

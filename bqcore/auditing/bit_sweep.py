@@ -51,7 +51,7 @@ class Sweep:
         chosen = {"recommended": self.recommended, "by_accuracy": self.by_accuracy}
         chosen = {name: choice and choice._asdict() for name, choice in chosen.items()}
         levels = by_split(self.dataset, "bits")
-        return json.dumps({"conclusion": self.conclusion, **chosen, "levels": levels}, indent=1, ensure_ascii=False)
+        return json.dumps({"conclusion": self.conclusion, **chosen, "levels": levels}, indent=1)
 
     def __repr__(self) -> str:
         return self.conclusion

@@ -46,7 +46,7 @@ def causes(both: list[Decided], weights: list[Decided], activations: Decided, di
         flips = one.flipped()
         w, a = by_weights.flipped()[flips], activations.flipped()[flips]
         counts.append([(w & ~a).sum(), (a & ~w).sum(), (w & a).sum(), (~w & ~a).sum()])
-    return xr.DataArray(np.asarray(counts, np.int64), {"cause": list(CAUSES)}, (dim, "cause"))
+    return xr.DataArray(np.array(counts), {"cause": list(CAUSES)}, (dim, "cause"))
 
 
 def sentence(found: xr.Dataset, bits: int, kind: str, activation_bits: int) -> str:

@@ -105,7 +105,7 @@ def _unwrapped(model, names: set[str]):
     own = set(model.state_dict())
     if prefix := _prefix(own, names):
         return model.get_submodule(prefix)
-    for part in reversed(_prefix(names, own).split(".") if own else [""]):
+    for part in reversed(_prefix(names, own).split(".")):
         if part:
             outer = type(model).__mro__[-2]()  # torch's Module
             outer.add_module(part, model)

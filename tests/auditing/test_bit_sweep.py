@@ -79,6 +79,7 @@ def test_the_recommendation_is_made_on_the_calibration_split_alone(lively, rule,
     assert (again.recommended, again.by_accuracy) == (found.recommended, found.by_accuracy)
     assert f"{found.recommended.bits} bits" in found.conclusion and str(found) == found.conclusion
     content = json.loads(found.to_json())
+    assert found.to_json() == json.dumps(content, indent=1)  # for people to read
     assert content["recommended"] == {"bits": found.recommended.bits, "kept": found.recommended.kept}
     assert content["levels"][0]["heldout"]["flip_rate"] == float(found.dataset.flip_rate.sel(bits=8, split="heldout"))
 

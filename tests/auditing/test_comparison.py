@@ -107,6 +107,17 @@ def test_a_candidate_fitted_to_its_calibration_split_is_noticed():
     assert any("more often (100.00%) than those of the calibration split (0.00%)" in note for note in found.notes)
 
 
+def test_classes_that_the_candidate_lost_are_counted():
+    columns = np.array([0, 1, 1, 2, 2, 2, 3, 3])
+    ones = 9 * np.eye(5)
+    z, q = ones[columns], ones[np.where(columns == 3, 3, 2)]
+    q[0] = ones[3]  # of the four classes that are decided for, two are lost; the fifth is nobody's
+    (note,) = (note for note in of_logits(z, q).notes if "never decides" in note)
+    assert note == "The candidate never decides for 2 of the classes that the reference decides for."
+    q[:2] = ones[[0, 1]]
+    assert not any("never decides" in note for note in of_logits(z, q).notes)
+
+
 def test_a_reference_that_knows_no_more_than_one_class_is_doubted():
     right = GOOD(X).argmax(axis=1)
     mostly_one = np.where(np.arange(200) < 150, 0, right)

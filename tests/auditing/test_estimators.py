@@ -159,6 +159,26 @@ def test_a_decision_that_is_not_the_largest_score_s_is_refused_with_the_sample()
     assert flips(module.forward, module.forward, torch.from_numpy(X).float()) == 0
 
 
+class Turned(Rounded):
+    """Predicts for each column the name of another, always the same one."""
+
+    classes_ = np.array(["a", "b", "c"])
+
+    def decision_function(self, x):
+        return x
+
+    def predict(self, x):
+        return self.classes_[::-1][x.argmax(axis=1)]
+
+
+def test_the_names_of_columns_are_the_estimator_s_and_are_not_learned_from_what_it_predicts():
+    wrong = (X.argmax(axis=1) != 1).sum()
+    with pytest.raises(
+        ValueError, match=f"largest score on {wrong} of 400 samples .* predict says '[ac]', and the larg"
+    ):
+        flips(Turned(), Turned())
+
+
 def test_votes_that_tie_go_to_the_class_that_the_estimator_takes():
     generator = np.random.default_rng(1)
     x = generator.normal(size=(600, 2))

@@ -293,3 +293,8 @@ def test_a_warning_of_feature_names_comes_once_and_not_with_every_batch(recwarn)
     warnings.simplefilter("always")
     bqcore.audit(framed, second, None, (x, y), batch_size=5, **PLAIN)
     assert [str(w.message)[:38] for w in recwarn] == ["X does not have valid feature names, b"]
+
+
+def test_a_list_of_one_row_and_lists_of_texts_are_inputs():
+    assert forms.inputs_of([[1.0, 2.0]], "A split").tolist() == [[1.0, 2.0]]
+    assert [type(text) for text in forms.inputs_of(["a", "bc"], "A split")] == [str, str]  # not NumPy's

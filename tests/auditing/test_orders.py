@@ -56,6 +56,11 @@ def test_two_classes_of_ten_that_are_swapped_are_named_where_accuracy_is_merely_
     assert "check_order" not in note and note.endswith("the given classes are numbered in another way.")
 
 
+def test_a_circle_of_classes_with_a_sample_each_is_found():
+    y = np.arange(30)
+    assert orders.renumbered(y, np.roll(y, 1), 30) == dict(enumerate(np.roll(y, 1).tolist()))
+
+
 def test_classes_that_begin_at_one_are_named():
     y, z = drawn(1, 6, 300)
     y[y == 5], z[y == 5] = 4, 0  # so that classes 1 to 5 occur

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from bqcore.auditing import resuming, sensitivity, streaming
+from bqcore.auditing import _passes, resuming, sensitivity, streaming
 from bqcore.quantizers.mixed_precision import mixed
 from bqcore.quantizers.weights import weights
 from tests.helpers.nets import normal
@@ -202,3 +202,13 @@ def test_the_batch_is_as_large_as_the_memory_and_the_outer_modules_come_first():
         assert list(resumed.bytes.values()) == [24, 24]
     assert resuming.Resumed(model, functions, candidates).batch_size(iter([x]), "A split") is None
     assert len(resuming.Resumed(model, functions, candidates, memory=24 * 200)._kept(((x,), {}))) == 0
+
+
+def test_nests_are_equal_if_they_are_built_alike_of_equal_parts():
+    one = {"a": [torch.ones(3), np.ones(3)], "b": (2, "x", None)}
+    assert _passes.equal(one, {"a": [torch.ones(3), np.ones(3)], "b": (2, "x", None)})
+    for other in (
+        one | {"a": [torch.ones(3), np.zeros(3)]}, one | {"a": [torch.zeros(3), np.ones(3)]}, one | {"b": (2, "y", None)},
+        one | {"a": [torch.ones(3), torch.ones(3)]}, one | {"a": [torch.ones(3).double(), np.ones(3)]}, {"a": one["a"]},
+    ):  # fmt: skip
+        assert not _passes.equal(one, other)

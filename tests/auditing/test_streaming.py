@@ -1,6 +1,7 @@
 """Splits batch by batch: as all logits at once, in little memory; probabilities and shuffled rows are found."""
 
 import copy
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import tqdm
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import special
@@ -183,6 +185,25 @@ def test_a_batch_s_own_range_is_noticed():
     x = np.random.default_rng(0).normal(size=(200, 3)) * np.linspace(0.1, 1, 200)[:, None]
     found = bqcore.audit(lambda x: x, own_range, None, x)
     assert any(note.startswith("The candidate's logits depend on what else is in the batch") for note in found.notes)
+
+
+def test_decisions_that_the_rest_of_a_batch_moves_are_counted():
+    def centred(x):
+        return x - x.mean(axis=0)
+
+    x = np.random.default_rng(0).normal(size=(200, 3)) + np.linspace(0, 1, 200)[:, None] * [0, 1, 2]
+    moved = (centred(x)[:100].argmax(axis=1) != centred(x[:100]).argmax(axis=1)).sum()
+    found = bqcore.audit(lambda x: x, centred, None, x, check_order=False)
+    (note,) = (note for note in found.notes if "depend on what else" in note)
+    assert f"moving {moved} of 100 decisions between batches of 200 and 100)" in note and moved > 5
+
+
+def test_a_bar_is_named_and_counts_the_samples_of_every_classifier(monkeypatch):
+    out, bar = io.StringIO(), tqdm.tqdm
+    monkeypatch.setattr(tqdm, "tqdm", lambda **options: bar(**options | {"disable": False, "file": out}))
+    streaming.decide_split({"reference": GOOD, "candidate": GOOD}, X, "heldout", progress="Audit")
+    last = out.getvalue().split("\r")[-1]
+    assert last.startswith("Audit, Held-out split: 100%") and "400/400" in last
 
 
 def test_classes_that_change_between_batches_are_refused():
