@@ -204,7 +204,7 @@ def test_environment_of_someone_else_is_left_alone(clone):
 @pytest.mark.network
 def test_no_registry_is_one_sentence_and_no_environment(clone):
     # Port 9 of this very machine takes no connections; pip reads no configuration that may know of another registry.
-    offline = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_CONFIG_FILE": "/dev/null"}
+    offline = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_CONFIG_FILE": "/dev/null", "PIP_RETRIES": "1"}
     done = environment(clone, "book", **offline)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("No package registry could be reached")

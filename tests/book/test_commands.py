@@ -6,6 +6,8 @@ workflow can be planned, that arguments and settings are taken. A command of ano
 Those of book/audit.md on files run after its code, in tests/notebooks/test_audit_chapter.py.
 """
 
+import contextlib
+import io
 import os
 import re
 import shlex
@@ -17,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from studies import __main__
 from tests.helpers import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("book/**/*.md"))]
@@ -106,12 +109,19 @@ def named(clone, words):
     shown(clone, [*words, "--help"])
 
 
+def helped(words: list[str]) -> str:
+    """Return the help of a command of the studies, without a start of Python, which takes longest of all."""
+    with contextlib.redirect_stdout(io.StringIO()) as said, pytest.raises(SystemExit, match="^0$"):
+        __main__.main([*words, "--help"])
+    return said.getvalue()
+
+
 def settings(clone, words):
     """Try a command up to its work: its arguments, and the names and types of its settings."""
-    says = run(clone, *words, "--help")
+    says = helped(words[3:])
     given = [word for word in words[4:] if "=" in word]
     if words[3] == "train":
-        says = run(clone, "python", "-m", "studies", "run", *words[4:6], "--help")
+        says = helped(["run", *words[4:6]])
     for name, value in (word.split("=", 1) for word in given):
         default = re.search(rf"^  {name}=(\S*)", says, re.M)
         assert default, f"{shlex.join(words)}: there is no setting {name}"
