@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,22 @@ def install(python: Path, *packages) -> None:
     run(*pip, *packages)
 
 
+def link_torch(python: Path) -> None:
+    """Put the torch of this environment there: a gigabyte to unpack and to compile, and another may be one for GPUs."""
+    (site,) = python.parents[1].glob("lib/python*/site-packages")
+    files = metadata.files("torch") or []
+    for name in {file.parts[0] for file in files if len(file.parts) > 1} - {"..", "__pycache__"}:
+        shutil.copytree(Path(torch.__file__).parents[1] / name, site / name, copy_function=linked)
+
+
+def linked(source: str, target: str) -> None:
+    """Make a file the same as another, or on another disk a copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def use(python: Path, folder: Path) -> str:
     """Run the examples and the audits with an interpreter."""
     linear = nn.Linear(3, 4, bias=True)
@@ -101,5 +118,6 @@ def test_the_newest_versions_work_without_torch_and_with_it(wheel, tmp_path):
     assert SAID in use(python, tmp_path)
     command = python.parent / "bqcore"
     assert run(command, "audit", "--help") == run(python, "-m", "bqcore", "audit", "--help")
-    install(python, f"{wheel}[torch]", "torch==2.13.0")  # that of the studies: another may bring gigabytes for GPUs
+    link_torch(python)
+    install(python, f"{wheel}[torch]", f"torch=={metadata.version('torch')}")
     assert SAID.replace("False", "True") in use(python, tmp_path)
