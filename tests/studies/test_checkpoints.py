@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 import bqcore
 from bqcore import _store
@@ -43,8 +44,11 @@ def needs(dataset: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", STOPPING, ids=lambda spec: f"{spec.dataset}-{spec.model}")
-def test_a_published_run_and_an_audit_of_its_network_are_measured_again_from_the_checkpoint(spec):
+def test_a_published_run_and_an_audit_of_its_network_are_measured_again_from_the_checkpoint(spec, monkeypatch):
     needs(spec.dataset)
+    if spec.model != "mlp":  # what is not compared below takes convolutions a third of the time
+        for name in ("of_shifts", "of_boundaries"):
+            monkeypatch.setattr(measures, name, lambda *_: xr.Dataset())
     bits, nodes = 3, min(spec.nodes)  # at 3 bits every network flips
     coarse = replace(spec, nodes=(nodes,), bits=(spec.bits[0], bits))
     model = training.load_checkpoint(sweeps._untrained(spec), checkpoint(spec), spec.training())
