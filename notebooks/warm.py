@@ -81,8 +81,6 @@ def become(asked) -> None:
         asked.recv(1)  # nothing comes: the one that asked is gone
         os.kill(os.getpid(), signal.SIGKILL)
 
-    if words[:2] == ["-m", "studies"]:
-        os.environ["STUDIES_FORK"] = str(os.getpid())  # its workers may be forks, too: see studies/workers.py
     threading.Thread(target=follow, daemon=True).start()
     status = 0
     try:

@@ -240,6 +240,7 @@ def _growth(options) -> int:
 
 if __name__ == "__main__":
     gc.set_threshold(100_000)  # looking for garbage is a fifth of the time that imports take
-    # With glibc workers keep 64 MB of what they free: to get it anew each time is a twentieth of their work.
-    os.environ.setdefault("MALLOC_TOP_PAD_", str(1 << 26))
+    # Each run has one thread. Without others in this process workers can be forks of it: see studies/workers.py.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ["STUDIES_FORK"] = str(os.getpid())
     sys.exit(main())

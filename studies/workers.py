@@ -1,5 +1,6 @@
 """Work shared out among processes, with a bar: their parent alone hears Ctrl-C, and they end when it does."""
 
+import ctypes
 import gc
 import os
 import signal
@@ -9,15 +10,18 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing import resource_tracker as standard_tracker
+from pathlib import Path
 
 from joblib import Parallel, cpu_count, delayed
 from joblib.externals.loky.backend import resource_tracker
 from tqdm import tqdm
 
 from bqcore._checks import check_integer
+
+_M_TOP_PAD = -2  # glibc's number of that setting
 
 
 def each(
@@ -34,10 +38,8 @@ def each(
     ends = {"initializer": _prepared, "initargs": (os.getpid(),)}
     size = min(workers, max(1, len(jobs)))
     with tqdm(total=total, initial=total - len(jobs), desc=desc, unit=unit, disable=not progress or not jobs) as bar:
-        # joblib's processes start afresh (a forked copy of torch's threads can hang) and need no guard in a script.
-        # Only one that notebooks/warm.py started knows that it has none.
-        forks = os.environ.get("STUDIES_FORK") == str(os.getpid())
-        pool = _Forks(size, **ends) if forks else Parallel(size, return_as="generator_unordered", **ends)
+        # joblib's processes start afresh, import everything for seconds, and need no guard in a script.
+        pool = _Forks(size, **ends) if _may_fork() else Parallel(size, return_as="generator_unordered", **ends)
         try:
             with _deaf():
                 done = pool(delayed(call)(*job) for job in jobs)
@@ -48,6 +50,17 @@ def each(
             raise RuntimeError(
                 "A worker was ended from outside (out of memory?): finished runs are kept, the same command goes on."
             ) from None
+
+
+def _may_fork() -> bool:
+    """
+    Return whether this process is a command, which has had no gradient computed yet, and has no threads but Python's:
+    those of libraries would be missing in a copy, which then hangs, and torch refuses gradients there.
+    """
+    threads = Path("/proc/self/task")
+    return os.environ.get("STUDIES_FORK") == str(os.getpid()) and (
+        threads.is_dir() and len(list(threads.iterdir())) == threading.active_count()
+    )
 
 
 class _Forks(ProcessPoolExecutor):
@@ -76,6 +89,9 @@ def _prepared(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
+    with suppress(AttributeError, OSError, TypeError):  # other systems than glibc's
+        # Keep 64 MB of what is freed: to get it anew each time is a twentieth of the work.
+        ctypes.CDLL(None).mallopt(_M_TOP_PAD, 1 << 26)
     gc.set_threshold(100_000)  # looking for garbage is a fifth of the time that imports take
 
 

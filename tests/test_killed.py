@@ -51,7 +51,7 @@ def two(tmp_path) -> tuple[Path, Path]:
 
 def test_a_study_that_is_killed_with_its_workers_ends_as_an_undisturbed_one(two, start):
     undisturbed, disturbed = two
-    assert killed_at_random(MANY, disturbed, 4, (0.4, 0.8), start) >= 2
+    assert killed_at_random(MANY, disturbed, 8, (0.1, 0.4), start) >= 3
     done(MANY, disturbed, start)
     assert contents(disturbed / "data") == contents(undisturbed / "data") != {}
 

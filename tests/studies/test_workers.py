@@ -10,9 +10,10 @@ from tests.helpers import ROOT
 
 START = """
 import os, time
-from studies import workers
 if {forks}:
-    os.environ["STUDIES_FORK"] = str(os.getpid())
+    os.environ |= {{"STUDIES_FORK": str(os.getpid()), "OMP_NUM_THREADS": "1"}}
+from studies import workers
+assert workers._may_fork() == {forks}
 jobs = dict(total=3, desc="", unit="", workers=2, progress=False)
 """
 WAITS = "for _ in workers.each(time.sleep, [(0,), (600,), (600,)], **jobs): print('begun', flush=True)"
@@ -25,6 +26,14 @@ def parent(forks: bool, does: str) -> subprocess.Popen:
     """Start a process that has workers."""
     command = [sys.executable, "-c", START.format(forks=forks) + does]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="DID NOT RUN, a command forks on Linux alone")
+def test_a_process_with_threads_of_a_library_is_not_copied():
+    does = "import torch; torch.set_num_threads(2); torch.ones(9, 9, 9999).cos(); print(workers._may_fork())"
+    said, wrong = parent(True, does).communicate(timeout=60)
+    assert (said, wrong) == ("False\n", "")
 
 
 @pytest.mark.slow
