@@ -153,7 +153,7 @@ def test_another_seed_gives_another_run(tiny):
 
 @pytest.mark.slow
 def test_a_killed_sweep_resumes_without_redoing_what_is_done(here):
-    process = sweep_process(here, "seeds=500")
+    process = sweep_process(here, "seeds=100")
     wait_for(lambda: len(seed_files(here)) >= 3 or process.poll() is not None)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
@@ -161,7 +161,7 @@ def test_a_killed_sweep_resumes_without_redoing_what_is_done(here):
     for semaphore in Path("/dev/shm").glob(f"sem.loky-{process.pid}-*"):
         semaphore.unlink()  # killed with the others was the process that would have
     done = seed_files(here)
-    assert 3 <= len(done) < 500
+    assert 3 <= len(done) < 100
     for path in done:
         assert _store.load_dataset(path).seed == int(path.stem[-3:])
     stamps = [(path.stat().st_ino, path.stat().st_mtime_ns) for path in done]
@@ -177,7 +177,7 @@ def test_a_killed_sweep_resumes_without_redoing_what_is_done(here):
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["workers start", "runs are made"])
 def test_an_interrupted_sweep_ends_with_one_line(here, moment):
-    process = sweep_process(here, "seeds=500")
+    process = sweep_process(here, "seeds=100")
     if moment == "workers start":
         process.stderr.readline()  # the first line of the progress bar
         time.sleep(1.5)
