@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from tests.helpers.browser import CHROMIUM, OPTIONS, Links, Quiet, pages
+from tests.helpers.browser import CHROMIUM, OPTIONS, Links, Quiet, Watched, pages
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +28,22 @@ def chromium():
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def window(chromium, book):
+    """Return a function that opens a page in the window of a width; a new window for each takes twice as long."""
+    windows = {}
+
+    def opened(page: str, width: int = 1400):
+        if width not in windows:
+            windows[width] = Watched(chromium, viewport={"width": width, "height": 900})
+        windows[width].page.goto((book / page).as_uri(), wait_until="load")
+        return windows[width].page
+
+    yield opened
+    for watched in windows.values():
+        watched.context.close()
 
 
 @pytest.fixture(scope="session")

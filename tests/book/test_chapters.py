@@ -6,7 +6,6 @@ import pytest
 import yaml
 
 from tests.helpers import ROOT
-from tests.helpers.browser import Watched
 from tests.notebooks.test_chapters import OPENED, REWRITTEN
 
 # What is folded away, a supplement, is counted apart and looked at unfolded.
@@ -34,28 +33,26 @@ TABLES = r"""() => [...document.querySelectorAll('.bd-article table')].map((tabl
 
 
 @pytest.mark.parametrize("name", [*REWRITTEN, *OPENED])
-def test_the_first_screen_has_the_answer_and_a_figure(chromium, book, name):
-    with Watched(chromium, viewport={"width": 1400, "height": 900}) as watched:
-        watched.page.goto((book / f"notebooks/executed/{name}.html").as_uri(), wait_until="load")
-        # The parameters that the tests' book has and a reader's has not are a cell of their own.
-        watched.page.evaluate("document.querySelectorAll('.tag_injected-parameters').forEach((cell) => cell.remove())")
-        answer, figure = watched.page.evaluate(
-            "() => ['.bd-article p:has(> strong)', '.bd-article figure img'].map((which) =>"
-            " document.querySelector(which).getBoundingClientRect().bottom)"
-        )
-        assert watched.page.inner_text(".bd-article p:has(> strong)").startswith("Answer.")
+def test_the_first_screen_has_the_answer_and_a_figure(window, name):
+    page = window(f"notebooks/executed/{name}.html")
+    # The parameters that the tests' book has and a reader's has not are a cell of their own.
+    page.evaluate("document.querySelectorAll('.tag_injected-parameters').forEach((cell) => cell.remove())")
+    answer, figure = page.evaluate(
+        "() => ['.bd-article p:has(> strong)', '.bd-article figure img'].map((which) =>"
+        " document.querySelector(which).getBoundingClientRect().bottom)"
+    )
+    assert page.inner_text(".bd-article p:has(> strong)").startswith("Answer.")
     assert answer < figure <= 900
 
 
 @pytest.mark.parametrize("name", [*REWRITTEN, *OPENED])
 @pytest.mark.parametrize("width", [1400, 390])
-def test_tables_are_few_and_narrow_and_no_number_is_broken(chromium, book, name, width):
-    with Watched(chromium, viewport={"width": width, "height": 900}) as watched:
-        watched.page.goto((book / f"notebooks/executed/{name}.html").as_uri(), wait_until="load")
-        tables, figures = watched.page.evaluate(COUNT)
-        watched.page.evaluate(OPEN)
-        found = watched.page.evaluate(TABLES)
-        assert watched.page.evaluate("document.documentElement.scrollWidth") <= width
+def test_tables_are_few_and_narrow_and_no_number_is_broken(window, name, width):
+    page = window(f"notebooks/executed/{name}.html", width)
+    tables, figures = page.evaluate(COUNT)
+    page.evaluate(OPEN)
+    found = page.evaluate(TABLES)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert tables <= 3 and figures <= 5 and found
     for table, columns, hidden, scrolls, broken in found:
         assert columns <= 7, table

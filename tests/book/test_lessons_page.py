@@ -259,8 +259,7 @@ def test_slides_fill_the_screen_one_at_a_time_and_print_one_a_sheet(chromium, bo
 
 
 @pytest.mark.parametrize("name", COURSE)
-def test_the_first_screen_has_the_puzzle_and_the_picture(chromium, book, name):
-    with Watched(chromium, viewport={"width": 1400, "height": 900}) as watched:
-        watched.page.goto((book / f"book/course/{name}.html").as_uri(), wait_until="load")
-        puzzle, picture = (watched.page.locator(at).first.bounding_box() for at in ("section > p", ".bq-lesson canvas"))
-        assert puzzle["y"] < picture["y"] and picture["y"] + picture["height"] <= 900
+def test_the_first_screen_has_the_puzzle_and_the_picture(window, name):
+    page = window(f"book/course/{name}.html")
+    puzzle, picture = (page.locator(at).first.bounding_box() for at in ("section > p", ".bq-lesson canvas"))
+    assert puzzle["y"] < picture["y"] and picture["y"] + picture["height"] <= 900
