@@ -58,14 +58,21 @@ class Explorer:
         return planes.Plane(*map(np.array, found), self.plane.explained, self.plane.shape)
 
 
+@pytest.fixture(scope="module")
+def kept_window(chromium):
+    with Watched(chromium, viewport={"width": 1400, "height": 1000}) as watched:
+        yield watched
+
+
 @pytest.fixture
-def open_explorer(chromium, book):
-    """Return a function that opens the explorer in a window of its own; console faults fail the test."""
-    opened = []
+def open_explorer(chromium, book, kept_window):
+    """Return a function that opens the explorer anew, with options in a new window; console faults fail the test."""
+    opened = [kept_window]
 
     def opener(name: str = "digits", *, frames: bool = False, **options) -> Explorer:
-        watched = Watched(chromium, **{"viewport": {"width": 1400, "height": 1000}} | options)
-        opened.append(watched)
+        if options:
+            opened.append(Watched(chromium, **options))
+        watched = opened[-1]
         watched.page.goto((book / "book/explorer.html").as_uri(), wait_until="load")
         watched.page.wait_for_function("bqExplorer.current() !== null")
         if name != "digits":
@@ -75,7 +82,8 @@ def open_explorer(chromium, book):
 
     yield opener
     faults = sum((watched.faults for watched in opened), [])
-    for watched in opened:
+    kept_window.faults.clear()
+    for watched in opened[1:]:
         watched.context.close()
     assert not faults
 
