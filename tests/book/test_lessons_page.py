@@ -10,10 +10,10 @@ import torch
 
 from bqcore.metrics import label_grids, margins, masks, planes, statistics
 from bqcore.quantizers import uniform
-from studies import ledger
 from studies.claims import load_claims
 from studies.published import load_published
 from tests.helpers.browser import LEVELS, Watched, assert_same_labels
+from tests.helpers.claims import published_rows
 
 SQUARE = planes.Plane(np.zeros(2), np.eye(2), np.full(2, -1.0), np.full(2, 1.0), np.ones(2) / 2, (2,))
 
@@ -178,7 +178,7 @@ def test_lesson_ruler_equals_python_s(lesson):
 
 @pytest.mark.parametrize("lesson", ["evidence"], indirect=True)
 def test_lesson_evidence_judges_as_the_ledger_does(lesson):
-    rows = {row["id"]: row for row in ledger.ledger()}
+    rows = {row["id"]: row for row in published_rows()}
     _, claims = load_claims()
     for place, claim in enumerate(claim for claim in claims if claim["id"] in ("D1", "D2", "D3", "D4", "D5")):
         found = lesson(claim=place, many=100, first=0, grid=1)
