@@ -81,8 +81,7 @@ def open_explorer(chromium, book, kept_window):
         return watched if frames else Explorer(watched.page, name)
 
     yield opener
-    faults = sum((watched.faults for watched in opened), [])
-    kept_window.faults.clear()
+    faults, kept_window.faults = sum((watched.faults for watched in opened), []), []
     for watched in opened[1:]:
         watched.context.close()
     assert not faults

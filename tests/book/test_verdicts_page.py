@@ -12,7 +12,7 @@ from tests.helpers.browser import Watched
 
 PAGE = "book/verdicts.html"
 JUDGED = "() => window.bqVerdicts && bqVerdicts.current().data"
-COUNTED = "(name) => window.bqVerdicts && bqVerdicts.current().data?.name === name && bqVerdicts.current().data.counted"
+SHOWN = "([name, counted]) => (({ data }) => data?.name === name && (data.counted || !counted))(bqVerdicts.current())"
 # All claims in one specification, which is given by its values; numbers that JSON does not have as text.
 JUDGE = """(given) => {
   const { data } = bqVerdicts.current();
@@ -89,17 +89,18 @@ def kept_window(chromium, book):
 
 
 @pytest.fixture
-def counted(kept_window):
-    """Return a function that shows a data set's baseline with all counted, which the page keeps for the next test."""
+def shown(kept_window):
+    """Return a function that shows a data set's baseline; what the page loads and counts it keeps for the next test."""
 
-    def shown(dataset: str):
+    def opener(dataset: str, counted: bool = False):
         kept_window.page.evaluate("(name) => { location.hash = `#set=${name}`; }", dataset)
-        kept_window.page.wait_for_function(COUNTED, arg=dataset, timeout=120_000)
+        kept_window.page.wait_for_function(SHOWN, arg=[dataset, counted], timeout=120_000)
         assert "This is the baseline." in kept_window.page.inner_text("#bq-verdict-summary")
         return kept_window.page
 
-    yield shown
-    assert not kept_window.faults
+    yield opener
+    faults, kept_window.faults = kept_window.faults, []
+    assert not faults
 
 
 def at(found, given: list[dict]) -> list[tuple | None]:
@@ -116,8 +117,8 @@ def at(found, given: list[dict]) -> list[tuple | None]:
 
 
 @pytest.mark.parametrize("dataset", alternatives.SETS)
-def test_verdicts_intervals_and_counts_equal_python_s(counted, judged, stated, dataset):
-    page, wanted = counted(dataset), judged(dataset)
+def test_verdicts_intervals_and_counts_equal_python_s(shown, judged, stated, dataset):
+    page, wanted = shown(dataset, counted=True), judged(dataset)
     counts, axes = page.evaluate(COUNTS), page.evaluate(AXES)
     joint = {claim["id"]: claim["together"] for claim in stated[1] if "together" in claim}
     assert set(counts) == set(wanted) | {name for name, parts in joint.items() if set(parts) <= set(wanted)}
@@ -188,8 +189,8 @@ def test_the_address_brings_a_choice_back(open_page):
 
 
 @pytest.mark.parametrize("dataset", alternatives.SETS)
-def test_a_number_at_each_choice_says_what_it_would_bring(open_page, dataset):
-    page = open_page(f"#set={dataset}")
+def test_a_number_at_each_choice_says_what_it_would_bring(shown, dataset):
+    page = shown(dataset)
     told = page.evaluate(TOLD)
     assert {axis for axis, *_ in told} == set(page.evaluate(AXES))
     for axis, i, said, holding in told:
@@ -198,8 +199,8 @@ def test_a_number_at_each_choice_says_what_it_would_bring(open_page, dataset):
 
 
 @pytest.mark.parametrize("dataset", alternatives.SETS)
-def test_nearest_leads_to_where_the_claim_holds(counted, dataset):
-    page = counted(dataset)
+def test_nearest_leads_to_where_the_claim_holds(shown, dataset):
+    page = shown(dataset, counted=True)
     names = page.evaluate("[...document.querySelectorAll('[data-nearest]')].map((one) => one.dataset.nearest)")
     counts = page.evaluate(COUNTS)
     for name in names:
@@ -212,11 +213,11 @@ def test_nearest_leads_to_where_the_claim_holds(counted, dataset):
         assert counts[name]["nearest"] is None or counts[name]["changes"] == 0
 
 
-def test_what_the_page_says_to_try_is_so(open_page, stated):
+def test_what_the_page_says_to_try_is_so(shown, stated):
     reported = {claim["id"]: claim["reported"] for claim in stated[1]}
 
     def estimates(dataset, axis, *values):
-        page = open_page(f"#set={dataset}")
+        page = shown(dataset)
         usual = {name: about["values"][about["baseline"]] for name, about in page.evaluate(AXES).items()}
         found = page.evaluate(JUDGE, [usual | {axis: value} for value in values])
         return [{name: float(one["ends"][1] or "nan") for name, one in row.items() if one} for row in found]
