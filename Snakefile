@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from glob import glob
 from pathlib import Path
 
@@ -39,13 +40,21 @@ if workflow.is_main_process:
 
 PY = sys.executable
 
-# The study and notebooks start warm, from a process that has imported the large packages: it ends with this one, however
-# that ends, since its standard input does. Other systems' libraries, and those of several threads, are not to be forked.
+# The study, notebooks and Sphinx start warm, from a process that has imported the large packages: it ends with this one,
+# however that ends, since its standard input does. Other systems' libraries, and those of several threads, are not to be
+# forked.
 onstart:
     forks = sys.platform == "linux" and os.environ.get("OMP_NUM_THREADS", "1") == "1"
     if forks and any(job.rule.name in ("runs", "notebook") for job in workflow.dag.needrun_jobs()):
         warm = subprocess.Popen([PY, "notebooks/warm.py", "--serve"], stdin=subprocess.PIPE)
         atexit.register(warm.communicate)
+
+
+# Snakemake looks again for jobs a second after the last one began, and would wait for that.
+onsuccess:
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            thread.cancel()
 
 
 # "seed=3 bits=[8, 5]": a blank separates parameters only where a name follows.
@@ -151,7 +160,7 @@ rule book:
     shell:
         """
         echo "Book: about 20 s"
-        {PY:q} book/build.py >.cache/book.log 2>&1 </dev/null || {{
+        {PY:q} -S notebooks/warm.py book/build.py >.cache/book.log 2>&1 </dev/null || {{
             grep -E 'WARNING|ERROR|Error|rror:' .cache/book.log || tail -n 20 .cache/book.log
             echo "The book was not built, for the reasons above; everything Sphinx said is in .cache/book.log."
             exit 1

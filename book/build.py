@@ -6,6 +6,7 @@ changed (book/_ext/outdated.py). All pages are written each time: the title of o
 others, too. What a build has read is kept if it succeeded and not otherwise, so that a fault is found again.
 """
 
+import atexit
 import gc
 import hashlib
 import os
@@ -41,6 +42,7 @@ def installed() -> set[str]:
 
 def main() -> int:
     """Build; return 0 if there was no fault."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads are not to be forked
     gc.disable()  # most of what Sphinx makes stays: looking for garbage takes a third of the time and saves 0.2 of 1 GB
     kept, draft, now = MADE / ".doctrees", MADE / ".doctrees.draft", state()
     for old in (MADE / "html", draft):
@@ -63,4 +65,5 @@ if __name__ == "__main__":
     made = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(made)  # without taking a gigabyte apart, which would be a tenth of the time
+    atexit.register(os._exit, made)  # without taking a gigabyte apart, which would be a tenth of the time
+    sys.exit(made)

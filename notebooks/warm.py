@@ -1,8 +1,8 @@
 """
 Start Python warm: python -S notebooks/warm.py notebooks/execute.py 01_levels
 
-A build of the book starts Python for the study and its workers, and twice for each notebook, once to conduct it and
-once for its kernel, and each imports the same large packages. While a build has `python notebooks/warm.py --serve`
+A build of the book starts Python for the study and its workers, for Sphinx, and twice for each notebook: to conduct it
+and as its kernel. Each imports the same large packages. While a build has `python notebooks/warm.py --serve`
 running, a start is a fork of that, which has them already: the forked process takes over the files, environment, folder
 and arguments of the one that asked for it, and ends with that. Where none serves (not on Linux, or for a notebook
 executed alone), Python starts as usual.
@@ -12,13 +12,15 @@ import os
 import sys
 
 SOCKET = ".cache/warm.sock"  # relative, for a socket's name has at most 107 characters
-# What most of them import. Nothing here starts a thread, which a fork would not have.
+# What most of them import, and first what the study does, which begins before the rest is there. Nothing here starts a
+# thread, which a fork would not have.
 PACKAGES = ["h5netcdf", "scipy.stats", "sklearn.datasets", "torch", "xarray"]
-PACKAGES += ["ipykernel.kernelapp", "jupytext", "papermill", "seaborn"]
+LATER = ["ipykernel.kernelapp", "jupytext", "papermill", "seaborn", "studies.figures.audit", "studies.figures.levels"]
+LATER += ["jupyter_book.sphinx", "myst_nb.sphinx_ext", "sphinx_book_theme", "bs4"]
 
 
 def serve():
-    """Fork at each request and return it, in the forked process; return None once standard input is closed."""
+    """Fork at each request and return it, in the forked process; end once standard input is closed."""
     import contextlib
     import gc
     import importlib
@@ -37,22 +39,27 @@ def serve():
             return None
         listener.listen()  # who asks from here on waits for the imports, which would take it as long itself
         gc.disable()  # looking for garbage would be a fifth of their time
+        sys.path.insert(0, os.getcwd())
         for package in PACKAGES:
             importlib.import_module(package)
-        gc.freeze()
-        gc.enable()
-        gc.set_threshold(100_000)
-        while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
+        later = LATER[:]
+        while sys.stdin not in (ready := select.select([listener, sys.stdin], [], [], 0 if later else None)[0]):
+            if not ready:
+                importlib.import_module(later.pop(0))
+                continue
             asked, _ = listener.accept()
             if os.fork() == 0:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
+                gc.freeze()
+                gc.enable()
+                gc.set_threshold(100_000)
                 return asked
             asked.close()
     os.unlink(SOCKET)
     with contextlib.suppress(ChildProcessError):
         while True:
             os.wait()  # they have told their status, and count for the time of the build
-    return None
+    os._exit(0)  # taking apart all that was imported takes a second
 
 
 def become(asked) -> None:
@@ -101,7 +108,7 @@ def become(asked) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     asked.sendall(bytes([status & 255]))
-    os._exit(0)  # taking apart all that was imported takes longer than most scripts
+    os._exit(0)
 
 
 def ask(words: list[str]) -> int:

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 from sphinx.application import Sphinx
+from sphinx.builders import Builder
+from sphinx.util.parallel import ParallelTasks, parallel_available
 
 SHARED = ("geometry.js", "drawing.js")
 COURSE = ("quantization", "boundary", "displacement", "junctions", "ruler", "evidence")
@@ -20,15 +22,35 @@ FOLDER = Path("_static", "explorer")
 JUDGED = ("D1", "D2", "D3", "D4", "D5")
 
 
-def write_networks(app: Sphinx, error: Exception | None) -> None:
-    """Write one script a network: digits, trained here and now, and those that are kept in data/explorer."""
-    if error is None and app.builder.format == "html":
-        from bqcore._store import load_dataset, save_bytes
-        from studies import explorer
+def write_scripts(app: Sphinx, builder: Builder) -> None:
+    """Write networks and multiverses, beside Sphinx where it may: while it resolves references, a core has no work."""
+    if builder.format != "html":
+        return
+    if app.parallel < 2 or not parallel_available:
+        write_networks(app)
+        write_multiverses(app)
+        return
+    tasks = ParallelTasks(2)
+    tasks.add_task(write_networks, app)
+    tasks.add_task(write_multiverses, app)
+    app.connect("build-finished", lambda app, error: tasks.join())
 
-        networks = [explorer.digits_network(), *map(load_dataset, sorted(Path(app.srcdir).glob("data/explorer/*.nc")))]
-        for found in networks:
-            save_bytes(explorer.script(found), Path(app.outdir, FOLDER, f"{found.attrs['name']}.js"))
+
+def write_networks(app: Sphinx) -> None:
+    """Write one script a network: digits, trained here and now, and those that are kept in data/explorer."""
+    from bqcore._store import load_dataset, save_bytes
+    from studies import explorer
+
+    networks = [explorer.digits_network(), *map(load_dataset, sorted(Path(app.srcdir).glob("data/explorer/*.nc")))]
+    for found in networks:
+        save_bytes(explorer.script(found), Path(app.outdir, FOLDER, f"{found.attrs['name']}.js"))
+
+
+def write_runs(app: Sphinx, error: Exception | None) -> None:
+    """Write what the last lesson judges, once all pages are there: one that found it would name its digest, too."""
+    if error is None and app.builder.format == "html":
+        from bqcore._store import save_bytes
+
         save_bytes(runs_script(), Path(app.outdir, "_static", RUNS))
 
 
@@ -59,17 +81,16 @@ def runs_script() -> bytes:
     return f"window.bqRuns = {json.dumps(found)};\n".encode()
 
 
-def write_multiverses(app: Sphinx, error: Exception | None) -> None:
+def write_multiverses(app: Sphinx) -> None:
     """Write one script a data set: what the page of verdicts judges."""
-    if error is None and app.builder.format == "html":
-        from bqcore._store import save_bytes
-        from studies import alternatives, claims
-        from studies.figures.multiverse import AXES
+    from bqcore._store import save_bytes
+    from studies import alternatives, claims
+    from studies.figures.multiverse import AXES
 
-        stated = claims.load_claims()
-        for dataset in alternatives.SETS:
-            written = alternatives.script(dataset, AXES, *stated)
-            save_bytes(written, Path(app.outdir, "_static", "verdicts", f"{dataset}.js"))
+    stated = claims.load_claims()
+    for dataset in alternatives.SETS:
+        written = alternatives.script(dataset, AXES, *stated)
+        save_bytes(written, Path(app.outdir, "_static", "verdicts", f"{dataset}.js"))
 
 
 def add_scripts(app: Sphinx, page: str, template: str, context: dict, doctree) -> None:
@@ -88,6 +109,6 @@ def setup(app: Sphinx) -> dict:
     """Register all of the above."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # bqcore, also where it is not installed
     app.connect("html-page-context", add_scripts)
-    app.connect("build-finished", write_networks)
-    app.connect("build-finished", write_multiverses)
+    app.connect("write-started", write_scripts)
+    app.connect("build-finished", write_runs)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
