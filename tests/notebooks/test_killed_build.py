@@ -44,7 +44,7 @@ def small_clone(folder: Path) -> Path:
 
 def test_a_book_whose_build_is_killed_at_random_is_that_of_an_undisturbed_one(tmp_path):
     undisturbed, disturbed = (small_clone(tmp_path / name) for name in ("undisturbed", "disturbed"))
-    assert killed_at_random(SNAKEMAKE, disturbed, 5, (0.15, 0.5), **HOW) >= 3
+    assert killed_at_random(SNAKEMAKE, disturbed, 8, (0.15, 0.5), **HOW) >= 3
     done(SNAKEMAKE, disturbed, **HOW)
     for made in ("notebooks/executed", "data/runs", "_build/html"):
         assert contents(disturbed / made) == contents(undisturbed / made) != {}
