@@ -120,7 +120,9 @@ def classes_of(values, name: str, known: np.ndarray | None = None) -> np.ndarray
 
 def _inferred(array: np.ndarray, name: str) -> np.ndarray:
     """Return objects in the type of what they are, if none is missing."""
-    missing = np.array([value is None or value != value or str(value) == "<NA>" for value in array.flat], dtype=bool)
+    import pandas as pd  # which xarray brings
+
+    missing = pd.isna(array).ravel()
     if missing.any():
         raise ValueError(
             f"{name}: {missing.sum()} of {len(array)} classes are missing, first at sample {missing.argmax()}: leave "

@@ -1,12 +1,13 @@
 """Inputs of every kind as batches: arrays, pairs, loaders and generators give the same."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import bqcore
-from bqcore.auditing import adapters, streaming
+from bqcore.auditing import adapters, batching, streaming
 from bqcore.quantizers import uniform
 from tests.helpers.audits import GOOD, X, after, before, of_logits, pairs_of_logits
 
@@ -48,3 +49,8 @@ def test_classes_may_be_integers_of_any_type(dtype):
     mixed = [(X[:99], right[:99].astype(dtype)), (X[99:], right[99:])]
     found = bqcore.audit(GOOD, GOOD, (X, right.astype(dtype)), mixed, nodes=0)
     assert found.dataset.equals(usual.dataset) and found.notes == usual.notes
+
+
+def test_a_batch_is_512_samples_or_fewer_of_wide_ones():
+    sizes = {width: batching.usual(np.empty((3, width), bool)) for width in (1, 1 << 15, 1 << 17, 1 << 25)}
+    assert list(sizes.values()) == [512, 512, 128, 1]

@@ -126,6 +126,8 @@ def test_a_reference_that_knows_no_more_than_one_class_is_doubted():
         hits, most = (right == classes).sum(), np.bincount(classes).max()
         assert doubted == (hits <= most) == any("are its weights loaded" in note for note in found.notes), (hits, most)
     assert not any("weights" in note for note in bqcore.audit(GOOD, GOOD, None, X, nodes=0).notes)
+    always = np.stack([np.ones(200), np.zeros(200)], axis=1) + 9  # as often right as one class for all
+    assert any("right on 150 of 200" in note for note in of_logits(always, always, np.arange(200) // 150).notes)
 
 
 # Refusals

@@ -1,10 +1,12 @@
 """A decision is what the estimator decides: scores are held against predict; thresholds are taken off; ties counted."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import AdaBoostClassifier, HistGradientBoostingClassifier, IsolationForest, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV, TunedThresholdClassifierCV
@@ -157,6 +159,25 @@ def test_a_decision_that_is_not_the_largest_score_s_is_refused_with_the_sample()
         ):
             bqcore.audit(Callable(), Callable(), None, X, batch_size=size, **QUICK)
     assert flips(module.forward, module.forward, torch.from_numpy(X).float()) == 0
+
+
+def test_an_estimator_of_named_columns_predicts_from_what_it_was_given():
+    frame = pd.DataFrame(X, columns=["a", "b", "c"])
+    scaled = ColumnTransformer([("scaled", StandardScaler(), ["c", "a"])])
+    model, other = (make_pipeline(scaled, LogisticRegression(C=c)).fit(frame, THREE) for c in (1.0, 1e-3))
+    assert flips(model, other, frame) == (model.predict(frame) != other.predict(frame)).sum() > 0
+
+
+class Single(nn.Linear):
+    """Has one score, and a decision."""
+
+    def predict(self, x):
+        return (self(x)[:, 0] > 0).long()
+
+
+def test_a_single_score_is_refused_by_what_it_is_and_not_held_against_decisions():
+    with pytest.raises(ValueError, match="reference logits have K = 1 class: a decision boundary needs two"):
+        flips(Single(3, 1).eval(), Single(3, 1).eval(), torch.from_numpy(X).float())
 
 
 class Turned(Rounded):

@@ -66,6 +66,7 @@ def test_classes_have_the_names_that_an_estimator_knows():
 def test_a_limit_is_a_test_that_passes_fails_or_is_skipped_and_is_annotated_so(flips, limit, outcome):
     found = audited(flips, {"flip_rate": limit})
     suite = ET.fromstring(found.to_junit())
+    assert found.to_junit().startswith("<?xml version='1.0' encoding='utf-8'?>")
     (case,) = suite.iter("testcase")
     assert case.get("name") == f"flip rate at most {100 * limit:.3g} %"
     assert [child.tag for child in case] == ([] if outcome == "passed" else [outcome])

@@ -31,6 +31,7 @@ def test_results_go_to_json_and_netcdf(lively, tmp_path):
     assert sum(group["flips"] for group in content["groups"]) == rate["events"] > 0
     assert sum(group["samples"] for group in content["groups"]) == held(found).samples
     assert found.to_dict(3) == content and found.to_dict() == json.loads(found.to_json())
+    assert found.to_json(samples=3) == json.dumps(content, indent=1, ensure_ascii=False)  # for people to read
 
 
 def test_layers_and_levels_are_written_where_they_are_known(trained):

@@ -193,6 +193,8 @@ NO_CLASSES = [
     (np.full((200, 4), 0.25), "classes have shape \\(200, 4\\), and 200 of 200 rows are not one-hot, the first of sample 0"),
     (np.where(np.arange(200)[:, None] == 9, 1, np.eye(4)[Y]), "and 1 of 200 rows are not one-hot, the first of sample 9"),
     (pd.Series([None, *["a"] * 199]), "1 of 200 classes are missing, first at sample 0: leave these samples out"),
+    (pd.Series(["a", "a", None] + ["a"] * 197, dtype="string"), "1 of 200 classes are missing, first at sample 2: leave"),
+    ([1, pd.NA, np.nan] + [2] * 197, "2 of 200 classes are missing, first at sample 1: leave these samples out"),
     (pd.Series([1, None] * 100, dtype="Int64"), "and 100 of 200 are no whole numbers, first nan"),
     (np.zeros((200, 2, 2)), "classes have shape \\(200, 2, 2\\): give one class a sample"),
     (Y * 1j, "classes are of type complex128"), (np.array(Y, "datetime64[s]"), "classes are of type datetime64"),
@@ -298,3 +300,19 @@ def test_a_warning_of_feature_names_comes_once_and_not_with_every_batch(recwarn)
 def test_a_list_of_one_row_and_lists_of_texts_are_inputs():
     assert forms.inputs_of([[1.0, 2.0]], "A split").tolist() == [[1.0, 2.0]]
     assert [type(text) for text in forms.inputs_of(["a", "bc"], "A split")] == [str, str]  # not NumPy's
+    ((found,),) = forms.batches_of([{"text": "a"}, {"text": "bc"}], "A split", None)
+    assert [type(text) for text in found["text"]] == [str, str]
+
+
+def test_samples_by_index_come_in_batches_of_the_size_asked_for():
+    class Indexed:
+        __len__ = lambda self: 7  # noqa: E731
+        __getitem__ = lambda self, i: (X[i], Y[i])  # noqa: E731
+
+    sizes = [[len(y) for _, y in forms.batches_of(Indexed(), "A split", size)] for size in (3, None)]
+    assert sizes == [[3, 3, 1], [7]]
+
+
+def test_a_dictionary_of_what_is_called_labels_alone_holds_inputs():
+    inputs, classes = forms.parts_of({"labels": X}, "A split")
+    assert inputs["labels"] is X and classes is None

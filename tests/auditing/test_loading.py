@@ -199,7 +199,9 @@ def test_a_folder_of_images_by_class(here, capsys):
     )[:, None, None]
     np.testing.assert_allclose(x, expected, rtol=1e-6)
     assert x.dtype == np.float32 and y.tolist() == [0] * 20 + [1] * 20
-    assert next(iter(loading.read_split("images", size=(4, 5))()))[0].shape == (40, 3, 4, 5)
+    ((larger, _),) = loading.read_split("images", size=(4, 5))()
+    expected = [np.asarray(Image.fromarray(image).resize((5, 4), Image.Resampling.BILINEAR)) for image in pixels]
+    assert np.array_equal(larger, np.moveaxis(expected, -1, 1) / np.float32(255))
     words = [
         "--reference",
         "own_factories:net",

@@ -61,6 +61,22 @@ def test_a_circle_of_classes_with_a_sample_each_is_found():
     assert orders.renumbered(y, np.roll(y, 1), 30) == dict(enumerate(np.roll(y, 1).tolist()))
 
 
+@pytest.mark.parametrize(("classes", "more"), [(8, ""), (9, ", …")])
+def test_so_many_classes_are_listed_and_of_more_the_first(classes, more):
+    y = np.repeat(np.arange(classes), 9)
+    shown = "0, 1, 2, 3, 4, 5, 6, 7"
+    assert f"what is {shown}{more} in A is" in orders._permuted("A", "B", y, (y + 1) % classes, classes)
+
+
+def test_rows_look_shuffled_from_an_overlap_of_seven_tenths_on():
+    y = np.repeat([0, 1, 2], (50, 20, 30))
+    for counts, says in (((50, 50, 0), "overlap 70%"), ((49, 51, 0), "")):  # by chance 35 of 100 agree
+        other = np.random.default_rng(3).permutation(np.repeat([0, 1, 2], counts))
+        assert says in orders._shuffled("A", "B", y, other, 3) and bool(
+            orders._shuffled("A", "B", y, other, 3)
+        ) == bool(says)
+
+
 def test_classes_that_begin_at_one_are_named():
     y, z = drawn(1, 6, 300)
     y[y == 5], z[y == 5] = 4, 0  # so that classes 1 to 5 occur

@@ -204,6 +204,23 @@ def test_the_batch_is_as_large_as_the_memory_and_the_outer_modules_come_first():
     assert len(resuming.Resumed(model, functions, candidates, memory=24 * 200)._kept(((x,), {}))) == 0
 
 
+class Nested(nn.Module):
+    """Calls itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.turn, self.last = nn.Linear(5, 5), nn.Linear(5, 4)
+
+    def forward(self, x, depth: int = 2):
+        return self(torch.relu(self.turn(x)), depth - 1) if depth else self.last(x)
+
+
+def test_a_model_that_calls_itself_is_recorded_as_one_pass():
+    resumed, found, plain = both_ways(Nested().eval(), normal(40, 5))
+    assert_equal(found, plain)
+    assert "candidate 'last'" in resumed.begins  # behind the turns
+
+
 def test_nests_are_equal_if_they_are_built_alike_of_equal_parts():
     one = {"a": [torch.ones(3), np.ones(3)], "b": (2, "x", None)}
     assert _passes.equal(one, {"a": [torch.ones(3), np.ones(3)], "b": (2, "x", None)})

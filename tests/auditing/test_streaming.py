@@ -198,6 +198,18 @@ def test_decisions_that_the_rest_of_a_batch_moves_are_counted():
     assert f"moving {moved} of 100 decisions between batches of 200 and 100)" in note and moved > 5
 
 
+@pytest.mark.parametrize("span", [1e-3, 1e3])
+def test_two_answers_differ_by_a_fraction_of_the_logits_range(span):
+    noise = np.random.default_rng(0)
+    for part, differs in ((1e-7, False), (1e-4, True)):
+        again = lambda x, part=part: span * (x + part * noise.random(x.shape))  # noqa: E731
+        if differs:
+            with pytest.raises(ValueError, match="answers one batch twice with different logits"):
+                bqcore.audit(again, again, None, X, check_order=False, nodes=0, gradient_samples=0)
+        else:
+            bqcore.audit(again, again, None, X, check_order=False, nodes=0, gradient_samples=0)
+
+
 def test_a_bar_is_named_and_counts_the_samples_of_every_classifier(monkeypatch):
     out, bar = io.StringIO(), tqdm.tqdm
     monkeypatch.setattr(tqdm, "tqdm", lambda **options: bar(**options | {"disable": False, "file": out}))

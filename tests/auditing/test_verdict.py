@@ -190,6 +190,14 @@ def test_without_a_flip_the_number_is_that_of_the_formula():
     )
 
 
+def test_one_exceeded_limit_settles_it_whatever_the_others_need():
+    held, close, far = counted(100, 6, lost=6, won=0), {"flip_rate": 0.055}, {"right_to_wrong": 0.025}
+    of_both, of_close, of_far = (
+        limits.samples_to_settle(held, limits.judge(held, x)) for x in (close | far, close, far)
+    )
+    assert of_far <= of_both < 2 * of_far < of_close
+
+
 def test_what_no_number_settles():
     for held, stated, says in (
         (counted(100, 0), {"flip_rate": 0.0}, "no practical number of samples settles it: a rate is at its limit"),
