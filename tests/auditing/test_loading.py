@@ -202,17 +202,7 @@ def test_a_folder_of_images_by_class(here, capsys):
     ((larger, _),) = loading.read_split("images", size=(4, 5))()
     expected = [np.asarray(Image.fromarray(image).resize((5, 4), Image.Resampling.BILINEAR)) for image in pixels]
     assert np.array_equal(larger, np.moveaxis(expected, -1, 1) / np.float32(255))
-    words = [
-        "--reference",
-        "own_factories:net",
-        "--bits",
-        "4",
-        "--heldout",
-        "images",
-        "--nodes",
-        "9",
-        "--no-order-check",
-    ]
+    words = [*NET, "--bits", "4", "--heldout", "images", "--nodes", "9", "--no-order-check"]
     assert __main__.main(["audit", *words]) == 0
     assert int(_store.load_dataset("audit/audit.nc").samples.sel(split="heldout")) == 40
     capsys.readouterr()
