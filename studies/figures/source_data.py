@@ -131,7 +131,8 @@ def shown(figure: Figure) -> dict[str, str | dict]:
 def _laid_out(figure: Figure) -> Iterator[Bbox]:
     """Lay a figure out once for all its formats, which takes as long as to draw it; yield the box that it fills."""
     engine = figure.get_layout_engine()
-    figure.draw_without_rendering()
+    if engine:
+        engine.execute(figure)
     with plt.rc_context({"figure.constrained_layout.use": False, "savefig.bbox": None}):
         figure.set_layout_engine(None)
         yield figure.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"])

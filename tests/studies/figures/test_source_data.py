@@ -122,15 +122,27 @@ def test_a_figure_s_files_are_whole_and_the_same_again(axes):
     assert source_data.of_figure(axes.figure) == files
 
 
+@pytest.mark.parametrize("layout", [None, "constrained", "tight"])
+def test_a_picture_is_what_matplotlib_saves_and_what_is_changed_later_is_laid_out_anew(axes, layout):
+    axes.plot([0, 1], [2, 3], label="ours")
+    axes.set(xlabel="bits", title="two\nlines", aspect=2)
+    axes.legend()
+    axes.figure.set_layout_engine(layout)
+    engine, first = axes.figure.get_layout_engine(), source_data.shown(axes.figure)
+    assert axes.figure.get_layout_engine() is engine
+    assert base64.b64decode(first["image/png"]) == saved(axes.figure)
+    axes.set_ylabel("flips")
+    second = source_data.shown(axes.figure)
+    assert base64.b64decode(second["image/png"]) == saved(axes.figure) != base64.b64decode(first["image/png"])
+
+
 def test_the_extension_puts_them_beside_what_is_displayed(axes):
     shell = InteractiveShell()
     source_data.load_ipython_extension(shell)
     select_figure_formats(shell, {"png"})  # as the inline backend does when it starts
     axes.plot([0, 1], [2, 3])
     source_data.attach(axes.figure, pd.DataFrame({"x": [0, 1], "y": [2, 3]}))
-    axes.figure.set_layout_engine("constrained")
     data, _ = shell.display_formatter.format(axes.figure)
-    assert axes.figure.get_layout_engine() is not None  # what is changed later is laid out anew
     assert base64.b64decode(data["image/png"]) == saved(axes.figure)
     assert data[source_data.MIME] == source_data.of_figure(axes.figure) and "csv" in data[source_data.MIME]
     table = tables.Table(pd.DataFrame({"a": ["1"]}), "a caption", "table-a")
