@@ -77,7 +77,9 @@ class _Forks(ProcessPoolExecutor):
         try:
             yield from (one.result() for one in as_completed(waiting))
         finally:
-            self.shutdown(wait=False, cancel_futures=True)
+            for one in waiting:  # cancel_futures does nothing if this object is gone before its thread wakes
+                one.cancel()
+            self.shutdown(wait=False)
 
 
 def _prepared(parent: int) -> None:

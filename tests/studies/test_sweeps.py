@@ -42,12 +42,16 @@ def start(folder: Path, code: str, *arguments: str, warnings: str = "error", **e
     )  # fmt: skip
 
 
-def sweep_process(folder: Path, *settings: str, limit: int | None = None) -> subprocess.Popen:
-    """Start the command line on the tiny spec with two workers; *limit* is the largest file it may write, in bytes."""
-    code = "import resource, sys; from studies.__main__ import main\n"
+def sweep_process(folder: Path, *settings: str, limit: int | None = None, afresh: bool = False) -> subprocess.Popen:
+    """
+    Start the command line on the tiny spec with two workers, which are its forks or, as those of a script, start afresh;
+    *limit* is the largest file it may write, in bytes.
+    """
+    code = "import resource, runpy, sys\n"
     if limit is not None:
         code += f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
-    code += "sys.exit(main(sys.argv[1:]))"
+    script = "from studies import __main__; sys.exit(__main__.main(sys.argv[1:]))"
+    code += script if afresh else "runpy.run_module('studies', run_name='__main__')"
     # Shown, not raised: what processes that clean up after workers would tell, they swallow as an error.
     return start(
         folder, code, *TINY_COMMAND, *settings, "--workers", "2", warnings="default", JOBLIB_TEMP_FOLDER=str(folder)
@@ -177,7 +181,7 @@ def test_a_killed_sweep_resumes_without_redoing_what_is_done(here):
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["workers start", "runs are made"])
 def test_an_interrupted_sweep_ends_with_one_line(here, moment):
-    process = sweep_process(here, "seeds=100")
+    process = sweep_process(here, "seeds=100", afresh=moment == "workers start")
     if moment == "workers start":
         process.stderr.readline()  # the first line of the progress bar
         time.sleep(1.5)
@@ -189,6 +193,7 @@ def test_an_interrupted_sweep_ends_with_one_line(here, moment):
     assert out == ""
     assert [line for line in error.splitlines() if line and not line.startswith("levels, digits, mlp: ")] == [STOPPED]
     wait_for(lambda: group_is_gone(process), 120)
+    assert len(seed_files(here)) < 100  # nothing goes on after it
     for path in seed_files(here):
         _store.load_dataset(path)
 
