@@ -125,7 +125,7 @@ def plan_bits(
 
 
 def least_noise(
-    model, noise: Mapping, calibration, budget: int, *, fraction: float = 0.2, scheme: str = "narrow",
+    model, noise: Mapping, calibration, budget: int, *, fraction: float, scheme: str = "narrow",
     granularity: str = "tensor", batch_size: int | None = None,
 ) -> dict[str, int]:  # fmt: skip
     """Choose bits as :func:`plan_bits` does, by the *noise* of each (layer name, bits)."""

@@ -1,5 +1,7 @@
 """Which bits for which layer: a plan beside uniform bits, and logits that collapse."""
 
+import json
+
 import numpy as np
 import torch
 
@@ -31,6 +33,7 @@ def test_a_plan_is_measured_beside_uniform_bits_at_no_more_bytes(deep):
         ):
             here = ds.sel(split="heldout", way=way)
             assert float(here.band_flip_rate) == decisions.band_flip_rate(z, q(held[0]))
+    assert plan.to_json() == json.dumps(json.loads(plan.to_json()), indent=1, ensure_ascii=False)  # for people to read
     assert str(plan).startswith(f"Within {budget} bytes the plan (0: ") and "4 bits for all" in str(plan)
     on = ds.sel(split="calibration")
     assert float(on.band_flip_rate.sel(way="plan")) < float(on.band_flip_rate.sel(way="uniform"))

@@ -192,6 +192,7 @@ NO_CLASSES = [
     (np.where(np.arange(200) == 7, np.nan, Y), "classes are of type float64, and 1 of 200 are no whole numbers, first nan"),
     (np.full((200, 4), 0.25), "classes have shape \\(200, 4\\), and 200 of 200 rows are not one-hot, the first of sample 0"),
     (np.where(np.arange(200)[:, None] == 9, 1, np.eye(4)[Y]), "and 1 of 200 rows are not one-hot, the first of sample 9"),
+    (np.where(np.arange(200)[:, None] == 9, 0.5, np.eye(4)[Y]), "and 1 of 200 rows are not one-hot, the first of sample 9"),
     (pd.Series([None, *["a"] * 199]), "1 of 200 classes are missing, first at sample 0: leave these samples out"),
     (pd.Series(["a", "a", None] + ["a"] * 197, dtype="string"), "1 of 200 classes are missing, first at sample 2: leave"),
     ([1, pd.NA, np.nan] + [2] * 197, "2 of 200 classes are missing, first at sample 1: leave these samples out"),

@@ -61,6 +61,12 @@ def test_a_circle_of_classes_with_a_sample_each_is_found():
     assert orders.renumbered(y, np.roll(y, 1), 30) == dict(enumerate(np.roll(y, 1).tolist()))
 
 
+def test_a_permutation_is_looked_for_among_the_most_frequent_classes(monkeypatch):
+    monkeypatch.setattr(orders, "_MOST", 2)
+    y = np.repeat([0, 1, 2, 3], (30, 100, 100, 30))
+    assert orders.renumbered(y, 3 - y, 4) == {1: 2, 2: 1}
+
+
 @pytest.mark.parametrize(("classes", "more"), [(8, ""), (9, ", …")])
 def test_so_many_classes_are_listed_and_of_more_the_first(classes, more):
     y = np.repeat(np.arange(classes), 9)

@@ -199,6 +199,7 @@ def test_the_batch_is_as_large_as_the_memory_and_the_outer_modules_come_first():
     for memory, size in ((48 * 50, 50), (48 * 10, 32), (1 << 29, 512)):
         resumed = resuming.Resumed(model, functions, candidates, memory=memory)
         assert resumed.batch_size(x, "A split") == resumed.batch_size((x, None), "A split") == size
+        assert type(resumed.batch_size(x, "A split")) is int
         assert list(resumed.bytes.values()) == [24, 24]
     assert resuming.Resumed(model, functions, candidates).batch_size(iter([x]), "A split") is None
     assert len(resuming.Resumed(model, functions, candidates, memory=24 * 200)._kept(((x,), {}))) == 0
