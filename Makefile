@@ -18,11 +18,11 @@ help:
 	@printf '%s\n' \
 	'make book     runs, notebooks and book; prints the path of the book    first time 2 to 6 min, 2.1 GB; then seconds' \
 	'make check    style, types and the quick tests                         1 to 2 min' \
-	'make test     all tests, with warnings as errors                       10 to 25 min; first time 1 more' \
+	'make test     all tests, with warnings as errors                       7 to 22 min; first time 1 more' \
 	'make test-elsewhere  the numeric tests as on another processor          6 min' \
 	'make reproduce  every study from raw pixels, with the time of each      4 to 6 h, 4 GB; resumes' \
 	'make bench    our measures beside those of other packages              10 min; first time 10 MB more' \
-	'make mutants  200 small mistakes put into the code, each to be noticed  3 to 10 min; goes on later; first time 20 MB more' \
+	'make mutants  200 small mistakes put into the code, each to be noticed  6 to 18 min; goes on later; first time 20 MB more' \
 	'make lab      the notebooks in JupyterLab                              first time 5 s and 100 MB more' \
 	'make publish  puts the fresh runs into data/results                    seconds after make book' \
 	'make lint     style of the code and of the English                     3 s' \
