@@ -78,7 +78,7 @@ def install(python: Path, *packages) -> None:
 
 
 def link_torch(python: Path) -> None:
-    """Put the torch of this environment there: a gigabyte to unpack and to compile, and another may be one for GPUs."""
+    """Link the torch of this environment there: it is a gigabyte to unpack, and another may be one for GPUs."""
     (site,) = python.parents[1].glob("lib/python*/site-packages")
     files = metadata.files("torch") or []
     for name in {file.parts[0] for file in files if len(file.parts) > 1} - {"..", "__pycache__"}:

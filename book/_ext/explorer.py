@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sphinx.application import Sphinx
 from sphinx.builders import Builder
-from sphinx.util.parallel import ParallelTasks, parallel_available
+from sphinx.util.parallel import ParallelTasks, SerialTasks, parallel_available
 
 SHARED = ("geometry.js", "drawing.js")
 COURSE = ("quantization", "boundary", "displacement", "junctions", "ruler", "evidence")
@@ -26,11 +26,7 @@ def write_scripts(app: Sphinx, builder: Builder) -> None:
     """Write networks and multiverses, beside Sphinx where it may: while it resolves references, a core has no work."""
     if builder.format != "html":
         return
-    if app.parallel < 2 or not parallel_available:
-        write_networks(app)
-        write_multiverses(app)
-        return
-    tasks = ParallelTasks(2)
+    tasks = ParallelTasks(2) if app.parallel > 1 and parallel_available else SerialTasks()
     tasks.add_task(write_networks, app)
     tasks.add_task(write_multiverses, app)
     app.connect("build-finished", lambda app, error: tasks.join())

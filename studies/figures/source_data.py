@@ -135,8 +135,10 @@ def _laid_out(figure: Figure) -> Iterator[Bbox]:
         engine.execute(figure)
     with plt.rc_context({"figure.constrained_layout.use": False, "savefig.bbox": None}):
         figure.set_layout_engine(None)
-        yield figure.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"])
-    figure.set_layout_engine(engine)
+        try:
+            yield figure.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"])
+        finally:
+            figure.set_layout_engine(engine)
 
 
 def _files_of(figure: Figure, box: Bbox) -> dict[str, str]:

@@ -46,6 +46,13 @@ def window(chromium, book):
         watched.context.close()
 
 
+@pytest.fixture(scope="module")
+def kept_window(chromium):
+    """Return a window, with what it says to its console, for the tests of one page."""
+    with Watched(chromium, viewport={"width": 1400, "height": 1000}) as watched:
+        yield watched
+
+
 @pytest.fixture(scope="session")
 def parsed(book) -> dict[str, Links]:
     """Return the links and anchors of every page."""

@@ -58,12 +58,6 @@ class Explorer:
         return planes.Plane(*map(np.array, found), self.plane.explained, self.plane.shape)
 
 
-@pytest.fixture(scope="module")
-def kept_window(chromium):
-    with Watched(chromium, viewport={"width": 1400, "height": 1000}) as watched:
-        yield watched
-
-
 @pytest.fixture
 def open_explorer(chromium, book, kept_window):
     """Return a function that opens the explorer anew, with options in a new window; console faults fail the test."""

@@ -81,18 +81,14 @@ def open_page(chromium, book):
     assert not faults
 
 
-@pytest.fixture(scope="module")
-def kept_window(chromium, book):
-    with Watched(chromium, viewport={"width": 1400, "height": 1000}) as watched:
-        watched.page.goto((book / PAGE).as_uri(), wait_until="load")
-        yield watched
-
-
 @pytest.fixture
-def shown(kept_window):
+def shown(kept_window, book):
     """Return a function that shows a data set's baseline; what the page loads and counts it keeps for the next test."""
+    page = (book / PAGE).as_uri()
 
     def opener(dataset: str, counted: bool = False):
+        if not kept_window.page.url.startswith(page):
+            kept_window.page.goto(page, wait_until="load")
         kept_window.page.evaluate("(name) => { location.hash = `#set=${name}`; }", dataset)
         kept_window.page.wait_for_function(SHOWN, arg=[dataset, counted], timeout=120_000)
         assert "This is the baseline." in kept_window.page.inner_text("#bq-verdict-summary")
@@ -108,9 +104,8 @@ def at(found, given: list[dict]) -> list[tuple | None]:
     listed = {dim: found[dim].values.tolist() for dim in found.dims}
     values = {dim: [spec.get(dim, spec.get(f"transition {dim}")) for spec in given] for dim in listed}
     places = {dim: [of.index(v) if v in of else -1 for v in values[dim]] for dim, of in listed.items()}
-    ones = found.isel(
-        {dim: ("spec", place) for dim, place in places.items()}
-    )  # all at once, in a hundredth of the time
+    # All at once, in a hundredth of the time.
+    ones = found.isel({dim: ("spec", place) for dim, place in places.items()})
     there = (np.array(list(places.values())) >= 0).all(0) & np.asarray(ones.get("there", True))
     parts = [ones[key].values.tolist() for key in ("low", "estimate", "high", "holds", "inside")]
     return [one if measured else None for measured, one in zip(there, zip(*parts))]
